@@ -1,0 +1,1 @@
+"""The mitmproxy side of TokenHub: recognises LLM calls and hands them to the engine."""

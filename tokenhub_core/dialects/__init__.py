@@ -1,0 +1,1 @@
+"""Wire formats: bytes in, values out. One module a dialect, readers and writers both; no module knows another."""

@@ -1,0 +1,1 @@
+"""Getting one call answered: the failover machine, its rules, and the shell that runs it."""

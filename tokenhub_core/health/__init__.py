@@ -1,0 +1,1 @@
+"""Which providers can be trusted right now."""

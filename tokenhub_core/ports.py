@@ -1,0 +1,184 @@
+"""What the engine needs from the world, as small protocols. `app.py` chooses who fills them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tokenhub_core.types import Headers, Record, Snapshot, Usage
+
+
+class Clock(Protocol):
+    """Both times: the calendar's, for records; the monotonic one, for durations and deadlines."""
+
+    def now(self) -> float:
+        """Return seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never jumps."""
+        ...
+
+
+class Secret:
+    """A credential that shows itself to nobody who does not ask: `repr`, `str` and pickling are blank."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the credential; call it only where it goes on the wire."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        return (Secret, ("",))
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits on one attempt, in seconds. None: no limit."""
+
+    connect: float = 5.0
+    ttft: float | None = 120.0
+    """From sending the request to the response's head (a stream's first content is the gate's to watch)."""
+    stall: float | None = 60.0
+    """Between two reads of a body."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamRequest:
+    """What goes to a provider. `headers` already hold the credential; they are never logged."""
+
+    method: str
+    url: str
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+class UpstreamResponse(Protocol):
+    """A provider's answer, its head read. Every read may raise `TokenHubError` with a typed fault."""
+
+    @property
+    def status(self) -> int:
+        """Return the HTTP status."""
+        ...
+
+    @property
+    def headers(self) -> Headers:
+        """Return the response's header fields."""
+        ...
+
+    async def read(self, limit: int) -> bytes:
+        """Return the whole decoded body; a longer one than `limit` bytes is a `TOO_LARGE` fault."""
+        ...
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the decoded body as it arrives."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the connection: back to the pool when the body was read to its end, else closed."""
+        ...
+
+
+class Transport(Protocol):
+    """The way to providers."""
+
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        """Send and return once the head is here; raises `TokenHubError` with a typed fault."""
+        ...
+
+
+class Secrets(Protocol):
+    """Where credentials are read, at use."""
+
+    def credential(self, provider_id: str, cred_store: str) -> Secret | None:
+        """Return the provider's credential, None where there is none; raises `TokenHubError` while locked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money set aside for one attempt, in nano-dollars."""
+
+    id: int
+    nanousd: int
+
+
+class Ledger(Protocol):
+    """Two-phase money. The failover machine reserves before an attempt and settles after it."""
+
+    def reserve(self, snapshot: Snapshot, nanousd: int) -> Reservation:
+        """Set money aside; raises `TokenHubError` (`BUDGET`) where there is not enough."""
+        ...
+
+    def settle(self, reservation: Reservation, nanousd: int, usage: Usage) -> None:
+        """Replace the reservation by what the attempt really cost (0 releases it)."""
+        ...
+
+
+class Recorder(Protocol):
+    """Where records go."""
+
+    async def commit(self, record: Record) -> None:
+        """Return once the record is durable."""
+        ...
+
+    def post(self, record: Record) -> None:
+        """Hand the record over without waiting: for callers that are gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the caller: a head, and either a whole body or frames as they come.
+
+    Whoever takes a reply with `frames` must iterate it to its end or `aclose` it: that is how the engine
+    learns that the caller left.
+    """
+
+    status: int
+    headers: Headers
+    body: bytes = field(default=b"", repr=False)
+    frames: AsyncIterator[bytes] | None = field(default=None, repr=False)
+    summary: Summary | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The decision behind a reply, for flow comments and metadata."""
+
+    request_id: str
+    model: str = ""
+    provider: str = ""
+    reason: str = ""
+    attempts: int = 0
+    fault: str = ""
+
+
+class Engine(Protocol):
+    """The one thing that a front door knows. Raises nothing but cancellation."""
+
+    async def exchange(self, snapshot: Snapshot) -> Reply:
+        """Answer one routed call."""
+        ...
+
+
+class Subscriber(Protocol):
+    """Someone who hears of each record after it was handed over. Must not raise and must not wait."""
+
+    def __call__(self, record: Record, /) -> None:
+        """Hear of one record."""
+        ...
+
+
+type Subscribers = Sequence[Subscriber]

@@ -1,0 +1,1 @@
+"""Which model and provider should serve a call, and why."""

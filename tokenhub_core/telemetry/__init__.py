@@ -1,0 +1,1 @@
+"""Everything that is told about exchanges: records, metrics, events, logs."""
