@@ -1,0 +1,33 @@
+"""The fleet: one frozen view, derived facts computed from one source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenhub_core.types import Fleet, Model, Provider
+
+
+def build(providers: Iterable[Provider], models: Iterable[Model], *, version: int) -> Fleet:
+    """Return the fleet of these providers and models, in a stable order."""
+    ordered = tuple(sorted(models, key=lambda model: (model.id, model.provider_id)))
+    by_id: dict[str, tuple[Model, ...]] = {}
+    for model in ordered:
+        by_id[model.id] = (*by_id.get(model.id, ()), model)
+    return Fleet(
+        version, {p.id: p for p in sorted(providers, key=lambda provider: provider.id)}, ordered, by_id
+    )
+
+
+def named(fleet: Fleet, name: str) -> tuple[Model, ...]:
+    """Return the models that a caller's `name` means, or nothing.
+
+    Three readings, the first that fits: the exact id (ids may hold slashes); `provider/model`, at that
+    provider only; and a vendor prefix before the first slash, which is dropped.
+    """
+    if exact := fleet.by_id.get(name):
+        return exact
+    prefix, slash, bare = name.partition("/")
+    if not slash:
+        return ()
+    models = fleet.by_id.get(bare, ())
+    return tuple(m for m in models if m.provider_id == prefix) or models

@@ -1,0 +1,114 @@
+"""From a call and a fleet to an ordered list of candidates. Deterministic: the seed breaks ties."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.routing import eligibility, estimate, fleet, scoring
+from tokenhub_core.routing.eligibility import Circumstances, Option
+from tokenhub_core.types import Candidate, Features, Fleet, Model, Plan, Policy, Provider, Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class OriginOption:
+    """The host that the call was meant for, as one more candidate for the model that was asked for."""
+
+    model: Model
+    provider: Provider
+
+
+def plan(
+    view: Fleet,
+    features: Features,
+    policy: Policy,
+    *,
+    now: Circumstances,
+    seed: str,
+    origin: OriginOption | None = None,
+) -> Plan | Fault:
+    """Return the candidates in the order in which they should be tried, or why there is none.
+
+    The named model comes first, at each of its providers by score and last at the origin; other models follow
+    by score where the policy lets them stand in. Where bad health alone empties the list, the best unhealthy
+    candidate is kept, alone: a lone provider is never written off.
+    """
+    wanted = fleet.named(view, policy.model) if policy.model else ()
+    if policy.model and not wanted and (origin is None or origin.model.id != policy.model):
+        return _unknown(policy.model)
+    keys = frozenset((model.id, model.provider_id) for model in wanted)
+    if origin is not None:
+        if policy.model == origin.model.id:
+            keys |= {(origin.model.id, origin.provider.id)}
+        view = replace(
+            view,
+            models=(*view.models, origin.model),
+            providers={**view.providers, origin.provider.id: origin.provider},
+        )
+    sorted_out = eligibility.eligible(view, features, policy, wanted=keys, now=now)
+    options = sorted_out.options
+    lone = not options and bool(sorted_out.unhealthy)
+    if lone:
+        options = sorted_out.unhealthy
+    terms = scoring.score(options, policy.mode, now.standings)
+    candidates = [
+        Candidate(model, provider, scoring.total(t), t, cost, pinned=(model.id, model.provider_id) in keys)
+        for (model, provider, cost), t in zip(options, terms, strict=True)
+    ]
+    last = origin.provider.id if origin else ""
+    candidates.sort(key=lambda c: (not c.pinned, c.pinned and c.provider.id == last, c.score, _tie(seed, c)))
+    if lone:
+        candidates = candidates[:1]
+    if not candidates:
+        return _nobody([skip.reason for skip in sorted_out.skips], policy)
+    best = candidates[0]
+    return Plan(
+        policy=policy,
+        candidates=tuple(candidates),
+        skips=sorted_out.skips,
+        input_tokens=estimate.input_tokens(features),
+        output_tokens=estimate.output_tokens(features, best.model),
+        reason=_reason(best, last),
+        fleet_version=view.version,
+    )
+
+
+def _tie(seed: str, candidate: Candidate) -> int:
+    return zlib.crc32(f"{seed}\0{candidate.model.id}\0{candidate.provider.id}".encode())
+
+
+def _reason(best: Candidate, origin_id: str) -> str:
+    if best.provider.id == origin_id:
+        return "routed-origin"
+    return "routed-hint-exact" if best.pinned else f"routed-weight-{best.model.weight}"
+
+
+def _unknown(name: str) -> Fault:
+    return Fault(
+        Kind.NOT_FOUND,
+        Blame.CLIENT,
+        f"The model '{name}' is not registered. Register it with `tokenhub model add`, or ask for '*' to let"
+        " the router choose.",
+        cause="model_not_found",
+        code="model_not_found",
+        param="model",
+    )
+
+
+def _nobody(reasons: Sequence[Skipped], policy: Policy) -> Fault:
+    """Return the fault for an empty list, told by its most telling reason."""
+    counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in Skipped if reason in reasons)
+    left_out = f"No model may serve this call ({counts or 'none is registered'})."
+    if Skipped.BUDGET_EXCEEDED in reasons:
+        limit = f"${policy.max_budget_usd:g}" if policy.max_budget_usd is not None else "the budget"
+        return Fault(Kind.BUDGET, Blame.CLIENT, f"{left_out} The budget for one call is {limit}.")
+    if Skipped.CONTEXT_OVERFLOW in reasons:
+        return Fault(Kind.OVERFLOW, Blame.CLIENT, left_out, code="context_length_exceeded")
+    if Skipped.CAPABILITY_MISSING in reasons or Skipped.WEIGHT_BELOW_MINIMUM in reasons:
+        return Fault(Kind.INVALID, Blame.CLIENT, left_out, cause="no_candidate")
+    return Fault(Kind.NO_CANDIDATE, Blame.US, left_out)
+
+
+__all__ = ["Option", "OriginOption", "plan"]
