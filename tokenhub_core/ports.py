@@ -101,6 +101,10 @@ class Transport(Protocol):
 class Secrets(Protocol):
     """Where credentials are read, at use."""
 
+    def available(self, provider_id: str, cred_store: str) -> bool:
+        """Tell, cheaply, whether `credential` would return one now."""
+        ...
+
     def credential(self, provider_id: str, cred_store: str) -> Secret | None:
         """Return the provider's credential, None where there is none; raises `TokenHubError` while locked."""
         ...

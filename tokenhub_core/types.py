@@ -90,6 +90,8 @@ class Snapshot:
     received_at: float
     started: float
     """Monotonic; every duration of the record counts from here."""
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    """What its host and path say it speaks."""
     origin: Origin | None = None
     caller: Caller = Caller()
 
@@ -469,8 +471,10 @@ class Plan:
     input_tokens: int
     output_tokens: int
     reason: str
-    """`routed-hint-exact` or `routed-weight-N`."""
+    """`routed-hint-exact`, `routed-weight-N` or `routed-origin`."""
     fleet_version: int = 0
+    lone: bool = False
+    """Bad health alone had emptied the list: the one candidate is to be tried in spite of it."""
 
 
 # --- 5. What was produced ----------------------------------------------------------------------------------

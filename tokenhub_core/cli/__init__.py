@@ -1,1 +1,73 @@
-"""The `tokenhub` command."""
+"""The `tokenhub` command: one table of subcommands, each imported when it is used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
+
+import click
+
+from tokenhub_core import __version__
+from tokenhub_core.errors import ConfigError
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
+    "serve": ("tokenhub_addon.commands:serve", "Start the proxy and the side server."),
+    "run": ("tokenhub_core.cli.run:run", "Run a program with its LLM traffic coming through TokenHub."),
+    "env": ("tokenhub_core.cli.env:env", "Print the environment of `run` for a shell."),
+    "console": ("tokenhub_addon.console:console", "Open mitmproxy's console with TokenHub in it."),
+    "web": ("tokenhub_addon.console:web", "Open mitmweb with TokenHub in it."),
+    "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
+    "model": ("tokenhub_core.cli.model:model", "Register and list models."),
+    "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
+    "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
+    "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
+}
+"""Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a command's module when the command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the table's order."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command, None for a name that the table does not know."""
+        if cmd_name not in COMMANDS:
+            return None
+        return load(COMMANDS[cmd_name][0])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def load(target: str) -> click.Command:
+    """Return the command at `module:attribute`. Raises `ConfigError` where this build does not have it."""
+    module_name, _, attribute = target.partition(":")
+    try:
+        command = getattr(import_module(module_name), attribute, None)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"this build cannot run {attribute}: {error.name} is missing") from error
+    if not isinstance(command, click.Command):
+        raise ConfigError(f"this build cannot run {attribute}: {module_name} has no such command")
+    return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tokenhub", message="%(prog)s %(version)s")
+def _tokenhub() -> None:
+    """TokenHub routes a program's LLM calls without changing the program."""
+
+
+def main() -> None:
+    """Run the command line. A setting that cannot be used is one line on stderr and exit code 2."""
+    try:
+        _tokenhub.main(prog_name="tokenhub")
+    except ConfigError as error:
+        click.echo(f"tokenhub: {error}", err=True)
+        sys.exit(2)

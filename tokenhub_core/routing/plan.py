@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -72,11 +72,14 @@ def plan(
         output_tokens=estimate.output_tokens(features, best.model),
         reason=_reason(best, last),
         fleet_version=view.version,
+        lone=lone,
     )
 
 
-def _tie(seed: str, candidate: Candidate) -> int:
-    return zlib.crc32(f"{seed}\0{candidate.model.id}\0{candidate.provider.id}".encode())
+def _tie(seed: str, candidate: Candidate) -> bytes:
+    """Return an order among equals that is fair over seeds; a checksum's order would not be."""
+    text = f"{seed}\0{candidate.model.id}\0{candidate.provider.id}"
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _reason(best: Candidate, origin_id: str) -> str:

@@ -1,0 +1,430 @@
+"""The addon: options, hooks and commands of the inspect lane.
+
+It works as a script (`mitmproxy -s addon/tokenhub.py`), in our own launchers, and beside the hand-off lane, where
+it answers what is not TLS. What it does to a connection is decided by its host: a listed one is opened, and its
+routed calls are answered by the engine; every other one stays a raw tunnel. A listed host is contacted only for
+requests that pass through on purpose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from mitmproxy import command, ctx, exceptions, http
+from mitmproxy import flow as base
+from mitmproxy.addonmanager import Loader
+from mitmproxy.connection import Client, Server
+from mitmproxy.proxy import layer, mode_specs, server_hooks
+from mitmproxy.tls import ClientHelloData
+
+from tokenhub_addon.flows import REDACTED, describe, redact
+from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
+from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
+from tokenhub_addon.inspect import Errors, InspectLane
+from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
+from tokenhub_core.ports import Clock, Summary
+from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
+from tokenhub_core.types import Origin
+
+_logger: Final = logging.getLogger(__name__)
+
+MAX_BODY: Final = 32 << 20
+"""Bytes of a request body that a routed call may have, unless the option says otherwise."""
+
+_CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "h2", "hpack", "asyncio")
+"""mitmproxy turns every log record of any library into an event for all addons, shown or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """Where replayed calls go."""
+
+    scheme: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The options, read. Swapped whole when one of them changes."""
+
+    options: AddonOptions
+    recogniser: Recogniser
+    fence: Fence
+    side: _Side | None
+
+
+class TokenHub(Guarded):
+    """The addon. `engine_factory` starts the engine; `errors` tells faults in a caller's dialect."""
+
+    name = "tokenhub"
+
+    def __init__(
+        self,
+        engine_factory: EngineFactory,
+        *,
+        errors: Errors,
+        clock: Clock,
+        new_id: Callable[[], str],
+        resolve: Resolve | None = None,
+    ) -> None:
+        super().__init__()
+        self._resolve = resolve
+        self._errors = errors
+        self._new_id = new_id
+        self._rules = self._read(AddonOptions(max_body=MAX_BODY), (), "")
+        self._host = EngineHost(engine_factory)
+        self._replays: dict[str, http.Request] = {}
+        """By flow id, requests as they were before they were sent to the side server."""
+        self._lane = InspectLane(
+            self._host.engine,
+            errors=errors,
+            clock=clock,
+            new_id=new_id,
+            max_body=lambda: self._rules.options.max_body,
+            would_route=self._asks_chat,
+        )
+        self._tail = _Tail(lambda: self._rules.recogniser)
+        self._quieted: list[logging.Logger] = []
+
+    # --- life cycle
+
+    def load(self, loader: Loader) -> None:
+        """Register the options."""
+        for name, kind, default, text in (
+            ("tokenhub_data_dir", str, "", "TokenHub's data directory; empty for the platform's default."),
+            ("tokenhub_simulate", bool, False, "Answer from TokenHub's built-in simulator."),
+            ("tokenhub_max_body", int, MAX_BODY, "Largest request body of a routed call, in bytes."),
+            ("tokenhub_extra_hosts", Sequence[str], [], "More hosts to route, as host=dialect."),
+            (
+                "tokenhub_allow_private",
+                Sequence[str],
+                [],
+                "Names, addresses and networks that are not public and that the proxy may reach all the same.",
+            ),
+            ("tokenhub_side_url", str, "", "URL of the side server; replayed calls are sent there."),
+        ):
+            loader.add_option(name, kind, default, text)
+
+    def configure(self, updated: set[str]) -> None:
+        """Read the options; raises OptionsError that says what is wrong."""
+        if not any(name.startswith("tokenhub_") for name in updated):
+            return
+        options = ctx.options
+        try:
+            self._rules = self._read(
+                AddonOptions(
+                    data_dir=options.tokenhub_data_dir,
+                    simulate=options.tokenhub_simulate,
+                    max_body=options.tokenhub_max_body,
+                    extra_hosts=tuple(options.tokenhub_extra_hosts),
+                ),
+                options.tokenhub_allow_private,
+                options.tokenhub_side_url,
+            )
+        except (ConfigError, ValueError) as error:
+            raise exceptions.OptionsError(str(error)) from error  # type: ignore[no-untyped-call] # mitmproxy's
+
+    def running(self) -> None:
+        """Start the engine, and take the last word on TLS."""
+        for name in ("emudhra", "emudhra_old"):
+            if name in ctx.options and getattr(ctx.options, name):
+                raise ConfigError(f"mitmproxy's option {name} is refused: it uses a compromised CA")
+        if ctx.options.connection_strategy != "lazy":
+            _logger.warning("connection_strategy is now lazy: TokenHub answers instead of the host")
+            ctx.options.update(connection_strategy="lazy")  # type: ignore[no-untyped-call] # mitmproxy's
+        if addon(self._tail.name) is None:
+            ctx.master.addons.add(self._tail)  # type: ignore[no-untyped-call] # mitmproxy's
+        if (view := addon("view")) is not None:
+            # mitmweb kills a flow without a hook.
+            view.sig_view_update.connect(self._viewed)
+            view.sig_view_remove.connect(self._removed)
+        self._quiet()
+        self._host.start(self._rules.options)
+
+    def done(self) -> Awaitable[None]:
+        """Stop the engine. May be called without waiting for the result, as when a script is reloaded."""
+        for logger in self._quieted:
+            logger.setLevel(logging.NOTSET)
+        if addon(self._tail.name) is self._tail:
+            ctx.master.addons.remove(self._tail)  # type: ignore[no-untyped-call] # mitmproxy's
+        return asyncio.ensure_future(self._close())
+
+    # --- connections
+
+    def next_layer(self, nextlayer: layer.NextLayer) -> None:
+        """Put our HTTP layer in the place of mitmproxy's."""
+        self._lane.route_layers(nextlayer)
+
+    def client_disconnected(self, client: Client) -> None:
+        """Forget the client."""
+        self._lane.forget(client)
+
+    async def http_connect(self, flow: http.HTTPFlow) -> None:
+        """Answer CONNECT for listed hosts; refuse it where the caller may not go."""
+        if flow.response is not None or flow.error is not None:
+            return
+        if self._rules.recogniser.is_llm_host(flow.request.host):
+            flow.response = http.Response(
+                b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0.0, 0.0
+            )
+        else:
+            await self._check(flow)
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """Open connections to listed hosts only."""
+        address = data.context.server.address
+        if address is None:
+            return  # TLS with the proxy itself: nobody has said yet where this leads
+        names = (address[0], data.client_hello.sni or "")
+        if any(map(self._rules.recogniser.is_llm_host, names)):
+            data.establish_server_tls_first = False
+        else:
+            data.ignore_connection = True
+
+    async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """Let nothing reach a listed host, an address of ours or a private one that has no leave to."""
+        if data.server.error is not None or data.server.address is None:
+            return
+        host, port = data.server.address[:2]
+        if self._is_replay(data.client, host, port):
+            return
+        listed = any(map(self._rules.recogniser.is_llm_host, (host, data.client.sni or "")))
+        if listed and not self._lane.permits(data.server):
+            data.server.error = "TokenHub answers for this host itself"
+            return
+        trusted = listed or _is_configured(data.client, data.server.address)
+        refused, _ = await self._rules.fence.check(host, port, trusted=trusted)
+        if refused:
+            data.server.error = f"TokenHub refuses: {refused}"
+
+    def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """Look again, before the first byte: a name may lead elsewhere at a second look."""
+        if data.server.address is None or data.server.peername is None:
+            return
+        host, port = data.server.address[:2]
+        trusted = self._lane.permits(data.server) or _is_configured(data.client, data.server.address)
+        if trusted or self._is_replay(data.client, host, port):
+            return
+        if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
+            _logger.warning("TokenHub refuses: %s", refused)
+            cut(data.client, data.server)
+
+    def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """Forget the connection."""
+        self._lane.closed(data.server)
+
+    def server_disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
+        """Forget the connection."""
+        self._lane.closed(data.server)
+
+    # --- requests
+
+    async def requestheaders(self, flow: http.HTTPFlow) -> None:
+        """Decide who answers, and take the credentials out of the flow."""
+        if "proxyauth" in flow.metadata:
+            flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+        found = self._target(flow)
+        if flow.response is not None or flow.error is not None:
+            if found is not None:
+                redact(flow.request)
+        elif found is None:
+            await self._check(flow)
+        elif flow.is_replay == "request":
+            self._replay(flow, found[0])
+        else:
+            self._lane.accept(flow, *found)
+
+    def responseheaders(self, flow: http.HTTPFlow) -> None:
+        """Do not hold up what passes through."""
+        assert flow.response is not None
+        ticket = self._lane.ticket(flow)
+        streamed = flow.response.headers.get("content-type", "").startswith("text/event-stream")
+        if self._restore(flow):
+            flow.response.stream = streamed
+        elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
+            flow.response.stream = True
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        """Forget the flow."""
+        self._restore(flow)
+        self._lane.end(flow)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        """Forget the flow."""
+        self._restore(flow)
+        self._lane.end(flow)
+
+    def update(self, flows: Sequence[base.Flow]) -> None:
+        """Cut exchanges that the user has killed."""
+        for flow in flows:
+            self._viewed(flow)
+
+    @command.command("tokenhub.explain")  # type: ignore[untyped-decorator] # mitmproxy's
+    def explain(self, flows: Sequence[base.Flow]) -> str:
+        """Say in one line each what was decided for these flows."""
+        return "\n".join(_explained(flow) for flow in flows)
+
+    # --- guarded
+
+    def failure(self, flow: http.HTTPFlow) -> http.Response:
+        """Return the answer to a flow that a hook failed at, in its caller's dialect."""
+        found = self._target(flow)
+        fault = Fault(
+            Kind.INTERNAL, Blame.US, "TokenHub failed; the request was not forwarded", cause="hook_failed"
+        )
+        return self._lane.error(flow, fault, found[0].dialect if found else None)
+
+    # --- ours
+
+    def remembered(self) -> int:
+        """Return how many calls, tasks and connections are not over yet."""
+        return len(self._lane) + len(self._replays)
+
+    def _read(self, options: AddonOptions, allowed: Iterable[str], side_url: str) -> _Rules:
+        side = _side(side_url)
+
+        def own() -> Iterable[Address]:
+            yield from addon("proxyserver").listen_addrs()
+            if side is not None:
+                yield side.host, side.port
+
+        if options.max_body < 1:
+            raise ConfigError("tokenhub_max_body must be at least 1")
+        recogniser = Recogniser(extra_hosts(options.extra_hosts))
+        return _Rules(options, recogniser, Fence(allowed, own=own, resolve=self._resolve), side)
+
+    def _target(self, flow: http.HTTPFlow) -> tuple[Recognised, Origin] | None:
+        """Return what a request to a listed host asks for and where it was going, None for other hosts.
+
+        A client that has resolved the name itself leaves it in the Host header and the SNI only.
+        """
+        request, recogniser = flow.request, self._rules.recogniser
+        for host in (request.pretty_host, request.host, flow.client_conn.sni or ""):
+            if (what := recogniser.recognise(host, request.method, request.path)) is not None:
+                return what, recogniser.origin(request.scheme, host, request.port)
+        return None
+
+    def _asks_chat(self, flow: http.HTTPFlow) -> bool:
+        found = self._target(flow)
+        return found is not None and found[0].operation == CHAT
+
+    async def _check(self, flow: http.HTTPFlow) -> None:
+        """Refuse a request for a destination that the caller may not reach."""
+        mode, target = flow.client_conn.proxy_mode, (flow.request.host, flow.request.port)
+        if isinstance(mode, mode_specs.UpstreamMode) or _is_configured(flow.client_conn, target):
+            return  # it is the next proxy that connects, or the operator who chose
+        refused, resolved = await self._rules.fence.check(*target)
+        if refused and resolved:
+            flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
+
+    def _viewed(self, flow: base.Flow) -> None:
+        if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:
+            self._lane.kill(flow)
+
+    def _removed(self, flow: base.Flow, index: int) -> None:
+        self._viewed(flow)
+
+    def _quiet(self) -> None:
+        for name in _CHATTY:
+            logger = logging.getLogger(name)
+            if logger.level == logging.NOTSET:
+                logger.setLevel(logging.WARNING)
+                self._quieted.append(logger)
+
+    async def _close(self) -> None:
+        await self._lane.close()
+        await self._host.stop()
+
+    # --- replay: the user interface builds the layers itself, so the call goes round by the side server
+
+    def _replay(self, flow: http.HTTPFlow, what: Recognised) -> None:
+        side = self._rules.side
+        redact(flow.request)
+        flow.metadata.pop("tokenhub", None)
+        flow.comment = flow.marked = ""
+        if side is None or what.operation != CHAT:
+            fault = Fault(
+                Kind.INVALID,
+                Blame.CLIENT,
+                "only routed calls can be replayed, and only with tokenhub_side_url set to the side server",
+                cause="replay_refused",
+            )
+            flow.response = self._lane.error(flow, fault, what.dialect)
+            return
+        self._replays[flow.id] = flow.request.copy()
+        request = flow.request
+        request.headers.fields = tuple(
+            pair for pair in request.headers.fields if pair[1] != REDACTED.encode()
+        )
+        request.data.scheme, request.data.host, request.data.port = side.scheme.encode(), side.host, side.port
+        request.data.authority = b""
+        request.headers["host"] = f"{side.host}:{side.port}"
+        flow.server_conn = Server(address=(side.host, side.port))
+
+    def _is_replay(self, client: Client, host: str, port: int) -> bool:
+        """Tell whether this is a replayed call on its way to the side server: its client is none of ours."""
+        side = self._rules.side
+        return (
+            side is not None
+            and (side.host, side.port) == (host, port)
+            and bool(self._replays)
+            and client.id not in addon("proxyserver").connections
+        )
+
+    def _restore(self, flow: http.HTTPFlow) -> bool:
+        """Give a replayed flow the request back that the user knows."""
+        request = self._replays.pop(flow.id, None)
+        if request is None:
+            return False
+        flow.request = request
+        flow.comment = "replayed through the side server"
+        return True
+
+
+class _Tail(Guarded):
+    """Stands last: mitmproxy's own TLS addon decides after ours to greet the host first."""
+
+    name = "tokenhub_tail"
+
+    def __init__(self, recogniser: Callable[[], Recogniser]) -> None:
+        super().__init__()
+        self._recogniser = recogniser
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        """Never greet a listed host first."""
+        address = data.context.server.address or ("", 0)
+        if any(map(self._recogniser().is_llm_host, (address[0], data.client_hello.sni or ""))):
+            data.establish_server_tls_first = False
+
+
+def _is_configured(client: Client, address: tuple[str, int]) -> bool:
+    """Tell whether the operator named this address in the proxy's mode."""
+    mode = client.proxy_mode
+    return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
+        address[:2]
+    )
+
+
+def _side(url: str) -> _Side | None:
+    if not url:
+        return None
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ConfigError(f"tokenhub_side_url {url!r}: must be an http or https URL")
+    return _Side(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+
+
+def _explained(flow: base.Flow) -> str:
+    if not isinstance(flow, http.HTTPFlow):
+        return f"{flow.type}: not routed"
+    told = flow.metadata.get("tokenhub")
+    decision = describe(Summary(**told)) if told else flow.comment or "not routed"
+    return (
+        f"{flow.request.method} {flow.request.pretty_host}{flow.request.path.partition('?')[0]}: {decision}"
+    )

@@ -1,0 +1,123 @@
+"""`tokenhub serve`: opens everything, tells what to do next, and leaves in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import click
+from rich.console import Console
+
+from tokenhub_addon.listening import Served, serving
+from tokenhub_addon.telling import next_steps
+from tokenhub_core import config, sources
+from tokenhub_core.cli.decision import decision_table
+from tokenhub_core.config import Settings
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.launch.paths import data_dir
+from tokenhub_core.telemetry import logs
+from tokenhub_core.types import Json
+
+SAMPLE: Final = "@@tokenhub mode=cheap\nSay in one sentence what an LLM gateway does."
+"""The prompt of the first call. Its directive frees the router from the model that the program names."""
+
+_LOOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add a flag for each setting that is worth one; the others are set by their variables."""
+    flags = (
+        click.option("--host", help="Loopback address to bind."),
+        click.option("--port", type=click.IntRange(0, 65535), help="Port of the proxy; 0 picks a free one."),
+        click.option("--admin-port", type=click.IntRange(0, 65535), help="Port of the side server."),
+        click.option("--mode", "modes", multiple=True, help="mitmproxy mode spec; may be repeated."),
+        click.option("--lane", type=click.Choice(["auto", "handoff", "inspect"]), help="Who reads HTTP."),
+        click.option("--simulate", is_flag=True, default=None, help="Answer from the built-in simulator."),
+        click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"])),
+        click.option("--data-dir", "data", type=click.Path(path_type=Path, file_okay=False)),
+    )
+    for flag in reversed(flags):
+        command = flag(command)
+    return command
+
+
+@click.command()
+@_options
+@click.option("--simulate-if-empty", is_flag=True, hidden=True, help="Simulate when nothing is configured.")
+@click.option("--demo", is_flag=True, help="Send one call through the whole path, show it, and exit.")
+def serve(data: Path | None, simulate_if_empty: bool, demo: bool, **flags: Any) -> None:
+    """Start the proxy and the side server. Settings come from TOKENHUB_* variables; flags win."""
+    environ = os.environ
+    directory = data or data_dir(environ)
+    flags["modes"] = flags.get("modes") or None
+    settings = config.parse(environ, data_dir=directory, overrides=flags)
+    if simulate_if_empty and not settings.simulate and not sources.configured(settings, environ):
+        settings = config.parse(environ, data_dir=directory, overrides={**flags, "simulate": True})
+    logs.configure(settings.log_level)
+    code = asyncio.run(_serve(settings, environ, demo=demo))
+    sys.exit(code)
+
+
+async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> int:
+    console = Console(stderr=False, highlight=False, soft_wrap=True)
+    for warning in config.unknown(environ):
+        console.print(f"[yellow]warning[/]: {warning}")
+    leave = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in _LOOP_SIGNALS:
+        loop.add_signal_handler(number, _asked, leave)
+    # A hang-up must not cut every stream; reloading comes with a signal of its own meaning later.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
+    async with serving(settings, environ) as served:
+        for warning in served.app.warnings:
+            console.print(f"[yellow]note[/]: {warning}")
+        if settings.simulate:
+            row = await first_call(served)
+            console.print(decision_table(row))
+        if demo:
+            return 0
+        console.print(next_steps(served))
+        await leave.wait()
+        for number in _LOOP_SIGNALS:
+            # Whoever asks twice does not want to wait for streams to end.
+            loop.add_signal_handler(number, os._exit, 130)
+        console.print("leaving: waiting for calls to end (again to leave at once)")
+    return 0
+
+
+def _asked(leave: asyncio.Event) -> None:
+    leave.set()
+
+
+async def first_call(served: Served) -> Json:
+    """Send one call as a program would, through the proxy and TLS, and return its line of the request log."""
+    context = ssl.create_default_context(cafile=str(served.ca_file))
+    body = {
+        "model": "gpt-4o",
+        "max_tokens": 60,
+        "messages": [{"role": "user", "content": SAMPLE}],
+    }
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with (
+        aiohttp.ClientSession(timeout=timeout) as session,
+        session.post(
+            "https://api.openai.com/v1/chat/completions",
+            json=body,
+            headers={"authorization": "Bearer sk-not-a-key", "user-agent": "tokenhub-demo/1"},
+            proxy=served.proxy_url,
+            ssl=context,
+        ) as response,
+    ):
+        name = response.headers.get("x-request-id", "")
+        answer = await response.json()
+    row = await asyncio.to_thread(served.app.requests.get, name)
+    if row is None:
+        raise ConfigError("the first call left no record")
+    return {**row, "answer": answer}

@@ -1,0 +1,103 @@
+"""What stands in a flow: its credentials left out, its answer's head, and the decision that was made for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from mitmproxy import http
+from mitmproxy.net.http import status_codes
+
+from tokenhub_core.ports import Reply, Summary
+from tokenhub_core.types import Headers
+
+REDACTED: Final = "[redacted]"
+"""What stands in a flow where a secret stood."""
+
+_SECRETS: Final = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+_PROXY_SECRETS: Final = frozenset({b"proxy-authorization"})
+_FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
+
+
+def redact(request: http.Request) -> list[tuple[bytes, bytes]]:
+    """Take the credentials out of a request's headers and return them, names in lower case, in order."""
+    secrets: list[tuple[bytes, bytes]] = []
+    fields: list[tuple[bytes, bytes]] = []
+    for name, value in request.headers.fields:
+        lower = name.lower()
+        if lower in _SECRETS or lower in _PROXY_SECRETS:
+            secrets.append((lower, value))
+            fields.append((name, REDACTED.encode()))
+        else:
+            fields.append((name, value))
+    request.headers.fields = tuple(fields)
+    return secrets
+
+
+def unredacted(
+    fields: Iterable[tuple[bytes, bytes]], secrets: Sequence[tuple[bytes, bytes]]
+) -> Iterable[tuple[bytes, bytes]]:
+    """Yield the fields with their secrets; what the user has changed since stays changed.
+
+    Credentials for the proxy itself go no further than here.
+    """
+    left = list(secrets)
+    for name, value in fields:
+        lower = name.lower()
+        if value == REDACTED.encode():
+            secret = next((pair for pair in left if pair[0] == lower), None)
+            if secret is None or lower in _PROXY_SECRETS:
+                continue
+            left.remove(secret)
+            yield name, secret[1]
+        elif lower != b"proxy-connection":
+            yield name, value
+
+
+def declared_size(request: http.Request) -> int:
+    """Return what the request's content-length says, 0 where it says nothing that makes sense."""
+    value = request.headers.get("content-length", "")
+    return int(value) if value.isascii() and value.isdigit() else 0
+
+
+def head(reply: Reply, request: http.Request) -> http.Response:
+    """Return the head of a reply, framed for the client that asked."""
+    headers: Headers = tuple(pair for pair in reply.headers if pair[0].lower() not in _FRAMING)
+    if reply.frames is None:
+        headers += (("content-length", str(len(reply.body))),)
+    elif request.data.http_version == b"HTTP/1.1":
+        headers += (("transfer-encoding", "chunked"),)
+    elif request.data.http_version == b"HTTP/1.0":
+        headers += (("connection", "close"),)
+    return http.Response(
+        http_version=b"HTTP/2.0" if request.is_http2 else b"HTTP/1.1",
+        status_code=reply.status,
+        reason=status_codes.RESPONSES.get(reply.status, "").encode(),
+        headers=http.Headers([(name.encode(), value.encode()) for name, value in headers]),
+        content=None,
+        trailers=None,
+        timestamp_start=time.time(),
+        timestamp_end=None,
+    )
+
+
+def note(flow: http.HTTPFlow, summary: Summary) -> None:
+    """Write the decision where mitmproxy shows it: comment, marker and metadata."""
+    flow.comment = describe(summary)
+    flow.marked = ":warning:" if summary.fault else ""
+    flow.metadata["tokenhub"] = {
+        "request_id": summary.request_id,
+        "model": summary.model,
+        "provider": summary.provider,
+        "reason": summary.reason,
+        "attempts": summary.attempts,
+        "fault": summary.fault,
+    }
+
+
+def describe(summary: Summary) -> str:
+    """Return the decision in one line."""
+    tries = f"{summary.attempts} attempt{'' if summary.attempts == 1 else 's'}" if summary.attempts else ""
+    served = f"{summary.model} @ {summary.provider}" if summary.model else ""
+    return " · ".join(part for part in (served, summary.reason, tries, summary.fault) if part)

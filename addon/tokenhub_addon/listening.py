@@ -1,0 +1,133 @@
+"""Everything that `tokenhub serve` has open: the proxy, the side server, and the file that says where they are."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from tokenhub_addon.engines import beside
+from tokenhub_addon.handoff import Handoff
+from tokenhub_addon.serve import ProxyServer, ProxySettings
+from tokenhub_core import app
+from tokenhub_core.app import App
+from tokenhub_core.ca import CertificateAuthority
+from tokenhub_core.clock import SystemClock
+from tokenhub_core.config import Settings
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.launch.serveinfo import ServeInfo, clear_serve_info, write_serve_info
+
+KEEPALIVE: Final = 75.0
+"""Seconds that an idle connection of a client stays open: longer than SDKs keep theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is open, and what to tell of it."""
+
+    app: App
+    proxy_url: str
+    side_url: str
+    ca_file: Path
+    shutdown: Callable[[float], object]
+
+
+@asynccontextmanager
+async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Served]:
+    """Open everything, and on the way out let calls end before anything closes.
+
+    Raises `ConfigError` with one line where a port is taken or a setting cannot be used.
+    """
+    if not loopback(settings.host):
+        raise ConfigError(
+            f"--host {settings.host}: callers have no keys yet, so only a loopback address may be bound"
+        )
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(app.running(settings, environ))
+        clock = SystemClock()
+        authority = CertificateAuthority.open(
+            settings.data_dir / "ca", running.recogniser.hosts, now=clock.now
+        )
+        server = web.Server(
+            running.handed_off,
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE,
+        )
+        stack.push_async_callback(server.shutdown, 0)
+        side_port = await _open_side(stack, running, settings)
+        handoff = Handoff(authority=authority, server=server, is_llm_host=running.recogniser.is_llm_host)
+        proxy = ProxyServer(
+            ProxySettings(
+                confdir=authority.mitmproxy_dir,
+                listen_host=settings.host,
+                listen_port=settings.port,
+                modes=settings.modes,
+                options={
+                    "tokenhub_side_url": _url(settings.host, side_port),
+                    "tokenhub_max_body": settings.max_body_bytes,
+                    "tokenhub_extra_hosts": list(settings.extra_hosts),
+                    "tokenhub_allow_private": list(settings.allow_private),
+                },
+            ),
+            handoff=None if settings.lane == "inspect" else handoff,
+            addons=[beside(running.engine)],
+        )
+        await proxy.start()
+        stack.push_async_callback(proxy.shutdown, settings.shutdown_drain_secs)
+        proxy_port = proxy.listen_addrs()[0][1]
+        told = ServeInfo(
+            pid=os.getpid(),
+            proxy_url=_url(settings.host, proxy_port),
+            side_url=_url(settings.host, side_port),
+            ca_file=str(authority.certificate_file),
+            hosts=running.recogniser.hosts,
+            started_at=clock.now(),
+        )
+        write_serve_info(settings.data_dir, told)
+        stack.callback(clear_serve_info, settings.data_dir, told.pid)
+        stack.callback(running.drain)
+        yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, proxy.shutdown)
+
+
+async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) -> int:
+    runner = web.AppRunner(
+        running.side,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=KEEPALIVE,
+        shutdown_timeout=settings.shutdown_drain_secs,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, settings.host, settings.admin_port)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.admin_port}: {error.strerror or error}"
+        ) from None
+    port: int = runner.addresses[0][1]
+    return port
+
+
+def loopback(host: str) -> bool:
+    """Tell whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

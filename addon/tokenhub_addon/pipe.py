@@ -1,0 +1,47 @@
+"""Bytes between the task that produces a stream and the one that waits for its reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+
+class Pipe[End]:
+    """Frames on their way from one task to another: joined, and bounded to about `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._frames: list[bytes] = []
+        self._size = 0
+        self._end: End | None = None
+        self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
+        self._burst = False
+
+    async def put(self, frame: bytes) -> None:
+        """Add a frame; wait while too much is waiting."""
+        self._frames.append(frame)
+        self._size += len(frame)
+        self._filled.set()
+        while self._size >= self._limit and not self._burst:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def finish(self, end: End) -> None:
+        """Say how the stream ends, after everything that was put."""
+        self._end = end
+        self._filled.set()
+
+    def burst(self) -> None:
+        """Hear that nobody takes any more."""
+        self._burst = True
+        self._emptied.set()
+
+    async def take(self) -> tuple[bytes, End | None]:
+        """Return all bytes that are ready, at least one frame, and the end if it was reached."""
+        await self._filled.wait()
+        data = b"".join(self._frames)
+        self._frames.clear()
+        self._size = 0
+        self._filled.clear()
+        self._emptied.set()
+        return data, self._end

@@ -1,0 +1,253 @@
+"""mitmproxy inside our own event loop, with only the addons that a proxy without a user interface needs.
+
+`Master.run` would own the loop: its exception handler, its life, its signals. So the steps of it that a server
+needs are taken one by one, which also shows at once why a listener did not start; mitmproxy only logs that.
+One `ProxyServer` may run in a process at a time: mitmproxy keeps its master in a module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Self
+
+from mitmproxy import exceptions, http, options
+from mitmproxy.addons import (
+    block,
+    core,
+    disable_h2c,
+    next_layer,
+    proxyauth,
+    proxyserver,
+    tlsconfig,
+    upstream_auth,
+)
+from mitmproxy.proxy import mode_specs
+
+from tokenhub_addon.dispatch import CachedMaster, quiet
+from tokenhub_addon.handoff import Handoff
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.ports import Secret
+
+_NO_SECRET: Final = Secret("")
+_POLL_SECONDS: Final = 0.02
+_CLEAN_UP_SECONDS: Final = 2.0
+
+_REFUSED_OPTIONS: Final = ("emudhra", "emudhra_old")
+"""mitmproxy 12.3 wheels carry the private key of a compromised public CA; these options make it sign."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """What the proxy listens on and asks for."""
+
+    confdir: Path
+    """Where mitmproxy finds the CA (`CertificateAuthority.mitmproxy_dir`)."""
+    listen_host: str = "127.0.0.1"
+    listen_port: int = 8080
+    """For modes that name no port of their own; 0 picks a free one."""
+    modes: tuple[str, ...] = ("regular",)
+    """mitmproxy mode specs."""
+    proxy_auth: Secret = _NO_SECRET
+    """`user:password`, `@htpasswd-file`, or empty."""
+    upstream_auth: Secret = _NO_SECRET
+    """`user:password` for the proxy of `upstream:` modes."""
+    trusted_network: bool = False
+    """Allow a listener beyond loopback without `proxy_auth`."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """More mitmproxy options by name."""
+
+
+class ProxyServer:
+    """An embedded mitmproxy. `async with` starts it, and stops it without a drain."""
+
+    def __init__(
+        self, settings: ProxySettings, *, handoff: Handoff | None = None, addons: Sequence[object] = ()
+    ) -> None:
+        self._settings = settings
+        self._handoff = handoff
+        self._addons = tuple(addons)
+        self._servers = proxyserver.Proxyserver()  # type: ignore[no-untyped-call] # mitmproxy's
+        self._exchanges = _Exchanges()
+        self._master: CachedMaster | None = None
+
+    async def start(self) -> None:
+        """Listen; raises `ConfigError` with one line where a mode, an option or an address cannot be used."""
+        _check_exposure(self._settings)
+        quiet()
+        self._master = CachedMaster(options.Options())
+        try:
+            self._configure(self._master)
+            await self._listen()
+            await self._master.running()
+        except BaseException:
+            await self.shutdown(0)
+            raise
+
+    async def shutdown(self, drain_seconds: float) -> None:
+        """Stop accepting, let exchanges end for at most `drain_seconds`, then close every connection.
+
+        Tunnels to hosts that are not ours do not hold the drain up; they are cut at its end.
+        """
+        master, self._master = self._master, None
+        if master is None:
+            return
+        for server in self._servers.servers:
+            if server.is_running:
+                await server.stop()
+        handed_off = self._handoff.drain(drain_seconds) if self._handoff else asyncio.sleep(0)
+        await asyncio.gather(handed_off, self._exchanges.drain(drain_seconds))
+        await self._close_clients()
+        await master.done()
+
+    def listen_addrs(self) -> list[tuple[str, int]]:
+        """Return host and port of every listener, in the order of the modes; TCP and UDP count as one."""
+        return list(dict.fromkeys((address[0], address[1]) for address in self._servers.listen_addrs()))
+
+    @property
+    def connections(self) -> int:
+        """Return how many client connections mitmproxy holds; handed-off ones are the hand-off's."""
+        return len(self._servers.connections)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shutdown(0)
+
+    def _configure(self, master: CachedMaster) -> None:
+        settings = self._settings
+        chain: list[Any] = [
+            core.Core(),
+            block.Block(),
+            disable_h2c.DisableH2C(),
+            proxyauth.ProxyAuth(),
+            self._servers,
+            # Ours see every hook before the addons that mitmproxy decides with.
+            *((self._handoff,) if self._handoff else ()),
+            *self._addons,
+            next_layer.NextLayer(),
+            tlsconfig.TlsConfig(),
+            upstream_auth.UpstreamAuth(),
+            self._exchanges,
+        ]
+        try:
+            master.addons.add(*chain)  # type: ignore[no-untyped-call] # mitmproxy's
+            master.options.update(  # type: ignore[no-untyped-call] # mitmproxy's
+                **{
+                    "block_global": True,
+                    # Nothing may reach a host before it is clear who answers: not to mirror ALPN, not to
+                    # copy its certificate.
+                    "connection_strategy": "lazy",
+                    "upstream_cert": False,
+                    **settings.options,
+                    "confdir": str(settings.confdir),
+                    "listen_host": settings.listen_host,
+                    "listen_port": settings.listen_port,
+                    "mode": list(settings.modes),
+                    "proxyauth": settings.proxy_auth.reveal() or None,
+                    "upstream_auth": settings.upstream_auth.reveal() or None,
+                }
+            )
+        except (exceptions.OptionsError, KeyError, ValueError) as error:
+            raise ConfigError(_first_line(error)) from error
+        for name in _REFUSED_OPTIONS:
+            if name in master.options and getattr(master.options, name):
+                raise ConfigError(f"mitmproxy's option {name} is refused: it uses a compromised CA")
+
+    async def _listen(self) -> None:
+        with _silent("mitmproxy.addons.proxyserver"):
+            if await self._servers.setup_servers():
+                return
+        for server in self._servers.servers:
+            if server.last_exception is not None:
+                host = server.mode.listen_host(self._settings.listen_host)
+                port = server.mode.listen_port(self._settings.listen_port)
+                raise ConfigError(f"cannot listen on {host}:{port}: {_reason(server.last_exception)}")
+        raise ConfigError("the proxy could not be started")
+
+    async def _close_clients(self) -> None:
+        for handler in tuple(self._servers.connections.values()):
+            io = handler.transports.get(handler.client)
+            if io is not None and io.handler is not None:
+                io.handler.cancel("shutdown")
+        for _ in range(int(_CLEAN_UP_SECONDS / _POLL_SECONDS)):
+            if not self._servers.connections:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+class _Exchanges:
+    """Counts the HTTP exchanges in progress inside mitmproxy."""
+
+    def __init__(self) -> None:
+        # Weak: a flow whose end no hook tells must not hold up a shutdown.
+        self._flows: weakref.WeakValueDictionary[str, http.HTTPFlow] = weakref.WeakValueDictionary()
+
+    def requestheaders(self, flow: http.HTTPFlow) -> None:
+        self._flows[flow.id] = flow
+
+    def response(self, flow: http.HTTPFlow) -> None:
+        self._flows.pop(flow.id, None)
+
+    def error(self, flow: http.HTTPFlow) -> None:
+        self._flows.pop(flow.id, None)
+
+    async def drain(self, seconds: float) -> None:
+        for _ in range(int(seconds / _POLL_SECONDS)):
+            if not self._flows:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+def _check_exposure(settings: ProxySettings) -> None:
+    """Refuse a proxy that anyone on the network could use."""
+    if settings.proxy_auth or settings.trusted_network:
+        return
+    for spec in settings.modes:
+        try:
+            mode = mode_specs.ProxyMode.parse(spec)
+        except ValueError as error:
+            raise ConfigError(f"{spec} is not a proxy mode: {error}") from error
+        host = mode.listen_host(settings.listen_host)
+        if mode.listen_port(settings.listen_port) is not None and not _is_loopback(host):
+            raise ConfigError(
+                f"{host or 'every address'} can be reached from the network: set proxy credentials first"
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    # str() of a KeyError is the repr of its argument.
+    return str(error.args[0] if error.args else error).partition("\n")[0]
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Keep a logger from telling what our own error tells."""
+    logger = logging.getLogger(name)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before

@@ -1,0 +1,648 @@
+"""The hand-off lane, seen by clients on real sockets: what is taken, what is refused, what is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import socket
+import ssl
+import struct
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, override
+
+import pytest
+from aiohttp import web
+from mitmproxy.proxy.layer import NextLayer
+from mitmproxy.proxy.server_hooks import ServerConnectionHookData
+from mitmproxy.tls import ClientHelloData
+
+from tokenhub_addon.handoff import Handoff
+from tokenhub_addon.serve import ProxyServer, ProxySettings
+from tokenhub_core.ca import CertificateAuthority
+from tokenhub_core.http.connection import EXTRA_INFO, Connection
+from tokenhub_core.ports import Secret
+
+HOST = "api.openai.com"
+HOSTS = (HOST, "api.anthropic.com")
+CONNECT = f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}:443\r\n\r\n".encode()
+
+type Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Watched(Handoff):
+    """The addon, with a record of how much data it was asked about each time."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.asked: list[int] = []
+
+    @override
+    def next_layer(self, nextlayer: NextLayer) -> None:
+        self.asked.append(len(nextlayer.data_client()))  # type: ignore[no-untyped-call] # mitmproxy's
+        super().next_layer(nextlayer)
+
+
+class Rest:
+    """In the place of the inspect lane: tunnels what it is left with, and tells where mitmproxy connects to."""
+
+    def __init__(self) -> None:
+        self.connects: list[str] = []
+
+    def tls_clienthello(self, data: ClientHelloData) -> None:
+        data.ignore_connection = data.context.server.address is not None
+
+    def server_connect(self, data: ServerConnectionHookData) -> None:
+        assert data.server.address
+        host = data.server.address[0]
+        self.connects.append(host)
+        if host != "127.0.0.1":
+            data.server.error = "this test has no network"
+
+
+@dataclass
+class Answers:
+    """The HTTP server behind the hand-off."""
+
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    entered: asyncio.Event = field(default_factory=asyncio.Event)
+    sent: int = 0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = request.get_extra_info(EXTRA_INFO)
+        assert isinstance(connection, Connection)
+        match request.path:
+            case "/stream":
+                return await self.stream(request)
+            case "/flood":
+                return await self.flood(request)
+            case "/hang":
+                return await self.hang()
+            case _:
+                said = (await request.read()).decode()
+                who = [connection.mode, connection.proxy_user, connection.host, connection.port]
+                return web.json_response({"who": who, "peer": connection.peer, "said": said})
+
+    async def stream(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        for n in range(3):
+            await response.write(b"data: %d\n\n" % n)
+        return response
+
+    async def flood(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(256):
+            await response.write(bytes(64 * 1024))
+            self.sent += 64 * 1024
+        return response
+
+    async def hang(self) -> web.StreamResponse:
+        self.entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        raise AssertionError
+
+
+@dataclass
+class Scene:
+    """A proxy that is up, everything behind it, and what a client needs."""
+
+    proxy: ProxyServer
+    handoff: Watched
+    server: web.Server
+    answers: Answers
+    rest: Rest
+    authority: CertificateAuthority
+    names: list[str]
+    """What was looked up."""
+
+    @property
+    def trust(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.authority.certificate_file)
+
+    async def dial(self) -> Streams:
+        return await asyncio.open_connection(*self.proxy.listen_addrs()[0])
+
+    async def tunnel(self, request: bytes = CONNECT) -> Streams:
+        reader, writer = await self.dial()
+        writer.write(request)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        return reader, writer
+
+    async def secure(self, request: bytes = CONNECT, name: str = HOST) -> Streams:
+        reader, writer = await self.tunnel(request)
+        await writer.start_tls(self.trust, server_hostname=name)
+        return reader, writer
+
+    def untouched(self) -> bool:
+        """Tell whether no recognised host was looked up or connected to."""
+        return not any(host in HOSTS for host in (*self.names, *self.rest.connects))
+
+
+type Stage = Callable[..., AbstractAsyncContextManager[Scene]]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority.open(tmp_path_factory.mktemp("ca") / "ca", HOSTS, now=time.time)
+
+
+@pytest.fixture
+def stage(authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> Stage:
+    """Open a scene; recognised names do not resolve here, and whoever tries is noted."""
+    names: list[str] = []
+    real = socket.getaddrinfo
+
+    def lookup(host: str, *args: Any, **kwargs: Any) -> Any:
+        names.append(host)
+        if host != "127.0.0.1":
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return real(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        *modes: str,
+        proxy_auth: str = "",
+        is_llm_host: Callable[[str], bool] = HOSTS.__contains__,
+        vouched: CertificateAuthority = authority,
+    ) -> AsyncIterator[Scene]:
+        answers, rest = Answers(), Rest()
+        server = web.Server(answers.handle, handler_cancellation=True, access_log=None)
+        handoff = Watched(authority=vouched, server=server, is_llm_host=is_llm_host)
+        settings = ProxySettings(
+            confdir=vouched.mitmproxy_dir,
+            listen_port=0,
+            modes=modes or ("regular",),
+            proxy_auth=Secret(proxy_auth),
+        )
+        async with ProxyServer(settings, handoff=handoff, addons=[rest]) as proxy:
+            yield Scene(proxy, handoff, server, answers, rest, vouched, names)
+
+    return opened
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.002)
+
+
+async def post(streams: Streams, path: str = "/v1/chat/completions", body: str = "hello") -> dict[str, Any]:
+    reader, writer = streams
+    head = f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body.encode())
+    answer = (await reader.readuntil(b"\r\n\r\n")).lower()
+    assert answer.startswith(b"http/1.1 200")
+    length = int(answer.partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    answered: dict[str, Any] = json.loads(await reader.readexactly(length))
+    return answered
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Return what is left to read before the other side closes, however it does that."""
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    except (ConnectionResetError, ssl.SSLError):
+        return b""
+
+
+def hello(name: str) -> bytes:
+    """Return a ClientHello for `name`."""
+    outgoing = ssl.MemoryBIO()
+    near = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        near.do_handshake()
+    return outgoing.read()
+
+
+def leave(*connections: Streams) -> None:
+    for _, writer in connections:
+        writer.transport.abort()
+
+
+async def shake(streams: Streams, trust: ssl.SSLContext, cuts: Sequence[int], pause: Awaitable[None]) -> None:
+    """Do a TLS handshake by hand; the ClientHello goes out in pieces, with `pause` after the first."""
+    reader, writer = streams
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    near = trust.wrap_bio(incoming, outgoing, server_hostname=HOST)
+    first = True
+    while True:
+        try:
+            near.do_handshake()
+        except ssl.SSLWantReadError:
+            data = outgoing.read()
+            if first:
+                first = False
+                start = 0
+                for cut in cuts:
+                    writer.write(data[start:cut])
+                    start = cut
+                    if start == cuts[0]:
+                        await pause
+                data = data[start:]
+            writer.write(data)
+            incoming.write(await reader.read(65536))
+        else:
+            break
+    near.write(f"GET /v1/models HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    writer.write(outgoing.read())
+    incoming.write(await reader.read(65536))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        try:
+            answer += near.read()
+        except ssl.SSLWantReadError:
+            incoming.write(await reader.read(65536))
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+# --- what is taken -----------------------------------------------------------------------------------------
+
+
+async def test_a_call_to_a_recognised_host_is_answered_here(stage: Stage) -> None:
+    """A client that trusts our CA talks to our server; the host's name is never looked up."""
+    async with stage() as scene:
+        streams = await scene.secure()
+        answer = await post(streams)
+
+        assert answer == {"who": ["regular", "", HOST, 443], "peer": "127.0.0.1", "said": "hello"}
+        assert scene.untouched()
+        assert scene.handoff.handed_off == 1
+        leave(streams)
+
+
+async def test_a_connection_serves_one_request_after_another(stage: Stage) -> None:
+    """Keep-alive works, and mitmproxy is out of it after the hand-off."""
+    async with stage() as scene:
+        streams = await scene.secure()
+        for n in range(5):
+            assert (await post(streams, body=f"call {n}"))["said"] == f"call {n}"
+            gc.collect()  # what mitmproxy has let go of must not take the connection with it
+
+        assert (scene.handoff.handed_off, scene.handoff.open_connections) == (1, 1)
+        assert scene.proxy.connections == 0
+        leave(streams)
+
+
+async def test_a_stream_arrives_in_chunks(stage: Stage) -> None:
+    """A server-sent event stream passes as our server frames it."""
+    async with stage() as scene:
+        reader, writer = await scene.secure()
+        writer.write(f"GET /stream HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        answer = await reader.readuntil(b"0\r\n\r\n")
+
+        assert b"transfer-encoding: chunked" in answer.lower()
+        assert answer.count(b"data: ") == 3
+        leave((reader, writer))
+
+
+async def test_a_hundred_connections_at_once(stage: Stage) -> None:
+    """Parallel connections do not get in each other's way."""
+    async with stage() as scene:
+
+        async def call(n: int) -> Any:
+            streams = await scene.secure()
+            said = (await post(streams, body=str(n)))["said"]
+            leave(streams)
+            return said
+
+        assert await asyncio.gather(*map(call, range(100))) == [str(n) for n in range(100)]
+        assert scene.handoff.handed_off == 100
+
+
+async def test_http_2_clients_are_steered_to_http_1(stage: Stage) -> None:
+    """Of h2 and http/1.1 we choose http/1.1."""
+    async with stage() as scene:
+        trust = scene.trust
+        trust.set_alpn_protocols(["h2", "http/1.1"])
+        reader, writer = await scene.tunnel()
+        await writer.start_tls(trust, server_hostname=HOST)
+
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "http/1.1"
+        assert await post((reader, writer))
+        leave((reader, writer))
+
+
+@pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (200,), (1, 2, 3, 4)])
+async def test_a_client_hello_may_come_in_pieces(stage: Stage, cuts: tuple[int, ...]) -> None:
+    """However the ClientHello is cut into segments, the connection is taken once it is whole."""
+    async with stage() as scene:
+        streams = await scene.tunnel()
+        await shake(streams, scene.trust, cuts, until(lambda: scene.handoff.asked[-1:] == [cuts[0]]))
+
+        assert scene.handoff.handed_off == 1
+        assert scene.untouched()
+        leave(streams)
+
+
+async def test_a_client_hello_may_follow_connect_at_once(stage: Stage) -> None:
+    """A client that does not wait for the proxy's answer is served as well."""
+    async with stage() as scene:
+        reader, writer = await scene.dial()
+        writer.write(CONNECT + hello(HOST))
+        answer = await reader.readuntil(b"\r\n\r\n")
+
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert (await reader.readexactly(1)) == b"\x16"  # the ServerHello
+        assert scene.handoff.handed_off == 1
+        leave((reader, writer))
+
+
+def socks(address: str) -> bytes:
+    name = address.encode()
+    kind = bytes((3, len(name))) + name if address in HOSTS else b"\x01" + socket.inet_aton(address)
+    return b"\x05\x01\x00" + kind + struct.pack("!H", 443)
+
+
+@pytest.mark.parametrize("address", [HOST, "192.0.2.1"])
+async def test_socks_clients_are_served_by_name_or_by_address(stage: Stage, address: str) -> None:
+    """A SOCKS client may leave the name to us, or resolve it itself: then the ClientHello names the host."""
+    async with stage("socks5") as scene:
+        reader, writer = await scene.dial()
+        writer.write(b"\x05\x01\x00")
+        assert await reader.readexactly(2) == b"\x05\x00"
+        writer.write(socks(address))
+        assert (await reader.readexactly(10))[:2] == b"\x05\x00"
+        await writer.start_tls(scene.trust, server_hostname=HOST)
+
+        assert (await post((reader, writer)))["who"] == ["socks5", "", HOST, 443]
+        assert scene.untouched()
+        leave((reader, writer))
+
+
+@pytest.mark.parametrize("name", [HOST, "localhost"])
+async def test_a_reverse_proxy_serves_its_target(stage: Stage, name: str) -> None:
+    """In reverse mode the target is ours to choose, whatever the client calls us."""
+    async with stage(f"reverse:https://{HOST}") as scene:
+        trust = scene.trust
+        trust.check_hostname = name == HOST
+        reader, writer = await scene.dial()
+        await writer.start_tls(trust, server_hostname=name)
+
+        assert (await post((reader, writer)))["who"] == ["reverse", "", HOST, 443]
+        assert scene.untouched()
+        leave((reader, writer))
+
+
+async def test_an_upstream_proxy_is_not_asked(stage: Stage) -> None:
+    """In upstream mode a recognised host is answered here, and the upstream proxy hears nothing."""
+    async with stage("upstream:http://127.0.0.1:9") as scene:
+        streams = await scene.secure()
+
+        assert (await post(streams))["who"] == ["upstream", "", HOST, 443]
+        assert scene.rest.connects == []
+        leave(streams)
+
+
+# --- proxy credentials -------------------------------------------------------------------------------------
+
+
+async def test_without_proxy_credentials_there_is_no_tunnel(stage: Stage) -> None:
+    """Where the proxy asks for credentials, CONNECT without them gets 407 and nothing is taken."""
+    async with stage(proxy_auth="ann:sesame") as scene:
+        reader, writer = await scene.dial()
+        writer.write(CONNECT)
+
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 407")
+        assert scene.handoff.handed_off == 0
+        leave((reader, writer))
+
+
+async def test_the_proxy_user_travels_beside_the_connection(stage: Stage) -> None:
+    """Who authenticated to the proxy is told to our server, without the password."""
+    async with stage(proxy_auth="ann:sesame") as scene:
+        shown = CONNECT[:-2] + b"Proxy-Authorization: Basic YW5uOnNlc2FtZQ==\r\n\r\n"
+        streams = await scene.secure(shown)
+
+        assert (await post(streams))["who"] == ["regular", "ann", HOST, 443]
+        leave(streams)
+
+
+async def test_modes_without_connect_do_not_slip_past_proxy_credentials(stage: Stage) -> None:
+    """In reverse mode credentials come with each request: such connections stay with mitmproxy."""
+    async with stage(f"reverse:https://{HOST}", proxy_auth="ann:sesame") as scene:
+        reader, writer = await scene.dial()
+        writer.write(hello(HOST))
+        await until(lambda: len(scene.rest.connects) == 1)
+
+        assert scene.handoff.handed_off == 0
+        leave((reader, writer))
+
+
+# --- what is refused ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [(HOST, "www.example.com"), (HOST, "api.anthropic.com"), ("www.example.com", HOST)],
+)
+async def test_names_that_contradict_each_other_are_refused(stage: Stage, target: str, name: str) -> None:
+    """A ClientHello for another name than the tunnel's is answered with an alert; nobody is contacted."""
+    async with stage() as scene:
+        reader, writer = await scene.tunnel(f"CONNECT {target}:443 HTTP/1.1\r\n\r\n".encode())
+        writer.write(hello(name))
+
+        assert await ended(reader) == bytes((21, 3, 3, 0, 2, 2, 112))
+        assert (scene.handoff.refused, scene.handoff.handed_off) == (1, 0)
+        assert scene.names == ["127.0.0.1"] * len(scene.names)
+        assert scene.rest.connects == []
+        await until(lambda: scene.proxy.connections == 0)
+        leave((reader, writer))
+
+
+async def test_an_endless_client_hello_is_refused(stage: Stage) -> None:
+    """A ClientHello that claims to be longer than any real one does not fill our memory."""
+    async with stage() as scene:
+        reader, writer = await scene.tunnel()
+        record = b"\x16\x03\x01\x40\x00" + b"\x01\xff\xff\xff" + bytes(0x4000 - 4)
+        writer.write(record + b"".join([b"\x16\x03\x01\x40\x00" + bytes(0x4000)] * 8))
+
+        await ended(reader)
+        assert scene.handoff.refused == 1
+        leave((reader, writer))
+
+
+def explode(host: str) -> bool:
+    raise RuntimeError(host)
+
+
+async def test_an_exception_in_the_hook_closes_the_connection(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When our own code fails, the client is cut off; the host is not contacted in our stead."""
+    async with stage(is_llm_host=explode) as scene:
+        reader, writer = await scene.tunnel()
+        writer.write(hello(HOST))
+
+        assert await ended(reader) == bytes((21, 3, 3, 0, 2, 2, 80))
+        assert (scene.handoff.failed, scene.handoff.handed_off) == (1, 0)
+        assert scene.untouched()
+        await until(lambda: scene.proxy.connections == 0)
+        leave((reader, writer))
+    assert "hand-off failed" in caplog.text
+
+
+async def test_an_exception_during_the_hand_off_closes_the_connection(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it fails half way, with the transport already ours."""
+    async with stage() as scene:
+
+        def broken(*_: object) -> None:
+            raise RuntimeError
+
+        monkeypatch.setattr("tokenhub_addon.handoff._Link.connection_made", broken)
+        reader, writer = await scene.tunnel()
+        writer.write(hello(HOST))
+
+        assert await ended(reader) == b""
+        assert (scene.handoff.failed, scene.handoff.open_connections) == (1, 0)
+        assert scene.untouched()
+        await until(lambda: scene.proxy.connections == 0)
+        leave((reader, writer))
+
+
+async def test_a_host_that_we_cannot_vouch_for_is_closed(stage: Stage, tmp_path: Path) -> None:
+    """A host that is recognised but missing from the CA's list is an error of ours, and closed as one."""
+    other = CertificateAuthority.open(tmp_path / "ca", ["api.mistral.ai"], now=time.time)
+    async with stage(vouched=other) as scene:
+        reader, writer = await scene.tunnel()
+        writer.write(hello(HOST))
+
+        await ended(reader)
+        assert scene.handoff.failed == 1
+        assert scene.untouched()
+        leave((reader, writer))
+
+
+async def test_a_client_that_does_not_trust_us_is_counted(stage: Stage) -> None:
+    """A handshake that the client breaks off is told apart from a served connection."""
+    async with stage() as scene:
+        reader, writer = await scene.tunnel()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await writer.start_tls(ssl.create_default_context(), server_hostname=HOST)
+        await until(lambda: scene.handoff.open_connections == 0)
+
+        assert (scene.handoff.handed_off, scene.handoff.untrusted) == (1, 1)
+        leave((reader, writer))
+
+
+# --- what is left alone ------------------------------------------------------------------------------------
+
+
+async def test_other_hosts_are_tunnelled_unopened(stage: Stage, tmp_path: Path) -> None:
+    """A client of another host sees that host's own certificate, and our CA is not involved."""
+    theirs = CertificateAuthority.open(tmp_path / "theirs", ["plain.test"], now=time.time)
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"it is me")
+        await writer.drain()
+        writer.close()
+
+    far = await asyncio.start_server(greet, "127.0.0.1", 0, ssl=theirs.server_context("plain.test"))
+    port = far.sockets[0].getsockname()[1]
+    async with stage() as scene, far:
+        reader, writer = await scene.tunnel(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\n\r\n".encode())
+        await writer.start_tls(
+            ssl.create_default_context(cafile=theirs.certificate_file), server_hostname="plain.test"
+        )
+
+        assert await reader.read(8) == b"it is me"
+        assert scene.handoff.handed_off == 0
+        leave((reader, writer))
+
+
+async def test_plain_http_stays_with_mitmproxy(stage: Stage) -> None:
+    """An absolute-form request is not TLS, so it is not ours."""
+    async with stage() as scene:
+        reader, writer = await scene.dial()
+        writer.write(f"GET http://{HOST}/v1/models HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 502")
+        assert scene.rest.connects == [HOST]
+        assert scene.handoff.handed_off == 0
+        leave((reader, writer))
+
+
+async def test_tls_inside_tls_with_the_proxy_stays_with_mitmproxy(stage: Stage) -> None:
+    """A client that speaks TLS with the proxy itself has no transport that we could take."""
+    async with stage() as scene:
+        loose = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        loose.check_hostname, loose.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await scene.dial()
+        await writer.start_tls(loose)
+        writer.write(CONNECT)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        writer.write(hello(HOST))
+        await until(lambda: scene.rest.connects == [HOST])
+
+        assert scene.handoff.handed_off == 0
+        leave((reader, writer))
+
+
+# --- while it lasts, and after -----------------------------------------------------------------------------
+
+
+async def test_a_client_that_leaves_cancels_its_handler(stage: Stage) -> None:
+    """The handler of a client that is gone is cancelled within a second."""
+    async with stage() as scene:
+        reader, writer = await scene.secure()
+        writer.write(f"GET /hang HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        await scene.answers.entered.wait()
+        leave((reader, writer))
+
+        async with asyncio.timeout(1):
+            await scene.answers.cancelled.wait()
+
+
+async def test_a_slow_reader_slows_the_writer_down(stage: Stage) -> None:
+    """What a client does not read is not piled up: the handler waits, and goes on when it reads."""
+    async with stage() as scene:
+        reader, writer = await scene.secure()
+        writer.write(f"GET /flood HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        before = -1
+        while scene.answers.sent != before:
+            before = scene.answers.sent
+            await asyncio.sleep(0.2)
+        assert 0 < before < 12 * 1024 * 1024
+
+        answer = await reader.readuntil(b"\r\n\r\n")
+        received = len(answer)
+        while received < 16 * 1024 * 1024:
+            received += len(await reader.read(1 << 20))
+        assert scene.answers.sent == 16 * 1024 * 1024
+        leave((reader, writer))
+
+
+async def test_nothing_is_left_after_two_hundred_connections(stage: Stage) -> None:
+    """Tasks, handlers and connections are gone when their clients are."""
+    async with stage() as scene:
+        await asyncio.sleep(0)
+        before = len(asyncio.all_tasks())
+        for n in range(200):
+            streams = await scene.secure()
+            await post(streams)
+            if n % 2:
+                leave(streams)
+            else:
+                streams[1].close()
+                await streams[1].wait_closed()
+        await until(lambda: scene.handoff.open_connections == 0 and not scene.server.connections)
+        await until(lambda: len(asyncio.all_tasks()) == before)
+        gc.collect()
+
+        assert scene.proxy.connections == 0
+        assert scene.handoff.handed_off == 200

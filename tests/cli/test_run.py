@@ -1,0 +1,140 @@
+"""`tokenhub run` becomes the program: exit codes, signals, arguments and streams are the program's own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
+
+MAIN = [sys.executable, "-c", "from tokenhub_core.cli import main; main()"]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """Let something listen, tell of it, and return the environment that finds it."""
+    ca = tmp_path / "ca.pem"
+    ca.write_text("-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        write_serve_info(tmp_path, ServeInfo(os.getpid(), url, "", str(ca), ("api.openai.com",), 0.0))
+        yield {"PATH": os.environ["PATH"], "TOKENHUB_DATA_DIR": str(tmp_path), "HOME": str(tmp_path)}
+
+
+def run(environ: dict[str, str], *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MAIN, "run", *args],
+        env=environ,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("code", [0, 1, 42, 255])
+def test_the_exit_code_is_the_program_s(serving: dict[str, str], code: int) -> None:
+    """Whatever the program exits with is what the caller sees."""
+    assert run(serving, "--", "sh", "-c", f"exit {code}").returncode == code
+
+
+def test_the_streams_are_the_program_s(serving: dict[str, str]) -> None:
+    """Standard input reaches it, and both outputs come back untouched."""
+    result = run(serving, "--", "sh", "-c", "cat; echo err >&2", stdin="in")
+
+    assert (result.stdout, result.stderr) == ("in", "err\n")
+
+
+def test_the_arguments_are_the_program_s(serving: dict[str, str]) -> None:
+    """With or without `--`, what follows the program is not read as options of ours."""
+    program = ["sh", "-c", 'printf "%s|" "$@"', "name", "--proxy", "-x", "", "a b", "--"]
+
+    assert run(serving, *program).stdout == "--proxy|-x||a b|--|"
+    assert run(serving, "--", *program).stdout == "--proxy|-x||a b|--|"
+
+
+def test_the_program_has_the_environment_and_the_user_s_own(serving: dict[str, str]) -> None:
+    """The proxy and its trust are set; everything else is as it was."""
+    result = run(serving | {"MINE": "1"}, "--", "sh", "-c", "echo $MINE $NO_PROXY; echo $TOKENHUB_ACTIVE")
+
+    assert result.stdout.splitlines()[0] == "1 localhost,127.0.0.1,::1"
+    assert result.stdout.splitlines()[1].startswith("http://127.0.0.1:")
+
+
+def test_a_run_inside_a_run_is_the_same_environment(serving: dict[str, str]) -> None:
+    """Nesting adds nothing: no second preload, no second bundle."""
+    listing = ["env", "-0"]
+    once = run(serving, "--", *listing).stdout.split("\0")
+    twice = run(serving, "--", *MAIN, "run", "--", *listing).stdout.split("\0")
+
+    assert sorted(once) == sorted(twice)
+
+
+def test_a_program_that_is_not_there_is_127(serving: dict[str, str]) -> None:
+    """The code that shells use, and one line."""
+    result = run(serving, "--", "no-such-program")
+
+    assert (result.returncode, result.stderr) == (127, "tokenhub: no-such-program: command not found\n")
+
+
+def test_a_file_that_cannot_be_executed_is_126(serving: dict[str, str], tmp_path: Path) -> None:
+    """The code that shells use, and one line."""
+    (tmp_path / "plain").write_text("text")
+
+    result = run(serving, "--", str(tmp_path / "plain"))
+
+    assert result.returncode == 126
+    assert result.stderr == f"tokenhub: {tmp_path / 'plain'}: Permission denied\n"
+
+
+def test_without_a_command_usage_is_shown(serving: dict[str, str]) -> None:
+    """Nothing to run is a usage error."""
+    assert run(serving).returncode == 2
+
+
+def start(environ: dict[str, str], command: Sequence[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen([*MAIN, "run", "--", *command], env=environ, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"])
+def test_a_signal_reaches_the_program_and_its_death_is_seen(serving: dict[str, str], name: str) -> None:
+    """There is no process in between: what is sent to us is sent to the program, and it dies of it."""
+    number = signal.Signals[name]
+    program = "ulimit -c 0; trap - INT QUIT; echo ready; exec sleep 30"
+    with start(serving, ["sh", "-c", program]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+
+        assert process.wait(timeout=10) == -number
+
+
+def test_a_program_that_handles_a_signal_decides_itself(serving: dict[str, str]) -> None:
+    """A program's own handler runs, and its exit code counts."""
+    program = (
+        "import signal, sys, time\nsignal.signal(2, lambda *_: sys.exit(7))\nprint('ready', flush=True)\n"
+    )
+    with start(serving, [sys.executable, "-c", program + "time.sleep(30)"]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+
+        assert process.wait(timeout=10) == 7
+
+
+def test_a_closed_pipe_ends_the_program_as_it_would_without_us(serving: dict[str, str]) -> None:
+    """SIGPIPE is not ignored on the program's behalf: `yes | head` ends."""
+    with start(serving, ["yes"]) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.stdout.close()
+
+        assert process.wait(timeout=10) == -signal.SIGPIPE

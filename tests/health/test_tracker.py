@@ -1,0 +1,336 @@
+"""Provider health: five faults eject, a probe brings back, and callers' mistakes change nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.health.tracker import HealthTracker, Rules, State, Transition
+from tokenhub_core.types import Standing
+
+DOWN = Fault(Kind.TRANSIENT, Blame.PROVIDER, "boom", cause="http_500")
+WRONG = Fault(Kind.INVALID, Blame.CLIENT, "bad field", cause="http_400")
+LOCKED = Fault(Kind.AUTH, Blame.CREDENTIAL, "bad key", cause="http_401")
+GONE = Fault(Kind.CANCELLED, Blame.CLIENT, "the caller left")
+
+
+def limited(retry_after: float | None) -> Fault:
+    return Fault(Kind.RATE_LIMITED, Blame.CREDENTIAL, "slow down", cause="http_429", retry_after=retry_after)
+
+
+def fail(tracker: HealthTracker, times: int, now: float, provider: str = "a") -> None:
+    for _ in range(times):
+        tracker.failed(provider, DOWN, now)
+
+
+def ejected(now: float = 0.0) -> HealthTracker:
+    tracker = HealthTracker()
+    fail(tracker, 5, now)
+    return tracker
+
+
+def state(tracker: HealthTracker, now: float) -> State:
+    return tracker.snapshot(now)["a"].state
+
+
+def test_an_unknown_provider_is_taken_for_healthy() -> None:
+    """Nothing has been held against it yet."""
+    tracker = HealthTracker()
+    assert tracker.standing("a", 0.0) == Standing()
+    assert tracker.admit("a", 0.0)
+    tracker.released("a")
+    assert tracker.snapshot(0.0) == {}
+
+
+def test_two_faults_in_a_row_degrade_and_five_eject() -> None:
+    """A success in between starts the count anew."""
+    tracker = HealthTracker()
+    fail(tracker, 1, 0.0)
+    assert state(tracker, 0.0) is State.HEALTHY
+    fail(tracker, 1, 0.0)
+    assert state(tracker, 0.0) is State.DEGRADED
+    assert tracker.standing("a", 0.0).available
+    fail(tracker, 2, 0.0)
+    tracker.succeeded("a", 0.0, 10.0)
+    fail(tracker, 4, 0.0)
+    assert state(tracker, 0.0) is State.DEGRADED
+    fail(tracker, 1, 0.0)
+    assert state(tracker, 0.0) is State.DOWN
+    assert not tracker.standing("a", 0.0).available
+    assert not tracker.admit("a", 29.9)
+
+
+def test_after_the_ejection_one_probe_goes_through() -> None:
+    """Everybody else waits for its verdict."""
+    tracker = ejected()
+    assert tracker.standing("a", 30.0) == Standing(available=True, probing=True, error_rate=1.0)
+    assert tracker.admit("a", 30.0)
+    assert not tracker.admit("a", 30.0)
+    assert not tracker.standing("a", 30.0).available
+    tracker.succeeded("a", 31.0, 5.0)
+    assert state(tracker, 31.0) is State.HEALTHY
+    assert tracker.admit("a", 31.0)
+    assert tracker.admit("a", 31.0)
+
+
+def test_a_failed_probe_ejects_for_longer_up_to_five_minutes() -> None:
+    """30 s times the number of ejections."""
+    tracker, now = ejected(), 0.0
+    for seconds in (30.0, 60.0, 90.0, 120.0, 150.0, 180.0, 210.0, 240.0, 270.0, 300.0, 300.0):
+        assert not tracker.admit("a", now + seconds - 0.1)
+        now += seconds
+        assert tracker.admit("a", now)
+        tracker.failed("a", DOWN, now)
+
+
+def test_a_single_success_does_not_make_a_flapping_provider_forgiven() -> None:
+    """The next ejection is longer; five calm minutes take one back."""
+    tracker = ejected()
+    assert tracker.admit("a", 30.0)
+    tracker.succeeded("a", 30.0, 5.0)
+    fail(tracker, 5, 35.0)
+    assert tracker.snapshot(35.0)["a"].cooldown_until == 95.0
+    assert tracker.admit("a", 95.0)
+    tracker.succeeded("a", 95.0, 5.0)
+    assert tracker.snapshot(95.0 + 299)["a"].ejections == 2
+    assert tracker.snapshot(95.0 + 300)["a"].ejections == 1
+    fail(tracker, 5, 95.0 + 600)
+    assert tracker.snapshot(95.0 + 600)["a"].cooldown_until == 95.0 + 630
+
+
+@pytest.mark.parametrize("fault", [WRONG, GONE, LOCKED, limited(None)])
+def test_a_probe_without_a_verdict_lets_the_next_one_probe(fault: Fault) -> None:
+    """Neither a cancelled call nor a caller's mistake says anything about the provider."""
+    tracker = ejected()
+    assert tracker.admit("a", 30.0)
+    tracker.failed("a", fault, 31.0, shared=False)
+    assert state(tracker, 31.0) is State.HALF_OPEN
+    assert tracker.admit("a", 31.0)
+    tracker.released("a")
+    assert tracker.admit("a", 31.0)
+
+
+def test_a_lost_probe_does_not_keep_a_provider_out_for_ever() -> None:
+    """After ten minutes without a word another call may probe."""
+    tracker = ejected()
+    assert tracker.admit("a", 30.0)
+    assert not tracker.admit("a", 629.9)
+    assert tracker.admit("a", 630.0)
+    assert not tracker.admit("a", 630.0)
+
+
+def test_results_that_arrive_during_an_ejection_change_nothing() -> None:
+    """Calls that were sent before it neither end it nor make it longer."""
+    tracker = ejected()
+    tracker.succeeded("a", 10.0, 5.0)
+    fail(tracker, 5, 20.0)
+    assert state(tracker, 29.9) is State.DOWN
+    assert state(tracker, 30.0) is State.HALF_OPEN
+
+
+def test_a_straggler_is_not_the_probe() -> None:
+    """Where reports say when their call started, only the probe's own decides."""
+    tracker = ejected()
+    assert tracker.admit("a", 30.0)
+    tracker.succeeded("a", 31.0, 5.0, started=-1.0)
+    tracker.failed("a", DOWN, 31.0, started=-1.0)
+    tracker.failed("a", WRONG, 31.0, started=-1.0)
+    tracker.released("a", started=-1.0)
+    assert state(tracker, 31.0) is State.HALF_OPEN
+    assert not tracker.admit("a", 31.0)
+    tracker.succeeded("a", 32.0, 5.0, started=30.0)
+    assert state(tracker, 32.0) is State.HEALTHY
+
+
+def test_nobody_probes_without_being_admitted() -> None:
+    """A success in the half-open state that no probe reports is a straggler's, too."""
+    tracker = ejected()
+    tracker.succeeded("a", 30.0, 5.0)
+    fail(tracker, 1, 30.0)
+    assert state(tracker, 30.0) is State.HALF_OPEN
+
+
+def test_the_error_rate_is_that_of_the_last_minute() -> None:
+    """Never of a lifetime."""
+    tracker = HealthTracker()
+    tracker.failed("a", DOWN, 0.0)
+    for second in range(0, 50, 10):
+        tracker.succeeded("a", float(second), 5.0)
+    assert tracker.standing("a", 50.0).error_rate == pytest.approx(1 / 6)
+    assert tracker.standing("a", 60.0).error_rate == 0.0
+    assert tracker.snapshot(60.0)["a"].calls == 4
+    assert tracker.snapshot(1e9)["a"].calls == 0
+
+
+def test_the_latency_is_a_slow_average_of_successes() -> None:
+    """The first sample counts whole, then nine parts old and one part new; nonsense counts nothing."""
+    tracker = HealthTracker()
+    tracker.failed("a", DOWN, 0.0)
+    tracker.succeeded("a", 0.0, 100.0)
+    assert tracker.standing("a", 0.0).latency_ms == 100.0
+    tracker.succeeded("a", 0.0, 200.0)
+    for nonsense in (-1.0, float("nan"), float("inf")):
+        tracker.succeeded("a", 0.0, nonsense)
+    assert tracker.standing("a", 0.0).latency_ms == pytest.approx(110.0)
+
+
+def test_a_rate_limit_cools_off_without_touching_health() -> None:
+    """Until its Retry-After, at most an hour; the longest counts; without one there is no cool-off."""
+    tracker = HealthTracker()
+    tracker.failed("a", limited(None), 0.0)
+    assert tracker.admit("a", 0.0)
+    tracker.failed("a", limited(7.0), 0.0)
+    tracker.failed("a", limited(3.0), 0.0)
+    assert not tracker.admit("a", 6.9)
+    assert not tracker.standing("a", 6.9).available
+    assert tracker.snapshot(6.9)["a"].cool_off_until == 7.0
+    assert tracker.admit("a", 7.0)
+    assert (state(tracker, 7.0), tracker.standing("a", 7.0).error_rate) == (State.HEALTHY, 0.0)
+    tracker.failed("a", limited(1e9), 0.0)
+    assert tracker.admit("a", 3600.0)
+
+
+@pytest.mark.parametrize("kind", [Kind.AUTH, Kind.QUOTA])
+def test_a_refused_credential_is_parked_for_a_minute(kind: Kind) -> None:
+    """The same key would be refused again; the provider itself is well."""
+    tracker = HealthTracker()
+    tracker.failed("a", Fault(kind, Blame.CREDENTIAL, "no"), 0.0)
+    assert not tracker.admit("a", 59.9)
+    view = tracker.snapshot(59.9)["a"]
+    assert (view.parked_until, view.state, view.last_error) == (60.0, State.HEALTHY, kind.value)
+    assert tracker.admit("a", 60.0)
+
+
+def test_one_callers_own_credential_parks_nobody() -> None:
+    """At the origin each caller brings its own key."""
+    tracker = HealthTracker()
+    tracker.failed("a", LOCKED, 0.0, shared=False)
+    tracker.failed("a", limited(60.0), 0.0, shared=False)
+    assert tracker.admit("a", 0.0)
+    assert tracker.standing("a", 0.0) == Standing()
+
+
+def test_transitions_are_drained_once_and_in_order() -> None:
+    """The shell logs and publishes them."""
+    tracker = ejected()
+    assert tracker.admit("a", 31.0)
+    tracker.succeeded("a", 32.0, 5.0)
+    assert tracker.transitions() == [
+        Transition("a", State.HEALTHY, State.DEGRADED, 0.0, "http_500"),
+        Transition("a", State.DEGRADED, State.DOWN, 0.0, "http_500"),
+        Transition("a", State.DOWN, State.HALF_OPEN, 31.0, "cooled_down"),
+        Transition("a", State.HALF_OPEN, State.HEALTHY, 32.0, "probe_succeeded"),
+    ]
+    assert tracker.transitions() == []
+
+
+def test_a_view_shows_what_happened() -> None:
+    """What the admin API prints."""
+    tracker = HealthTracker()
+    tracker.succeeded("a", 3.0, 80.0)
+    fail(tracker, 2, 4.0)
+    view = tracker.snapshot(5.0)["a"]
+    assert (view.consecutive_errors, view.last_error, view.last_error_at) == (2, "http_500", 4.0)
+    assert (view.last_success_at, view.calls) == (3.0, 3)
+    assert view.error_rate == pytest.approx(2 / 3)
+    assert (view.cooldown_until, view.probing, view.ejections) == (None, False, 0)
+
+
+def test_idle_providers_are_forgotten_after_an_hour() -> None:
+    """And a provider that was changed or removed, at once."""
+    tracker = HealthTracker()
+    tracker.succeeded("a", 0.0, 5.0)
+    tracker.succeeded("b", 1.0, 5.0)
+    tracker.prune(3600.0)
+    assert set(tracker.snapshot(3600.0)) == {"b"}
+    tracker.forget("b")
+    tracker.forget("b")
+    assert tracker.snapshot(3600.0) == {}
+
+
+def test_a_resting_provider_is_not_forgotten() -> None:
+    """However long it was idle: its credential is still refused."""
+    tracker = HealthTracker(Rules(forgotten_after=10.0))
+    tracker.failed("a", limited(60.0), 0.0)
+    tracker.prune(59.0)
+    assert not tracker.admit("a", 59.0)
+    tracker.prune(60.0)
+    assert tracker.snapshot(60.0) == {}
+
+
+def test_undrained_transitions_stay_bounded() -> None:
+    """A shell that never drains loses the oldest, not memory."""
+    tracker = HealthTracker()
+    for second in range(1000):
+        fail(tracker, 2, float(second))
+        tracker.succeeded("a", float(second), 5.0)
+    assert len(tracker.transitions()) == 256
+
+
+EVENTS = st.tuples(
+    st.sampled_from(["ask", "ask", "ok", "fault", "client", "release", "straggler"]), st.floats(0, 40)
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(EVENTS, max_size=60))
+def test_at_most_one_probe_is_in_flight(events: list[tuple[str, float]]) -> None:
+    """However calls come and end, a half-open provider sees one of them at a time."""
+    tracker, now = ejected(), 0.0
+    probe: float | None = None
+    calls: list[float] = []
+    for event, pause in events:
+        now = now + pause
+        before = state(tracker, now)
+        if before is not State.HALF_OPEN:
+            probe = None
+        if event == "ask":
+            admitted = tracker.admit("a", now)
+            assert admitted == (before is not State.DOWN and probe is None)
+            if admitted and before is State.HALF_OPEN:
+                probe = now
+            elif admitted:
+                calls.append(now)
+            continue
+        late = event == "straggler" or probe is None
+        started = (calls.pop(0) if calls else -1.0) if late else probe
+        match event:
+            case "ok":
+                tracker.succeeded("a", now, 5.0, started=started)
+            case "fault" | "straggler":
+                tracker.failed("a", DOWN, now, started=started)
+            case "client":
+                tracker.failed("a", WRONG, now, started=started)
+            case _:
+                tracker.released("a", started=started)
+        if not late:
+            probe = None
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                [WRONG, GONE, Fault(Kind.OVERFLOW, Blame.CLIENT, "x"), Fault(Kind.BUDGET, Blame.US, "x")]
+            ),
+            st.floats(0, 100),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 6),
+)
+def test_callers_mistakes_change_nothing(mistakes: list[tuple[Fault, float]], faults: int) -> None:
+    """A tracker that saw any number of them equals one that saw none."""
+    seen, spared = HealthTracker(), HealthTracker()
+    fail(seen, faults, 0.0)
+    fail(spared, faults, 0.0)
+    now = 0.0
+    for fault, pause in mistakes:
+        now += pause
+        seen.failed("a", fault, now)
+        assert seen.standing("a", now) == spared.standing("a", now)
+    assert seen.snapshot(now) == spared.snapshot(now)
+    assert seen.transitions() == spared.transitions()

@@ -1,0 +1,206 @@
+"""Plans: who is tried, in which order, and why others are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenhub_core.errors import Fault, Kind
+from tokenhub_core.routing.eligibility import CONTEXT_MARGIN, Circumstances
+from tokenhub_core.routing.fleet import build
+from tokenhub_core.routing.plan import OriginOption, plan
+from tokenhub_core.types import (
+    NANO,
+    Features,
+    Fleet,
+    Mode,
+    Model,
+    Need,
+    Plan,
+    Policy,
+    Prices,
+    Provider,
+    ProviderType,
+    Skipped,
+    Standing,
+)
+
+OPENAI = Provider("openai", ProviderType.OPENAI, ("https://api.openai.com",), cred_store="vault")
+AZURE = Provider("azure", ProviderType.OPENAI_COMPATIBLE, ("https://a.example",), cred_store="vault")
+LOCAL = Provider("local", ProviderType.VLLM, ("http://127.0.0.1:8000",))
+BIG = Model("big", "openai", weight=9, max_context_tokens=200_000, prices=Prices(3000, 15000))
+BIG_AZURE = replace(BIG, provider_id="azure", prices=Prices(3500, 16000))
+SMALL = Model("small", "local", weight=3, max_context_tokens=8_000, lacks=frozenset({Need.VISION}))
+FLEET = build([OPENAI, AZURE, LOCAL], [BIG, BIG_AZURE, SMALL], version=7)
+ASK = Features(model="big", text_bytes=4_000, turns=1)
+FINE = Circumstances({}, lambda _: True)
+ORIGIN = OriginOption(
+    Model("big", "origin:api.openai.com", pricing_source="unknown"),
+    Provider("origin:api.openai.com", ProviderType.ORIGIN, ("https://api.openai.com",), cred_store="caller"),
+)
+
+
+def planned(
+    policy: Policy, ask: Features = ASK, now: Circumstances = FINE, origin: OriginOption | None = None
+) -> Plan:
+    result = plan(FLEET, ask, policy, now=now, seed="s", origin=origin)
+    assert isinstance(result, Plan), result
+    return result
+
+
+def refused(policy: Policy, ask: Features = ASK, now: Circumstances = FINE) -> Fault:
+    result = plan(FLEET, ask, policy, now=now, seed="s")
+    assert isinstance(result, Fault)
+    return result
+
+
+def order(result: Plan) -> list[str]:
+    return [f"{c.model.id}@{c.provider.id}" for c in result.candidates]
+
+
+def test_the_named_model_comes_first_at_all_its_providers() -> None:
+    """Whoever asks for a model gets it; others stand in only behind it."""
+    result = planned(Policy(model="big", mode=Mode.CHEAP))
+    assert order(result) == ["big@openai", "big@azure", "small@local"]
+    assert [c.pinned for c in result.candidates] == [True, True, False]
+    assert result.reason == "routed-hint-exact"
+
+
+def test_without_a_name_the_scores_decide() -> None:
+    """No name, no pin: the cheap mode takes the free model."""
+    result = planned(Policy(mode=Mode.CHEAP))
+    assert order(result)[0] == "small@local"
+    assert result.reason == "routed-weight-3"
+
+
+def test_no_fallback_means_the_named_model_only() -> None:
+    """A policy can forbid that another model stands in."""
+    result = planned(Policy(model="big", fallback=False))
+    assert order(result) == ["big@openai", "big@azure"]
+    assert [s.reason for s in result.skips] == [Skipped.NOT_REQUESTED]
+
+
+def test_the_origin_comes_behind_registered_providers_of_the_same_model() -> None:
+    """Our credentials first, then the caller's own at the host it meant, then other models."""
+    result = planned(Policy(model="big"), origin=ORIGIN)
+    assert order(result) == ["big@openai", "big@azure", "big@origin:api.openai.com", "small@local"]
+
+
+def test_an_unregistered_name_is_served_by_its_origin() -> None:
+    """A program behind us keeps working before anybody has configured anything."""
+    unheard = OriginOption(replace(ORIGIN.model, id="o9"), ORIGIN.provider)
+    result = plan(Fleet(), Features(model="o9"), Policy(model="o9"), now=FINE, seed="s", origin=unheard)
+    assert isinstance(result, Plan)
+    assert (order(result), result.reason) == (["o9@origin:api.openai.com"], "routed-origin")
+
+
+def test_a_name_that_nobody_can_serve_is_404() -> None:
+    """Neither registered nor answerable by an origin."""
+    fault = refused(Policy(model="nonsense"))
+    assert (fault.kind, fault.code, fault.param) == (Kind.NOT_FOUND, "model_not_found", "model")
+
+
+def test_every_exclusion_has_its_reason() -> None:
+    """Each hard limit is told by name, and the fault says the most telling one."""
+    cases = [
+        (Policy(max_budget_usd=0.0), replace(ASK, needs=frozenset({Need.VISION})), Kind.BUDGET),
+        (Policy(provider="local"), replace(ASK, text_bytes=40_000), Kind.OVERFLOW),
+        (Policy(provider="local"), replace(ASK, needs=frozenset({Need.VISION})), Kind.INVALID),
+        (Policy(min_weight=10), ASK, Kind.INVALID),
+        (Policy(provider="nobody"), ASK, Kind.NO_CANDIDATE),
+    ]
+    for policy, ask, kind in cases:
+        assert refused(policy, ask).kind is kind
+
+
+def test_a_locked_vault_takes_its_providers_out() -> None:
+    """Without a credential a provider is no candidate, and the plan says so."""
+    now = Circumstances({}, lambda provider: provider.cred_store != "vault")
+    result = planned(Policy(model="big"), now=now)
+    assert order(result) == ["small@local"]
+    assert {s.reason for s in result.skips} == {Skipped.NO_CREDENTIAL}
+
+
+def test_an_unhealthy_provider_is_left_out_while_others_can_serve() -> None:
+    """Bad health is a soft limit: it moves traffic away."""
+    now = Circumstances({"openai": Standing(available=False)}, lambda _: True)
+    assert order(planned(Policy(model="big"), now=now)) == ["big@azure", "small@local"]
+
+
+def test_a_lone_unhealthy_provider_is_tried_all_the_same() -> None:
+    """When health alone empties the list, the best is kept, and only that one."""
+    down = Standing(available=False)
+    now = Circumstances({"openai": down, "azure": down, "local": down}, lambda _: True)
+    assert order(planned(Policy(model="big"), now=now)) == ["big@openai"]
+
+
+def test_equal_scores_are_ordered_by_the_seed_and_fairly() -> None:
+    """The same seed gives the same order; over many seeds each of three equals leads about as often."""
+    providers = [Provider(name, ProviderType.VLLM, ("http://127.0.0.1",)) for name in "abc"]
+    fleet = build(providers, [Model("m", name) for name in "abc"], version=1)
+    leads = dict.fromkeys("abc", 0)
+    for seed in range(900):
+        result = plan(fleet, Features(model="m"), Policy(), now=FINE, seed=str(seed))
+        assert isinstance(result, Plan)
+        assert result == plan(fleet, Features(model="m"), Policy(), now=FINE, seed=str(seed))
+        leads[result.candidates[0].provider.id] += 1
+    assert all(230 < count < 370 for count in leads.values())
+
+
+models = st.builds(
+    Model,
+    id=st.sampled_from(["a", "b", "c"]),
+    provider_id=st.sampled_from(["openai", "azure", "local"]),
+    weight=st.integers(0, 10),
+    max_context_tokens=st.sampled_from([0, 1_000, 100_000]),
+    prices=st.builds(Prices, st.integers(0, 10_000), st.integers(0, 50_000)),
+    enabled=st.booleans(),
+    lacks=st.frozensets(st.sampled_from(list(Need))),
+)
+policies = st.builds(
+    Policy,
+    mode=st.sampled_from(list(Mode)),
+    max_budget_usd=st.none() | st.floats(0, 0.1),
+    min_weight=st.integers(0, 10),
+    model=st.none() | st.sampled_from(["a", "b", "c"]),
+    provider=st.none() | st.sampled_from(["openai", "local"]),
+    fallback=st.booleans(),
+)
+asks = st.builds(
+    Features,
+    model=st.just(""),
+    text_bytes=st.integers(0, 40_000),
+    max_output_tokens=st.none() | st.integers(1, 4_000),
+    needs=st.frozensets(st.sampled_from(list(Need)), max_size=2),
+)
+
+
+@given(
+    st.lists(models, max_size=8, unique_by=lambda m: (m.id, m.provider_id)),
+    policies,
+    asks,
+    st.frozensets(st.sampled_from(["openai", "azure", "local"])),
+)
+def test_no_candidate_ever_breaks_a_hard_limit(
+    fleet_models: list[Model], policy: Policy, ask: Features, down: frozenset[str]
+) -> None:
+    """Budget, weight, context, capability, provider and enablement hold for every candidate of every plan."""
+    fleet = build([OPENAI, AZURE, LOCAL], fleet_models, version=1)
+    now = Circumstances({name: Standing(available=False) for name in down}, lambda _: True)
+    result = plan(fleet, ask, policy, now=now, seed="s")
+    if isinstance(result, Fault):
+        return
+    for candidate in result.candidates:
+        model = candidate.model
+        assert model.enabled
+        assert model.weight >= policy.min_weight
+        assert not (ask.needs & model.lacks)
+        assert (
+            not model.max_context_tokens
+            or result.input_tokens * CONTEXT_MARGIN < model.max_context_tokens + 1
+        )
+        assert policy.max_budget_usd is None or candidate.estimated_nanousd <= policy.max_budget_usd * NANO
+        assert policy.provider in (None, candidate.provider.id)
+        assert policy.fallback or policy.model in (None, model.id)

@@ -1,0 +1,421 @@
+"""The plan of the house, and whether the house still stands by it.
+
+Three tables say what the plan is: which modules touch the world (every other one is pure), who may import
+whom, and what is excepted. An entry that is not needed any more fails: the tables only shrink.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests import rules
+from tests.rules import Breach, Module
+
+ROOT: Final = Path(__file__).parents[1]
+
+_FOREIGN: Final = (
+    # Preload shims: they run in other people's programs, in whatever Python those use.
+    ROOT / "tokenhub_core" / "launch" / "shims",
+    # Alembic runs these by path; they are a history, and nothing imports them.
+    ROOT / "tokenhub_core" / "store" / "migrations",
+)
+
+SHELLS: Final = {
+    "tokenhub_core.app": "makes every part, holds the clock and the dice",
+    "tokenhub_core.ca": "keeps the CA's files",
+    "tokenhub_core.catalog": "waits for the store and swaps the fleet",
+    "tokenhub_core.clock": "is the clock",
+    "tokenhub_core.dispatch.executor": "waits for providers",
+    "tokenhub_core.http.admin": "serves HTTP",
+    "tokenhub_core.http.consumer": "serves HTTP",
+    "tokenhub_core.http.passthrough": "serves HTTP",
+    "tokenhub_core.http.sessions": "serves HTTP",
+    "tokenhub_core.http.shapes": "serves HTTP",
+    "tokenhub_core.http.side": "serves HTTP",
+    "tokenhub_core.http.ui": "reads the page's files",
+    "tokenhub_core.launch.bundle": "keeps trust bundles",
+    "tokenhub_core.launch.client": "finds who is serving",
+    "tokenhub_core.launch.files": "writes files",
+    "tokenhub_core.launch.paths": "asks the platform for directories",
+    "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
+    "tokenhub_core.pipeline": "waits for the executor and the recorder",
+    "tokenhub_core.providers.catalogue": "reads the price list from its package",
+    "tokenhub_core.providers.simulated": "waits as long as a provider would",
+    "tokenhub_core.providers.simulator": "takes its prices from the price list",
+    "tokenhub_core.providers.transport": "speaks HTTP with providers",
+    "tokenhub_core.sources": "reads credentials files",
+    "tokenhub_core.store.catalog": "speaks SQL",
+    "tokenhub_core.store.database": "opens the database",
+    "tokenhub_core.store.driver": "loads whichever SQLite is fit",
+    "tokenhub_core.store.faults": "reads the driver's errors",
+    "tokenhub_core.store.log": "speaks SQL",
+    "tokenhub_core.store.schema": "speaks SQL",
+    "tokenhub_core.store.upgrade": "speaks SQL",
+    "tokenhub_core.store.writer": "owns the writing thread",
+    "tokenhub_core.telemetry.events": "wakes those who listen",
+    "tokenhub_core.telemetry.logs": "writes the log",
+    "tokenhub_core.telemetry.metrics": "counts",
+    "tokenhub_core.telemetry.recorder": "waits for the store",
+    "tokenhub_core.vault.vault": "keeps the vault in the store",
+    "tokenhub_core.cli": "reads the command line and prints",
+    "tokenhub_addon": "lives in mitmproxy",
+}
+"""The modules that touch the world, and how; a package stands for all in it. Every other module is pure."""
+
+_RANKS: Final = (
+    "tokenhub_core types",
+    "errors",
+    "ports",
+    """admission certificates config dialects directives dispatch encoding health ids policy providers.decoding
+    recognise routing""",
+    "providers",
+    "ca clock credentials launch providers.simulated providers.transport store telemetry vault",
+    "catalog dispatch.executor sources",
+    "pipeline",
+    "http",
+    "app",
+    "cli tokenhub_addon",
+)
+"""Who stands above whom, from the bottom: a module imports its own rank and those before it."""
+
+RANKS: Final = {
+    name if name.startswith("tokenhub_") else f"tokenhub_core.{name}": number
+    for number, names in enumerate(_RANKS)
+    for name in names.split()
+}
+
+EXCEPTIONS: Final = {
+    ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
+    ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",
+    (
+        "hidden import",
+        "tokenhub_core.store.database:_upgrade",
+    ): "Alembic costs too much where nothing is to do",
+    ("file lines", "tokenhub_core.types"): "a table of nouns: declarations, nothing that runs",
+}
+"""What breaks a rule and may: (rule, module or function) → why."""
+
+
+def _house() -> list[Module]:
+    return [
+        *rules.read(ROOT / "tokenhub_core", prefix="tokenhub_core", without=_FOREIGN),
+        *rules.read(ROOT / "addon" / "tokenhub_addon", prefix="tokenhub_addon"),
+    ]
+
+
+HOUSE: Final = tuple(_house())
+_SHELLS: Final = frozenset(
+    module.name for module in HOUSE if any(f"{module.name}.".startswith(f"{name}.") for name in SHELLS)
+)
+
+_EACH: Final[dict[str, Callable[[Module], Iterator[Breach]]]] = {
+    "hidden import": rules.hidden_imports,
+    "global": rules.globals_,
+    "name": rules.bad_names,
+    "file lines": rules.long_file,
+    "function lines": rules.long_functions,
+    "nesting": rules.deep_nesting,
+    "parameters": rules.many_parameters,
+    "docstring": rules.silent,
+}
+
+
+def _beyond(found: set[Breach], rule: str) -> tuple[list[Breach], list[str]]:
+    """Return what is broken without an exception, and which exceptions are not needed."""
+    excepted = {subject for name, subject in EXCEPTIONS if name == rule}
+    broken = sorted(breach for breach in found if breach.subject not in excepted)
+    return broken, sorted(excepted - {breach.subject for breach in found})
+
+
+@pytest.mark.parametrize("rule", _EACH)
+def test_the_house_keeps_its_rules(rule: str) -> None:
+    """Every module keeps every rule; an exception that is not needed any more has to go."""
+    found = set(chain.from_iterable(_EACH[rule](module) for module in HOUSE))
+
+    assert _beyond(found, rule) == ([], [])
+
+
+def test_what_is_not_a_shell_is_pure() -> None:
+    """A module that is not named as a shell waits for nothing, asks nobody, remembers nothing."""
+    pure = [module for module in HOUSE if module.name not in _SHELLS]
+    found = chain(chain.from_iterable(map(rules.impurities, pure)), rules.impure_imports(HOUSE, _SHELLS))
+
+    assert sorted(found) == []
+
+
+def test_a_shell_that_has_become_pure_is_no_shell() -> None:
+    """The table of shells names modules that exist and that need to be in it."""
+    known = {module.name for module in HOUSE}
+    needed = {
+        module.name
+        for module in HOUSE
+        if next(rules.impurities(module), None) or rules.imports(module, known) & _SHELLS
+    }
+
+    assert [name for name in SHELLS if not any(f"{other}.".startswith(f"{name}.") for other in needed)] == []
+
+
+def test_imports_go_down() -> None:
+    """Every module has a rank and imports nothing that stands above it."""
+    assert sorted(rules.upward_imports(HOUSE, RANKS)) == []
+
+
+def test_a_rank_without_modules_is_taken_out() -> None:
+    """The table of ranks names what exists."""
+    names = {module.name for module in HOUSE}
+
+    assert [name for name in RANKS if not any(f"{other}.".startswith(f"{name}.") for other in names)] == []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """There are no import cycles."""
+    assert list(rules.cycles(HOUSE)) == []
+
+
+def test_the_engine_knows_nothing_of_mitmproxy() -> None:
+    """tokenhub_core runs without mitmproxy and without the addon."""
+    core = [module for module in HOUSE if module.name.startswith("tokenhub_core")]
+    found = (rules.forbidden_imports(module, ("mitmproxy", "tokenhub_addon")) for module in core)
+
+    assert list(chain.from_iterable(found)) == []
+
+
+def test_few_functions_are_longer_than_a_page() -> None:
+    """At most one in a hundred functions is longer than 60 lines."""
+    assert list(rules.too_many_long_functions(HOUSE)) == []
+
+
+# --- The rules themselves -----------------------------------------------------------------------------------
+
+_DEEP = "def f():\n" + "".join(f"{'    ' * n}if a:\n" for n in range(1, 7)) + "    " * 7 + "pass\n"
+_CHAIN = "def f():\n    if a:\n        pass\n" + "    elif a:\n        pass\n" * 8
+_WORDS = '"""M."""\nclass C:\n    """C."""\n    def f(self):\n        {}\n'
+
+
+@pytest.mark.parametrize(
+    ("rule", "bad", "good"),
+    [
+        ("hidden import", "def f():\n    import os", "import os"),
+        ("hidden import", "def f():\n    from a import b", "from a import b"),
+        ("hidden import", "def f():\n    importlib.import_module('a')", "import importlib"),
+        ("global", "def f():\n    global a", "def f():\n    a = 1"),
+        ("file lines", "a = 1\n" * 601, "a = 1\n" * 600),
+        ("function lines", "def f():\n" + "    a = 1\n" * 100, "def f():\n" + "    a = 1\n" * 99),
+        ("nesting", _DEEP, _CHAIN),
+        ("nesting", _DEEP.replace("if a", "for a in b"), _DEEP.replace("    " * 6 + "if a:\n", "")),
+        (
+            "nesting",
+            _DEEP.replace("if a:", "try:", 1).replace("pass\n", "pass\n    finally:\n        pass\n"),
+            "",
+        ),
+        ("parameters", "def f(a, b, c, d, *, e, f, g, h): pass", "def f(a, b, c, d, *, e, f, g): pass"),
+        ("parameters", "def f(a, b, c, d, /, e, f, g, h): pass", "def f(self, a, b, c, d, e, f, g): pass"),
+        ("docstring", "a = 1", '"""M."""'),
+        ("docstring", _WORDS.format("pass"), _WORDS.format('"""F."""')),
+        ("docstring", '"""M."""\ndef f(): pass', '"""M."""\ndef _f(): pass'),
+        ("docstring", '"""M."""\nclass C: pass', '"""M."""\n@override\ndef f(): pass'),
+    ],
+)
+def test_a_rule_catches_what_it_is_for(rule: str, bad: str, good: str) -> None:
+    """Each rule sees a small source that breaks it, and lets one pass that does not."""
+    check = _EACH[rule]
+
+    assert {breach.rule for breach in check(Module("tokenhub_core.x", bad))} == {rule}
+    assert [*check(Module("tokenhub_core.x", good))] == []
+
+
+@pytest.mark.parametrize("name", ["tokenhub_core.utils", "tokenhub_core.http.common", "tokenhub_core.misc.x"])
+def test_a_module_is_named_for_what_it_is(name: str) -> None:
+    """Names that fit anything are caught wherever they stand."""
+    assert [breach.subject for breach in rules.bad_names(Module(name, ""))] == [name]
+    assert [*rules.bad_names(Module("tokenhub_core.commons", ""))] == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "async def f():\n    return 1",
+        "import time",
+        "import random",
+        "from secrets import token_hex",
+        "import urllib.request",
+        "import sqlalchemy.exc",
+        "import logging",
+        "import os\nx = os.environ['A']",
+        "import os\nx = os.getenv('A')",
+        "open('f')",
+        "def f(p):\n    return p.read_text()",
+        "from datetime import datetime\ndef f():\n    return datetime.now()",
+        "import datetime as dt\ndef f():\n    return dt.datetime.now()",
+        "import uuid\ndef f():\n    return uuid.uuid4()",
+        "@lru_cache(maxsize=None)\ndef f(): pass",
+        "@functools.cache\ndef f(): pass",
+        "x = []",
+        "x = {'a': 1}",
+        "x: Final = {}",
+        "x: Final[dict[str, int]] = dict()",
+        "x: Final = defaultdict(list)\nx['a'].append(1)",
+        "x: Final = {'a': 1}\ndef f():\n    x['b'] = 2",
+        "x: Final = ['a']\ndef f():\n    x.append('b')",
+        "x: Final = {'a'}\ndef f():\n    x.discard('a')",
+        "x: Final = {'a': 1}\ndef f():\n    del x['a']",
+        "import importlib\nx = importlib.import_module('a')",
+    ],
+)
+def test_what_touches_the_world_is_not_pure(bad: str) -> None:
+    """Waiting, clocks, chance, the environment, files, sockets and memory are seen."""
+    assert list(rules.impurities(Module("tokenhub_core.x", bad))) != []
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "import os\nx = os.pathsep",
+        "class P(Protocol):\n    async def f(self):\n        '''Promise.'''\n        ...",
+        "x: Final = {'a': 1}\ndef f(now):\n    return x['a'] + now",
+        "x: Final[Mapping[str, int]] = {'a': 1}",
+        "x = ('a', 'b')\ny = frozenset({'a'})",
+        "def f(clock):\n    return clock.now()",
+        "def f():\n    x = {}\n    x['a'] = 1\n    return x",
+        "__all__ = ['f']",
+        "from datetime import UTC, datetime\ndef f(t):\n    return datetime.fromtimestamp(t, UTC)",
+    ],
+)
+def test_what_only_computes_is_pure(good: str) -> None:
+    """Constants, signatures, arguments and local values are no breach."""
+    assert list(rules.impurities(Module("tokenhub_core.x", good))) == []
+
+
+def test_a_pure_module_does_not_hide_behind_a_shell() -> None:
+    """Importing a shell makes a module one."""
+    house = [
+        Module("tokenhub_core.x", "from tokenhub_core import y"),
+        Module("tokenhub_core.y", "import time"),
+    ]
+
+    assert [b.subject for b in rules.impure_imports(house, {"tokenhub_core.y"})] == ["tokenhub_core.x"]
+    assert [*rules.impure_imports(house, {"tokenhub_core.x", "tokenhub_core.y"})] == []
+
+
+def test_an_import_upwards_is_seen_in_every_form() -> None:
+    """By name, from a package, and relative; a module without a rank is told as well."""
+    ranks = {"tokenhub_core.low": 0, "tokenhub_core.high": 1}
+    high = Module("tokenhub_core.high.a", "import tokenhub_core.low.b")
+
+    def found(source: str) -> list[str]:
+        low = Module("tokenhub_core.low.b", source)
+        return [breach.subject for breach in rules.upward_imports([low, high], ranks)]
+
+    assert found("") == []
+    assert found("import tokenhub_core.high.a") == ["tokenhub_core.low.b"]
+    assert found("from tokenhub_core.high import a") == ["tokenhub_core.low.b"]
+    assert found("from ..high.a import x") == ["tokenhub_core.low.b"]
+    assert found("if TYPE_CHECKING:\n    from tokenhub_core.high.a import x") == ["tokenhub_core.low.b"]
+    assert [b.detail for b in rules.upward_imports([Module("tokenhub_core.new", "")], ranks)] == [
+        "stands in no rank"
+    ]
+
+
+def test_a_cycle_is_seen_and_told_once() -> None:
+    """Three modules in a ring are one breach; a package that re-exports its modules is none."""
+    ring = [
+        Module("a.x", "import a.y"),
+        Module("a.y", "from a import z"),
+        Module("a.z", "from a.x import thing"),
+        Module("a.out", "import a.x"),
+    ]
+    package = [
+        Module("a", "from a.x import thing", package=True),
+        Module("a.x", "from a import y"),
+        Module("a.y", ""),
+    ]
+
+    assert [breach.detail for breach in rules.cycles(ring)] == ["a.x ↔ a.y ↔ a.z"]
+    assert list(rules.cycles(package)) == []
+
+
+def test_a_forbidden_package_is_seen_in_every_form() -> None:
+    """Whole, in part, and by a name from it."""
+    for source in ("import mitmproxy", "import mitmproxy.http", "from mitmproxy.http import HTTPFlow"):
+        assert list(rules.forbidden_imports(Module("tokenhub_core.x", source), ("mitmproxy",))) != []
+    assert list(rules.forbidden_imports(Module("tokenhub_core.x", "import mitm"), ("mitmproxy",))) == []
+
+
+def test_long_functions_are_counted_over_the_whole_house() -> None:
+    """One in a hundred may be longer than a page."""
+    short, long = "def f(): pass\n", "def f():\n" + "    a = 1\n" * 60
+
+    assert list(rules.too_many_long_functions([Module("x", short * 99 + long)])) == []
+    assert list(rules.too_many_long_functions([Module("x", short * 98 + long * 2)])) != []
+
+
+def test_an_exception_that_is_not_needed_is_told() -> None:
+    """The list of exceptions shrinks when the house gets better."""
+    rule, subject = next(iter(EXCEPTIONS))
+    others = {Breach(name, other) for name, other in EXCEPTIONS if name == rule and other != subject}
+
+    assert _beyond(others, rule) == ([], [subject])
+    assert _beyond({*others, Breach(rule, subject), Breach(rule, "new")}, rule) == ([Breach(rule, "new")], [])
+
+
+# --- What an import costs -----------------------------------------------------------------------------------
+
+_PROBE = """
+import json, sys, time
+seen = []
+def audit(event, args):
+    if event == "open":
+        path = str(args[0])
+        if isinstance(args[0], int) or path.endswith((".py", ".pyc", ".so", ".pth")):
+            return  # the import system itself
+        seen.append(f"open {path}")
+    elif event.startswith(("socket.", "subprocess.", "sqlite3.", "shutil.", "tempfile.", "os.system", "os.mkdir",
+                           "os.remove", "os.rename", "os.putenv", "os.exec", "os.fork", "os.posix_spawn")):
+        seen.append(event)
+sys.addaudithook(audit)
+began = time.perf_counter()
+for name in json.loads(sys.argv[1]):
+    __import__(name)
+print(json.dumps([time.perf_counter() - began, seen]))
+"""
+
+
+def _imported(names: list[str]) -> tuple[float, list[str]]:
+    """Import modules in a fresh interpreter; return the seconds and what was touched besides the files."""
+    result = subprocess.run(
+        [sys.executable, "-c", _PROBE, json.dumps(names)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    seconds, touched = json.loads(result.stdout)
+    return seconds, touched
+
+
+def test_importing_the_engine_is_quick_and_touches_nothing() -> None:
+    """The package and every pure module import in under 150 ms, with no file, socket or process of their own."""
+    pure = [m.name for m in HOUSE if m.name not in _SHELLS and m.name.startswith("tokenhub_core")]
+    runs = [_imported(["tokenhub_core", *pure]) for _ in range(3)]
+
+    assert runs[0][1] == []
+    assert min(seconds for seconds, _ in runs) < 0.150
+
+
+def test_what_an_import_touches_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that opens a file or a socket while it is imported would be caught."""
+    (tmp_path / "guilty.py").write_text("import socket\nopen('/dev/null').close()\nsocket.socket().close()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    touched = _imported(["guilty"])[1]
+
+    assert "open /dev/null" in touched
+    assert "socket.__new__" in touched

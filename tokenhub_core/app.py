@@ -1,0 +1,263 @@
+"""The composition root: every part is made here, given to those who need it, and closed in reverse order.
+
+After `running` has entered, nothing is optional: what is switched off is a part that does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+
+from tokenhub_core import sources
+from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.catalog import Catalog
+from tokenhub_core.clock import SystemClock
+from tokenhub_core.config import Settings
+from tokenhub_core.credentials import Credentials
+from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.dispatch.backoff import RetryBudget
+from tokenhub_core.dispatch.executor import Executor, Means, Patience
+from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.http.admin import Admin, Desk
+from tokenhub_core.http.consumer import Consumer, Door, HandedOff
+from tokenhub_core.http.passthrough import Passthrough
+from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.http.side import Probes, SideServer
+from tokenhub_core.http.ui import Page
+from tokenhub_core.launch.files import write_atomic
+from tokenhub_core.pipeline import Pipeline, Rules
+from tokenhub_core.ports import Clock, Secret
+from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
+from tokenhub_core.providers.transport import HttpTransport
+from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.writer import Writer
+from tokenhub_core.telemetry.events import Bus, described
+from tokenhub_core.telemetry.metrics import Metrics
+from tokenhub_core.telemetry.recorder import StoreRecorder
+from tokenhub_core.types import Record
+from tokenhub_core.vault.vault import Vault, password_from
+
+TICK: Final = 1.0
+"""Seconds between two looks at provider health."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """The running engine, as the front doors see it."""
+
+    settings: Settings
+    engine: Pipeline
+    recogniser: Recogniser
+    catalog: Catalog
+    vault: Vault
+    requests: RequestLog
+    admin_token: Secret
+    side: web.Application
+    """The side server's application; whoever serves it chooses the socket."""
+    handed_off: HandedOff
+    """Serves the connections of the hand-off lane."""
+    warnings: tuple[str, ...]
+    """What the operator should know, one line each."""
+    drain: Callable[[], None]
+    """Makes `/readyz` say no, so that balancers stop sending."""
+
+
+@asynccontextmanager
+async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
+    """Build, start and, on the way out, drain and close the engine. Raises `ConfigError` where it cannot start."""
+    clock = SystemClock()
+    private_directory(settings.data_dir)
+    async with AsyncExitStack() as stack:
+        prices, database = await asyncio.gather(
+            asyncio.to_thread(catalogue.load), asyncio.to_thread(_database, settings)
+        )
+        stack.callback(database.close)
+        writer = Writer(database)
+        writer.start()
+        stack.push_async_callback(writer.close)
+        vault = Vault(database, writer, clock=clock, entropy=secrets.token_bytes)
+        await _unlocked(vault, settings)
+        credentials = Credentials(vault, environ)
+        network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
+        transport = RoutingTransport(network, SimulatedTransport()) if settings.simulate else network
+
+        seeds = sources.transient(settings, environ, prices)
+        catalog = Catalog(
+            database, writer, prices=prices, settings=settings, clock=clock, transient=seeds.stock
+        )
+        await catalog.load()
+        warnings = [*seeds.warnings, *await sources.seed(settings, catalog, credentials, vault)]
+
+        bus, metrics, health = Bus(), Metrics(), HealthTracker()
+
+        def publish(record: Record) -> None:
+            bus.publish(*described(record))
+
+        recorder = StoreRecorder(database, writer, [metrics, publish])
+        means = Means(
+            transport=transport,
+            secrets=credentials,
+            ledger=OpenLedger(),
+            health=health,
+            retries=RetryBudget(),
+            clock=clock,
+            random=random.random,
+            dialects=DIALECTS,
+        )
+        pipeline = Pipeline(
+            executor=Executor(means, _patience(settings)),
+            recorder=recorder,
+            catalogue=prices,
+            fleet=lambda: catalog.fleet,
+            defaults=catalog.defaults,
+            rules=_rules(settings, catalog),
+        )
+        door = Door(
+            engine=pipeline,
+            dialects=DIALECTS,
+            clock=clock,
+            entropy=lambda: secrets.token_bytes(10),
+            max_body_bytes=settings.max_body_bytes,
+        )
+        consumer = Consumer(door)
+        recogniser = Recogniser(extra_hosts(settings.extra_hosts))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
+        passthrough = Passthrough(door, recorder, session, allowed=_origin(settings))
+        token = admin_token(settings)
+        sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
+        leaving = asyncio.Event()
+        side = SideServer(
+            consumer=consumer,
+            sessions=sessions,
+            metrics=metrics,
+            fleet=lambda: catalog.fleet,
+            probes=Probes(store=recorder.ready, draining=leaving.is_set),
+            origin=_origin(settings),
+        )
+        requests = RequestLog(database)
+        admin = Admin(
+            Desk(
+                catalog=catalog,
+                vault=vault,
+                credentials=credentials,
+                requests=requests,
+                health=health,
+                bus=bus,
+                sessions=sessions,
+                clock=clock,
+                settings=settings,
+            )
+        )
+        watcher = asyncio.create_task(_watch(health, metrics, bus, clock), name="health watcher")
+        stack.push_async_callback(_cancelled, watcher)
+        yield App(
+            settings=settings,
+            engine=pipeline,
+            recogniser=recogniser,
+            catalog=catalog,
+            vault=vault,
+            requests=requests,
+            admin_token=token,
+            side=side.application([*admin.routes(), *Page().routes()]),
+            handed_off=HandedOff(consumer, recogniser, passthrough),
+            warnings=tuple(warnings),
+            drain=leaving.set,
+        )
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory that only its owner can enter."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def admin_token(settings: Settings) -> Secret:
+    """Return the admin token: the setting, else the file `admin-token`, which is made on first use."""
+    if settings.admin_token:
+        return settings.admin_token
+    path = settings.data_dir / "admin-token"
+    if not path.exists():
+        write_atomic(path, secrets.token_hex(32).encode())
+    return Secret(path.read_text().strip())
+
+
+def _database(settings: Settings) -> Database:
+    where = settings.db_dsn or os.fspath(settings.data_dir / "tokenhub.sqlite")
+    return open_database(where, synchronous=settings.db_synchronous)
+
+
+async def _unlocked(vault: Vault, settings: Settings) -> None:
+    """Read the vault and, where the settings hold its password, open it, making it on first use."""
+    await vault.load()
+    password = password_from(settings.vault_password, settings.vault_password_file)
+    if password is not None and settings.vault_enabled:
+        await (vault.unlock(password) if vault.initialised else vault.init(password))
+
+
+async def _watch(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock) -> None:
+    """Tell of health transitions, and keep the gauge."""
+    while True:
+        await asyncio.sleep(TICK)
+        now = clock.monotonic()
+        for moved in health.transitions():
+            bus.publish(
+                "health_change",
+                {
+                    "timestamp": clock.now() - (now - moved.at),
+                    "provider_id": moved.provider,
+                    "old_state": moved.before.value,
+                    "new_state": moved.after.value,
+                    "reason": moved.reason,
+                },
+            )
+        metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
+        health.prune(now)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _origin(settings: Settings) -> bool:
+    """Tell whether calls may reach the host they were meant for: never while answers are simulated."""
+    return settings.origin and not settings.simulate
+
+
+def _patience(settings: Settings) -> Patience:
+    return Patience(
+        connect=settings.connect_timeout_secs,
+        ttft=settings.ttft_timeout_secs,
+        stall=settings.stall_timeout_secs,
+        whole=settings.provider_timeout_secs,
+    )
+
+
+def _rules(settings: Settings, catalog: Catalog) -> Rules:
+    return Rules(
+        origin=_origin(settings),
+        directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
+        directive_roles=frozenset(settings.directive_roles),
+        max_body_bytes=settings.max_body_bytes,
+        max_attempts=settings.max_attempts,
+    )
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None

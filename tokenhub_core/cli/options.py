@@ -1,0 +1,50 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+import orjson
+
+type _Command = Callable[..., None]
+
+data_option: Final = click.option(
+    "--data-dir",
+    "data",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where `tokenhub serve` keeps its files. Default: TOKENHUB_DATA_DIR, or the platform's place.",
+)
+"""Which installation a command is about."""
+
+as_json: Final = click.option("--json", "json", is_flag=True, help="Print JSON.")
+"""Machine-readable output."""
+
+_CLIENT: Final = (
+    click.option("--proxy", metavar="URL", help="The proxy to use, instead of the one that is serving here."),
+    click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="The certificate of the CA that the proxy signs with.",
+    ),
+    click.option("--include-localhost", is_flag=True, help="Also calls to loopback: a local Ollama or vLLM."),
+    data_option,
+)
+
+
+def client_options(command: _Command) -> _Command:
+    """Add the options that say which TokenHub a program is put behind."""
+    for option in reversed(_CLIENT):
+        command = option(command)
+    return command
+
+
+def shown(data: object, *, json: bool) -> bool:
+    """Print `data` as JSON where that was asked for, and tell whether it was."""
+    if json:
+        click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2))
+    return json

@@ -1,0 +1,176 @@
+"""Settings: one table of names, defaults and checks; the environment first, flags over it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.ports import Secret
+from tokenhub_core.types import Mode
+
+PREFIX: Final = "TOKENHUB_"
+
+_ELSEWHERE: Final = frozenset({"TOKENHUB_ACTIVE", "TOKENHUB_PYTHON", "TOKENHUB_DATA_DIR", "TOKENHUB_URL"})
+"""Variables with our prefix that other parts read."""
+
+
+_NO_SECRET: Final = Secret("")
+
+
+def _text(raw: str) -> str:
+    return raw
+
+
+def _flag(raw: str) -> bool:
+    if raw.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if raw.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("must be true or false")
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    def read(raw: str) -> float:
+        value = float(raw)
+        if not low <= value <= high:
+            raise ValueError(f"must be between {low:g} and {high:g}")
+        return value
+
+    return read
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def read(raw: str) -> int:
+        value = int(raw)
+        if not low <= value <= high:
+            raise ValueError(f"must be between {low} and {high}")
+        return value
+
+    return read
+
+
+def _optional[T](read: Callable[[str], T]) -> Callable[[str], T | None]:
+    return lambda raw: None if raw.lower() == "none" else read(raw)
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(raw: str) -> str:
+        if raw not in words:
+            raise ValueError(f"must be one of {', '.join(words)}")
+        return raw
+
+    return read
+
+
+def _words(raw: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in raw.split(",") if word.strip())
+
+
+def _setting(default: Any, read: Callable[[str], Any], help: str) -> Any:  # noqa: A002 - the field's own word
+    return field(default=default, metadata={"read": read, "help": help})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set. The variable of a field is `TOKENHUB_` and its name in capitals."""
+
+    data_dir: Path = field(default=Path(), metadata={})
+    host: str = _setting("127.0.0.1", _text, "Address that both servers bind")
+    port: int = _setting(8080, _whole(0, 65535), "Port of the proxy; 0 picks a free one")
+    admin_port: int = _setting(8090, _whole(0, 65535), "Port of the side server; 0 picks a free one")
+    modes: tuple[str, ...] = _setting(("regular",), _words, "mitmproxy mode specs, comma separated")
+    lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
+    simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
+    origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")
+    db_dsn: str = _setting("", _text, "Database; empty means tokenhub.sqlite in the data directory")
+    db_synchronous: str = _setting("FULL", _one_of("FULL", "NORMAL"), "SQLite's synchronous pragma")
+    log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
+    admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
+    credentials_file: str = _setting(
+        "~/.tokenhub/credentials", _text, "JSON file of providers and keys, 0600"
+    )
+    vault_enabled: bool = _setting(True, _flag, "Keep credentials in the vault")
+    vault_password: Secret = _setting(_NO_SECRET, Secret, "Unlocks the vault at start")
+    vault_password_file: str = _setting("", _text, "File that holds the vault password")
+    default_mode: Mode = _setting(Mode.NORMAL, Mode, "Routing mode where nothing else is said")
+    default_max_budget_usd: float | None = _setting(
+        None, _optional(_number(0, 100)), "Most that one call may cost, in dollars; none for no limit"
+    )
+    default_max_latency_ms: int | None = _setting(
+        None, _optional(_whole(1, 3_600_000)), "Most time for one call, in milliseconds; none for no limit"
+    )
+    fallback: bool = _setting(True, _flag, "Let other models stand in when the named one fails")
+    directives: str = _setting(
+        "reject",
+        _one_of("reject", "ignore", "off"),
+        "What a malformed directive does; off leaves every directive in place",
+    )
+    directive_roles: tuple[str, ...] = _setting(("user",), _words, "Roles whose directives are honoured")
+    extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
+    allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
+    allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
+    max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
+    max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")
+    connect_timeout_secs: float = _setting(5.0, _number(0.05, 120), "To connect to a provider")
+    ttft_timeout_secs: float = _setting(120.0, _number(0.05, 3600), "To the first content of a stream")
+    stall_timeout_secs: float = _setting(90.0, _number(0.05, 3600), "Between two pieces of a stream")
+    provider_timeout_secs: float = _setting(
+        600.0, _number(0.05, 3600), "For a whole answer that is not streamed"
+    )
+    shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
+    ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
+
+
+_FIELDS: Final = {f.name: f for f in fields(Settings) if f.metadata}
+
+
+def parse(
+    environ: Mapping[str, str], *, data_dir: Path, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """Return the settings of this environment; `overrides` (typed, by field name) win, None meaning unset.
+
+    An empty variable means the default. Raises ConfigError that names the variable and what it must be.
+    """
+    values: dict[str, Any] = {"data_dir": data_dir}
+    for name, spec in _FIELDS.items():
+        raw = environ.get(PREFIX + name.upper(), "").strip()
+        if not raw:
+            continue
+        try:
+            values[name] = spec.metadata["read"](raw)
+        except ValueError as error:
+            raise ConfigError(f"{PREFIX}{name.upper()}={raw!r}: {_reason(error, name)}") from None
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    return replace(Settings(**values), **given)
+
+
+def unknown(environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for each variable with our prefix that nothing reads, with the likely right name."""
+    known = [PREFIX + name.upper() for name in _FIELDS]
+    warnings = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known and name not in _ELSEWHERE:
+            close = difflib.get_close_matches(name, known, 1)
+            warnings.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+    return warnings
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (variable, default, help) of every setting, for documents and `--help`."""
+    rows = []
+    for name, spec in _FIELDS.items():
+        default = "" if isinstance(spec.default, Secret) else spec.default
+        shown = ",".join(default) if isinstance(default, tuple) else str(default)
+        rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
+    return rows
+
+
+def _reason(error: ValueError, name: str) -> str:
+    if name == "default_mode":
+        return f"must be one of {', '.join(Mode)}"
+    text = str(error)
+    return text if text.startswith("must ") else "must be a number"

@@ -1,0 +1,70 @@
+"""Where providers' credentials are read, at the moment of use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from tokenhub_core.ports import Secret
+
+
+class SecretSource(Protocol):
+    """What the vault offers to those who use credentials."""
+
+    def get(self, name: str) -> Secret | None:
+        """Return the secret, None where there is none; raises `TokenHubError` while locked."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Tell whether `get` would return one now."""
+        ...
+
+
+class Credentials:
+    """Fills the `Secrets` port from the vault, the environment, and what is held in memory.
+
+    Nothing is cached: a locked vault stops its providers at once.
+    """
+
+    def __init__(self, vault: SecretSource, environ: Mapping[str, str]) -> None:
+        self._vault = vault
+        self._environ = environ
+        self._held: dict[str, Secret] = {}
+
+    def hold(self, provider_id: str, secret: Secret) -> None:
+        """Keep a credential for as long as the process lives."""
+        self._held[provider_id] = secret
+
+    def drop(self, provider_id: str) -> None:
+        """Forget what is held for a provider."""
+        self._held.pop(provider_id, None)
+
+    def available(self, provider_id: str, cred_store: str) -> bool:
+        """Tell whether `credential` would return one now."""
+        kind, _, name = cred_store.partition(":")
+        match kind:
+            case "vault":
+                return self._vault.has(vault_name(provider_id))
+            case "env":
+                return bool(self._environ.get(name))
+            case "memory":
+                return provider_id in self._held
+        return True
+
+    def credential(self, provider_id: str, cred_store: str) -> Secret | None:
+        """Return the credential, None where there is none; raises `TokenHubError` while the vault is locked."""
+        kind, _, name = cred_store.partition(":")
+        match kind:
+            case "vault":
+                return self._vault.get(vault_name(provider_id))
+            case "env":
+                value = self._environ.get(name)
+                return Secret(value) if value else None
+            case "memory":
+                return self._held.get(provider_id)
+        return None
+
+
+def vault_name(provider_id: str) -> str:
+    """Return the vault's name for a provider's credential."""
+    return f"provider:{provider_id}:api_key"

@@ -1,0 +1,131 @@
+"""Whole answers of this dialect: the chat completion object."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from tokenhub_core.dialects.base import Rendered
+from tokenhub_core.dialects.openai_chat import words
+from tokenhub_core.dialects.openai_chat.fit import part_losses
+from tokenhub_core.dialects.openai_chat.kept import Kept, others, put_back
+from tokenhub_core.dialects.openai_chat.parse import assistant_parts
+from tokenhub_core.dialects.openai_chat.restore import tool_call
+from tokenhub_core.types import (
+    Answer,
+    Json,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolUse,
+    Usage,
+)
+
+_FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage"})
+
+
+def parse_answer(data: Json) -> Answer:
+    """Return the canonical answer; raises ValueError if `data` is no chat completion. Further choices are kept."""
+    choices = data.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ValueError("choices: expected a list of objects")
+    choice = choices[0]
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        raise ValueError("choices[0].message: expected an object")
+    rest = Kept(others(data, _FIELDS))
+    rest |= others(message, ("role", "content"), "message.")
+    if choice.get("logprobs") is not None:
+        rest["logprobs"] = choice["logprobs"]
+    if len(choices) > 1:
+        rest["choices[n>1]"] = choices[1:]
+    parts = assistant_parts(message, rest, scope="message.")
+    id_, model, created = data.get("id"), data.get("model"), data.get("created")
+    return Answer(
+        id=id_ if isinstance(id_, str) else "",
+        model=model if isinstance(model, str) else "",
+        parts=parts,
+        stop=words.stopped(
+            choice.get("finish_reason"),
+            sequence=choice.get("stop_reason"),
+            tools=any(isinstance(part, ToolUse) for part in parts),
+            refused=any(isinstance(part, Refusal) for part in parts),
+        ),
+        usage=words.usage(data.get("usage")),
+        created=created if type(created) is int else 0,
+        rest=rest,
+    )
+
+
+def render_answer(answer: Answer, *, request: Request) -> Rendered:
+    """Return the chat completion object that the caller's SDK expects.
+
+    An answer without an id or a time gets none here that means anything: whoever has a clock sets them before.
+    """
+    losses: list[str] = list(words.stop_losses(answer.stop))
+    id_ = words.completion_id(answer.id)
+    message = _message(answer.parts, id_, losses)
+    choice: Json = {
+        "index": 0,
+        "message": message,
+        "logprobs": None,
+        "finish_reason": words.stop_word(answer.stop),
+    }
+    data: Json = {
+        "id": id_,
+        "object": "chat.completion",
+        "created": answer.created,
+        "model": answer.model or request.features.model,
+        "choices": [choice],
+        "usage": words.usage_json(answer.usage),
+    }
+    if isinstance(answer.rest, Kept):
+        rest = dict(answer.rest)
+        choice["logprobs"] = rest.pop("logprobs", None)
+        data["choices"] += rest.pop("choices[n>1]", [])
+        inner = {name: value for name, value in rest.items() if name.startswith("message.")}
+        put_back({"message": message}, inner)
+        data |= {name: value for name, value in rest.items() if name not in inner}
+    else:
+        losses += answer.rest
+    return Rendered(data, tuple(dict.fromkeys(losses)))
+
+
+def _message(parts: tuple[Part, ...], completion: str, losses: list[str]) -> Json:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    refusals: list[str] = []
+    calls: list[Json] = []
+    for part in parts:
+        match part:
+            case Text(text, rest):
+                texts.append(text)
+                losses += rest
+            case Reasoning(text):
+                thoughts.append(text)
+                losses += part_losses(replace(part, text=""))
+            case Refusal(text):
+                refusals.append(text)
+            case ToolUse():
+                made_up = words.made_up_tool_id(completion, len(calls))
+                calls.append(tool_call(ToolUse(part.id or made_up, part.name, part.arguments or "{}")))
+                losses += part.rest
+            case _:
+                losses += part_losses(part)
+    message: Json = {
+        "role": "assistant",
+        "content": "".join(texts) or (None if calls or refusals else ""),
+        "refusal": "".join(refusals) or None,
+    }
+    if thought := "".join(thoughts):
+        message["reasoning_content"] = thought
+    if calls:
+        message["tool_calls"] = calls
+    return message
+
+
+def usage(data: Json) -> Usage:
+    """Return the token counts of a whole success body, zeros where it holds none."""
+    return words.usage(data.get("usage"))

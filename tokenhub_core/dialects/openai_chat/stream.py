@@ -1,0 +1,224 @@
+"""Reads the stream of a provider that speaks chat completions.
+
+Servers differ most in tool calls. There are three ways to tell which call a fragment belongs to: its `index`
+(the specified one), its `id` where there is no index or where every call has the same, and failing both its
+place: it continues the last call. A call is started once, when its name is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.openai_chat import words
+from tokenhub_core.dialects.openai_chat.faults import failed
+from tokenhub_core.types import (
+    Delta,
+    Failed,
+    Finished,
+    Json,
+    ReasoningDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolArguments,
+    ToolStarted,
+    Unread,
+    UsageSeen,
+)
+
+_DONE: Final = b"[DONE]"
+_FIELDS: Final = frozenset(
+    {"role", "content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call"}
+)
+
+
+@dataclass(slots=True)
+class _ToolCall:
+    """One tool call as far as it is known."""
+
+    index: int
+    id: str
+    named: bool = False
+    held: list[str] = field(default_factory=list)
+    """Arguments that came before the name."""
+
+
+class Reader:
+    """Turns the chunks of one stream into deltas."""
+
+    def __init__(self) -> None:
+        self._started = False
+        self._stopped = False
+        self._refused = False
+        self._calls: list[_ToolCall] = []
+        self._by_index: dict[int, _ToolCall] = {}
+        self._unread: set[str] = set()
+
+    def read(self, event: str, data: bytes) -> Sequence[Delta]:
+        """Return the deltas of one event; what cannot be read is a `Failed`, never an exception."""
+        if data.startswith(_DONE):
+            return (Finished(),)
+        try:
+            chunk = orjson.loads(data)
+        except orjson.JSONDecodeError as exc:
+            if not data.strip():
+                return ()
+            if data.strip() == _DONE:
+                return (Finished(),)
+            return (Failed(502, "bad_json", f"The provider sent a chunk that is not JSON: {exc}."),)
+        if not isinstance(chunk, dict):
+            return (Failed(502, "bad_json", "The provider sent a chunk that is not a JSON object."),)
+        choices = chunk.get("choices")
+        # The straight path: nearly every chunk of a stream is one piece of text and nothing else.
+        if self._started and not event and type(choices) is list and len(choices) == 1:
+            choice = choices[0]
+            if type(choice) is dict and not (choice.get("finish_reason") or choice.get("index")):
+                delta = choice.get("delta")
+                if type(delta) is dict and len(delta) == 1 and not (chunk.get("usage") or "error" in chunk):
+                    text = delta.get("content")
+                    if type(text) is str:
+                        return (TextDelta(text),) if text else ()
+        return self._chunk(event, chunk, choices)
+
+    def _chunk(self, event: str, chunk: Json, choices: object) -> list[Delta]:
+        error = chunk.get("error")
+        if error or event == "error" or chunk.get("object") == "error":
+            return [failed(error, chunk)]
+        deltas: list[Delta] = []
+        # A first chunk with neither (Azure tells what its filter thinks of the prompt) starts nothing.
+        if not self._started and (chunk.get("id") or choices):
+            self._started = True
+            created = chunk.get("created")
+            deltas.append(
+                Started(_text(chunk, "id"), _text(chunk, "model"), created if type(created) is int else 0)
+            )
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict):
+                self._choice(choice, deltas)
+        groq = chunk.get("x_groq")
+        usage = words.usage(chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None))
+        if usage:
+            deltas.append(UsageSeen(usage))
+        return deltas
+
+    def _choice(self, choice: Json, deltas: list[Delta]) -> None:
+        index = choice.get("index")
+        if isinstance(index, int) and index > 0:
+            self._lose("choices[n>1]", deltas)
+            return
+        delta = choice.get("delta")
+        if isinstance(delta, dict):
+            self._delta(delta, deltas)
+        reason = choice.get("finish_reason")
+        if not reason or self._stopped:
+            return
+        self._stopped = True
+        if any(not call.named for call in self._calls):
+            self._lose("tool_calls.function.name", deltas)
+        stop = words.stopped(
+            reason,
+            sequence=choice.get("stop_reason"),
+            tools=any(call.named for call in self._calls),
+            refused=self._refused,
+        )
+        deltas.append(stop)
+
+    def _delta(self, delta: Json, deltas: list[Delta]) -> None:
+        thought = delta.get("reasoning_content") or delta.get("reasoning")
+        if thought and isinstance(thought, str):
+            deltas.append(ReasoningDelta(thought))
+        content = delta.get("content")
+        if isinstance(content, str):
+            if content:
+                deltas.append(TextDelta(content))
+        elif isinstance(content, list):
+            self._parts(content, deltas)
+        refusal = delta.get("refusal")
+        if refusal and isinstance(refusal, str):
+            self._refused = True
+            deltas.append(RefusalDelta(refusal))
+        calls = delta.get("tool_calls")
+        for call in calls if isinstance(calls, list) else ():
+            if isinstance(call, dict):
+                self._tool(call, deltas)
+        legacy = delta.get("function_call")
+        if isinstance(legacy, dict):
+            self._tool({"index": 0, "function": legacy}, deltas)
+        for key in delta.keys() - _FIELDS:
+            if delta[key]:
+                self._lose(f"delta.{key}", deltas)
+
+    def _parts(self, parts: list[object], deltas: list[Delta]) -> None:
+        """Read content that comes as parts, as Mistral's reasoning models send it."""
+        for part in parts:
+            match part:
+                case {"type": "text", "text": str(text)}:
+                    deltas += [TextDelta(text)] if text else []
+                case {"type": "thinking", "thinking": str(text)}:
+                    deltas += [ReasoningDelta(text)] if text else []
+                case {"type": "thinking", "thinking": list(inner)}:
+                    thoughts = (_text(piece, "text") for piece in inner if isinstance(piece, dict))
+                    deltas += [ReasoningDelta(text) for text in thoughts if text]
+                case {"type": str(kind)}:
+                    self._lose(f"part:{kind}", deltas)
+                case _:
+                    self._lose("part", deltas)
+
+    def _tool(self, fragment: Json, deltas: list[Delta]) -> None:
+        kind = fragment.get("type") or "function"
+        if kind != "function":
+            self._lose(f"tool_call:{kind}", deltas)
+            return
+        function = fragment.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = _text(function, "name")
+        call = self._call(fragment, name)
+        if name and not call.named:
+            call.named = True
+            deltas.append(ToolStarted(call.index, call.id, name))
+            deltas += [ToolArguments(call.index, held) for held in call.held]
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict):
+            arguments = wire.encode(arguments).decode()
+        if arguments and isinstance(arguments, str):
+            if call.named:
+                deltas.append(ToolArguments(call.index, arguments))
+            else:
+                call.held.append(arguments)
+
+    def _call(self, fragment: Json, name: str) -> _ToolCall:
+        """Return the call that a fragment belongs to, a new one where it continues none."""
+        id_, given = _text(fragment, "id"), fragment.get("index")
+        index: int | None = given if type(given) is int else None
+        last = self._calls[-1] if self._calls else None
+        known = last if index is None else self._by_index.get(index)
+        if known is None or _another(known, id_, name, placed=index is not None):
+            known = _ToolCall(len(self._calls), id_)
+            self._calls.append(known)
+        known.id = known.id or id_
+        if index is not None:
+            self._by_index[index] = known
+        return known
+
+    def _lose(self, kind: str, deltas: list[Delta]) -> None:
+        if kind not in self._unread:
+            self._unread.add(kind)
+            deltas.append(Unread(kind))
+
+
+def _another(known: _ToolCall, id_: str, name: str, *, placed: bool) -> bool:
+    """Tell whether a fragment that seems to continue `known` begins another call; `placed` is one with an index."""
+    if id_ and known.id and id_ != known.id:
+        return bool(name) or not placed
+    # Neither index nor id: a second name can only be a second call.
+    return bool(name) and known.named and not placed and not id_
+
+
+def _text(data: Json, key: str) -> str:
+    value = data.get(key)
+    return value if isinstance(value, str) else ""

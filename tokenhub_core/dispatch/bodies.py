@@ -1,0 +1,52 @@
+"""The request body for each candidate: the caller's own bytes wherever that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body and the names of what it could not carry."""
+
+    data: bytes
+    losses: tuple[str, ...] = ()
+
+
+class Bodies:
+    """The bodies of one call. The canonical form is made at most once, and only when a candidate needs it."""
+
+    def __init__(
+        self,
+        request: Request,
+        dialects: Mapping[Dialect, DialectModule],
+        output_schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._request = request
+        self._dialects = dialects
+        self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
+        self._call: Call | None = None
+
+    def render(self, candidate: Candidate, cap: int | None) -> Body:
+        """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
+        target = self._dialects[candidate.provider.dialect]
+        if target.name is self._request.dialect and self._output is None:
+            return Body(target.patch(self._request, model=candidate.model.name, max_output_tokens=cap))
+        call = self._canonical()
+        if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
+            # A dialect that asks for a cap would otherwise cut the answer at its own small default.
+            cap = candidate.model.max_output_tokens or None
+        rendered = target.render(call, model=candidate.model.name, max_output_tokens=cap)
+        return Body(wire.encode(rendered.data), rendered.losses)
+
+    def _canonical(self) -> Call:
+        if self._call is None:
+            call = self._dialects[self._request.dialect].parse(self._request)
+            self._call = replace(call, output=self._output) if self._output else call
+        return self._call

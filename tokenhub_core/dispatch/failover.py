@@ -1,0 +1,461 @@
+"""The failover machine: which candidate of a plan is tried next, after how long, and when it is over.
+
+It sees facts and answers with steps; it sends nothing, sleeps nowhere and never raises. The shell asks
+`next(now, rand)` and does as it is told:
+
+    Try     send the call to this candidate, then say how it ended: `failed`, `refused` or `succeeded`
+            (and `committed` as soon as the caller has seen a part of the answer)
+    Wait    sleep, then ask again
+    GiveUp  answer the caller with this fault
+
+The rules, in the order in which they win:
+
+1.  Nothing is tried after the commit. The caller has seen a beginning that no other model would continue.
+2.  What the caller got wrong stays with the caller. An invalid, oversized, filtered or cancelled call is not
+    shown to another model: it would fail there too, or, worse, be shopped around until somebody obeys.
+3.  Nothing is tried that is not in the plan. Budget, weight, context and pinning were settled there, so they
+    hold here without being asked again.
+4.  Attempts are capped (`Limits.max_attempts`) and so is the time (`Limits.total_seconds`). A step that could
+    only end after the deadline is not taken.
+5.  New candidates come first, in the order of the plan; those at a provider that has already failed this call
+    go behind the others, or a dead provider with many models would use up the attempts. As long as there is a
+    new one nobody waits: it is tried at once.
+6.  What a failure says of the others:
+      - transient, overloaded, timeout, truncated: nothing; the candidate itself may be asked again later;
+      - rate limited, quota, credential refused: everything else at this provider would meet the same, so all
+        of it is passed over. Only a rate limit with a short Retry-After leaves a way back (rule 8);
+      - forbidden, not found, failed inside ourselves: this candidate is out, its provider's others are not;
+      - refused before it was sent (no money, somebody else's probe is under way): as before, and it is no
+        attempt.
+7.  The context was exceeded. First the same candidate once more with a smaller output cap, where that can
+    help: its context is known, the input leaves room for at least 64 tokens after a margin of 256, and the
+    cap that was in force is larger than that room. Otherwise only candidates with a larger context: first
+    those with at least twice the estimated input (estimates are rough), the smallest of them first; then the
+    other larger ones, the largest first; then those whose context nobody knows.
+8.  When nothing new is left, the machine comes back to candidates that may recover: those with the fewest
+    failures first, rate-limited ones last. It waits 100 ms before the first retry of a candidate and 200 ms
+    before the second, times 0.5 to 1.5, or as long as Retry-After says, which is honoured up to 5 s and
+    otherwise rules the retry out. Nobody is retried more than twice, after a timeout or behind a rate limit
+    not more than once: each of those may have been paid for, and a long answer that takes longer than the
+    limit would take as long again.
+9.  Every further try at a provider that this call has already been sent to, for whatever reason and with
+    whichever of its models, is taken out of that provider's retry budget; a first one pays in. A hop to
+    another provider is therefore free for the one that failed, and counts as an attempt only. When the budget
+    is empty the provider is left alone for the rest of the call.
+10. What the caller is told. A single candidate's fault keeps its own words; where the credential was ours,
+    401 and 403 become 502, because the caller's key is not at fault, and where it was the caller's own (the
+    origin), the origin's status stands. Several rate limits are one: 429 with the smallest Retry-After.
+    Otherwise the last fault that a provider gave is named, as 502, 503 or 504, with the cause `all_failed`.
+
+Why a plain loop over the plan and no queue: a plan has a handful of candidates, and every rule above is then
+a filter or a sort key that can be read next to its sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, assert_never
+
+from tokenhub_core.dispatch.backoff import RetryBudget, jittered
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.types import Candidate, Plan, ProviderType
+
+_BASE: Final = 0.1
+"""Seconds before the first retry, before jitter."""
+_MARGIN: Final = 256
+"""Tokens that a reduced output cap leaves free, for what the estimate missed."""
+_ROOM: Final = 64
+"""An answer of fewer tokens is not worth asking for."""
+_TICK: Final = 0.001
+"""Seconds by which a sleep may end too early without another one being ordered."""
+
+REDUCED: Final = "reduced-max-tokens"
+ESCALATED: Final = "escalated-context-overflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The caps on one call."""
+
+    max_attempts: int = 5
+    total_seconds: float | None = None
+    """From `started` to the last moment at which a step may end; None: no limit."""
+    retries_per_candidate: int = 2
+    longest_wait: float = 5.0
+    """Seconds; a longer Retry-After is not waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """Send the call to `candidate`."""
+
+    candidate: Candidate
+    n: int
+    """From 1, one more with each `Try`."""
+    timeout: float | None
+    """Seconds left of the call's total."""
+    max_output_tokens: int | None
+    """The cap to send instead of the caller's; None: leave that as it is."""
+    change: str = ""
+    """`REDUCED`, `ESCALATED`, or empty: what becomes of `Attempt.change`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Ask again in so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Answer with `fault`. Whoever asks again gets the same."""
+
+    fault: Fault
+
+
+type Step = Try | Wait | GiveUp
+
+
+class _Fate(Enum):
+    """Where a candidate stands within this call."""
+
+    FRESH = auto()
+    RETRY = auto()
+    """Failed in a way that may pass."""
+    LIMITED = auto()
+    """Behind a rate limit that ends soon."""
+    OUT = auto()
+
+
+class _Entry:
+    """A candidate of the plan and what became of it so far."""
+
+    __slots__ = ("candidate", "cap", "change", "failures", "fate", "limited", "order", "ready")
+
+    def __init__(self, order: int, candidate: Candidate) -> None:
+        self.order = order
+        self.candidate = candidate
+        self.fate = _Fate.FRESH
+        self.failures = 0
+        self.limited = False
+        """It has been behind a rate limit once."""
+        self.ready = 0.0
+        """When Retry-After ends."""
+        self.cap: int | None = None
+        self.change = ""
+
+    @property
+    def provider(self) -> str:
+        return self.candidate.provider.id
+
+    @property
+    def context(self) -> int:
+        return self.candidate.model.max_context_tokens
+
+
+class Failover:
+    """One call's way through its plan. See the module for the rules.
+
+    `max_output_tokens` is the caller's own cap, None where it set none; `started` is on the same monotonic
+    clock as every `now`. `retries` is shared by all calls.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        limits: Limits,
+        retries: RetryBudget,
+        started: float,
+        max_output_tokens: int | None,
+    ) -> None:
+        self._limits = limits
+        self._retries = retries
+        self._cap = max_output_tokens
+        self._input = plan.input_tokens
+        self._deadline = None if limits.total_seconds is None else started + limits.total_seconds
+        self._entries = [_Entry(order, candidate) for order, candidate in enumerate(plan.candidates)]
+        self._overflowed = False
+        self._open: _Entry | None = None
+        """The candidate whose outcome is awaited."""
+        self._opened = started
+        self._again: _Entry | None = None
+        """The candidate to try next whatever the others are like: with a reduced cap, or after its wait."""
+        self._until = started
+        self._paid = False
+        """`_again` has been taken out of the retry budget already."""
+        self._issued = 0
+        self._sent = 0
+        self._visited: set[str] = set()
+        """Providers that this call has been sent to."""
+        self._failing: set[str] = set()
+        """Providers that have failed this call, other than by refusing it."""
+        self._dry: set[str] = set()
+        """Providers whose retry budget is empty."""
+        self._faults: list[tuple[_Entry, Fault]] = []
+        self._refusals: list[Fault] = []
+        self._committed = False
+        self._end: Fault | None = None
+
+    # --- what the shell reports
+
+    def failed(self, fault: Fault, now: float) -> None:
+        """Hear that the current try was sent and did not succeed."""
+        entry = self._close()
+        if entry is None:
+            return
+        self._faults.append((entry, fault))
+        stays = fault.blame is Blame.CLIENT and fault.kind is not Kind.OVERFLOW
+        if self._committed or stays:
+            self._end = fault
+        else:
+            self._learn(entry, fault, now)
+
+    def refused(self, fault: Fault) -> None:
+        """Hear that the current try was not sent: there was no money for it, or no permission to probe."""
+        entry, self._open = self._open, None
+        if entry is not None:
+            entry.fate = _Fate.OUT
+            self._refusals.append(fault)
+
+    def committed(self) -> None:
+        """Hear that the caller has seen a part of the answer."""
+        self._committed = True
+
+    def succeeded(self) -> None:
+        """Hear that the current try was the answer."""
+        self._close()
+        self._end = _ANSWERED
+
+    def _close(self) -> _Entry | None:
+        """End the open try as one that was sent."""
+        entry, self._open = self._open, None
+        if entry is not None:
+            self._sent += 1
+            if entry.provider not in self._visited:
+                self._visited.add(entry.provider)
+                self._retries.deposit(entry.provider, self._opened)
+        return entry
+
+    def _learn(self, entry: _Entry, fault: Fault, now: float) -> None:
+        """Draw the consequences of a fault for the candidates (rules 6 and 7)."""
+        entry.ready = now + (fault.retry_after or 0.0)
+        entry.failures += 1
+        retries = self._limits.retries_per_candidate
+        match fault.kind:
+            case Kind.TRANSIENT | Kind.OVERLOADED | Kind.TRUNCATED:
+                self._failing.add(entry.provider)
+                entry.fate = _Fate.RETRY if entry.failures <= retries else _Fate.OUT
+            case Kind.TIMEOUT:
+                self._failing.add(entry.provider)
+                entry.fate = _Fate.RETRY if entry.failures <= min(1, retries) else _Fate.OUT
+            case Kind.RATE_LIMITED:
+                self._pass_over(entry.provider)
+                if fault.retry_after is not None and not entry.limited and entry.failures <= retries:
+                    entry.fate, entry.limited = _Fate.LIMITED, True
+            case Kind.QUOTA | Kind.AUTH:
+                self._pass_over(entry.provider)
+            case Kind.OVERFLOW:
+                self._overflow(entry, now)
+            case (
+                Kind.FORBIDDEN
+                | Kind.NOT_FOUND
+                | Kind.INTERNAL
+                | Kind.BUDGET
+                | Kind.NO_CANDIDATE
+                | Kind.INVALID
+                | Kind.TOO_LARGE
+                | Kind.REFUSED
+            ):
+                # The last three only where the caller is not to blame: a provider that talks nonsense.
+                entry.fate = _Fate.OUT
+            case Kind.CANCELLED:
+                self._end = fault
+            case _:
+                assert_never(fault.kind)
+
+    def _pass_over(self, provider: str) -> None:
+        for entry in self._entries:
+            if entry.provider == provider:
+                entry.fate = _Fate.OUT
+
+    def _overflow(self, entry: _Entry, now: float) -> None:
+        room = self._room(entry)
+        if room is not None:
+            entry.cap, entry.change = room, REDUCED
+            self._again, self._until, self._paid = entry, now, False
+            return
+        self._overflowed = True
+        entry.fate = _Fate.OUT
+        for other in self._entries:
+            if entry.context and 0 < other.context <= entry.context:
+                other.fate = _Fate.OUT
+            elif other.fate is _Fate.FRESH:
+                other.change = ESCALATED
+
+    def _room(self, entry: _Entry) -> int | None:
+        """Return the output cap that may still fit, None where reducing cannot help."""
+        room = entry.context - self._input - _MARGIN
+        cap = self._cap or entry.candidate.model.max_output_tokens
+        if entry.cap is not None or not entry.context or room < _ROOM or (cap and cap <= room):
+            return None
+        return room
+
+    # --- what the shell is told
+
+    def next(self, now: float, rand: float) -> Step:
+        """Return the next step. `now` is monotonic, `rand` in [0, 1)."""
+        if self._open is not None:
+            # The shell lost track of its try; whatever it did may have been sent.
+            self.failed(_LOST, now)
+        if self._end is None:
+            step = self._choose(now, rand)
+            if not isinstance(step, GiveUp):
+                return step
+            self._end = step.fault
+        return GiveUp(self._end)
+
+    def _choose(self, now: float, rand: float) -> Step:
+        if self._sent >= self._limits.max_attempts:
+            return GiveUp(self._verdict())
+        if self._again is not None:
+            if self._until - now > _TICK:
+                return Wait(self._until - now)
+            entry, self._again = self._again, None
+            if self._paid or self._afford(entry, now):
+                return self._try(entry, now)
+            # A reduced cap that the retry budget does not allow: the candidate's provider is dry by now.
+            entry.fate = _Fate.OUT
+        for entry in self._fresh():
+            if self._afford(entry, now):
+                return self._try(entry, now)
+        return self._come_back(now, rand)
+
+    def _fresh(self) -> Sequence[_Entry]:
+        """Return the candidates that were not tried, in the order of rules 5 and 7."""
+        fresh = [entry for entry in self._entries if entry.fate is _Fate.FRESH]
+        if self._overflowed:
+            fresh.sort(key=self._by_context)
+        fresh.sort(key=lambda entry: entry.provider in self._failing)
+        return fresh
+
+    def _by_context(self, entry: _Entry) -> tuple[int, int]:
+        if not entry.context:
+            return (2, 0)
+        return (0, entry.context) if entry.context >= 2 * self._input else (1, -entry.context)
+
+    def _come_back(self, now: float, rand: float) -> Step:
+        """Order the wait before a retry (rule 8), or give up."""
+        waiting = [entry for entry in self._entries if entry.fate in {_Fate.RETRY, _Fate.LIMITED}]
+        waiting.sort(key=lambda entry: (entry.fate is _Fate.LIMITED, entry.failures, entry.order))
+        for entry in waiting:
+            pause = self._pause(entry, now, rand)
+            if pause > self._limits.longest_wait or self._late(now + pause):
+                continue
+            if self._afford(entry, now):
+                self._again, self._until, self._paid = entry, now + pause, True
+                return Wait(pause)
+        return GiveUp(self._verdict())
+
+    def _pause(self, entry: _Entry, now: float, rand: float) -> float:
+        backoff = jittered(_BASE, entry.failures, rand)
+        asked = entry.ready - now
+        if asked <= backoff:
+            return backoff
+        # Later than asked, never earlier, and not all callers at once.
+        return max(asked, min(asked + backoff, self._limits.longest_wait))
+
+    def _afford(self, entry: _Entry, now: float) -> bool:
+        """Tell whether the provider may be sent this call (again); takes what that costs (rule 9)."""
+        if entry.provider not in self._visited:
+            return True
+        if entry.provider in self._dry:
+            return False
+        if self._retries.withdraw(entry.provider, now):
+            return True
+        self._dry.add(entry.provider)
+        return False
+
+    def _late(self, when: float) -> bool:
+        return self._deadline is not None and when >= self._deadline
+
+    def _try(self, entry: _Entry, now: float) -> Step:
+        if self._late(now):
+            return GiveUp(self._timed_out())
+        self._issued += 1
+        self._open, self._opened = entry, now
+        left = None if self._deadline is None else self._deadline - now
+        return Try(entry.candidate, self._issued, left, entry.cap, entry.change)
+
+    # --- what the caller is told (rule 10)
+
+    def _timed_out(self) -> Fault:
+        seconds = f"{self._limits.total_seconds:g} s"
+        if not self._faults:
+            return Fault(
+                Kind.TIMEOUT, Blame.CLIENT, f"the limit of {seconds} passed before any try", cause="deadline"
+            )
+        last = self._faults[-1][1]
+        return Fault(
+            Kind.TIMEOUT,
+            Blame.CLIENT,
+            f"no answer within {seconds}; last: {last.message}",
+            cause="deadline",
+            retry_after=last.retry_after,
+            upstream_status=last.upstream_status,
+            provider_request_id=last.provider_request_id,
+        )
+
+    def _verdict(self) -> Fault:
+        if not self._faults:
+            return self._refusals[-1] if self._refusals else _NOBODY
+        entry, last = self._faults[-1]
+        if last.blame is Blame.CLIENT:
+            return last
+        tried = {entry.order for entry, _ in self._faults}
+        if len(tried) == 1:
+            return _own_words(entry.candidate, last)
+        waits = [fault.retry_after for _, fault in self._faults if fault.retry_after is not None]
+        limited = all(fault.kind is Kind.RATE_LIMITED for _, fault in self._faults)
+        return replace(
+            last,
+            message=f"{self._who(tried)} failed; last: {last.message}",
+            cause="all_failed",
+            status=429 if limited else _STATUS.get(last.kind, 502),
+            retry_after=min(waits, default=None),
+            param="",
+        )
+
+    def _who(self, tried: set[int]) -> str:
+        providers = {self._entries[order].provider for order in tried}
+        every = "all " if len(tried) == len(self._entries) else ""
+        if len(providers) > 1:
+            return f"{every}{len(providers)} providers"
+        return f"{every}{len(tried)} models of one provider"
+
+
+_STATUS: Final[dict[Kind, int]] = {
+    Kind.OVERLOADED: 503,
+    Kind.RATE_LIMITED: 503,
+    Kind.TIMEOUT: 504,
+    Kind.INTERNAL: 500,
+}
+"""The status when several candidates failed, by the last fault's kind; 502 for the others."""
+
+_ANSWERED: Final = Fault(Kind.INTERNAL, Blame.US, "the call has been answered already", cause="answered")
+_LOST: Final = Fault(Kind.INTERNAL, Blame.US, "an attempt ended without an outcome", cause="no_outcome")
+_NOBODY: Final = Fault(Kind.NO_CANDIDATE, Blame.US, "nothing in the plan can serve this call")
+
+
+def _own_words(candidate: Candidate, fault: Fault) -> Fault:
+    """Return a single candidate's fault with the status that its caller should see."""
+    if candidate.provider.type is ProviderType.ORIGIN:
+        return replace(fault, status=fault.upstream_status) if fault.upstream_status >= 400 else fault
+    if fault.kind in {Kind.AUTH, Kind.FORBIDDEN} or (
+        fault.kind is Kind.TOO_LARGE and fault.blame is Blame.PROVIDER
+    ):
+        return replace(fault, status=502)
+    return fault

@@ -1,0 +1,221 @@
+"""The commit gate: what of a provider's stream the caller may see, and when.
+
+One gate serves one attempt. Bytes go in as they arrive, bytes for the caller come out.
+
+* Until real content has come, everything is held. A failure in that time leaves no trace: the gate is thrown
+  away with what it holds, and the next candidate begins with an empty one.
+* From the first content on the answer is committed, and everything flows as it comes.
+* The terminal event is held once more, until the caller of `tail` knows that the exchange is on record.
+* A stream that ends without its terminal event was cut short, however clean the connection's end looked.
+
+Same dialect on both sides: every event passes with the very bytes it came in. Otherwise events are read into
+deltas and written anew.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from tokenhub_core.dialects.base import DialectModule, StreamWriter
+from tokenhub_core.dialects.sse import Event, Parser
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.types import (
+    Delta,
+    Failed,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    Request,
+    Started,
+    Stopped,
+    TextDelta,
+    ToolArguments,
+    ToolStarted,
+    Unread,
+    Usage,
+    UsageSeen,
+)
+
+MAX_HELD: Final = 1 << 20
+"""Bytes that may arrive before the first content."""
+
+
+class _Output(Protocol):
+    """Turns one event and its deltas into the caller's bytes."""
+
+    def write(self, event: Event, deltas: tuple[Delta, ...]) -> bytes: ...
+
+    def losses(self) -> tuple[str, ...]: ...
+
+
+class _Verbatim:
+    """Same dialect: the event as it came, unless we asked for it and the caller did not."""
+
+    def __init__(self, dialect: DialectModule, request: Request) -> None:
+        self._dialect = dialect
+        self._request = request
+
+    def write(self, event: Event, deltas: tuple[Delta, ...]) -> bytes:
+        """Return the event's own bytes."""
+        if any(isinstance(delta, UsageSeen) for delta in deltas) and self._dialect.hides(
+            event.name, event.data, request=self._request
+        ):
+            return b""
+        return event.raw
+
+    def losses(self) -> tuple[str, ...]:
+        """Return nothing: bytes that pass lose nothing."""
+        return ()
+
+
+class _Translated:
+    """Another dialect: the deltas, written anew."""
+
+    def __init__(self, writer: StreamWriter) -> None:
+        self._writer = writer
+        self._unread: dict[str, None] = {}
+
+    def write(self, event: Event, deltas: tuple[Delta, ...]) -> bytes:
+        """Return the deltas in the caller's dialect."""
+        del event
+        for delta in deltas:
+            if isinstance(delta, Unread):
+                self._unread[delta.kind] = None
+        return b"".join(self._writer.write(delta) for delta in deltas)
+
+    def losses(self) -> tuple[str, ...]:
+        """Return what could not be carried."""
+        return (*self._unread, *self._writer.losses())
+
+
+class Gate:
+    """The gate of one streamed attempt. Not reusable."""
+
+    def __init__(
+        self,
+        *,
+        source: DialectModule,
+        target: DialectModule,
+        request: Request,
+        created: int,
+        fallback_id: str,
+    ) -> None:
+        self._parser = Parser()
+        self._reader = source.reader()
+        self._same = source.name is target.name
+        self._hid = False
+        self._output: _Output = (
+            _Verbatim(target, request)
+            if self._same
+            else _Translated(target.writer(request=request, created=created, fallback_id=fallback_id))
+        )
+        self._held = bytearray()
+        self._received = 0
+        self.committed = False
+        """Whether the caller may have seen content."""
+        self.finished = False
+        """Whether the terminal event has come."""
+        self.failed: Failed | None = None
+        """What the provider reported inside the stream."""
+        self.stop: Stopped | None = None
+        self.usage = Usage()
+        self.model = ""
+        """The name that the provider gave the model."""
+        self.output_chars = 0
+        """Characters of what the model has produced so far: the estimate's base where no usage comes."""
+
+    @property
+    def identical(self) -> bool:
+        """Return whether every byte for the caller is the provider's own."""
+        return self._same and not self._hid
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Return what could not be carried so far."""
+        return self._output.losses()
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Take bytes from the provider, return bytes for the caller; empty while the answer is not committed.
+
+        Raises `TokenHubError` where the stream cannot be read (an event over the limit, too much before the
+        first content). Nothing is read behind an in-stream error or the terminal event.
+        """
+        self._received += len(chunk)
+        for event in self._parser.feed(chunk):
+            if not self.ended():
+                self._take(event)
+        if not self.committed:
+            if self._received > MAX_HELD:
+                raise TokenHubError(
+                    Fault(
+                        Kind.TRANSIENT,
+                        Blame.PROVIDER,
+                        "the provider sent a megabyte without any content",
+                        cause="no_content",
+                    )
+                )
+            return b""
+        if self.finished:
+            return b""
+        out = bytes(self._held)
+        self._held.clear()
+        return out
+
+    def ended(self) -> bool:
+        """Tell whether nothing more of the provider's bytes will be read: its last event came, or an error."""
+        return self.finished or self.failed is not None
+
+    def tail(self) -> bytes:
+        """Return what was held back for the end: the terminal event and what arrived in one piece with it."""
+        out = bytes(self._held)
+        self._held.clear()
+        return out
+
+    def cut(self) -> Fault | None:
+        """Return the fault of a stream whose connection has ended, None where it ended as it should."""
+        if self.finished and self.committed:
+            return None
+        if self.finished:
+            return Fault(
+                Kind.TRUNCATED, Blame.PROVIDER, "the provider's answer holds nothing", cause="empty_answer"
+            )
+        return Fault(
+            Kind.TRUNCATED,
+            Blame.PROVIDER,
+            "the provider's stream ended before its last event",
+            cause="truncated",
+        )
+
+    def _take(self, event: Event) -> None:
+        deltas = tuple(self._reader.read(event.name, event.data)) if event.data else ()
+        for delta in deltas:
+            match delta:
+                case (
+                    TextDelta(text)
+                    | ReasoningDelta(text=text)
+                    | RefusalDelta(text)
+                    | ToolArguments(fragment=text)
+                ):
+                    self.committed = True
+                    self.output_chars += len(text)
+                case ToolStarted(name=name):
+                    self.committed = True
+                    self.output_chars += len(name)
+                case Stopped():
+                    self.stop = delta
+                    self.committed = True
+                case UsageSeen(usage):
+                    self.usage = self.usage.merge(usage)
+                case Finished():
+                    self.finished = True
+                case Failed():
+                    self.failed = delta
+                    return
+                case Started(model=model):
+                    self.model = model or self.model
+                case Unread():
+                    pass
+        out = self._output.write(event, deltas)
+        if not out and event.raw:
+            self._hid = True
+        self._held += out

@@ -1,0 +1,166 @@
+"""The consumer's front door: aiohttp requests in, snapshots to the engine, replies out.
+
+Two kinds of connection arrive here: those of the side server, and those that the hand-off lane took over,
+which bring their `Connection` along and are served by the host they were meant for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, cast
+
+from aiohttp import web
+
+from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.http.connection import EXTRA_INFO, Connection
+from tokenhub_core.ids import request_id
+from tokenhub_core.ports import Clock, Engine, Reply
+from tokenhub_core.recognise import Recognised, Recogniser
+from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot, header
+
+DIRECT: Final[Mapping[str, Dialect]] = {
+    "/v1/chat/completions": Dialect.OPENAI_CHAT,
+    "/v1/messages": Dialect.ANTHROPIC_MESSAGES,
+}
+"""The routed paths of the side server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What both kinds of connection need."""
+
+    engine: Engine
+    dialects: Mapping[Dialect, DialectModule]
+    clock: Clock
+    entropy: Callable[[], bytes]
+    """Ten random bytes for an id."""
+    max_body_bytes: int
+
+
+class Consumer:
+    """Turns one HTTP request into one exchange."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def handle(
+        self, request: web.BaseRequest, dialect: Dialect, *, connection: Connection | None = None
+    ) -> web.StreamResponse:
+        """Answer a routed request. Cancelled when the client leaves; the exchange then ends at once."""
+        door = self._door
+        received_at, started = door.clock.now(), door.clock.monotonic()
+        try:
+            body = await _body(request, door.max_body_bytes)
+        except TokenHubError as error:
+            response = self.refusal(error.fault, dialect)
+            # What is left of the body would be taken for the next request.
+            response.force_close()
+            return response
+        headers = tuple((key.lower(), value) for key, value in request.headers.items())
+        snapshot = Snapshot(
+            id=request_id(received_at, door.entropy()),
+            method=request.method,
+            path=request.path_qs,
+            headers=headers,
+            body=body,
+            received_at=received_at,
+            started=started,
+            dialect=dialect,
+            origin=Origin("https", connection.host, connection.port) if connection else None,
+            caller=_caller(request, headers, connection),
+        )
+        return await respond(request, await door.engine.exchange(snapshot))
+
+    def refusal(self, fault: Fault, dialect: Dialect) -> web.Response:
+        """Return the answer to a request that never became an exchange."""
+        name = request_id(self._door.clock.now(), self._door.entropy())
+        error = self._door.dialects[dialect].error(fault, request_id=name)
+        return _whole(Reply(error.status, (*error.headers, ("x-request-id", name)), error.body))
+
+
+class HandedOff:
+    """Serves the connections of the hand-off lane, by their host."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        recogniser: Recogniser,
+        passthrough: Callable[[web.BaseRequest, Connection, Recognised], Awaitable[web.StreamResponse]],
+    ) -> None:
+        self._consumer = consumer
+        self._recogniser = recogniser
+        self._passthrough = passthrough
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request of a handed-off connection."""
+        transport = request.transport
+        connection = transport.get_extra_info(EXTRA_INFO) if transport else None
+        if not isinstance(connection, Connection):
+            return web.Response(status=421, text="this connection was not handed off")
+        found = self._recogniser.recognise(connection.host, request.method, request.path_qs)
+        if found is None:
+            return web.Response(status=421, text="this host is not served here")
+        if found.operation == "chat" and found.dialect is not None:
+            return await self._consumer.handle(request, found.dialect, connection=connection)
+        return await self._passthrough(request, connection, found)
+
+
+async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    """Send a reply; ends its frames when the client leaves."""
+    if reply.frames is None:
+        return _whole(reply)
+    response = web.StreamResponse(status=reply.status, headers=_fields(reply.headers))
+    response.headers.setdefault("cache-control", "no-cache")
+    frames = cast("AsyncGenerator[bytes]", reply.frames)
+    try:
+        await response.prepare(request)
+        async for frame in frames:
+            await response.write(frame)
+        await response.write_eof()
+    except ConnectionError:
+        # The client left between two frames: what aiohttp tells by an error, a task is told by cancellation.
+        raise asyncio.CancelledError from None
+    finally:
+        await frames.aclose()
+    return response
+
+
+def _whole(reply: Reply) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, headers=_fields(reply.headers))
+
+
+def _fields(headers: Headers) -> list[tuple[str, str]]:
+    return [*headers, ("server", "tokenhub")]
+
+
+async def _body(request: web.BaseRequest, limit: int) -> bytes:
+    fault = client_fault(
+        f"the request body is larger than {limit} bytes", kind=Kind.TOO_LARGE, cause="body_too_large"
+    )
+    if (request.content_length or 0) > limit:
+        raise fault
+    pieces = []
+    size = 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > limit:
+            raise fault
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _caller(request: web.BaseRequest, headers: Headers, connection: Connection | None) -> Caller:
+    program = header(headers, "user-agent").partition(" ")[0][:80]
+    if connection is None:
+        peer = request.remote or ""
+        return Caller(peer=peer, lane=Lane.DIRECT, program=program)
+    return Caller(
+        peer=connection.peer,
+        lane=Lane.HANDOFF,
+        mode=connection.mode,
+        proxy_user=connection.proxy_user,
+        program=program,
+    )

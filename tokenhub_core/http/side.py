@@ -1,0 +1,219 @@
+"""The side server: consumer API, health, metrics, admin API and the first page, on one port.
+
+Protected by default: `OPEN` names the routes that need no admin token; everything else asks for it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from tokenhub_core.dialects import wire
+from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.http.consumer import DIRECT, Consumer
+from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
+from tokenhub_core.types import Fleet, Json, Model
+
+type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+OPEN: Final = frozenset(
+    {
+        "/",
+        "/assets/{name}",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/v1/chat/completions",
+        "/v1/messages",
+        "/v1/models",
+        r"/v1/models/{id:.+}",
+    }
+)
+"""The routes that need no admin token. The server binds to loopback as long as callers have no keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """What `/readyz` asks."""
+
+    store: Callable[[], Awaitable[bool]]
+    draining: Callable[[], bool]
+
+
+class SideServer:
+    """Builds the application of the side server."""
+
+    def __init__(
+        self,
+        *,
+        consumer: Consumer,
+        sessions: Sessions,
+        metrics: Metrics,
+        fleet: Callable[[], Fleet],
+        probes: Probes,
+        origin: bool,
+    ) -> None:
+        self._consumer = consumer
+        self._sessions = sessions
+        self._metrics = metrics
+        self._fleet = fleet
+        self._probes = probes
+        self._origin = origin
+
+    def application(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
+        """Return the application; `more` are the routes of the admin API and the page."""
+        app = web.Application(middlewares=[self._protect])
+        app.add_routes([web.post(path, self._chat) for path in DIRECT])
+        app.add_routes(
+            [
+                web.get("/healthz", self._live),
+                web.get("/readyz", self._ready),
+                web.get("/metrics", self._show_metrics),
+                web.get("/v1/models", self._models),
+                web.get(r"/v1/models/{id:.+}", self._model),
+                *more,
+            ]
+        )
+        return app
+
+    @web.middleware
+    async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Check the host, the origin and the token, and give every error the shape of its path."""
+        try:
+            if not local_host(request.host):
+                raise client_fault("this Host is not served here", kind=Kind.FORBIDDEN, cause="bad_host")
+            origin = request.headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != request.host:
+                raise client_fault(
+                    "requests from other sites are refused", kind=Kind.FORBIDDEN, cause="bad_origin"
+                )
+            resource = request.match_info.route.resource
+            if (resource is None or resource.canonical not in OPEN) and not self._sessions.allowed(request):
+                raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+            return await handler(request)
+        except TokenHubError as error:
+            if (dialect := DIRECT.get(request.path)) is not None:
+                return self._consumer.refusal(error.fault, dialect)
+            return failed(error.fault)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return answer({"error": {"message": error.reason, "code": f"http_{error.status}"}}, error.status)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._consumer.handle(request, DIRECT[request.path])
+
+    async def _live(self, request: web.Request) -> web.Response:
+        del request
+        return answer({"status": "ok"})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        """Say whether calls can be served: the store reads, something could answer, and nobody is leaving."""
+        del request
+        view = self._fleet()
+        checks = {
+            "store": await self._probes.store(),
+            "models": bool(view.models) or self._origin,
+            "serving": not self._probes.draining(),
+        }
+        ready = all(checks.values())
+        body: Json = {
+            "status": "ready" if ready else "not ready",
+            "checks": checks,
+            "providers": len(view.providers),
+            "models": len(view.models),
+        }
+        return answer(body, 200 if ready else 503)
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(body=self._metrics.render(), headers={"content-type": CONTENT_TYPE})
+
+    async def _models(self, request: web.Request) -> web.Response:
+        view = self._fleet()
+        if _speaks_anthropic(request):
+            listed = [_anthropic_model(models[0]) for models in _served(view)]
+            ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
+            return answer({"data": listed, "has_more": False, "first_id": None, "last_id": None, **ends})
+        return answer({"object": "list", "data": [_openai_model(models[0]) for models in _served(view)]})
+
+    async def _model(self, request: web.Request) -> web.Response:
+        wanted = request.match_info["id"]
+        for models in _served(self._fleet()):
+            if models[0].id == wanted:
+                shape = _anthropic_model if _speaks_anthropic(request) else _openai_model
+                return answer(shape(models[0]))
+        raise client_fault(f"The model '{wanted}' is not registered.", kind=Kind.NOT_FOUND, param="model")
+
+
+def answer(data: Json, status: int = 200) -> web.Response:
+    """Return `data` as a JSON response."""
+    return web.Response(
+        status=status,
+        body=wire.encode(data),
+        content_type="application/json",
+        headers={"server": "tokenhub", "cache-control": "no-store"},
+    )
+
+
+def failed(fault: Fault) -> web.Response:
+    """Return a fault as the admin API tells it."""
+    told = {"message": fault.message, "type": fault.kind.value, "code": fault.label}
+    if fault.param:
+        told["param"] = fault.param
+    return answer({"error": told}, fault.http_status)
+
+
+def local_host(host: str) -> bool:
+    """Tell whether a Host header names this machine by address or as localhost.
+
+    A page whose name was re-bound to our address still sends its own name: this is what stops it.
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _served(view: Fleet) -> list[Sequence[Model]]:
+    """Return the enabled models by id, in order; several providers of one id stand together."""
+    found: list[Sequence[Model]] = []
+    for models in view.by_id.values():
+        enabled = [m for m in models if m.enabled and view.providers[m.provider_id].enabled]
+        if enabled:
+            found.append(enabled)
+    return found
+
+
+def _openai_model(model: Model) -> Json:
+    return {
+        "id": model.id,
+        "object": "model",
+        "created": 0,
+        "owned_by": model.provider_id,
+        "context_length": model.max_context_tokens,
+        "max_model_len": model.max_context_tokens,
+    }
+
+
+def _anthropic_model(model: Model) -> Json:
+    return {
+        "type": "model",
+        "id": model.id,
+        "display_name": model.id,
+        "created_at": "1970-01-01T00:00:00Z",
+    }
+
+
+def _speaks_anthropic(request: web.Request) -> bool:
+    return "anthropic-version" in request.headers

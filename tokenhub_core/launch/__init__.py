@@ -1,0 +1,1 @@
+"""What it takes to put one program, and no other, behind TokenHub: environment, trust files, preload shims."""

@@ -1,0 +1,375 @@
+"""One exchange: a snapshot in, a reply out, exactly one record.
+
+    open → directives → policy → plan → dispatch → reply → record
+
+The record is durable before the last byte of the reply is released. Whatever fails on the way becomes an
+answer in the caller's dialect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from tokenhub_core import directives, encoding, policy
+from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.dispatch.bodies import Bodies
+from tokenhub_core.dispatch.executor import CANCELLED, Executor, Job, Live, Trace, Whole
+from tokenhub_core.dispatch.failover import Limits
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.policy import Layer
+from tokenhub_core.ports import Recorder, Reply, Summary
+from tokenhub_core.providers.catalogue import Catalogue, priced
+from tokenhub_core.routing.eligibility import Circumstances
+from tokenhub_core.routing.plan import OriginOption, plan
+from tokenhub_core.routing.scoring import UNKNOWN_PRICE
+from tokenhub_core.types import (
+    Dialect,
+    Fleet,
+    Headers,
+    Model,
+    Outcome,
+    Plan,
+    Provider,
+    ProviderType,
+    Record,
+    Request,
+    Snapshot,
+    Timings,
+    header,
+)
+
+logger: Final = logging.getLogger(__name__)
+
+_KEPT: Final = (
+    "content-type",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+)
+_KEPT_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the operator decided for every exchange."""
+
+    origin: bool = True
+    """Whether the host that a call was meant for may serve it."""
+    directives: Callable[[], str] = lambda: "reject"
+    """What a malformed directive does: `reject`, `ignore`; or `off`: no directive is read or stripped."""
+    directive_roles: frozenset[str] = frozenset({"user"})
+    max_body_bytes: int = 32 << 20
+    max_attempts: int = 5
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one exchange has come; what the record is made of."""
+
+    snapshot: Snapshot
+    trace: Trace
+    request: Request | None = None
+    plan: Plan | None = None
+    directive: str = ""
+    routed: float = 0.0
+    recorded: bool = False
+    """The record is on its way: nobody makes a second one."""
+
+
+class Pipeline:
+    """The engine behind every front door."""
+
+    def __init__(
+        self,
+        *,
+        executor: Executor,
+        recorder: Recorder,
+        catalogue: Catalogue,
+        fleet: Callable[[], Fleet],
+        defaults: Callable[[], Layer],
+        rules: Rules,
+    ) -> None:
+        self._executor = executor
+        self._recorder = recorder
+        self._secrets = executor.means.secrets
+        self._catalogue = catalogue
+        self._fleet = fleet
+        self._defaults = defaults
+        self._rules = rules
+        self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
+        self._clock = executor.means.clock
+
+    async def exchange(self, snapshot: Snapshot) -> Reply:
+        """Answer one call. Raises nothing but cancellation."""
+        progress = _Progress(snapshot, Trace())
+        try:
+            job = self._prepare(progress)
+            result = await self._executor.run(job, progress.trace)
+            if isinstance(result, Whole):
+                progress.recorded = True
+                await self._recorder.commit(self._record(progress, None))
+                return self._reply(progress, result.headers, body=result.body)
+            return self._reply(progress, result.headers, frames=self._frames(progress, result))
+        except TokenHubError as error:
+            return await self._refuse(progress, error.fault)
+        except asyncio.CancelledError:
+            if not progress.recorded:
+                self._recorder.post(self._record(progress, CANCELLED))
+            raise
+        except Exception:
+            logger.exception("exchange %s failed", snapshot.id)
+            return await self._refuse(progress, _INTERNAL)
+
+    # --- the way in
+
+    def _prepare(self, progress: _Progress) -> Job:
+        snapshot = progress.snapshot
+        if len(snapshot.body) > self._rules.max_body_bytes:
+            raise client_fault(
+                f"the request body is larger than {self._rules.max_body_bytes} bytes",
+                kind=Kind.TOO_LARGE,
+                cause="body_too_large",
+            )
+        body = encoding.decoded(
+            snapshot.body, header(snapshot.headers, "content-encoding"), limit=self._rules.max_body_bytes
+        )
+        request = progress.request = self._dialects[snapshot.dialect].open(body)
+        request, reading = self._directives(progress, request)
+        wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
+        view, origin = self._fleet(), self._origin(snapshot, request)
+        planned = plan(
+            view,
+            request.features,
+            wishes,
+            now=self._circumstances(view, origin),
+            seed=snapshot.id,
+            origin=origin,
+        )
+        progress.routed = self._clock.monotonic()
+        if isinstance(planned, Fault):
+            raise TokenHubError(planned)
+        progress.plan = planned
+        seconds = wishes.max_latency_ms / 1000 if wishes.max_latency_ms is not None else None
+        return Job(
+            snapshot=snapshot,
+            request=request,
+            plan=planned,
+            bodies=Bodies(request, self._dialects, wishes.output_schema),
+            limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
+        )
+
+    def _directives(self, progress: _Progress, request: Request) -> tuple[Request, directives.Reading]:
+        malformed = self._rules.directives()
+        if malformed == "off":
+            return request, directives.Reading()
+        module = self._dialects[request.dialect]
+        reading = directives.read(module.text_slots(request.data), roles=self._rules.directive_roles)
+        progress.directive = reading.outcome
+        if reading.outcome == "invalid" and malformed == "reject":
+            raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
+        if reading.stripped:
+            data = module.replace_texts(request.data, reading.stripped)
+            stripped = module.open(wire.encode(data))
+            progress.request = stripped
+            return stripped, reading
+        return request, reading
+
+    def _origin(self, snapshot: Snapshot, request: Request) -> OriginOption | None:
+        name = request.features.model
+        if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
+            return None
+        provider = Provider(
+            id=f"origin:{snapshot.origin.host}",
+            type=ProviderType.ORIGIN,
+            endpoints=(snapshot.origin.url,),
+            dialect=request.dialect,
+            cred_store="caller",
+        )
+        model = Model(id=name, provider_id=provider.id, pricing_source=UNKNOWN_PRICE)
+        entry = self._catalogue.lookup(name)
+        return OriginOption(priced(model, entry) if entry else model, provider)
+
+    def _circumstances(self, view: Fleet, origin: OriginOption | None) -> Circumstances:
+        now = self._clock.monotonic()
+        ids = [*view.providers, origin.provider.id] if origin else view.providers
+        standing = self._executor.means.health.standing
+        return Circumstances({name: standing(name, now) for name in ids}, self._credentialed)
+
+    def _credentialed(self, provider: Provider) -> bool:
+        if provider.cred_store in {"none", "caller"}:
+            return True
+        return self._secrets.available(provider.id, provider.cred_store)
+
+    # --- the way out
+
+    async def _frames(self, progress: _Progress, live: Live) -> AsyncIterator[bytes]:
+        """Yield the stream; its terminal event leaves when the record is durable."""
+        try:
+            async for frame in live.frames():
+                yield frame
+            progress.recorded = True
+            await self._recorder.commit(self._record(progress, None))
+            yield live.tail()
+        except TokenHubError as error:
+            if not progress.recorded:
+                progress.recorded = True
+                await self._note(self._record(progress, error.fault))
+            yield self._stream_error(progress.snapshot, error.fault)
+        finally:
+            await live.close()
+            if not progress.recorded:
+                self._recorder.post(self._record(progress, CANCELLED))
+
+    def _stream_error(self, snapshot: Snapshot, fault: Fault) -> bytes:
+        return self._dialects[snapshot.dialect].stream_error(fault, request_id=snapshot.id)
+
+    async def _refuse(self, progress: _Progress, fault: Fault) -> Reply:
+        """Answer with an error in the caller's dialect, recorded like every other answer."""
+        progress.recorded = True
+        await self._note(self._record(progress, fault))
+        error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
+        extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
+        headers = (*error.headers, *extra, *self._told(progress))
+        return Reply(error.status, headers, error.body, summary=self._summary(progress, fault))
+
+    async def _note(self, record: Record) -> None:
+        """Record a failure; that the store is down too must not hide it."""
+        try:
+            await self._recorder.commit(record)
+        except TokenHubError as error:
+            logger.error("record %s is lost: %s", record.id, error)
+
+    def _reply(
+        self,
+        progress: _Progress,
+        upstream: Headers,
+        *,
+        body: bytes = b"",
+        frames: AsyncIterator[bytes] | None = None,
+    ) -> Reply:
+        kept = tuple(
+            (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+        )
+        headers = (*kept, *self._told(progress))
+        return Reply(200, headers, body, frames, self._summary(progress, None))
+
+    def _told(self, progress: _Progress) -> Headers:
+        """Return the headers that explain the decision."""
+        trace, snapshot = progress.trace, progress.snapshot
+        told = [("x-request-id", snapshot.id)]
+        if snapshot.dialect is Dialect.ANTHROPIC_MESSAGES:
+            told.append(("request-id", snapshot.id))
+        if progress.directive:
+            told.append(("x-tokenhub-directive", progress.directive))
+        if (candidate := trace.candidate) is not None and progress.plan is not None:
+            told += [
+                ("x-tokenhub-model", candidate.model.id),
+                ("x-tokenhub-provider", candidate.provider.id),
+                ("x-tokenhub-reason", self._reason(progress)),
+                ("x-tokenhub-attempts", str(len(trace.attempts) or 1)),
+            ]
+            if candidate.provider.type is ProviderType.SIMULATOR:
+                told.append(("x-tokenhub-simulated", "true"))
+            if trace.losses:
+                told.append(("x-tokenhub-loss", ",".join(trace.losses)[:1000]))
+        return tuple(told)
+
+    def _reason(self, progress: _Progress) -> str:
+        """Return why the serving candidate was chosen: the plan's reason, or what the failover did."""
+        trace, planned = progress.trace, progress.plan
+        if planned is None or trace.candidate is None:
+            return ""
+        change = next((a.change for a in reversed(trace.attempts) if a.change), "")
+        if change:
+            return change
+        if trace.candidate is planned.candidates[0]:
+            return planned.reason
+        return "failover"
+
+    def _summary(self, progress: _Progress, fault: Fault | None) -> Summary:
+        trace = progress.trace
+        candidate = trace.candidate
+        return Summary(
+            request_id=progress.snapshot.id,
+            model=candidate.model.id if candidate else "",
+            provider=candidate.provider.id if candidate else "",
+            reason=self._reason(progress),
+            attempts=len(trace.attempts),
+            fault=fault.label if fault else "",
+        )
+
+    def _record(self, progress: _Progress, fault: Fault | None) -> Record:
+        snapshot, trace, request = progress.snapshot, progress.trace, progress.request
+        # A caller that stops reading once the model has stopped got all it came for.
+        whole = fault is None or (fault is CANCELLED and trace.stop is not None)
+        candidate = trace.candidate
+        now = self._clock.monotonic()
+        return Record(
+            id=snapshot.id,
+            at=snapshot.received_at,
+            outcome=Outcome.OK if whole else Outcome.CANCELLED if fault is CANCELLED else Outcome.ERROR,
+            status=200 if whole or fault is None else fault.http_status,
+            caller=snapshot.caller,
+            method=snapshot.method,
+            path=without_secrets(snapshot.path),
+            dialect=snapshot.dialect,
+            stream=request.features.stream if request else False,
+            origin_host=snapshot.origin.host if snapshot.origin else "",
+            client_request_id=header(snapshot.headers, "x-request-id")[:200],
+            requested_model=request.features.model[:200] if request else "",
+            model=candidate.model.id if candidate else "",
+            provider=candidate.provider.id if candidate else "",
+            reason=self._reason(progress),
+            directive=progress.directive,
+            usage=trace.usage,
+            usage_estimated=trace.usage_estimated,
+            cost_nanousd=trace.cost_nanousd,
+            timings=Timings(
+                route_ms=_since(snapshot, progress.routed) if progress.routed else 0.0,
+                ttft_ms=trace.ttft_ms,
+                total_ms=_since(snapshot, now),
+            ),
+            attempts=tuple(trace.attempts),
+            plan=progress.plan,
+            fault="" if whole or fault is None else fault.label,
+            message="" if whole or fault is None else fault.message,
+            losses=trace.losses,
+            identical=trace.identical,
+            simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
+            stop=trace.stop.reason.value if trace.stop else "",
+        )
+
+
+def without_secrets(path: str) -> str:
+    """Return the path with the values of query parameters that hold keys left out."""
+    bare, mark, query = path.partition("?")
+    if not mark:
+        return bare
+    fields = (
+        f"{name}=***" if any(f"{name.lower()}=".endswith(key) for key in _MASKED_QUERY) else field
+        for field in query.split("&")
+        for name in (field.partition("=")[0],)
+    )
+    return f"{bare}?{'&'.join(fields)}"
+
+
+def _since(snapshot: Snapshot, monotonic: float) -> float:
+    return round((monotonic - snapshot.started) * 1000, 3)
+
+
+def _worth_retrying(fault: Fault) -> bool:
+    """Tell whether the caller's SDK may try again: not where we have just tried everything ourselves."""
+    return fault.kind is Kind.RATE_LIMITED or fault.blame is Blame.CLIENT or fault.http_status < 500
+
+
+_INTERNAL: Final = Fault(
+    Kind.INTERNAL, Blame.US, "TokenHub failed to answer this call; its log says why.", cause="internal"
+)

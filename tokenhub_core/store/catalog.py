@@ -1,0 +1,320 @@
+"""What is configured: providers, models, routing defaults, the vault's sealed rows, settings.
+
+Every function works on a connection that its caller holds, so that several of them share one transaction:
+
+    stock = catalog.load(connection)                                     # under `database.reading()`
+    await writer.commit(partial(catalog.put_provider, provider=provider, now=now))
+
+`now` is in seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import orjson
+from sqlalchemy import Connection, Row, Table, delete, insert, select, update
+
+from tokenhub_core.errors import Kind, TokenHubError, client_fault
+from tokenhub_core.store.rows import dumps, micros
+from tokenhub_core.store.schema import (
+    MODELS,
+    PROVIDERS,
+    ROUTING_CONFIG,
+    SETTINGS,
+    VAULT_ENTRIES,
+    VAULT_HEADER,
+)
+from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType
+
+_SINGLE: Final = {"id": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """Everything that could be routed to, as stored, ordered by id."""
+
+    providers: tuple[Provider, ...]
+    models: tuple[Model, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingConfig:
+    """Routing defaults that an operator set at run time. None: not set, the built-in default holds."""
+
+    default_mode: Mode | None = None
+    default_max_budget_usd: float | None = None
+    default_max_latency_ms: int | None = None
+    on_malformed_directive: str | None = None
+    fallback: bool | None = None
+    updated_at: float | None = None
+    """Seconds since the epoch; None where nothing was ever set."""
+
+
+# --- providers and models ----------------------------------------------------------------------------------
+
+
+def load(connection: Connection) -> Stock:
+    """Return all providers and models."""
+    providers = connection.execute(select(PROVIDERS).order_by(PROVIDERS.c.id))
+    models = connection.execute(select(MODELS).order_by(MODELS.c.id, MODELS.c.provider_id))
+    return Stock(tuple(_provider(row) for row in providers), tuple(_model(row) for row in models))
+
+
+def put_provider(connection: Connection, provider: Provider, *, now: float) -> None:
+    """Store `provider`; one of the same id is replaced and keeps its models."""
+    values = {
+        "type": provider.type.value,
+        "endpoints": dumps(list(provider.endpoints)),
+        "dialect": provider.dialect.value,
+        "enabled": provider.enabled,
+        "cred_store": provider.cred_store,
+        "updated_at": micros(now),
+    }
+    _put(connection, PROVIDERS, {"id": provider.id}, values, {"created_at": micros(now)})
+
+
+def patch_provider(
+    connection: Connection, provider_id: str, changes: Mapping[str, Any], *, now: float
+) -> Provider:
+    """Merge `changes` (JSON Merge Patch, RFC 7396: null restores a default) and return what stands then.
+
+    An unknown id is `NOT_FOUND`; an unknown field, a wrong type or a change of id is `INVALID` and names the field.
+    """
+    row = connection.execute(select(PROVIDERS).where(PROVIDERS.c.id == provider_id)).first()
+    if row is None:
+        raise _unknown("provider", provider_id)
+    patched = _merged(_provider(row), changes, Provider, frozenset({"id"}))
+    put_provider(connection, patched, now=now)
+    return patched
+
+
+def delete_provider(connection: Connection, provider_id: str) -> bool:
+    """Remove a provider and, with it, its models; False where there was none."""
+    return _remove(connection, PROVIDERS, {"id": provider_id})
+
+
+def put_model(connection: Connection, model: Model, *, now: float) -> None:
+    """Store `model`, replacing the one of the same id and provider; an unknown provider is `NOT_FOUND`."""
+    _check(model)
+    if connection.execute(select(PROVIDERS.c.id).where(PROVIDERS.c.id == model.provider_id)).first() is None:
+        raise _unknown("provider", model.provider_id, param="provider_id")
+    values = {
+        "upstream": model.upstream,
+        "weight": model.weight,
+        "max_context_tokens": model.max_context_tokens,
+        "max_output_tokens": model.max_output_tokens,
+        "input_nanousd": model.prices.input,
+        "output_nanousd": model.prices.output,
+        "cache_read_nanousd": model.prices.cache_read,
+        "cache_write_nanousd": model.prices.cache_write,
+        "pricing_source": model.pricing_source,
+        "enabled": model.enabled,
+        "lacks": dumps(sorted(model.lacks)),
+        "updated_at": micros(now),
+    }
+    key = {"id": model.id, "provider_id": model.provider_id}
+    _put(connection, MODELS, key, values, {"created_at": micros(now)})
+
+
+def patch_model(
+    connection: Connection, model_id: str, provider_id: str, changes: Mapping[str, Any], *, now: float
+) -> Model:
+    """Merge `changes` into one model and return what stands then; fails as `patch_provider` does."""
+    where = (MODELS.c.id == model_id) & (MODELS.c.provider_id == provider_id)
+    row = connection.execute(select(MODELS).where(where)).first()
+    if row is None:
+        raise _unknown("model", f"{model_id} at {provider_id}")
+    patched = _merged(_model(row), changes, Model, frozenset({"id", "provider_id"}))
+    put_model(connection, patched, now=now)
+    return patched
+
+
+def delete_model(connection: Connection, model_id: str, provider_id: str) -> bool:
+    """Remove one model; False where there was none."""
+    return _remove(connection, MODELS, {"id": model_id, "provider_id": provider_id})
+
+
+# --- routing config ----------------------------------------------------------------------------------------
+
+
+def routing_config(connection: Connection) -> RoutingConfig:
+    """Return what was set; a config without any value where nothing was."""
+    row = connection.execute(select(ROUTING_CONFIG)).first()
+    if row is None:
+        return RoutingConfig()
+    return RoutingConfig(
+        Mode(row.default_mode) if row.default_mode is not None else None,
+        row.default_max_budget_usd,
+        row.default_max_latency_ms,
+        row.on_malformed_directive,
+        row.fallback,
+        row.updated_at / 1e6,
+    )
+
+
+def put_routing_config(connection: Connection, config: RoutingConfig, *, now: float) -> None:
+    """Store the whole config; its own `updated_at` is replaced by `now`."""
+    values = {
+        "default_mode": config.default_mode.value if config.default_mode is not None else None,
+        "default_max_budget_usd": config.default_max_budget_usd,
+        "default_max_latency_ms": config.default_max_latency_ms,
+        "on_malformed_directive": config.on_malformed_directive,
+        "fallback": config.fallback,
+        "updated_at": micros(now),
+    }
+    _put(connection, ROUTING_CONFIG, _SINGLE, values)
+
+
+# --- the vault's rows --------------------------------------------------------------------------------------
+
+
+def vault_header(connection: Connection) -> str | None:
+    """Return the header's JSON text, None where no vault was made."""
+    return connection.execute(select(VAULT_HEADER.c.header)).scalar()
+
+
+def vault_entries(connection: Connection) -> dict[str, bytes]:
+    """Return every sealed secret (nonce and ciphertext) by name."""
+    found = connection.execute(select(VAULT_ENTRIES.c.name, VAULT_ENTRIES.c.sealed))
+    return {row.name: bytes(row.sealed) for row in found}
+
+
+def put_vault_header(connection: Connection, header: str, *, now: float) -> None:
+    """Store the header and leave the entries as they are."""
+    _put(connection, VAULT_HEADER, _SINGLE, {"header": header, "updated_at": micros(now)})
+
+
+def put_vault_entry(connection: Connection, name: str, sealed: bytes, *, now: float) -> None:
+    """Store one sealed secret."""
+    _put(connection, VAULT_ENTRIES, {"name": name}, {"sealed": sealed, "updated_at": micros(now)})
+
+
+def delete_vault_entry(connection: Connection, name: str) -> bool:
+    """Remove one sealed secret; False where there was none."""
+    return _remove(connection, VAULT_ENTRIES, {"name": name})
+
+
+def replace_vault(connection: Connection, header: str, entries: Mapping[str, bytes], *, now: float) -> None:
+    """Replace the header and all entries. In one transaction, so that no crash leaves old keys beside new secrets."""
+    put_vault_header(connection, header, now=now)
+    connection.execute(delete(VAULT_ENTRIES))
+    for name, sealed in entries.items():
+        connection.execute(insert(VAULT_ENTRIES).values(name=name, sealed=sealed, updated_at=micros(now)))
+
+
+# --- settings ----------------------------------------------------------------------------------------------
+
+
+def settings(connection: Connection) -> dict[str, str]:
+    """Return every stored setting."""
+    return {row.key: row.value for row in connection.execute(select(SETTINGS))}
+
+
+def setting(connection: Connection, key: str) -> str | None:
+    """Return one setting, None where it was never stored."""
+    return connection.execute(select(SETTINGS.c.value).where(SETTINGS.c.key == key)).scalar()
+
+
+def put_setting(connection: Connection, key: str, value: str) -> None:
+    """Store one setting."""
+    _put(connection, SETTINGS, {"key": key}, {"value": value})
+
+
+def delete_setting(connection: Connection, key: str) -> bool:
+    """Remove one setting; False where there was none."""
+    return _remove(connection, SETTINGS, {"key": key})
+
+
+# --- rows and values ---------------------------------------------------------------------------------------
+
+
+def _provider(row: Row[Any]) -> Provider:
+    return Provider(
+        row.id,
+        ProviderType(row.type),
+        tuple(orjson.loads(row.endpoints)),
+        Dialect(row.dialect),
+        row.enabled,
+        row.cred_store,
+    )
+
+
+def _model(row: Row[Any]) -> Model:
+    return Model(
+        row.id,
+        row.provider_id,
+        row.upstream,
+        row.weight,
+        row.max_context_tokens,
+        row.max_output_tokens,
+        Prices(row.input_nanousd, row.output_nanousd, row.cache_read_nanousd, row.cache_write_nanousd),
+        row.pricing_source,
+        row.enabled,
+        frozenset(Need(need) for need in orjson.loads(row.lacks)),
+    )
+
+
+def _merged[T](old: T, changes: Mapping[str, Any], kind: type[T], fixed: frozenset[str]) -> T:
+    merged: dict[str, Any] = msgspec.to_builtins(old)
+    for name, value in changes.items():
+        if name not in merged:
+            raise client_fault(f"there is no field {name!r}", param=name)
+        if name in fixed and value != merged[name]:
+            raise client_fault(f"{name} cannot be changed", param=name)
+        try:
+            _merge(merged, name, value)
+            msgspec.convert(merged, kind)
+        except msgspec.ValidationError as error:
+            raise client_fault(f"{name}: {error}", param=name) from error
+    return msgspec.convert(merged, kind)
+
+
+def _merge(target: dict[str, Any], name: str, value: Any) -> None:
+    if value is None:
+        target.pop(name, None)
+    elif isinstance(value, Mapping) and isinstance(target.get(name), dict):
+        for inner, change in value.items():
+            if inner not in target[name]:
+                raise client_fault(f"there is no field {name}.{inner}", param=name)
+            _merge(target[name], inner, change)
+    else:
+        target[name] = value
+
+
+def _check(model: Model) -> None:
+    if not 0 <= model.weight <= 10:
+        raise client_fault("weight must be between 0 and 10", param="weight")
+    for name in ("max_context_tokens", "max_output_tokens"):
+        if not 0 <= getattr(model, name) < 2**53:
+            raise client_fault(f"{name} must be 0 or more", param=name)
+    prices = model.prices
+    for price in (prices.input, prices.output, prices.cache_read or 0.0, prices.cache_write or 0.0):
+        if price < 0 or not math.isfinite(price):
+            raise client_fault("prices must be 0 or more", param="prices")
+
+
+def _unknown(noun: str, name: str, *, param: str = "id") -> TokenHubError:
+    return client_fault(f"there is no {noun} {name!r}", kind=Kind.NOT_FOUND, param=param)
+
+
+def _put(
+    connection: Connection,
+    table: Table,
+    key: Mapping[str, Any],
+    values: Mapping[str, Any],
+    first: Mapping[str, Any] | None = None,
+) -> None:
+    """Update the row of `key`, or insert it, with the `first` values too; the write lock keeps others out."""
+    where = [table.c[name] == value for name, value in key.items()]
+    if not connection.execute(update(table).where(*where).values(**values)).rowcount:
+        connection.execute(insert(table).values(**key, **values, **(first or {})))
+
+
+def _remove(connection: Connection, table: Table, key: Mapping[str, Any]) -> bool:
+    where = [table.c[name] == value for name, value in key.items()]
+    return connection.execute(delete(table).where(*where)).rowcount > 0

@@ -1,0 +1,235 @@
+"""Opening the database: made private, checked, brought to the newest schema, or refused in one line.
+
+Pragmas belong to a connection and not to the file, so a hook sets them on each one: a pool that opens a second
+connection must not lose its foreign keys. Transactions are begun by us and not by the driver: a writing one takes the
+write lock first (`BEGIN IMMEDIATE`), so waiting for another process happens there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy
+from sqlalchemy import Connection, Engine, QueuePool, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.store import faults, schema
+from tokenhub_core.store.driver import Driver, choose
+
+MEMORY: Final = ":memory:"
+"""A database that ends with its `Database`."""
+
+_SYNCHRONOUS: Final = ("FULL", "EXTRA", "NORMAL")
+_WRITES: Final = "tokenhub_writes"
+_CHECK_STEPS: Final = 10_000
+_log: Final = logging.getLogger(__name__)
+
+
+class Database:
+    """An open database. Connections are pooled; each is used by one thread at a time."""
+
+    def __init__(self, engine: Engine, where: str, *, checked: bool) -> None:
+        self._engine = engine
+        self._writing = engine.execution_options(**{_WRITES: True})
+        self.where = where
+        """The file's path, or `:memory:`."""
+        self.checked = checked
+        """Whether the check at start reached the end of the file within its time."""
+        # The last connection to a database in memory takes it along when it closes.
+        self._anchor = engine.connect() if where == MEMORY else None
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Hold one consistent view of the database; raises `TokenHubError` where the store fails."""
+        with _typed(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Hold the write lock for one transaction, for commands that run without the writer thread."""
+        with _typed(), self._writing.begin() as connection:
+            yield connection
+
+    def writer_connection(self) -> Connection:
+        """Return a connection whose transactions take the write lock; its caller closes it."""
+        return self._writing.connect()
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        if self._anchor is not None:
+            self._anchor.close()
+        self._engine.dispose()
+
+
+def open_database(
+    path_or_url: str,
+    *,
+    synchronous: str = "FULL",
+    busy_ms: int = 5000,
+    check_seconds: float = 1.0,
+    driver: Driver | None = None,
+) -> Database:
+    """Open a database, made and upgraded where needed; raises `ConfigError` with one line for the operator.
+
+    `path_or_url` is a path, `sqlite:///path`, `file:path` or `:memory:`. `synchronous` is SQLite's own setting; with
+    less than FULL a power cut may take the last records along. `busy_ms` bounds the wait for another process's lock.
+    The check of the file stops after `check_seconds`, which is then logged. `driver` chooses the SQLite build.
+    """
+    driver = driver or choose()
+    if synchronous.upper() not in _SYNCHRONOUS:
+        raise ConfigError(
+            f"TOKENHUB_DB_SYNCHRONOUS must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}"
+        )
+    where = _path(path_or_url)
+    if where != MEMORY:
+        _make_private(Path(where))
+    engine = _engine(where, driver, {"busy_timeout": busy_ms, "synchronous": synchronous.upper()})
+    try:
+        return _opened(engine, where, check_seconds)
+    except DBAPIError as error:
+        engine.dispose()
+        reason = faults.words(error) or str(error.orig).partition("\n")[0]
+        raise ConfigError(f"database {where}: {reason}") from error
+    except ConfigError:
+        engine.dispose()
+        raise
+
+
+def _opened(engine: Engine, where: str, check_seconds: float) -> Database:
+    with engine.connect() as connection:
+        checked = _check(connection, where, check_seconds)
+        revision = _revision(connection, where)
+    database = Database(engine, where, checked=checked)
+    if revision != schema.HEAD:
+        with database.writer_connection() as connection, connection.begin():
+            # Under the lock Alembic reads the stamp again: where another process was faster, nothing is left to do.
+            _upgrade(connection)
+    if not checked:
+        _log.warning("database %s: checked in part only, %s s were not enough", where, check_seconds)
+    return database
+
+
+def _upgrade(connection: Connection) -> None:
+    """Run the migrations. Loaded here and not above: Alembic costs 100 ms, and most starts need none of it."""
+    importlib.import_module("tokenhub_core.store.upgrade").upgrade(connection)
+
+
+def _revision(connection: Connection, where: str) -> str | None:
+    """Return the stored revision, None for a new database; a foreign or newer one is a `ConfigError`."""
+    tables = set(sqlalchemy.inspect(connection).get_table_names())
+    if not tables:
+        return None
+    if "alembic_version" not in tables:
+        raise ConfigError(f"database {where}: holds tables that are not TokenHub's; name another file")
+    revision = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    if revision is not None and revision not in schema.REVISIONS:
+        raise ConfigError(
+            f"database {where}: written by a newer TokenHub (schema {revision}, this version knows {schema.HEAD})"
+        )
+    return revision
+
+
+def _check(connection: Connection, where: str, seconds: float) -> bool:
+    """Look for damage for at most `seconds`; return whether the whole file was read."""
+    raw: Any = connection.connection.dbapi_connection
+    deadline = time.monotonic() + seconds
+    raw.set_progress_handler(lambda: time.monotonic() >= deadline, _CHECK_STEPS)
+    try:
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
+    except DBAPIError as error:
+        if faults.code(error) != faults.INTERRUPTED:
+            raise
+        return False
+    finally:
+        raw.set_progress_handler(None, _CHECK_STEPS)
+    if found != "ok":
+        raise ConfigError(
+            f"database {where}: the file is damaged; restore a backup ({' '.join(str(found).split())})"
+        )
+    return True
+
+
+def _engine(where: str, driver: Driver, pragmas: dict[str, object]) -> Engine:
+    connect: Callable[..., Any] = driver.module.connect
+    # A named database of the memdb VFS is seen by every connection of the process, as a file is.
+    target = f"file:/tokenhub-{secrets.token_hex(8)}?vfs=memdb" if where == MEMORY else where
+    engine = sqlalchemy.create_engine(
+        "sqlite+pysqlite://",
+        module=driver.module,
+        creator=partial(connect, target, uri=where == MEMORY, isolation_level=None, check_same_thread=False),
+        poolclass=QueuePool,
+        pool_size=4,
+        max_overflow=4,
+        pool_timeout=5,
+    )
+    journal = "memory" if where == MEMORY else driver.journal
+
+    def prepare(raw: Any, _record: object) -> None:
+        for name, value in pragmas.items():
+            raw.execute(f"PRAGMA {name} = {value}")
+        raw.execute("PRAGMA foreign_keys = ON")
+        mode = raw.execute(f"PRAGMA journal_mode = {journal}").fetchone()[0]
+        if mode != journal:
+            raise ConfigError(f"database {where}: this file system gives journal mode {mode}, not {journal}")
+
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(_WRITES, False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", begin)
+    return engine
+
+
+def _path(path_or_url: str) -> str:
+    if path_or_url in {MEMORY, "sqlite://", f"sqlite:///{MEMORY}"}:
+        return MEMORY
+    scheme, mark, rest = path_or_url.partition(":///")
+    if mark and scheme in {"sqlite", "sqlite+pysqlite"}:
+        path = rest
+    elif "://" in path_or_url:
+        raise ConfigError(
+            f"TOKENHUB_DB_DSN: this version stores in SQLite only, not {scheme.partition(':')[0]}"
+        )
+    else:
+        path = (
+            path_or_url.removeprefix("file:").partition("?")[0]
+            if path_or_url.startswith("file:")
+            else path_or_url
+        )
+    if not path:
+        raise ConfigError("TOKENHUB_DB_DSN: names no file")
+    return str(Path(path).expanduser())
+
+
+def _make_private(path: Path) -> None:
+    """Make the file (0600) and its directory (0700) where missing; take a file of ours back from other users."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if path.stat().st_mode & 0o077:
+            path.chmod(0o600)
+    except OSError as error:
+        raise ConfigError(f"database {path}: {error.strerror}") from error
+
+
+@contextmanager
+def _typed() -> Iterator[None]:
+    try:
+        yield
+    except (DBAPIError, PoolTimeout) as error:
+        fault = faults.store_fault(error)
+        if fault is None:
+            raise
+        raise fault from error

@@ -1,0 +1,130 @@
+"""The request log: one row a record, read newest first.
+
+A page is cut by `seq`, the order of commits, and not by an offset: rows that arrive while someone pages move nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Select, bindparam, func, or_, select
+from sqlalchemy.dialects import sqlite
+
+from tokenhub_core.errors import client_fault
+from tokenhub_core.store import rows
+from tokenhub_core.store.database import Database
+from tokenhub_core.store.schema import REQUEST_LOGS
+from tokenhub_core.store.writer import Insert
+from tokenhub_core.types import Json, Record
+
+PAGE_MAX: Final = 1000
+"""The longest page."""
+
+_SEARCHED: Final = (
+    "id",
+    "client_request_id",
+    "model_id",
+    "requested_model",
+    "origin_host",
+    "program",
+    "path",
+    "message",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which records; empty fields choose all. Times are seconds since the epoch, `since` included, `until` not."""
+
+    model: str = ""
+    """The id of the model that served, or that was asked for."""
+    provider: str = ""
+    outcome: str = ""
+    since: float | None = None
+    until: float | None = None
+    q: str = ""
+    """A piece of an id, model, host, program, path or message; ASCII letters match in either case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records, newest first. `next` goes into `before_seq` for the page after this one; None at the end."""
+
+    items: tuple[Json, ...]
+    next: int | None
+
+
+class RequestLog:
+    """Reads records, and says how one is written. Reads take a connection of their own in the calling thread."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._insert = _insert_statement()
+
+    def insert(self, record: Record) -> Insert:
+        """Return the work that stores `record` once: a row with its id that is already there is left as it is."""
+        return Insert(self._insert, rows.record_row(record))
+
+    def page(self, *, limit: int = 100, before_seq: int | None = None, filters: Filters = Filters()) -> Page:
+        """Return at most `limit` (1 to 1,000) records older than `before_seq`, without their decisions."""
+        if not 1 <= limit <= PAGE_MAX:
+            raise client_fault(f"limit must be between 1 and {PAGE_MAX}", param="limit")
+        columns = [column for column in REQUEST_LOGS.columns if column.name != "decision"]
+        query = _filtered(select(*columns), filters).order_by(REQUEST_LOGS.c.seq.desc()).limit(limit + 1)
+        if before_seq is not None:
+            query = query.where(REQUEST_LOGS.c.seq < before_seq)
+        with self._database.reading() as connection:
+            found = connection.execute(query).mappings().all()
+        items = tuple(rows.entry(_plain(row)) for row in found[:limit])
+        return Page(items, items[-1]["seq"] if len(found) > limit else None)
+
+    def get(self, record_id: str) -> Json | None:
+        """Return one record with its decision, None where there is none of that id."""
+        with self._database.reading() as connection:
+            row = (
+                connection.execute(select(REQUEST_LOGS).where(REQUEST_LOGS.c.id == record_id))
+                .mappings()
+                .first()
+            )
+        return None if row is None else rows.entry(_plain(row))
+
+    def count(self, filters: Filters = Filters()) -> int:
+        """Return how many records there are."""
+        with self._database.reading() as connection:
+            return connection.execute(
+                _filtered(select(func.count()).select_from(REQUEST_LOGS), filters)
+            ).scalar_one()
+
+
+def _insert_statement() -> str:
+    """Return driver SQL for one row. Compiled once: running a compiled statement costs more than the row."""
+    statement = (
+        sqlite.insert(REQUEST_LOGS)
+        .values({name: bindparam(name) for name in rows.COLUMNS})
+        .on_conflict_do_nothing(index_elements=[REQUEST_LOGS.c.id])
+        .compile(dialect=sqlite.dialect())
+    )
+    return str(statement)
+
+
+def _filtered[S: Select[Any]](query: S, filters: Filters) -> S:
+    table = REQUEST_LOGS.c
+    if filters.model:
+        query = query.where(or_(table.model_id == filters.model, table.requested_model == filters.model))
+    if filters.provider:
+        query = query.where(table.provider_id == filters.provider)
+    if filters.outcome:
+        query = query.where(table.outcome == filters.outcome)
+    if filters.since is not None:
+        query = query.where(table.at >= rows.micros(filters.since))
+    if filters.until is not None:
+        query = query.where(table.at < rows.micros(filters.until))
+    if filters.q:
+        query = query.where(or_(*(table[name].icontains(filters.q, autoescape=True) for name in _SEARCHED)))
+    return query
+
+
+def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name): value for name, value in row.items()}

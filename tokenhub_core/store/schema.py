@@ -1,0 +1,175 @@
+"""The tables, as values: what is stored, under which name, in which unit.
+
+Times are integers, microseconds since the epoch: text times compare wrongly as soon as two writers spell them
+differently. Money is integer nano-dollars (prices per token are fractions of one and therefore floats), durations
+are milliseconds. JSON is text that this package builds and reads; no query looks inside. Only types that SQLite and
+PostgreSQL share are used. No prompt and no completion has a column.
+
+The definitions describe the newest revision; `migrations/` holds the way there, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+REVISIONS: Final = ("0001",)
+"""Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
+
+HEAD: Final = REVISIONS[-1]
+"""The revision that the tables below describe."""
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+"""All tables. Constraints have names because a later migration can only change what it can name."""
+
+# SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
+_SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+PROVIDERS: Final = Table(
+    "providers",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("endpoints", Text, nullable=False),  # a JSON list of base URLs
+    Column("dialect", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("cred_store", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+MODELS: Final = Table(
+    "models",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("provider_id", Text, ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True),
+    Column("upstream", Text, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("max_context_tokens", BigInteger, nullable=False),
+    Column("max_output_tokens", BigInteger, nullable=False),
+    Column("input_nanousd", Double, nullable=False),
+    Column("output_nanousd", Double, nullable=False),
+    Column("cache_read_nanousd", Double),
+    Column("cache_write_nanousd", Double),
+    Column("pricing_source", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("lacks", Text, nullable=False),  # a JSON list of needs
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Index("ix_models_provider_id", "provider_id"),
+)
+
+ROUTING_CONFIG: Final = Table(
+    "routing_config",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # NULL means: not set here, the built-in default holds.
+    Column("default_mode", Text),
+    Column("default_max_budget_usd", Double),
+    Column("default_max_latency_ms", Integer),
+    Column("on_malformed_directive", Text),
+    Column("fallback", Boolean),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+VAULT_HEADER: Final = Table(
+    "vault_header",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("header", Text, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+VAULT_ENTRIES: Final = Table(
+    "vault_entries",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),  # nonce and ciphertext
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+SETTINGS: Final = Table(
+    "settings",
+    METADATA,
+    Column("key", Text, primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+REQUEST_LOGS: Final = Table(
+    "request_logs",
+    METADATA,
+    # The row's place in the order of commits; pages are cut by it. It is the key so that SQLite keeps rows in that
+    # order and appends; the request's id is unique beside it.
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("dialect", Text),
+    Column("stream", Boolean, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("client_mode", Text, nullable=False),
+    Column("peer", Text, nullable=False),
+    Column("program", Text, nullable=False),
+    Column("proxy_user", Text, nullable=False),
+    Column("origin_host", Text, nullable=False),
+    Column("client_request_id", Text, nullable=False),
+    Column("requested_model", Text, nullable=False),
+    Column("model_id", Text, nullable=False),
+    Column("provider_id", Text, nullable=False),
+    Column("mode", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("directive", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cache_read_tokens", BigInteger, nullable=False),
+    Column("cache_write_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("usage_estimated", Boolean, nullable=False),
+    Column("cost_nanousd", BigInteger, nullable=False),
+    Column("queue_ms", Double),
+    Column("route_ms", Double),
+    Column("ttft_ms", Double),
+    Column("total_ms", Double),
+    Column("error_class", Text, nullable=False),  # the fault's label
+    Column("message", Text, nullable=False),
+    Column("losses", Text, nullable=False),
+    Column("identical", Boolean, nullable=False),
+    Column("simulated", Boolean, nullable=False),
+    Column("stop_reason", Text, nullable=False),
+    Column("attempts", Text, nullable=False),
+    Column("decision", Text),
+    UniqueConstraint("id"),
+    Index("ix_request_logs_at", "at"),
+    Index("ix_request_logs_model", "model_id", "seq"),
+    Index("ix_request_logs_provider", "provider_id", "seq"),
+    Index("ix_request_logs_outcome", "outcome", "seq"),
+    sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
+)

@@ -1,0 +1,317 @@
+"""The one writer: a thread that commits whatever has gathered since its last commit, in one transaction.
+
+A commit to disk costs about as much for one row as for a hundred, so those who wait share it (group commit). A waiter
+is resolved after COMMIT returned, never before: that is the promise the whole product's "recorded exactly once" rests
+on. The event loop is woken once per transaction, however many wait.
+
+There are three kinds of failure. A work item that fails alone (it broke a constraint, or raised) fails alone: the
+transaction is undone and every item runs again behind a savepoint of its own. A store that fails (locked, full,
+damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for that fails is
+counted as lost and logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final, cast
+
+from sqlalchemy import Connection
+
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.store import faults
+from tokenhub_core.store.database import Database
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Insert:
+    """One row for a statement that does nothing where the row is already there. Its result: whether it was new.
+
+    `statement` is driver SQL; neighbours in a batch with the same statement go to the driver in one call.
+    """
+
+    statement: str
+    row: tuple[Any, ...]
+
+
+type Work[T] = Callable[[Connection], T]
+"""Runs in the writer's thread. It may be run twice, so it changes nothing but the database; it never commits or rolls
+back, because the transaction is not its alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the writer has done since it started."""
+
+    committed: int = 0
+    """Items that are durable."""
+    batches: int = 0
+    duplicates: int = 0
+    """Inserts whose row was already there."""
+    refused: int = 0
+    """Items that were not taken: the queue was full or the writer closed."""
+    lost: int = 0
+    """Items that were taken, failed, and had nobody waiting for them."""
+    failed: int = 0
+    """Items whose waiter was told of a failure."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Item:
+    work: Work[Any] | Insert
+    waiter: asyncio.Future[Any] | None
+
+
+type _Outcome = tuple[_Item, Any, Exception | None]
+
+
+class Writer:
+    """Owns the writer thread. Belongs to the event loop it was started in; only that loop's thread calls it."""
+
+    def __init__(self, database: Database, *, limit: int = 10_000, batch: int = 500) -> None:
+        self._database = database
+        self._limit = limit
+        self._batch = batch
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._pending = 0
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._counts: Counter[str] = Counter()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing = False
+        self._connection: Connection | None = None
+        # A daemon, so that a program that failed before `close` can end; whoever ends in order calls `close`.
+        self._thread = threading.Thread(target=self._run, name="tokenhub-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread, bound to the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    @property
+    def counts(self) -> Counts:
+        """Return the counters of this moment."""
+        return Counts(**self._counts)
+
+    @property
+    def pending(self) -> int:
+        """Return how many items were taken and are not settled yet."""
+        return self._pending
+
+    async def insert(self, insert: Insert) -> bool:
+        """Return once the row is durable: True where it is new. Fails as `commit` does."""
+        return cast("bool", await self._submit(insert))
+
+    async def commit[T](self, work: Work[T]) -> T:
+        """Run `work` in a transaction and return its result once that is durable; waits while the queue is full.
+
+        Raises what `work` raised, or a `TokenHubError` where the store failed or the writer is closed. A caller that
+        is cancelled after the work was queued leaves it to be done.
+        """
+        return cast("T", await self._submit(work))
+
+    def post(self, work: Work[Any] | Insert) -> bool:
+        """Queue `work` and return at once; False, and counted, where there is no room for it."""
+        if self._closing or self._pending >= self._limit:
+            self._counts["refused"] += 1
+            return False
+        self._put(_Item(work, None))
+        return True
+
+    async def close(self) -> None:
+        """Commit everything that was taken, then end the thread. Whoever still waits for room is refused."""
+        if not self._closing:
+            self._closing = True
+            self._queue.put(None)
+            self._offer_room()
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    # --- in the loop -------------------------------------------------------------------------------------------
+
+    async def _submit(self, work: Work[Any] | Insert) -> Any:
+        loop = asyncio.get_running_loop()
+        while self._pending >= self._limit and not self._closing:
+            room = loop.create_future()
+            self._room.append(room)
+            try:
+                await room
+            except asyncio.CancelledError:
+                self._counts["refused"] += 1
+                raise
+        if self._closing:
+            self._counts["refused"] += 1
+            raise faults.unavailable("the store is closed", faults.CLOSED)
+        waiter = loop.create_future()
+        self._put(_Item(work, waiter))
+        return await waiter
+
+    def _put(self, item: _Item) -> None:
+        self._pending += 1
+        self._queue.put(item)
+
+    def _offer_room(self) -> None:
+        """Wake everyone who waits for room; each looks again, and those that find none queue up as before."""
+        while self._room:
+            room = self._room.popleft()
+            if not room.done():
+                room.set_result(None)
+
+    def _settle(self, outcomes: Sequence[_Outcome]) -> None:
+        counts = self._counts
+        self._pending -= len(outcomes)
+        counts["batches"] += 1
+        lost: Exception | None = None
+        for item, result, error in outcomes:
+            waiting = item.waiter is not None and not item.waiter.done()
+            if error is None:
+                counts["committed"] += 1
+                counts["duplicates"] += isinstance(item.work, Insert) and not result
+                if waiting:
+                    cast("asyncio.Future[Any]", item.waiter).set_result(result)
+            elif waiting:
+                counts["failed"] += 1
+                cast("asyncio.Future[Any]", item.waiter).set_exception(error)
+            else:
+                counts["lost"] += 1
+                lost = error
+        if lost is not None:
+            _log.error("the store lost work that nobody waited for: %s", lost)
+        self._offer_room()
+
+    # --- in the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        open_ = True
+        while open_:
+            batch, open_ = self._take()
+            if batch:
+                self._turn(batch)
+        self._disconnect()
+
+    def _take(self) -> tuple[list[_Item], bool]:
+        """Wait for the first item, then take what is there; False with it once the queue has ended."""
+        batch: list[_Item] = []
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            if len(batch) == self._batch:
+                return batch, True
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return batch, True
+        return batch, False
+
+    def _turn(self, batch: list[_Item]) -> None:
+        self._report(self._write(batch))
+
+    def _report(self, outcomes: Sequence[_Outcome]) -> None:
+        assert self._loop is not None
+        try:
+            self._loop.call_soon_threadsafe(self._settle, outcomes)
+        except RuntimeError:
+            # The loop was closed without us, so nobody is left to tell. What was committed is committed.
+            _log.warning("the store's loop ended before the store did")
+
+    def _write(self, batch: list[_Item]) -> list[_Outcome]:
+        """Commit `batch`; return after COMMIT with one outcome an item. Never raises."""
+        behind = self._queue.qsize()
+        try:
+            return self._together(batch)
+        except Exception as error:  # noqa: BLE001 -- whatever a work item raises is its waiter's to hear
+            fault = faults.store_fault(error)
+            if fault is None and len(batch) > 1:
+                return self._apart(batch)
+            if fault is None:
+                return [(batch[0], None, error)]
+            return self._down(batch, behind, fault)
+
+    def _together(self, batch: list[_Item]) -> list[_Outcome]:
+        """Run everything in one transaction; raises where any of it fails."""
+        outcomes: list[_Outcome] = []
+        connection = self._connected()
+        with connection.begin():
+            for statement, group in groupby(batch, key=_statement):
+                items = list(group)
+                if statement is None:
+                    outcomes += [(item, _perform(item, connection), None) for item in items]
+                    continue
+                rows = [cast("Insert", item.work).row for item in items]
+                new = connection.exec_driver_sql(statement, rows).rowcount
+                if new not in {0, len(rows)}:
+                    raise _Mixed
+                outcomes += [(item, new > 0, None) for item in items]
+        return outcomes
+
+    def _apart(self, batch: list[_Item]) -> list[_Outcome]:
+        """Run each item behind its own savepoint, so that one that fails takes no other along."""
+        try:
+            connection = self._connected()
+            with connection.begin():
+                return [_guarded(item, connection) for item in batch]
+        except Exception as error:  # noqa: BLE001 -- see `_write`
+            return self._down(batch, 0, faults.store_fault(error) or error)
+
+    def _down(self, batch: list[_Item], behind: int, error: Exception) -> list[_Outcome]:
+        """Fail the batch; where the lock was never free, also the `behind` items that waited just as long for it.
+
+        Without that, a full queue behind a lock would be told of it one busy timeout a batch.
+        """
+        self._disconnect(broken=True)
+        failed = list(batch)
+        if isinstance(error, TokenHubError) and error.fault.cause == faults.LOCKED:
+            for _ in range(behind):
+                item = self._queue.get_nowait()
+                if item is None:
+                    self._queue.put(None)
+                else:
+                    failed.append(item)
+        return [(item, None, error) for item in failed]
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            self._connection = self._database.writer_connection()
+        return self._connection
+
+    def _disconnect(self, *, broken: bool = False) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if broken:
+            connection.invalidate()
+        connection.close()
+
+
+class _Mixed(Exception):  # noqa: N818 -- a signal to start over, not an error anyone sees
+    """Some rows of one statement were there already, and only one at a time do they say which."""
+
+
+def _statement(item: _Item) -> str | None:
+    return item.work.statement if isinstance(item.work, Insert) else None
+
+
+def _perform(item: _Item, connection: Connection) -> Any:
+    if isinstance(item.work, Insert):
+        return connection.exec_driver_sql(item.work.statement, item.work.row).rowcount > 0
+    return item.work(connection)
+
+
+def _guarded(item: _Item, connection: Connection) -> _Outcome:
+    savepoint = connection.begin_nested()
+    try:
+        result = _perform(item, connection)
+        savepoint.commit()
+    except Exception as error:
+        if faults.store_fault(error) is not None:
+            raise
+        savepoint.rollback()
+        return item, None, error
+    return item, result, None

@@ -1,0 +1,121 @@
+"""The event bus: what happens, to whoever listens. Slow listeners lose events and are told how many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tokenhub_core.types import NANO, Json, Record
+
+BACKLOG: Final = 64
+"""Events that wait for one listener."""
+KEPT: Final = 200
+"""Events that a new listener, or one that comes back, can still get."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. `id` counts up from 1 while the server runs."""
+
+    id: int
+    type: str
+    data: Json
+
+
+class Bus:
+    """Fans events out. `publish` never waits."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._recent: deque[Event] = deque(maxlen=KEPT)
+        self._listeners: set[_Listener] = set()
+
+    @property
+    def listeners(self) -> int:
+        """Return how many listen."""
+        return len(self._listeners)
+
+    def publish(self, type_: str, data: Json) -> None:
+        """Tell everybody."""
+        self._last += 1
+        event = Event(self._last, type_, data)
+        self._recent.append(event)
+        for listener in self._listeners:
+            listener.put(event)
+
+    async def listen(self, after: int | None = None) -> AsyncIterator[Event]:
+        """Yield events as they come; first those behind the id `after` that are still kept.
+
+        Where events were lost, a `lost` event with their count stands in for them.
+        """
+        listener = _Listener()
+        if after is not None:
+            for event in self._recent:
+                if event.id > after:
+                    listener.put(event)
+        self._listeners.add(listener)
+        try:
+            while True:
+                for event in await listener.take():
+                    yield event
+        finally:
+            self._listeners.discard(listener)
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._ready = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        if len(self._waiting) >= max(BACKLOG, KEPT):
+            self._waiting.popleft()
+            self._lost += 1
+        self._waiting.append(event)
+        self._ready.set()
+
+    async def take(self) -> list[Event]:
+        await self._ready.wait()
+        self._ready.clear()
+        taken = list(self._waiting)
+        self._waiting.clear()
+        if self._lost:
+            taken.insert(0, Event(taken[0].id - 1, "lost", {"count": self._lost}))
+            self._lost = 0
+        return taken
+
+
+def described(record: Record) -> tuple[str, Json]:
+    """Return the event of a record: its type and its data, empty values left out."""
+    data: dict[str, Any] = {
+        "timestamp": record.at,
+        "request_id": record.id,
+        "model_id": record.model,
+        "provider_id": record.provider,
+        "requested_model": record.requested_model,
+        "mode": record.plan.policy.mode.value if record.plan else "",
+        "reason": record.reason,
+        "outcome": record.outcome.value,
+        "status": record.status,
+        "latency_ms": record.timings.total_ms,
+        "ttft_ms": record.timings.ttft_ms,
+        "cost_usd": record.cost_nanousd / NANO,
+        "input_tokens": record.usage.input_tokens,
+        "output_tokens": record.usage.output_tokens,
+        "attempts": len(record.attempts),
+        "error_class": record.fault,
+        "error_msg": record.message,
+        "directive": record.directive,
+        "lane": record.caller.lane.value,
+        "program": record.caller.program,
+        "origin_host": record.origin_host,
+        "stream": record.stream,
+        "simulated": record.simulated,
+        "losses": list(record.losses),
+    }
+    kind = "route_error" if record.fault else "route_success"
+    return kind, {name: value for name, value in data.items() if value not in ("", None, [], False)}

@@ -1,0 +1,113 @@
+// The first page: live decisions. Everything from outside goes through textContent.
+
+const SHOWN = 200;
+const find = (id) => document.getElementById(id);
+const totals = { calls: 0, failed: 0, tokens: 0, cost: 0 };
+let source;
+
+async function signIn(token) {
+  const answer = await fetch("/admin/v1/session", {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}` },
+  });
+  if (!answer.ok) throw new Error("That is not the admin token.");
+}
+
+async function signOut() {
+  await fetch("/admin/v1/session", { method: "DELETE" });
+  source?.close();
+  show("login");
+  say("signed out");
+}
+
+function show(name) {
+  find("login").hidden = name !== "login";
+  find("live").hidden = name !== "live";
+  find("leave").hidden = name !== "live";
+}
+
+function say(text, live = false) {
+  find("state").textContent = text;
+  find("state").classList.toggle("live", live);
+}
+
+const dollars = (amount) => (amount ? `$${amount.toPrecision(2)}` : "");
+const millis = (amount) => (amount === undefined ? "" : `${Math.round(amount)} ms`);
+
+function cells(event) {
+  const served = event.model_id ? `${event.model_id} @ ${event.provider_id}` : "";
+  const tokens = (event.input_tokens ?? 0) + (event.output_tokens ?? 0);
+  return [
+    [new Date(event.timestamp * 1000).toLocaleTimeString()],
+    [event.program ?? ""],
+    [event.requested_model ?? ""],
+    [served],
+    [event.error_msg ?? event.reason ?? "", "why"],
+    [event.attempts ?? "", "n"],
+    [millis(event.ttft_ms), "n"],
+    [millis(event.latency_ms), "n"],
+    [tokens || "", "n"],
+    [dollars(event.cost_usd), "n"],
+  ];
+}
+
+function add(event, failed) {
+  totals.calls += 1;
+  totals.failed += failed ? 1 : 0;
+  totals.tokens += (event.input_tokens ?? 0) + (event.output_tokens ?? 0);
+  totals.cost += event.cost_usd ?? 0;
+  find("calls").textContent = totals.calls;
+  find("failed").textContent = totals.failed;
+  find("tokens").textContent = totals.tokens.toLocaleString();
+  find("cost").textContent = dollars(totals.cost) || "$0";
+  const row = document.createElement("tr");
+  row.classList.toggle("failed", failed);
+  row.title = event.request_id ?? "";
+  for (const [text, kind] of cells(event)) {
+    const cell = document.createElement("td");
+    cell.textContent = text;
+    if (kind) cell.className = kind;
+    row.append(cell);
+  }
+  const rows = find("rows");
+  rows.prepend(row);
+  if (rows.childElementCount > SHOWN) rows.lastElementChild.remove();
+  rows.closest("table").hidden = false;
+  find("empty").hidden = true;
+}
+
+function listen() {
+  show("live");
+  source = new EventSource("/admin/v1/events?replay=true");
+  source.onopen = () => say("live", true);
+  source.onerror = () => say("reconnecting");
+  source.addEventListener("route_success", (message) => add(JSON.parse(message.data), false));
+  source.addEventListener("route_error", (message) => add(JSON.parse(message.data), true));
+}
+
+async function start() {
+  // A token in the fragment never reaches a server's log; it is spent once and taken off the address.
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (given) {
+    history.replaceState(null, "", location.pathname);
+    await signIn(given).catch(() => {});
+  }
+  const known = await fetch("/admin/v1/info");
+  if (known.ok) return listen();
+  say("");
+  show("login");
+}
+
+find("login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    await signIn(find("token").value);
+    find("token").value = "";
+    find("refused").textContent = "";
+    listen();
+  } catch (error) {
+    find("refused").textContent = error.message;
+  }
+});
+find("leave").addEventListener("click", signOut);
+start();
