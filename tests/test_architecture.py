@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -388,10 +388,10 @@ print(json.dumps([time.perf_counter() - began, seen]))
 """
 
 
-def _imported(names: list[str]) -> tuple[float, list[str]]:
+def _imported(names: Iterable[str]) -> tuple[float, list[str]]:
     """Import modules in a fresh interpreter; return the seconds and what was touched besides the files."""
     result = subprocess.run(
-        [sys.executable, "-c", _PROBE, json.dumps(names)],
+        [sys.executable, "-c", _PROBE, json.dumps([*names])],
         capture_output=True,
         text=True,
         check=True,
@@ -401,13 +401,22 @@ def _imported(names: list[str]) -> tuple[float, list[str]]:
     return seconds, touched
 
 
-def test_importing_the_engine_is_quick_and_touches_nothing() -> None:
-    """The package and every pure module import in under 150 ms, with no file, socket or process of their own."""
-    pure = [m.name for m in HOUSE if m.name not in _SHELLS and m.name.startswith("tokenhub_core")]
-    runs = [_imported(["tokenhub_core", *pure]) for _ in range(3)]
+_CONTRACTS: Final = ("tokenhub_core", "tokenhub_core.types", "tokenhub_core.errors", "tokenhub_core.ports")
+_PURE: Final = tuple(
+    module.name for module in HOUSE if module.name.startswith("tokenhub_core") and module.name not in _SHELLS
+)
 
-    assert runs[0][1] == []
-    assert min(seconds for seconds, _ in runs) < 0.150
+
+@pytest.mark.parametrize(("names", "limit"), [(_CONTRACTS, 0.150), (_PURE, 0.300)], ids=["contracts", "pure"])
+def test_importing_the_engine_is_quick_and_touches_nothing(names: tuple[str, ...], limit: float) -> None:
+    """The package with its contracts, and the whole pure part, import in time and open nothing of their own.
+
+    The best of three counts: the machine may be busy. A quarter of the pure part's time is `cryptography`'s.
+    """
+    runs = [_imported(names) for _ in range(3)]
+
+    assert [touched for _, touched in runs] == [[], [], []]
+    assert min(seconds for seconds, _ in runs) < limit
 
 
 def test_what_an_import_touches_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +424,7 @@ def test_what_an_import_touches_is_seen(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "guilty.py").write_text("import socket\nopen('/dev/null').close()\nsocket.socket().close()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    touched = _imported(["guilty"])[1]
+    touched = _imported(("guilty",))[1]
 
     assert "open /dev/null" in touched
     assert "socket.__new__" in touched

@@ -189,7 +189,7 @@ class Pipeline:
         provider = Provider(
             id=f"origin:{snapshot.origin.host}",
             type=ProviderType.ORIGIN,
-            endpoints=(snapshot.origin.url,),
+            endpoints=(snapshot.origin.url + snapshot.path,),
             dialect=request.dialect,
             cred_store="caller",
         )

@@ -33,8 +33,9 @@ from tokenhub_core.types import Origin
 
 _logger: Final = logging.getLogger(__name__)
 
-MAX_BODY: Final = 32 << 20
-"""Bytes of a request body that a routed call may have, unless the option says otherwise."""
+__all__ = ["AddonOptions", "TokenHub"]
+
+_DEFAULTS: Final = AddonOptions()
 
 _CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "h2", "hpack", "asyncio")
 """mitmproxy turns every log record of any library into an event for all addons, shown or not."""
@@ -60,7 +61,11 @@ class _Rules:
 
 
 class TokenHub(Guarded):
-    """The addon. `engine_factory` starts the engine; `errors` tells faults in a caller's dialect."""
+    """The addon. `engine_factory` starts the engine; `errors` tells faults in a caller's dialect.
+
+    `defaults` are those of the options. `own_ports` are ports of this process that nobody may reach through the
+    proxy, beside its own listeners.
+    """
 
     name = "tokenhub"
 
@@ -72,12 +77,16 @@ class TokenHub(Guarded):
         clock: Clock,
         new_id: Callable[[], str],
         resolve: Resolve | None = None,
+        defaults: AddonOptions = _DEFAULTS,
+        own_ports: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self._resolve = resolve
+        self._defaults = defaults
+        self._own_ports = tuple(own_ports)
         self._errors = errors
         self._new_id = new_id
-        self._rules = self._read(AddonOptions(max_body=MAX_BODY), (), "")
+        self._rules = self._read(defaults, "")
         self._host = EngineHost(engine_factory)
         self._replays: dict[str, http.Request] = {}
         """By flow id, requests as they were before they were sent to the side server."""
@@ -96,20 +105,31 @@ class TokenHub(Guarded):
 
     def load(self, loader: Loader) -> None:
         """Register the options."""
+        defaults = self._defaults
         for name, kind, default, text in (
-            ("tokenhub_data_dir", str, "", "TokenHub's data directory; empty for the platform's default."),
-            ("tokenhub_simulate", bool, False, "Answer from TokenHub's built-in simulator."),
-            ("tokenhub_max_body", int, MAX_BODY, "Largest request body of a routed call, in bytes."),
-            ("tokenhub_extra_hosts", Sequence[str], [], "More hosts to route, as host=dialect."),
             (
-                "tokenhub_allow_private",
+                "data_dir",
+                str,
+                defaults.data_dir,
+                "TokenHub's data directory; empty for the platform's default.",
+            ),
+            ("simulate", bool, defaults.simulate, "Answer from TokenHub's built-in simulator."),
+            ("max_body", int, defaults.max_body, "Largest request body of a routed call, in bytes."),
+            (
+                "extra_hosts",
                 Sequence[str],
-                [],
+                list(defaults.extra_hosts),
+                "More hosts to route, as host=dialect.",
+            ),
+            (
+                "allow_private",
+                Sequence[str],
+                list(defaults.allow_private),
                 "Names, addresses and networks that are not public and that the proxy may reach all the same.",
             ),
-            ("tokenhub_side_url", str, "", "URL of the side server; replayed calls are sent there."),
+            ("side_url", str, "", "URL of the side server; replayed calls are sent there."),
         ):
-            loader.add_option(name, kind, default, text)
+            loader.add_option(f"tokenhub_{name}", kind, default, text)
 
     def configure(self, updated: set[str]) -> None:
         """Read the options; raises OptionsError that says what is wrong."""
@@ -123,8 +143,8 @@ class TokenHub(Guarded):
                     simulate=options.tokenhub_simulate,
                     max_body=options.tokenhub_max_body,
                     extra_hosts=tuple(options.tokenhub_extra_hosts),
+                    allow_private=tuple(options.tokenhub_allow_private),
                 ),
-                options.tokenhub_allow_private,
                 options.tokenhub_side_url,
             )
         except (ConfigError, ValueError) as error:
@@ -286,18 +306,19 @@ class TokenHub(Guarded):
         """Return how many calls, tasks and connections are not over yet."""
         return len(self._lane) + len(self._replays)
 
-    def _read(self, options: AddonOptions, allowed: Iterable[str], side_url: str) -> _Rules:
+    def _read(self, options: AddonOptions, side_url: str) -> _Rules:
         side = _side(side_url)
 
         def own() -> Iterable[Address]:
             yield from addon("proxyserver").listen_addrs()
+            yield from (("127.0.0.1", port) for port in self._own_ports)
             if side is not None:
                 yield side.host, side.port
 
         if options.max_body < 1:
             raise ConfigError("tokenhub_max_body must be at least 1")
         recogniser = Recogniser(extra_hosts(options.extra_hosts))
-        return _Rules(options, recogniser, Fence(allowed, own=own, resolve=self._resolve), side)
+        return _Rules(options, recogniser, Fence(options.allow_private, own=own, resolve=self._resolve), side)
 
     def _target(self, flow: http.HTTPFlow) -> tuple[Recognised, Origin] | None:
         """Return what a request to a listed host asks for and where it was going, None for other hosts.

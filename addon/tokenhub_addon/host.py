@@ -17,12 +17,16 @@ _logger: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class AddonOptions:
-    """What the user set on mitmproxy's side; empty or 0 means what TokenHub's own settings say."""
+    """What the user set on mitmproxy's side; an empty data directory is the platform's."""
 
     data_dir: str = ""
     simulate: bool = False
-    max_body: int = 0
+    max_body: int = 32 << 20
+    """Bytes of a request body that a routed call may have."""
     extra_hosts: tuple[str, ...] = ()
+    """`host=dialect` items."""
+    allow_private: tuple[str, ...] = ()
+    """Names, addresses and networks that are not public and may be reached."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Engine]]

@@ -61,7 +61,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
         )
-        stack.push_async_callback(server.shutdown, 0)
+        # Zero would mean no limit; the proxy has drained its connections by then.
+        stack.push_async_callback(server.shutdown, 0.1)
         side_port = await _open_side(stack, running, settings)
         handoff = Handoff(authority=authority, server=server, is_llm_host=running.recogniser.is_llm_host)
         proxy = ProxyServer(

@@ -16,7 +16,6 @@ from mitmproxy import http, options
 from mitmproxy.addons import (
     clientplayback,
     core,
-    errorcheck,
     intercept,
     next_layer,
     proxyauth,
@@ -125,7 +124,6 @@ async def inspecting(
         servers, flows = proxyserver.Proxyserver(), view.View()  # type: ignore[no-untyped-call] # mitmproxy's
         chain: list[Any] = [
             core.Core(),
-            errorcheck.ErrorCheck(),
             clientplayback.ClientPlayback(),  # type: ignore[no-untyped-call] # mitmproxy's
             proxyauth.ProxyAuth(),
             servers,
@@ -153,7 +151,8 @@ async def inspecting(
 async def _shut(master: Master, run: asyncio.Task[None], servers: proxyserver.Proxyserver) -> None:
     await servers.servers.update([])
     for handler in tuple(servers.connections.values()):
-        handler.close_connection(handler.client)
+        if handler.client in handler.transports:
+            handler.close_connection(handler.client)
     await _until(lambda: not servers.connections)
     master.shutdown()  # type: ignore[no-untyped-call] # mitmproxy's
     await run

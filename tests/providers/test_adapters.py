@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Secret, UpstreamRequest
 from tokenhub_core.providers.adapters import (
+    Sending,
     credential_headers,
     dialect_of,
     health_url,
@@ -73,14 +74,30 @@ def made(
 ) -> UpstreamRequest:
     provider = replace(PROVIDERS[kind], **change)  # type: ignore[arg-type]  # only text fields are changed here
     return upstream_request(
-        provider,
-        Model("m", "p"),
-        body=b"{}",
-        stream=stream,
-        credential=credential,
-        caller_headers=caller,
-        request_id="req-1",
-        endpoint=endpoint,
+        Sending(
+            provider=provider,
+            model=Model("m", "p"),
+            body=b"{}",
+            stream=stream,
+            credential=credential,
+            caller=caller,
+            request_id="req-1",
+            endpoint=endpoint,
+        )
+    )
+
+
+def bare(provider: Provider) -> UpstreamRequest:
+    return upstream_request(
+        Sending(
+            provider=provider,
+            model=Model("m", provider.id),
+            body=b"",
+            stream=False,
+            credential=None,
+            caller=(),
+            request_id="r",
+        )
     )
 
 
@@ -187,9 +204,7 @@ def test_the_origins_callers_own_request_id_is_kept() -> None:
 def test_an_origin_given_by_host_alone_gets_its_dialects_path() -> None:
     """Where the caller's path is not known the usual one is taken."""
     provider = Provider("o", ProviderType.ORIGIN, ("https://api.anthropic.com",), Dialect.ANTHROPIC_MESSAGES)
-    request = upstream_request(
-        provider, Model("m", "o"), body=b"", stream=False, credential=None, caller_headers=(), request_id="r"
-    )
+    request = bare(provider)
     assert request.url == "https://api.anthropic.com/v1/messages"
 
 
@@ -213,10 +228,7 @@ def test_a_line_break_after_a_credential_is_no_part_of_it() -> None:
 def test_a_provider_without_endpoints_is_a_fault_of_ours() -> None:
     """Not an index error."""
     with pytest.raises(TokenHubError) as raised:
-        upstream_request(
-            Provider("p", ProviderType.OPENAI, ()), Model("m", "p"), body=b"", stream=False, credential=None,
-            caller_headers=(), request_id="r",
-        )  # fmt: skip
+        bare(Provider("p", ProviderType.OPENAI, ()))
     assert raised.value.fault.blame is Blame.US
 
 
@@ -247,15 +259,15 @@ def test_only_anthropic_speaks_anthropic_by_default() -> None:
     assert anthropic == [ProviderType.ANTHROPIC]
 
 
+NAMES = ["traceparent", "anthropic-beta", "anthropic-version", "openai-organization", "x-other", "connection"]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
-    st.lists(
-        st.tuples(st.text(st.characters(codec="ascii"), max_size=12).map(str.lower), st.text(max_size=20))
-    ),
+    st.lists(st.tuples(st.sampled_from(NAMES), st.text(st.sampled_from("ab\r\n\0\t"), max_size=6))),
     st.sampled_from(ProviderType),
 )
 def test_no_header_can_smuggle_another(caller: list[tuple[str, str]], kind: ProviderType) -> None:
     """Whatever the caller sent, no value that leaves holds a line break."""
-    for _, value in made(kind, caller=tuple(caller)).headers:
-        assert "\r" not in value
-        assert "\n" not in value
+    for _, value in made(kind, caller=tuple(caller), cred_store="caller").headers:
+        assert not set(value) & set("\r\n\0")

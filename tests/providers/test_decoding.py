@@ -49,6 +49,9 @@ def test_pieces_are_small_and_none_is_lost() -> None:
     pieces = list(Decoder("gzip").feed(gzip.compress(data)))
     assert max(map(len, pieces)) <= STEP
     assert b"".join(pieces) == data
+    # Bare deflate has no trailer: its last input is taken while most of its output is still to come.
+    text = b"a" * (2 * STEP + 100)
+    assert decoded("deflate", raw_deflate(text), len(text)) == text
 
 
 def test_a_bomb_stops_soon_after_the_free_megabyte() -> None:

@@ -65,6 +65,7 @@ def test_good_endpoints_come_out_clean(url: str, clean: str) -> None:
         "http://169.254.169.254", "https://169.254.169.254/latest", "https://[fe80::1]", "https://[fd00:ec2::254]",
         "https://0.0.0.0", "https://[::]", "https://224.0.0.1", "https://255.255.255.255",
         "https://[::ffff:169.254.169.254]",
+        "https://2130706433", "https://0x7f.1", "https://127.1", "https://example.0x1",
         "http://2130706433", "http://0x7f000001", "http://0x7f.1", "http://127.1", "http://0177.0.0.1",
         "http://example.1",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from pathlib import Path
 
@@ -92,17 +93,38 @@ async def test_a_handshake_that_is_cut_off_is_told_as_such() -> None:
     assert fault.cause == "tls_truncated"
 
 
-async def test_a_cancelled_tls_stream_closes_the_socket_at_once(tmp_path: Path) -> None:
-    """TLS's polite goodbye is not waited for."""
+@pytest.mark.parametrize("answered", [False, True])
+async def test_an_unfinished_tls_exchange_closes_its_socket_without_waiting_for_a_goodbye(
+    tmp_path: Path, *, answered: bool
+) -> None:
+    """A peer that reads nothing more never says TLS's goodbye; its kernel still sees the end at once."""
     ca = authority(tmp_path)
-    async with (
-        FakeProvider(tls=server_context(tmp_path, ca)) as provider,
-        HttpTransport(ca_file=ca[2]) as transport,
-    ):
-        provider.script("gpt-4o", ["stall"])
-        response = await transport.send(chat(provider.url, stream=True), QUICK)
-        await response.close()
-        await provider.until(closed=1, within=1.0)
+    ended = asyncio.Event()
+
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if answered:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf")
+            await writer.drain()
+        assert isinstance(writer.transport, asyncio.Transport)
+        writer.transport.pause_reading()
+        sock = writer.get_extra_info("socket")
+        # The first byte of tcp_info is the state: 7 is CLOSE, 8 is CLOSE_WAIT (linux/tcp_states.h).
+        while sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] not in (7, 8):  # noqa: ASYNC110 - the kernel sets no event
+            await asyncio.sleep(0.01)
+        ended.set()
+
+    tls = server_context(tmp_path, ca)
+    async with listener(deaf, tls=tls) as port, HttpTransport(ca_file=ca[2]) as transport:
+        request = chat(f"https://127.0.0.1:{port}", stream=True)
+        if answered:
+            response = await transport.send(request, QUICK)
+            await response.close()
+        else:
+            with pytest.raises(TokenHubError):
+                await transport.send(request, Timeouts(ttft=0.2))
+        async with asyncio.timeout(1.0):
+            await ended.wait()
 
 
 def test_tls_verifies_and_is_at_least_1_2() -> None:

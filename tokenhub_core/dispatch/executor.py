@@ -281,14 +281,16 @@ class _Try:
             else self._means.secrets.credential(provider.id, provider.cred_store)
         )
         return adapters.upstream_request(
-            provider,
-            self._candidate.model,
-            body=body.data,
-            stream=self._streams,
-            credential=credential,
-            caller_headers=snapshot.headers,
-            request_id=snapshot.id,
-            endpoint=self._turn,
+            adapters.Sending(
+                provider=provider,
+                model=self._candidate.model,
+                body=body.data,
+                stream=self._streams,
+                credential=credential,
+                caller=snapshot.headers,
+                request_id=snapshot.id,
+                endpoint=self._turn,
+            )
         )
 
     async def _refusal(self, response: UpstreamResponse) -> Fault:

@@ -28,7 +28,7 @@ _AGENT: Final = f"tokenhub/{__version__}"
 _ANTHROPIC_VERSION: Final = "2023-06-01"
 
 _TRACE: Final = frozenset({"traceparent", "tracestate"})
-_ANTHROPIC: Final = frozenset({"anthropic-beta"})
+_ANTHROPIC_OWN: Final = frozenset({"anthropic-beta", "anthropic-version"})
 _ACCOUNT: Final = frozenset({"openai-organization", "openai-project"})
 
 # RFC 9110, section 7.6.1, and what older proxies add.
@@ -52,43 +52,39 @@ _OURS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Sending:
-    """One attempt's facts, as the adapters read them."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sending:
+    """The facts of one attempt."""
 
     provider: Provider
-    base: str
+    model: Model
     body: bytes = field(repr=False)
     stream: bool
     credential: Secret | None
     caller: Headers = field(repr=False)
+    """The caller's own header fields."""
     request_id: str
+    endpoint: int = 0
+    """Counts attempts: where a provider has several endpoints they are used in turn."""
+
+    @property
+    def base(self) -> str:
+        """Return the endpoint of this attempt; raises `TokenHubError` (`INTERNAL`) where there is none."""
+        endpoints = self.provider.endpoints
+        if not endpoints:
+            message = f"provider {self.provider.id} has no endpoint for model {self.model.id}"
+            raise TokenHubError(Fault(Kind.INTERNAL, Blame.US, message, cause="no_endpoint"))
+        return endpoints[self.endpoint % len(endpoints)]
 
 
-def upstream_request(  # noqa: PLR0913 - one call site; every argument is a separate fact of the attempt
-    provider: Provider,
-    model: Model,
-    *,
-    body: bytes,
-    stream: bool,
-    credential: Secret | None,
-    caller_headers: Headers,
-    request_id: str,
-    endpoint: int = 0,
-) -> UpstreamRequest:
-    """Return the request to send to `provider` for `model`, credential included.
+def upstream_request(sending: Sending) -> UpstreamRequest:
+    """Return the request to send, credential included.
 
-    `endpoint` counts attempts: where a provider has several endpoints they are used in turn. For the origin the
-    endpoint is the URL that the caller asked for, query included, or its scheme and host alone, and `credential`
-    is not used: the caller's own headers carry one. Raises `TokenHubError` (`AUTH`) for a credential that cannot
-    stand in a header, and (`INTERNAL`) for a provider without endpoints.
+    For the origin the endpoint is the URL that the caller asked for, query included, or its scheme and host alone,
+    and `credential` is not used: the caller's own headers carry one. Raises `TokenHubError` (`AUTH`) for a
+    credential that cannot stand in a header, and (`INTERNAL`) for a provider without endpoints.
     """
-    if not provider.endpoints:
-        message = f"provider {provider.id} has no endpoint for model {model.id}"
-        raise TokenHubError(Fault(Kind.INTERNAL, Blame.US, message, cause="no_endpoint"))
-    base = provider.endpoints[endpoint % len(provider.endpoints)]
-    sending = _Sending(provider, base, body, stream, credential, caller_headers, request_id)
-    return _ADAPTERS[provider.type](sending)
+    return _ADAPTERS[sending.provider.type](sending)
 
 
 def dialect_of(type: ProviderType) -> Dialect:  # noqa: A002 - the field's own name, `Provider.type`
@@ -129,7 +125,7 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
     return _key(provider, credential, "authorization", "Bearer ")
 
 
-def _openai(sending: _Sending) -> UpstreamRequest:
+def _openai(sending: Sending) -> UpstreamRequest:
     provider = sending.provider
     allowed = _TRACE
     if provider.type is ProviderType.OPENAI and provider.cred_store == "caller":
@@ -143,25 +139,27 @@ def _openai(sending: _Sending) -> UpstreamRequest:
     return UpstreamRequest("POST", join(sending.base, _OPERATION[Dialect.OPENAI_CHAT]), headers, sending.body)
 
 
-def _anthropic(sending: _Sending) -> UpstreamRequest:
+def _anthropic(sending: Sending) -> UpstreamRequest:
     # Only callers that speak Anthropic send these two, so no look at the caller's dialect is needed.
+    own = _allowed(sending.caller, _ANTHROPIC_OWN)
     headers = (
         *_key(sending.provider, sending.credential, "x-api-key", ""),
-        ("anthropic-version", header(sending.caller, "anthropic-version", _ANTHROPIC_VERSION)),
+        ("anthropic-version", header(own, "anthropic-version", _ANTHROPIC_VERSION)),
         *_common(sending),
-        *_allowed(sending.caller, _TRACE | _ANTHROPIC),
+        *(item for item in own if item[0] != "anthropic-version"),
+        *_allowed(sending.caller, _TRACE),
     )
     return UpstreamRequest(
         "POST", join(sending.base, _OPERATION[Dialect.ANTHROPIC_MESSAGES]), headers, sending.body
     )
 
 
-def _simulator(sending: _Sending) -> UpstreamRequest:
+def _simulator(sending: Sending) -> UpstreamRequest:
     url = join(sending.base, _OPERATION[sending.provider.dialect])
     return UpstreamRequest("POST", url, _common(sending), sending.body)
 
 
-def _origin(sending: _Sending) -> UpstreamRequest:
+def _origin(sending: Sending) -> UpstreamRequest:
     listed = {
         token.strip().lower()
         for name, value in sending.caller
@@ -184,7 +182,7 @@ def _origin(sending: _Sending) -> UpstreamRequest:
     return UpstreamRequest("POST", url, (*kept, *common), sending.body)
 
 
-_ADAPTERS: Final[Mapping[ProviderType, Callable[[_Sending], UpstreamRequest]]] = MappingProxyType(
+_ADAPTERS: Final[Mapping[ProviderType, Callable[[Sending], UpstreamRequest]]] = MappingProxyType(
     {
         ProviderType.OPENAI: _openai,
         ProviderType.OPENAI_COMPATIBLE: _openai,
@@ -196,7 +194,7 @@ _ADAPTERS: Final[Mapping[ProviderType, Callable[[_Sending], UpstreamRequest]]] =
 )
 
 
-def _common(sending: _Sending) -> Headers:
+def _common(sending: Sending) -> Headers:
     # A compressor holds bytes back until it has a block's worth, so a compressed stream arrives in lumps: streams
     # are asked for as they are. Whole answers shrink to a fifth and lose nothing by waiting.
     return (

@@ -288,7 +288,10 @@ def _private(path: Path) -> bytes:
             raise ConfigError(f"password file {path}: not a regular file")
         if os.name == "posix" and mode & 0o077:
             raise ConfigError(f"password file {path}: other users can reach it; run: chmod 600 {path}")
-        return os.read(descriptor, _MAX_FILE)
+        data = os.read(descriptor, _MAX_FILE + 1)
+        if len(data) > _MAX_FILE:
+            raise ConfigError(f"password file {path}: too long for a password")
+        return data
     finally:
         os.close(descriptor)
 

@@ -1,0 +1,141 @@
+"""A program that knows nothing of TokenHub: it calls the official SDKs, and says in JSON what came of it.
+
+It reads one order a line, `{"do": name, "with": {…}}`, runs the function of that name in `ORDERS`, and prints one
+line. Every client is made with the SDK's own defaults: base URL, key from the environment, retries, transport.
+Times are of the monotonic clock, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import anthropic
+import openai
+from openai.lib.streaming.chat import ChatCompletionStreamState
+
+type Said = dict[str, Any]
+
+
+class Agent:
+    """The two SDKs, as any program would set them up."""
+
+    def __init__(self) -> None:
+        self.openai = openai.OpenAI()
+        self.anthropic = anthropic.Anthropic()
+
+    # --- openai
+
+    def chat(self, **asked: Any) -> Said:
+        raw = self.openai.chat.completions.with_raw_response.create(**asked)
+        answer = raw.parse()
+        return {"headers": dict(raw.headers), "type": type(answer).__name__, "answer": answer.model_dump()}
+
+    def chat_stream(self, **asked: Any) -> Said:
+        """Read a stream to its end, by the SDK's own accumulator."""
+        said: Said = {"at": [], "chunks": []}
+        try:
+            raw = self.openai.chat.completions.with_raw_response.create(stream=True, **asked)
+            said["headers"] = dict(raw.headers)
+            state: Any = ChatCompletionStreamState()
+            for chunk in raw.parse():
+                state.handle_chunk(chunk)
+                said["chunks"].append(chunk.model_dump(exclude_unset=True))
+                if chunk.choices and (chunk.choices[0].delta.content or chunk.choices[0].delta.tool_calls):
+                    said["at"].append(time.monotonic())
+            said["ended"] = time.monotonic()
+            said["answer"] = state.get_final_completion().model_dump()
+        except openai.APIError as error:
+            said["error"] = told(error)
+        return said
+
+    def chat_leave(self, *, after: int, **asked: Any) -> Said:
+        """Read some chunks of a stream and hang up."""
+        stream = self.openai.chat.completions.create(stream=True, **asked)
+        for _ in range(after):
+            next(stream)
+        stream.close()
+        return {"left": time.monotonic(), "headers": dict(stream.response.headers)}
+
+    def models(self) -> Said:
+        return {"ids": [model.id for model in self.openai.models.list()]}
+
+    # --- anthropic
+
+    def message(self, **asked: Any) -> Said:
+        raw = self.anthropic.messages.with_raw_response.create(**asked)
+        answer = raw.parse()
+        return {"headers": dict(raw.headers), "type": type(answer).__name__, "answer": answer.model_dump()}
+
+    def message_stream(self, **asked: Any) -> Said:
+        """Read a stream to its end, by the SDK's own accumulator."""
+        said: Said = {"at": [], "events": []}
+        try:
+            with self.anthropic.messages.stream(**asked) as stream:
+                said["headers"] = dict(stream.response.headers)
+                for event in stream:
+                    said["events"].append(event.type)
+                    if event.type in {"text", "input_json"}:
+                        said["at"].append(time.monotonic())
+                said["ended"] = time.monotonic()
+                said["answer"] = stream.get_final_message().model_dump()
+        except anthropic.APIError as error:
+            said["error"] = told(error)
+        return said
+
+    def message_leave(self, *, after: int, **asked: Any) -> Said:
+        """Read some events of a stream and hang up."""
+        stream = self.anthropic.messages.create(stream=True, **asked)
+        for _ in range(after):
+            next(stream)
+        stream.close()
+        return {"left": time.monotonic(), "headers": dict(stream.response.headers)}
+
+
+def told(error: openai.APIError | anthropic.APIError) -> Said:
+    """What a program can know of an error, by the SDK's own fields."""
+    said: Said = {
+        "type": type(error).__name__,
+        "is": [kind.__name__ for kind in type(error).__mro__],
+        "module": type(error).__module__.partition(".")[0],
+        "message": error.message,
+        "body": error.body,
+    }
+    if isinstance(error, openai.APIStatusError | anthropic.APIStatusError):
+        said |= {
+            "status": error.status_code,
+            "headers": dict(error.response.headers),
+            "request_id": error.request_id,
+        }
+    if isinstance(error, openai.APIError):
+        said |= {"code": error.code, "param": error.param, "kind": error.type}
+    return said
+
+
+def main(orders: Iterable[str]) -> None:
+    agent = Agent()
+    table: Mapping[str, Callable[..., Said]] = {
+        "chat": agent.chat,
+        "chat_stream": agent.chat_stream,
+        "chat_leave": agent.chat_leave,
+        "models": agent.models,
+        "message": agent.message,
+        "message_stream": agent.message_stream,
+        "message_leave": agent.message_leave,
+    }
+    print(json.dumps({"ready": time.monotonic()}), flush=True)
+    for line in orders:
+        order = json.loads(line)
+        began = time.monotonic()
+        try:
+            said = table[order["do"]](**order["with"])
+        except (openai.APIError, anthropic.APIError) as error:
+            said = {"error": told(error)}
+        print(json.dumps({"began": began, **said}), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.stdin)
