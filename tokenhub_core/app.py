@@ -38,6 +38,7 @@ from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.pipeline import Pipeline, Rules
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport
 from tokenhub_core.recognise import Recogniser, extra_hosts
@@ -75,109 +76,164 @@ class App:
     """Makes `/readyz` say no, so that balancers stop sending."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What rests on disk, opened, and what everything shares."""
+
+    settings: Settings
+    clock: Clock
+    prices: Catalogue
+    database: Database
+    writer: Writer
+    vault: Vault
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """What watches every exchange."""
+
+    bus: Bus
+    metrics: Metrics
+    health: HealthTracker
+    recorder: StoreRecorder
+
+
 @asynccontextmanager
 async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
-    """Build, start and, on the way out, drain and close the engine. Raises `ConfigError` where it cannot start."""
-    clock = SystemClock()
+    """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
     private_directory(settings.data_dir)
     async with AsyncExitStack() as stack:
-        prices, database = await asyncio.gather(
-            asyncio.to_thread(catalogue.load), asyncio.to_thread(_database, settings)
-        )
-        stack.callback(database.close)
-        writer = Writer(database)
-        writer.start()
-        stack.push_async_callback(writer.close)
-        vault = Vault(database, writer, clock=clock, entropy=secrets.token_bytes)
-        await _unlocked(vault, settings)
-        credentials = Credentials(vault, environ)
-        network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
-        transport = RoutingTransport(network, SimulatedTransport()) if settings.simulate else network
-
-        seeds = sources.transient(settings, environ, prices)
+        kept = await _open(stack, settings, environ)
+        seeds = sources.transient(settings, environ, kept.prices)
         catalog = Catalog(
-            database, writer, prices=prices, settings=settings, clock=clock, transient=seeds.stock
+            kept.database,
+            kept.writer,
+            prices=kept.prices,
+            settings=settings,
+            clock=kept.clock,
+            transient=seeds.stock,
         )
         await catalog.load()
-        warnings = [*seeds.warnings, *await sources.seed(settings, catalog, credentials, vault)]
+        told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
+        watched = _watch(stack, kept)
+        pipeline = await _engine(stack, kept, watched, catalog)
+        warnings = (*seeds.warnings, *told)
+        yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
 
-        bus, metrics, health = Bus(), Metrics(), HealthTracker()
 
-        def publish(record: Record) -> None:
-            bus.publish(*described(record))
+async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
+    clock = SystemClock()
+    prices, database = await asyncio.gather(
+        asyncio.to_thread(catalogue.load), asyncio.to_thread(_database, settings)
+    )
+    stack.callback(database.close)
+    writer = Writer(database)
+    writer.start()
+    stack.push_async_callback(writer.close)
+    vault = Vault(database, writer, clock=clock, entropy=secrets.token_bytes)
+    stack.callback(vault.lock)
+    await _unlock(vault, settings)
+    return _Kept(settings, clock, prices, database, writer, vault, Credentials(vault, environ))
 
-        recorder = StoreRecorder(database, writer, [metrics, publish])
-        means = Means(
-            transport=transport,
-            secrets=credentials,
-            ledger=OpenLedger(),
-            health=health,
-            retries=RetryBudget(),
-            clock=clock,
-            random=random.random,
-            dialects=DIALECTS,
-        )
-        pipeline = Pipeline(
-            executor=Executor(means, _patience(settings)),
-            recorder=recorder,
-            catalogue=prices,
-            fleet=lambda: catalog.fleet,
-            defaults=catalog.defaults,
-            rules=_rules(settings, catalog),
-        )
-        door = Door(
-            engine=pipeline,
-            dialects=DIALECTS,
-            clock=clock,
-            entropy=lambda: secrets.token_bytes(10),
-            max_body_bytes=settings.max_body_bytes,
-        )
-        consumer = Consumer(door)
-        recogniser = Recogniser(extra_hosts(settings.extra_hosts))
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
-        )
-        passthrough = Passthrough(door, recorder, session, allowed=_origin(settings))
-        token = admin_token(settings)
-        sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
-        leaving = asyncio.Event()
-        side = SideServer(
-            consumer=consumer,
-            sessions=sessions,
-            metrics=metrics,
-            fleet=lambda: catalog.fleet,
-            probes=Probes(store=recorder.ready, draining=leaving.is_set),
-            origin=_origin(settings),
-        )
-        requests = RequestLog(database)
-        admin = Admin(
-            Desk(
-                catalog=catalog,
-                vault=vault,
-                credentials=credentials,
-                requests=requests,
-                health=health,
-                bus=bus,
-                sessions=sessions,
-                clock=clock,
-                settings=settings,
-            )
-        )
-        watcher = asyncio.create_task(_watch(health, metrics, bus, clock), name="health watcher")
-        stack.push_async_callback(_cancelled, watcher)
-        yield App(
-            settings=settings,
-            engine=pipeline,
-            recogniser=recogniser,
+
+def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
+    bus, metrics, health = Bus(), Metrics(), HealthTracker()
+
+    def publish(record: Record) -> None:
+        bus.publish(*described(record))
+
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, publish])
+    watcher = asyncio.create_task(_look(health, metrics, bus, kept.clock), name="health watcher")
+    stack.push_async_callback(_cancelled, watcher)
+    return _Watched(bus, metrics, health, recorder)
+
+
+async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog: Catalog) -> Pipeline:
+    settings = kept.settings
+    network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
+    means = Means(
+        transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
+        secrets=kept.credentials,
+        ledger=OpenLedger(),
+        health=watched.health,
+        retries=RetryBudget(),
+        clock=kept.clock,
+        random=random.random,
+        dialects=DIALECTS,
+    )
+    return Pipeline(
+        executor=Executor(means, _patience(settings)),
+        recorder=watched.recorder,
+        catalogue=kept.prices,
+        fleet=lambda: catalog.fleet,
+        defaults=catalog.defaults,
+        rules=_rules(settings, catalog),
+    )
+
+
+async def _doors(
+    stack: AsyncExitStack,
+    kept: _Kept,
+    watched: _Watched,
+    catalog: Catalog,
+    pipeline: Pipeline,
+    *,
+    warnings: tuple[str, ...],
+) -> App:
+    settings = kept.settings
+    clock, recorder = kept.clock, watched.recorder
+    door = Door(
+        engine=pipeline,
+        dialects=DIALECTS,
+        clock=clock,
+        entropy=lambda: secrets.token_bytes(10),
+        max_body_bytes=settings.max_body_bytes,
+    )
+    consumer = Consumer(door)
+    recogniser = Recogniser(extra_hosts(settings.extra_hosts))
+    session = await stack.enter_async_context(
+        aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+    )
+    passthrough = Passthrough(door, recorder, session, allowed=_origin(settings))
+    token = admin_token(settings)
+    sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
+    leaving = asyncio.Event()
+    side = SideServer(
+        consumer=consumer,
+        sessions=sessions,
+        metrics=watched.metrics,
+        fleet=lambda: catalog.fleet,
+        probes=Probes(store=recorder.ready, draining=leaving.is_set),
+        origin=_origin(settings),
+    )
+    requests = RequestLog(kept.database)
+    admin = Admin(
+        Desk(
             catalog=catalog,
-            vault=vault,
+            vault=kept.vault,
+            credentials=kept.credentials,
             requests=requests,
-            admin_token=token,
-            side=side.application([*admin.routes(), *Page().routes()]),
-            handed_off=HandedOff(consumer, recogniser, passthrough),
-            warnings=tuple(warnings),
-            drain=leaving.set,
+            health=watched.health,
+            bus=watched.bus,
+            sessions=sessions,
+            clock=clock,
+            settings=settings,
         )
+    )
+    return App(
+        settings=settings,
+        engine=pipeline,
+        recogniser=recogniser,
+        catalog=catalog,
+        vault=kept.vault,
+        requests=requests,
+        admin_token=token,
+        side=side.application([*admin.routes(), *Page().routes()]),
+        handed_off=HandedOff(consumer, recogniser, passthrough),
+        warnings=warnings,
+        drain=leaving.set,
+    )
 
 
 def private_directory(path: Path) -> None:
@@ -202,7 +258,7 @@ def _database(settings: Settings) -> Database:
     return open_database(where, synchronous=settings.db_synchronous)
 
 
-async def _unlocked(vault: Vault, settings: Settings) -> None:
+async def _unlock(vault: Vault, settings: Settings) -> None:
     """Read the vault and, where the settings hold its password, open it, making it on first use."""
     await vault.load()
     password = password_from(settings.vault_password, settings.vault_password_file)
@@ -210,7 +266,7 @@ async def _unlocked(vault: Vault, settings: Settings) -> None:
         await (vault.unlock(password) if vault.initialised else vault.init(password))
 
 
-async def _watch(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock) -> None:
+async def _look(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock) -> None:
     """Tell of health transitions, and keep the gauge."""
     while True:
         await asyncio.sleep(TICK)

@@ -69,7 +69,7 @@ def _wrapped(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             except Exception as error:
                 if _is_meant(name, error):
                     raise
-                _logger.exception("hook %s failed; refusing", name)
+                _note(name, error)
                 return _failed(self, name, args)
 
         return later
@@ -82,7 +82,7 @@ def _wrapped(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as error:
             if _is_meant(name, error):
                 raise
-            _logger.exception("hook %s failed; refusing", name)
+            _note(name, error)
             return _failed(self, name, args)
 
     return now
@@ -96,6 +96,12 @@ def _check(addon: Guarded, life_cycle: bool) -> None:
 def _is_meant(name: str, error: Exception) -> bool:
     """Tell whether this is how `configure` says that an option cannot be used."""
     return name == "configure" and isinstance(error, exceptions.OptionsError)
+
+
+def _note(name: str, error: Exception) -> None:
+    # A broken addon refuses everything; why it is broken was told when it broke.
+    if not isinstance(error, _BrokenError):
+        _logger.error("hook %s failed; refusing", name, exc_info=error)
 
 
 def _failed(addon: Guarded, name: str, args: Sequence[object]) -> None:

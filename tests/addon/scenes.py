@@ -516,6 +516,8 @@ class Upstream:
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         """Return addresses like a resolver would, all of them public but those that say what they are."""
+        if host == "nowhere.example":
+            raise OSError("no such name")
         if host in {"localhost", "metadata.example"}:
             return ["127.0.0.1" if host == "localhost" else "169.254.169.254"]
         return [host if host[-1].isdigit() or ":" in host else "93.184.216.34"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator
@@ -180,20 +179,18 @@ def test_https_and_loopback_may_carry_it(url: str) -> None:
     AdminClient(url, Secret(TOKEN))
 
 
-def test_a_server_that_is_gone_is_one_line(server: Server) -> None:
+def test_a_server_that_is_gone_is_one_line() -> None:
     """With the address, and why."""
     with pytest.raises(ConfigError, match=r"cannot reach the admin API at http://127.0.0.1:1: .*refused"):
         AdminClient("http://127.0.0.1:1", Secret(TOKEN)).get("/x")
-    server.headers = {"content-length": "100"}
-    with pytest.raises(ConfigError, match="cannot reach"):
-        client(server).get("/x")
 
 
 def test_what_cannot_be_sent_is_one_line(server: Server) -> None:
     """Half a character in a value or a letter outside ASCII in a path."""
-    for use in (lambda: client(server).post("/x", {"a": "\udcff"}), lambda: client(server).get("/é")):
-        with pytest.raises(ConfigError, match="Unicode"):
-            use()
+    with pytest.raises(ConfigError, match="Unicode"):
+        client(server).post("/x", {"a": "\udcff"})
+    with pytest.raises(ConfigError, match="Unicode"):
+        client(server).get("/é")
     with pytest.raises(ConfigError, match="cannot reach"):
         client(server).get("/a b")
 

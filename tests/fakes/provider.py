@@ -68,10 +68,11 @@ class Received:
 
 @dataclass(slots=True)
 class Peer:
-    """One connection: when it was opened and when it was gone (monotonic), and what was sent on it."""
+    """One connection: when it was opened, last written to and gone (monotonic), and what was sent on it."""
 
     opened: float
     closed: float | None = None
+    wrote: float | None = None
     sent: int = 0
     requests: int = 0
 
@@ -87,6 +88,7 @@ class _Line:
 
     async def write(self, data: bytes) -> None:
         self.writer.write(data)
+        self.peer.wrote = time.monotonic()
         self.peer.sent += len(data)
         await self.writer.drain()
 

@@ -97,7 +97,7 @@ def status(*, data: Path | None) -> None:
     client = running_client(data)
     if client is not None:
         _show(client.get(_API))
-    elif not os.environ.get("TOKENHUB_DB_DSN") and not Path(_where(data)).exists():
+    elif not os.environ.get("TOKENHUB_DB_DSN", "").strip() and not Path(_where(data)).exists():
         _show({"state": State.UNINITIALISED.value, "entries": 0})  # looking makes no database
     else:
         _show(_alone(data, _look))
@@ -139,7 +139,9 @@ async def _look(vault: Vault) -> None:
 
 def _where(data: Path | None) -> str:
     """Return the database that `tokenhub serve` would open."""
-    return os.environ.get("TOKENHUB_DB_DSN") or os.fspath((data or data_dir(os.environ)) / "tokenhub.sqlite")
+    return os.environ.get("TOKENHUB_DB_DSN", "").strip() or os.fspath(
+        (data or data_dir(os.environ)) / "tokenhub.sqlite"
+    )
 
 
 def _password(file: Path | None, *, stdin: bool, new: bool) -> Secret:
@@ -149,9 +151,10 @@ def _password(file: Path | None, *, stdin: bool, new: bool) -> Secret:
     if stdin:
         return _piped()
     flagged = password_from(Secret(""), os.fspath(file) if file else "")
+    # Stripped, because that is how the server reads them.
     named = flagged or password_from(
-        Secret(os.environ.get("TOKENHUB_VAULT_PASSWORD", "")),
-        os.environ.get("TOKENHUB_VAULT_PASSWORD_FILE", ""),
+        Secret(os.environ.get("TOKENHUB_VAULT_PASSWORD", "").strip()),
+        os.environ.get("TOKENHUB_VAULT_PASSWORD_FILE", "").strip(),
     )
     return named or _asked(twice=new)
 

@@ -1,0 +1,269 @@
+"""`tokenhub vault`, with a running server and without one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner
+
+from tokenhub_core import app, config
+from tokenhub_core.cli.vault import vault
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
+
+MAIN = [sys.executable, "-c", "from tokenhub_core.cli import main; main()"]
+PASSWORD = "correct horse battery"
+WRONG = "incorrect horse battery"
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith("TOKENHUB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TOKENHUB_DATA_DIR", str(tmp_path))
+
+
+def run(*args: str, password: str | None = None) -> str:
+    """Run `tokenhub vault …` here and return what it printed; its errors are raised."""
+    given = [] if password is None else ["--password-stdin"]
+    result = CliRunner().invoke(
+        vault, [*args, *given], input=password and password + "\n", standalone_mode=False
+    )
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+@contextmanager
+def serving(data: Path) -> Iterator[None]:
+    """Serve the engine's admin API from `data`, as `tokenhub serve` would, until the end of the block."""
+    ready, ended = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        settings = config.parse(os.environ, data_dir=data, overrides={"simulate": True})
+        async with app.running(settings, {}) as engine:
+            runner = web.AppRunner(engine.side)
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+            write_serve_info(data, ServeInfo(os.getpid(), url, url, "", (), 0.0))
+            ready.set()
+            await ended.wait()
+            await runner.cleanup()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    try:
+        assert ready.wait(20)
+        yield
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+        (data / "run" / "serve.json").unlink()
+
+
+# --- with a server -----------------------------------------------------------------------------------------
+
+
+def test_a_vault_is_made_closed_and_opened_at_the_server(tmp_path: Path) -> None:
+    """The whole life of a vault, and it is still there after a restart, locked."""
+    with serving(tmp_path):
+        assert run("status") == "the vault is uninitialised, 0 entries\n"
+        assert run("init", password=PASSWORD) == "the vault is unlocked, 0 entries\n"
+        assert run("lock") == "the vault is locked, 0 entries\n"
+        with pytest.raises(ConfigError, match="this is not the vault's password"):
+            run("unlock", password=WRONG)
+        assert run("status") == "the vault is locked, 0 entries\n"
+        assert run("unlock", password=PASSWORD) == "the vault is unlocked, 0 entries\n"
+    assert run("status") == "the vault is locked, 0 entries\n"
+    with serving(tmp_path):
+        assert run("status") == "the vault is locked, 0 entries\n"
+        with pytest.raises(ConfigError, match="already"):
+            run("init", password=PASSWORD)
+
+
+def test_a_vault_made_without_a_server_opens_at_one(tmp_path: Path) -> None:
+    """Both work on the same database; what is made by itself stays locked."""
+    assert run("init", password=PASSWORD) == "the vault is locked, 0 entries\n"
+    with serving(tmp_path):
+        assert run("unlock", password=PASSWORD) == "the vault is unlocked, 0 entries\n"
+
+
+def test_the_servers_refusal_is_told(tmp_path: Path) -> None:
+    """A short password is refused in the server's words."""
+    with serving(tmp_path), pytest.raises(ConfigError, match="at least 12 characters"):
+        run("init", password="short")
+
+
+# --- without one -------------------------------------------------------------------------------------------
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    """The status of a place that was never used leaves no file there."""
+    assert run("status") == "the vault is uninitialised, 0 entries\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_init_makes_a_private_place(tmp_path: Path) -> None:
+    """The directory and the database are for their owner only."""
+    place = tmp_path / "new"
+    run("init", "--data-dir", str(place), password=PASSWORD)
+
+    assert place.stat().st_mode & 0o777 == 0o700
+    assert (place / "tokenhub.sqlite").stat().st_mode & 0o777 == 0o600
+    assert run("status", "--data-dir", str(place)) == "the vault is locked, 0 entries\n"
+
+
+def test_the_database_of_the_settings_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `tokenhub serve` would find it."""
+    monkeypatch.setenv("TOKENHUB_DB_DSN", f"sqlite:///{tmp_path}/elsewhere.sqlite")
+    run("init", password=PASSWORD)
+
+    assert (tmp_path / "elsewhere.sqlite").exists()
+    assert not (tmp_path / "tokenhub.sqlite").exists()
+    assert run("status") == "the vault is locked, 0 entries\n"
+
+
+def test_init_refuses_what_the_server_refuses() -> None:
+    """A short password, a second vault; each one line."""
+    with pytest.raises(ConfigError, match="at least 12 characters"):
+        run("init", password="short")
+    run("init", password=PASSWORD)
+    with pytest.raises(ConfigError, match="already"):
+        run("init", password=WRONG)
+
+
+@pytest.mark.parametrize("command", ["lock", "unlock"])
+def test_only_a_server_can_be_locked_and_unlocked(command: str) -> None:
+    """One line that says what to start, exit code 2, and no password is asked for."""
+    result = subprocess.run(
+        [*MAIN, "vault", command], capture_output=True, text=True, timeout=30, check=False
+    )
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("tokenhub: nothing is serving")
+    assert result.stderr.count("\n") == 1
+
+
+# --- where the password comes from -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "password"
+    path.write_text(PASSWORD + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def opens(data: Path, password: str) -> bool:
+    with serving(data):
+        return run("unlock", password=password) == "the vault is unlocked, 0 entries\n"
+
+
+def test_a_password_comes_from_a_file(tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag wins over the environment."""
+    monkeypatch.setenv("TOKENHUB_VAULT_PASSWORD", WRONG)
+    run("init", "--password-file", str(file))
+
+    monkeypatch.delenv("TOKENHUB_VAULT_PASSWORD")
+    assert opens(tmp_path, PASSWORD)
+
+
+def test_a_file_that_others_can_read_is_refused(file: Path) -> None:
+    """Before anything is made."""
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        run("init", "--password-file", str(file))
+
+    assert run("status") == "the vault is uninitialised, 0 entries\n"
+
+
+def test_the_environment_is_read_as_the_server_reads_it(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same variables the next server opens the vault by itself."""
+    monkeypatch.setenv("TOKENHUB_VAULT_PASSWORD", f" {PASSWORD} ")
+    run("init")
+    with serving(tmp_path):
+        assert run("status") == "the vault is unlocked, 0 entries\n"
+    monkeypatch.delenv("TOKENHUB_VAULT_PASSWORD")
+    monkeypatch.setenv("TOKENHUB_VAULT_PASSWORD_FILE", str(file))
+    with serving(tmp_path):
+        assert run("lock") == "the vault is locked, 0 entries\n"
+        assert run("unlock") == "the vault is unlocked, 0 entries\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(b"", "no password came"), (b"\n", "no password"), (b"\xff", "UTF-8")]
+)
+def test_standard_input_must_hold_a_password(given: bytes, words: str) -> None:
+    """Nothing, an empty line or no text is one line."""
+    result = CliRunner().invoke(vault, ["init", "--password-stdin"], input=given)
+
+    assert isinstance(result.exception, ConfigError)
+    assert words in str(result.exception)
+
+
+def test_two_sources_exclude_each_other(file: Path) -> None:
+    """Nobody has to know which one wins."""
+    with pytest.raises(ConfigError, match="exclude"):
+        run("init", "--password-file", str(file), password=PASSWORD)
+
+
+def test_without_a_terminal_nobody_is_asked() -> None:
+    """What is piped in by mistake is no password: that needs --password-stdin."""
+    result = CliRunner().invoke(vault, ["init"], input=f"{PASSWORD}\n{PASSWORD}\n")
+
+    assert isinstance(result.exception, ConfigError)
+    assert "--password-stdin" in str(result.exception)
+
+
+def test_a_password_is_no_argument() -> None:
+    """Every process can read another one's arguments."""
+    for command in vault.commands.values():
+        assert {option.name for option in command.params} <= {"password_file", "password_stdin", "data"}
+        assert CliRunner().invoke(vault, [command.name or "", PASSWORD]).exit_code == 2
+
+
+def typed(*lines: str) -> tuple[int, str]:
+    """Run `tokenhub vault init` on a terminal of its own, type, and return its exit code and all that was seen."""
+    seen = b""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(MAIN[0], [*MAIN, "vault", "init"])
+    with os.fdopen(terminal, "r+b", buffering=0) as screen:
+        waiting = list(lines)
+        try:
+            while chunk := screen.read(1024):
+                seen += chunk
+                if waiting and seen.endswith(b": "):
+                    screen.write(waiting.pop(0).encode() + b"\n")
+        except OSError:  # how a terminal on Linux says that its program has ended
+            pass
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+
+
+def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:
+    """A slip of the finger would lock everything away for good, so it is asked again."""
+    code, seen = typed(PASSWORD, WRONG, PASSWORD, PASSWORD)
+
+    assert code == 0
+    assert "do not match" in seen
+    assert seen.endswith("the vault is locked, 0 entries\r\n")
+    assert PASSWORD not in seen
+    assert opens(tmp_path, PASSWORD)
