@@ -165,6 +165,8 @@ def table() -> list[tuple[str, str, str]]:
     for name, spec in _FIELDS.items():
         default = "" if isinstance(spec.default, Secret) else spec.default
         shown = ",".join(default) if isinstance(default, tuple) else str(default)
+        if default is None or isinstance(default, bool):
+            shown = shown.lower()
         rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
     return rows
 

@@ -85,7 +85,9 @@ def hosting[M: Master](base: type[M], make: Callable[[], TokenHub], presets: Map
             self.addons.add(ours)
             chain: list[object] = self.addons.chain
             chain.remove(ours)
-            chain.insert(chain.index(self.addons.get("save")), ours)
+            # Before `save`, so that a flow is redacted when it is written, and before the addon that chooses
+            # layers, so that no other one has the first say.
+            chain.insert(chain.index(self.addons.get("nextlayer")), ours)
             columns = {"web_columns": [*opts.web_columns, "comment"]} if "web_columns" in opts else {}
             opts.update(**presets, **columns)  # type: ignore[no-untyped-call] # mitmproxy's
 

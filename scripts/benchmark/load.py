@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, request_body
 
 _PATIENCE: Final = 30.0
-"""Seconds that one answer may take."""
-_END: Final = b"0\r\n\r\n"
+"""Seconds that one answer, or opening a connection, may take."""
+_LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
 class LoadError(Exception):
@@ -26,13 +25,18 @@ class LoadError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a subject is reached. A name of its own for CONNECT; without TLS the request is plain http."""
+    """How a subject is reached on loopback."""
 
     port: int
     connect: str = ""
     """`host:port` for CONNECT; empty for a connection straight to the subject."""
     trust: str = ""
-    """The PEM file of the authority behind the subject's certificates; empty for plain http."""
+    """The PEM file of the authority behind the certificates that are shown; empty for plain http."""
+
+    @property
+    def host(self) -> str:
+        """Return the Host header: the intercepted host's, or for plain http the subject's own."""
+        return HOST if self.trust else f"127.0.0.1:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +46,28 @@ class Pace:
     connections: int
     seconds: float
     warm: int = 2
-    """Requests on each connection before it counts."""
+    """Requests on each connection before any counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """When an answer came, in seconds after its request was written."""
+
+    first: float
+    """The first byte of its body."""
+    whole: float
 
 
 @dataclass(slots=True)
 class Tally:
-    """What one measurement saw: a pair of seconds for each answer, to its body's first byte and to its end."""
+    """What one measurement saw."""
 
-    answers: list[tuple[float, float]] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
     warmed: int = 0
+    """Answers before any counted."""
     seconds: float = 0.0
     cpu: float = 0.0
-    """What `clock` went forward by while the answers came."""
+    """Seconds by which the subject's clock went forward while the answers came."""
 
 
 async def measure(
@@ -61,30 +75,29 @@ async def measure(
 ) -> Tally:
     """Load the subject for `pace.seconds`. Raises `LoadError` on the first answer that is not as expected."""
     tally = Tally()
-    request, body = _request(traffic), expected(traffic)
     async with asyncio.timeout(_PATIENCE):
-        clients = await asyncio.gather(*(_connect(route) for _ in range(pace.connections)))
+        clients = [await _connect(route) for _ in range(pace.connections)]
+    for client in clients:
+        client.prepare(_request(route, traffic), expected(traffic))
     try:
-        for client in clients:
-            client.expect(request, body)
-        await _all([_times(client, pace.warm) for client in clients])
+        await _all(_times(client, pace.warm) for client in clients)
         tally.warmed = pace.warm * len(clients)
         before, began = clock(), time.perf_counter()
-        await _all([_until(client, began + pace.seconds, tally.answers) for client in clients])
-        tally.seconds = time.perf_counter() - began
-        tally.cpu = clock() - before
+        await _all(_until(client, began + pace.seconds, tally.answers) for client in clients)
+        tally.seconds, tally.cpu = time.perf_counter() - began, clock() - before
     finally:
         for client in clients:
             client.close()
-        # The subject sees the connections end before the next measurement begins.
-        await asyncio.sleep(0.01)
     return tally
 
 
-async def _all(work: list[asyncio.Future[None]] | list) -> None:  # type: ignore[type-arg]
-    async with asyncio.TaskGroup() as group:
-        for item in work:
-            group.create_task(item)
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    try:
+        async with asyncio.TaskGroup() as group:
+            for item in work:
+                group.create_task(item)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 async def _times(client: _Client, number: int) -> None:
@@ -92,16 +105,129 @@ async def _times(client: _Client, number: int) -> None:
         await client.ask()
 
 
-async def _until(client: _Client, deadline: float, answers: list[tuple[float, float]]) -> None:
+async def _until(client: _Client, deadline: float, answers: list[Answer]) -> None:
     while time.perf_counter() < deadline:
         answers.append(await client.ask())
 
 
-def _request(traffic: Traffic) -> bytes:
+def _request(route: Route, traffic: Traffic) -> bytes:
     body = request_body(traffic)
     head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: {{host}}\r\nAuthorization: Bearer sk-caller\r\n"
+        f"POST {PATH} HTTP/1.1\r\nHost: {route.host}\r\nAuthorization: Bearer sk-caller\r\n"
         "Accept: application/json\r\nUser-Agent: bench/1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+async def _connect(route: Route) -> _Client:
+    """Open a connection through whatever stands between us and the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", route.port)
+    if route.connect:
+        writer.write(f"CONNECT {route.connect} HTTP/1.1\r\nHost: {route.connect}\r\n\r\n".encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        if b" 200 " not in head.partition(b"\r\n")[0]:
+            raise LoadError(f"CONNECT was refused: {head!r}")
+    if route.trust:
+        context = ssl.create_default_context(cafile=route.trust)
+        context.set_alpn_protocols(["http/1.1"])
+        await writer.start_tls(context, server_hostname=HOST)
+    transport = writer.transport
+    client = _Client(transport)
+    transport.set_protocol(client)
+    return client
+
+
+class _Client(asyncio.Protocol):
+    """One connection: one request at a time."""
+
+    def __init__(self, transport: asyncio.WriteTransport) -> None:
+        self._transport = transport
+        self._request = b""
+        self._expected = b""
+        self._pieces = bytearray()
+        self._body = 0
+        """Where the body begins; 0 while the head is not complete."""
+        self._end: int | None = None
+        """Where the answer ends, None where chunks tell."""
+        self._first = 0.0
+        self._waiter: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+
+    def prepare(self, request: bytes, answer: bytes) -> None:
+        """Say what to send, and what must come back."""
+        self._request, self._expected = request, answer
+
+    async def ask(self) -> Answer:
+        """Send the request and return when its answer came; raises `LoadError` where it is a wrong one."""
+        if self._lost is not None:
+            raise self._lost
+        self._pieces.clear()
+        self._body, self._end, self._first = 0, None, 0.0
+        self._waiter = asyncio.get_running_loop().create_future()
+        began = time.perf_counter()
+        self._transport.write(self._request)
+        async with asyncio.timeout(_PATIENCE):
+            await self._waiter
+        whole = time.perf_counter() - began
+        self._check()
+        return Answer(self._first - began, whole)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._lost = self._lost or LoadError("closed")
+        self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        pieces = self._pieces
+        pieces += data
+        if not self._body:
+            head = pieces.find(b"\r\n\r\n")
+            if head < 0:
+                return
+            self._body = head + 4
+            self._end = _end(bytes(pieces[:head]).lower(), self._body)
+        if not self._first and len(pieces) > self._body:
+            self._first = time.perf_counter()
+        ended = pieces.endswith(_LAST_CHUNK) if self._end is None else len(pieces) >= self._end
+        if ended and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def eof_received(self) -> None:
+        self.connection_lost(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = self._lost or LoadError(f"the connection was lost: {exc or 'closed'}")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(self._lost)
+
+    def _check(self) -> None:
+        answer = bytes(self._pieces)
+        if not answer.startswith(b"HTTP/1.1 200 "):
+            raise LoadError(f"not a good answer: {answer[:500]!r}")
+        body = answer[self._body :]
+        got = _joined(body) if self._end is None else body
+        if got != self._expected:
+            raise LoadError(f"{len(got)} bytes of answer are not the {len(self._expected)} that were sent: {got[-300:]!r}")
+
+
+def _end(head: bytes, body: int) -> int | None:
+    """Return where an answer ends, None where it comes in chunks."""
+    fields = dict(line.partition(b":")[::2] for line in head.split(b"\r\n")[1:])
+    if b"content-length" in fields:
+        return body + int(fields[b"content-length"])
+    if fields.get(b"transfer-encoding", b"").strip() == b"chunked":
+        return None
+    raise LoadError(f"the answer's head says nothing of its length: {head!r}")
+
+
+def _joined(body: bytes) -> bytes:
+    """Return the content of a body in chunks."""
+    content, at = bytearray(), 0
+    while True:
+        line = body.index(b"\r\n", at)
+        size = int(body[at:line], 16)
+        if not size:
+            return bytes(content)
+        content += body[line + 2 : line + 2 + size]
+        at = line + 4 + size

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -242,20 +242,20 @@ def test_a_password_is_no_argument() -> None:
 
 def typed(*lines: str) -> tuple[int, str]:
     """Run `tokenhub vault init` on a terminal of its own, type, and return its exit code and all that was seen."""
-    seen = b""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(MAIN[0], [*MAIN, "vault", "init"])
-    with os.fdopen(terminal, "r+b", buffering=0) as screen:
-        waiting = list(lines)
-        try:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "r+b", buffering=0) as screen:
+        # In a session of its own, so that it cannot reach the terminal that the tests run on.
+        program = subprocess.Popen(
+            [*MAIN, "vault", "init"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        seen, waiting = b"", list(lines)
+        with suppress(OSError):  # EIO is how a terminal on Linux says that its program has ended
             while chunk := screen.read(1024):
                 seen += chunk
                 if waiting and seen.endswith(b": "):
                     screen.write(waiting.pop(0).encode() + b"\n")
-        except OSError:  # how a terminal on Linux says that its program has ended
-            pass
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), seen.decode()
+        return program.wait(20), seen.decode()
 
 
 def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:

@@ -123,7 +123,9 @@ def test_single_bytes_cost_linear_time(stream: bytes) -> None:
     assert time.process_time() - started < 5
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="\r")), st.from_regex(r"[a-z_]*", fullmatch=True))
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="\r")), st.from_regex(r"[a-z_]*", fullmatch=True)
+)
 @settings(max_examples=60, deadline=None)
 def test_what_is_framed_is_read_back(data: str, name: str) -> None:
     """Line breaks in the data survive."""

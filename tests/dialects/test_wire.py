@@ -148,6 +148,13 @@ def test_every_repeat_of_a_member_is_edited() -> None:
     assert wire.splice(body, data, {"model": "b"}) == b'{"model":"b","x":{"model":"in"},"model":"b"}'
 
 
+def test_a_repeat_that_is_spelled_with_escapes_is_edited_too() -> None:
+    """Otherwise a provider that takes the first of two would serve another model than the one we decided on."""
+    for body in (b'{"model":"a","mod\\u0065l":"z"}', b'{"mod\\u0065l":"z","model":"a"}'):
+        done = wire.splice(body, wire.decode(body), {"model": "b"})
+        assert done == body.replace(b'"a"', b'"b"').replace(b'"z"', b'"b"')
+
+
 @pytest.mark.parametrize(
     "inner",
     [

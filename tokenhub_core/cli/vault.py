@@ -15,6 +15,7 @@ import click
 from tokenhub_core.cli.admin import admin_client, running_client
 from tokenhub_core.cli.options import data_option
 from tokenhub_core.clock import SystemClock
+from tokenhub_core.config import PREFIX
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.ports import Secret
@@ -97,7 +98,7 @@ def status(*, data: Path | None) -> None:
     client = running_client(data)
     if client is not None:
         _show(client.get(_API))
-    elif not os.environ.get("TOKENHUB_DB_DSN", "").strip() and not Path(_where(data)).exists():
+    elif not _variable("DB_DSN") and not Path(_where(data)).exists():
         _show({"state": State.UNINITIALISED.value, "entries": 0})  # looking makes no database
     else:
         _show(_alone(data, _look))
@@ -139,9 +140,12 @@ async def _look(vault: Vault) -> None:
 
 def _where(data: Path | None) -> str:
     """Return the database that `tokenhub serve` would open."""
-    return os.environ.get("TOKENHUB_DB_DSN", "").strip() or os.fspath(
-        (data or data_dir(os.environ)) / "tokenhub.sqlite"
-    )
+    return _variable("DB_DSN") or os.fspath((data or data_dir(os.environ)) / "tokenhub.sqlite")
+
+
+def _variable(name: str) -> str:
+    """Return a setting of the environment, stripped as the server strips it."""
+    return os.environ.get(PREFIX + name, "").strip()
 
 
 def _password(file: Path | None, *, stdin: bool, new: bool) -> Secret:
@@ -151,11 +155,7 @@ def _password(file: Path | None, *, stdin: bool, new: bool) -> Secret:
     if stdin:
         return _piped()
     flagged = password_from(Secret(""), os.fspath(file) if file else "")
-    # Stripped, because that is how the server reads them.
-    named = flagged or password_from(
-        Secret(os.environ.get("TOKENHUB_VAULT_PASSWORD", "").strip()),
-        os.environ.get("TOKENHUB_VAULT_PASSWORD_FILE", "").strip(),
-    )
+    named = flagged or password_from(Secret(_variable("VAULT_PASSWORD")), _variable("VAULT_PASSWORD_FILE"))
     return named or _asked(twice=new)
 
 

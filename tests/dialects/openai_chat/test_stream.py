@@ -51,6 +51,12 @@ def test_a_role_starts_the_stream_and_says_nothing_else() -> None:
     assert list(reader.read("", orjson.dumps(OPENING))) == []
 
 
+def test_a_stream_may_begin_with_its_text() -> None:
+    """Some servers send no chunk for the role; the stream is started all the same, and before the text."""
+    data = orjson.dumps(chunk({"content": "a"}))
+    assert list(OPENAI_CHAT.reader().read("", data)) == [Started("c"), TextDelta("a")]
+
+
 def test_each_kind_of_content_is_told_apart() -> None:
     """Text, refusal and both spellings of reasoning; empty pieces are none."""
     assert read(chunk({"content": "a"}), chunk({"content": ""}), chunk({"content": None})) == [TextDelta("a")]
@@ -237,6 +243,8 @@ def test_an_error_inside_the_stream_is_a_failure(data: Any, failed: Failed) -> N
 def test_an_event_named_error_is_one() -> None:
     """Whatever its data look like."""
     assert read({"message": "gone"}, event="error") == [Failed(502, "error", "gone")]
+    (failed,) = read(chunk({"content": "a"}), event="error")
+    assert isinstance(failed, Failed)
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b"null", b"\xff", b"<html>"])

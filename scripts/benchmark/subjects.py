@@ -1,0 +1,211 @@
+"""What is measured: processes that are started, made ready, and asked at the end what they recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.benchmark.certificates import Certificates
+from scripts.benchmark.load import Route
+from scripts.benchmark.processes import on
+from scripts.benchmark.traffic import HOST, MODEL
+
+BUFFERING: Final = "mitmdump"
+STREAMING: Final = "mitmdump, streaming"
+HANDOFF: Final = "hand-off"
+INSPECT: Final = "inspect"
+SIDE: Final = "side server"
+DIRECT: Final = "upstream alone"
+
+_BIN: Final = Path(sys.executable).parent
+_START_SECONDS: Final = 30.0
+_STOP_SECONDS: Final = 15.0
+
+
+class SubjectError(Exception):
+    """A subject that does not start, or that did not do its work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """One way of a call to the upstream."""
+
+    name: str
+    route: Route
+    pid: int = 0
+    """0 where there is nothing between the load and the upstream."""
+    data: Path | None = None
+    """TokenHub's data directory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where the provider of the benchmark listens, and which authority vouches for it."""
+
+    port: int
+    certificates: Certificates
+
+
+@contextmanager
+def upstream(certificates: Certificates, cores: frozenset[int]) -> Iterator[Upstream]:
+    """Run the upstream."""
+    command = [sys.executable, "-m", "scripts.benchmark.upstream", certificates.leaf, certificates.key]
+    with on(cores):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment({}))
+    with _ending(process):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SubjectError("the upstream did not start")
+        yield Upstream(int(line), certificates)
+        process.stdout.close()
+
+
+def direct(up: Upstream) -> Subject:
+    """Return the upstream as a subject: the floor under every latency."""
+    return Subject(DIRECT, Route(up.port, trust=str(up.certificates.authority)))
+
+
+@contextmanager
+def mitmdump(up: Upstream, folder: Path, cores: frozenset[int], *, streaming: bool) -> Iterator[Subject]:
+    """Run stock mitmdump with its own addons, quiet, and trusting the upstream without a look.
+
+    Clients ask it by CONNECT for the upstream's own address and name the intercepted host in TLS and in their
+    Host header. So no script has to map one to the other, and nothing but mitmproxy's own work is measured. Out
+    of the box it holds a streamed answer back until it is whole; `streaming` makes it pass bodies on as they come.
+    """
+    port = _free_port()
+    options = {
+        "confdir": folder,
+        "listen_host": "127.0.0.1",
+        "listen_port": port,
+        "flow_detail": 0,
+        "termlog_verbosity": "error",
+        "ssl_insecure": "true",
+        **({"stream_large_bodies": "1"} if streaming else {}),
+    }
+    flags = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
+    with _process([_BIN / "mitmdump", *flags], folder, cores, {}) as process:
+        trust = folder / "mitmproxy-ca-cert.pem"
+        _until(lambda: trust.exists() and _listens(port), process, folder)
+        route = Route(port, connect=f"127.0.0.1:{up.port}", trust=str(trust))
+        yield Subject(STREAMING if streaming else BUFFERING, route, process.pid)
+
+
+@contextmanager
+def tokenhub(name: str, up: Upstream, folder: Path, *, program: Sequence[str | Path] = ()) -> Iterator[Subject]:
+    """Run `tokenhub serve` with one provider, the upstream, and one model; records go to disk before answers end.
+
+    `program` stands in for the `tokenhub` command.
+    """
+    lane = INSPECT if name == INSPECT else "handoff"
+    flags = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", folder / "data"]
+    command = [*(program or [_BIN / "tokenhub"]), "serve", *flags, "--log-level", "warn"]
+    extra = {"TOKENHUB_CA_FILE": str(up.certificates.authority)}
+    told = folder / "data" / "run" / "serve.json"
+    with _process(command, folder, frozenset(), extra) as process:
+        _until(told.exists, process, folder)
+        info = json.loads(told.read_text())
+        token = (folder / "data" / "admin-token").read_text().strip()
+        _register(info["side_url"], token, up)
+        proxy, side = (int(info[url].rpartition(":")[2]) for url in ("proxy_url", "side_url"))
+        intercepted = Route(proxy, connect=f"{HOST}:443", trust=info["ca_file"])
+        yield Subject(name, Route(side) if name == SIDE else intercepted, process.pid, folder / "data")
+
+
+def recorded(data: Path) -> int:
+    """Return how many answered calls are on record in a data directory that nobody serves from any more."""
+    with closing(sqlite3.connect(f"file:{data / 'tokenhub.sqlite'}?mode=ro", uri=True)) as database:
+        found = database.execute("SELECT count(*) FROM request_logs WHERE outcome = 'ok'").fetchone()
+    return int(found[0])
+
+
+def _register(side: str, token: str, up: Upstream) -> None:
+    provider = {
+        "id": "bench",
+        "type": "openai",
+        "base_url": f"https://127.0.0.1:{up.port}",
+        "cred_store": "memory",
+        "api_key": "sk-bench",
+    }
+    model = {
+        "id": MODEL,
+        "provider_id": "bench",
+        "max_context_tokens": 128_000,
+        "max_output_tokens": 16_000,
+        "input_per_1k": 0.0025,
+        "output_per_1k": 0.01,
+    }
+    _post(f"{side}/admin/v1/providers", token, provider)
+    _post(f"{side}/admin/v1/models", token, model)
+
+
+def _post(url: str, token: str, body: Mapping[str, Any]) -> None:
+    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
+        response.read()
+
+
+@contextmanager
+def _process(
+    command: Sequence[str | Path], folder: Path, cores: frozenset[int], extra: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    folder.mkdir()
+    environment = _environment({**extra, "HOME": str(folder)})
+    with (folder / "log").open("wb") as log, on(cores):
+        process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+    with _ending(process):
+        yield process
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without anybody's keys, proxies and settings."""
+    kept = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
+    return {**{name: os.environ[name] for name in kept if name in os.environ}, **extra}
+
+
+@contextmanager
+def _ending[P: subprocess.Popen[Any]](process: P) -> Iterator[P]:
+    """End the process on the way out, and say so where it does not end when asked."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            said = (folder / "log").read_text(errors="replace")[-2000:]
+            raise SubjectError(f"{process.args!r} did not start: {said}")
+        time.sleep(0.05)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def _free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return int(bound.getsockname()[1])

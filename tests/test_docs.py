@@ -1,0 +1,52 @@
+"""The documents say what the code says."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from tokenhub_core import config
+from tokenhub_core.cli import COMMANDS
+
+DOCS = Path(__file__).parents[1] / "docs"
+START = "<!-- settings: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
+END = "<!-- end of settings -->\n"
+
+
+def settings_table() -> str:
+    rows = [
+        f"| `{name}` | {f'`{default}`' if default else ''} | {text} |"
+        for name, default, text in config.table()
+    ]
+    return "\n".join(["", "| variable | default | meaning |", "| --- | --- | --- |", *rows, "", ""])
+
+
+def test_the_table_of_settings_is_the_codes_own() -> None:
+    """Every setting stands in the manual with its default and meaning."""
+    path = DOCS / "operating.md"
+    text = path.read_text()
+    head, _, rest = text.partition(START)
+    _, _, tail = rest.partition(END)
+    wanted = f"{head}{START}{settings_table()}{END}{tail}"
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(wanted)
+        return
+    assert text == wanted
+
+
+def test_every_command_stands_in_the_manual() -> None:
+    """Nobody has to read the source to find a command."""
+    text = (DOCS / "operating.md").read_text()
+    missing = [name for name in COMMANDS if not re.search(rf"`(tokenhub )?{name}\b", text)]
+    assert missing == []
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    """A relative link names a file that is there."""
+    broken = []
+    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            if not (page.parent / target).exists():
+                broken.append(f"{page.name}: {target}")
+    assert broken == []
