@@ -57,6 +57,16 @@ class Upstream:
     certificates: Certificates
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process keeps its files and where it runs."""
+
+    folder: Path
+    """Made by whoever is put here."""
+    cores: frozenset[int]
+    """Empty leaves it to the kernel."""
+
+
 @contextmanager
 def upstream(certificates: Certificates, cores: frozenset[int]) -> Iterator[Upstream]:
     """Run the upstream."""
@@ -78,7 +88,7 @@ def direct(up: Upstream) -> Subject:
 
 
 @contextmanager
-def mitmdump(up: Upstream, folder: Path, cores: frozenset[int], *, streaming: bool) -> Iterator[Subject]:
+def mitmdump(up: Upstream, place: Place, *, streaming: bool) -> Iterator[Subject]:
     """Run stock mitmdump with its own addons, quiet, and trusting the upstream without a look.
 
     Clients ask it by CONNECT for the upstream's own address and name the intercepted host in TLS and in their
@@ -87,7 +97,7 @@ def mitmdump(up: Upstream, folder: Path, cores: frozenset[int], *, streaming: bo
     """
     port = _free_port()
     options = {
-        "confdir": folder,
+        "confdir": place.folder,
         "listen_host": "127.0.0.1",
         "listen_port": port,
         "flow_detail": 0,
@@ -96,32 +106,34 @@ def mitmdump(up: Upstream, folder: Path, cores: frozenset[int], *, streaming: bo
         **({"stream_large_bodies": "1"} if streaming else {}),
     }
     flags = [part for name, value in options.items() for part in ("--set", f"{name}={value}")]
-    with _process([_BIN / "mitmdump", *flags], folder, cores, {}) as process:
-        trust = folder / "mitmproxy-ca-cert.pem"
-        _until(lambda: trust.exists() and _listens(port), process, folder)
+    with _process([_BIN / "mitmdump", *flags], place, {}) as process:
+        trust = place.folder / "mitmproxy-ca-cert.pem"
+        _until(lambda: trust.exists() and _listens(port), process, place.folder)
         route = Route(port, connect=f"127.0.0.1:{up.port}", trust=str(trust))
         yield Subject(STREAMING if streaming else BUFFERING, route, process.pid)
 
 
 @contextmanager
-def tokenhub(name: str, up: Upstream, folder: Path, *, program: Sequence[str | Path] = ()) -> Iterator[Subject]:
+def tokenhub(
+    name: str, up: Upstream, place: Place, *, program: Sequence[str | Path] = ()
+) -> Iterator[Subject]:
     """Run `tokenhub serve` with one provider, the upstream, and one model; records go to disk before answers end.
 
     `program` stands in for the `tokenhub` command.
     """
-    lane = INSPECT if name == INSPECT else "handoff"
-    flags = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", folder / "data"]
+    lane, data = "inspect" if name == INSPECT else "handoff", place.folder / "data"
+    flags = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
     command = [*(program or [_BIN / "tokenhub"]), "serve", *flags, "--log-level", "warn"]
     extra = {"TOKENHUB_CA_FILE": str(up.certificates.authority)}
-    told = folder / "data" / "run" / "serve.json"
-    with _process(command, folder, frozenset(), extra) as process:
-        _until(told.exists, process, folder)
+    told = data / "run" / "serve.json"
+    with _process(command, place, extra) as process:
+        _until(told.exists, process, place.folder)
         info = json.loads(told.read_text())
-        token = (folder / "data" / "admin-token").read_text().strip()
+        token = (data / "admin-token").read_text().strip()
         _register(info["side_url"], token, up)
         proxy, side = (int(info[url].rpartition(":")[2]) for url in ("proxy_url", "side_url"))
         intercepted = Route(proxy, connect=f"{HOST}:443", trust=info["ca_file"])
-        yield Subject(name, Route(side) if name == SIDE else intercepted, process.pid, folder / "data")
+        yield Subject(name, Route(side) if name == SIDE else intercepted, process.pid, data)
 
 
 def recorded(data: Path) -> int:
@@ -160,11 +172,11 @@ def _post(url: str, token: str, body: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _process(
-    command: Sequence[str | Path], folder: Path, cores: frozenset[int], extra: Mapping[str, str]
+    command: Sequence[str | Path], place: Place, extra: Mapping[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    folder.mkdir()
-    environment = _environment({**extra, "HOME": str(folder)})
-    with (folder / "log").open("wb") as log, on(cores):
+    place.folder.mkdir()
+    environment = _environment({**extra, "HOME": str(place.folder)})
+    with (place.folder / "log").open("wb") as log, on(place.cores):
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
     with _ending(process):
         yield process

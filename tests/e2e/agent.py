@@ -1,7 +1,7 @@
 """A program that knows nothing of TokenHub: it calls the official SDKs, and says in JSON what came of it.
 
-It reads one order a line, `{"do": name, "with": {…}}`, runs the function of that name in `ORDERS`, and prints one
-line. Every client is made with the SDK's own defaults: base URL, key from the environment, retries, transport.
+It reads one order a line, `{"do": name, "with": {…}}`, runs the method of that name, and prints one line. The clients
+are made with the SDK's own defaults: base URL, key from the environment, retries, transport.
 Times are of the monotonic clock, which all processes of a machine share.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import anthropic
@@ -23,9 +23,9 @@ type Said = dict[str, Any]
 class Agent:
     """The two SDKs, as any program would set them up."""
 
-    def __init__(self) -> None:
-        self.openai = openai.OpenAI()
-        self.anthropic = anthropic.Anthropic()
+    def __init__(self, openai_client: openai.OpenAI, anthropic_client: anthropic.Anthropic) -> None:
+        self.openai = openai_client
+        self.anthropic = anthropic_client
 
     # --- openai
 
@@ -116,22 +116,18 @@ def told(error: openai.APIError | anthropic.APIError) -> Said:
 
 
 def main(orders: Iterable[str]) -> None:
-    agent = Agent()
-    table: Mapping[str, Callable[..., Said]] = {
-        "chat": agent.chat,
-        "chat_stream": agent.chat_stream,
-        "chat_leave": agent.chat_leave,
-        "models": agent.models,
-        "message": agent.message,
-        "message_stream": agent.message_stream,
-        "message_leave": agent.message_leave,
-    }
+    by_default = Agent(openai.OpenAI(), anthropic.Anthropic())
+    # The same clients, told to try once only: the one setting that some scenes need.
+    once = Agent(
+        by_default.openai.with_options(max_retries=0), by_default.anthropic.with_options(max_retries=0)
+    )
+    agents = {2: by_default, 0: once}
     print(json.dumps({"ready": time.monotonic()}), flush=True)
     for line in orders:
         order = json.loads(line)
         began = time.monotonic()
         try:
-            said = table[order["do"]](**order["with"])
+            said = getattr(agents[order["with"].pop("retries", 2)], order["do"])(**order["with"])
         except (openai.APIError, anthropic.APIError) as error:
             said = {"error": told(error)}
         print(json.dumps({"began": began, **said}), flush=True)

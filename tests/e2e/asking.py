@@ -32,7 +32,7 @@ class ToolCall:
 class OpenAI:
     """The `openai` SDK and the providers that speak its dialect."""
 
-    name = "openai"
+    name, dialect = "openai", "openai_chat"
     model = "gpt-4o"
     whole, stream, leave = "chat", "chat_stream", "chat_leave"
     path = "/v1/chat/completions"
@@ -95,7 +95,7 @@ class OpenAI:
 class Anthropic:
     """The `anthropic` SDK and the providers that speak its dialect."""
 
-    name = "anthropic"
+    name, dialect = "anthropic", "anthropic_messages"
     model = "claude-sonnet-4-5"
     whole, stream, leave = "message", "message_stream", "message_leave"
     path = "/v1/messages"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -207,6 +207,14 @@ async def until[T](look: Callable[[], T], *, within: float = 5.0) -> T:
     async with asyncio.timeout(within):
         while not (seen := look()):
             await asyncio.sleep(0.01)
+    return seen
+
+
+async def eventually[T](look: Callable[[], Awaitable[T]], *, within: float = 5.0) -> T:
+    """Return what `look` answers once that is true."""
+    async with asyncio.timeout(within):
+        while not (seen := await look()):
+            await asyncio.sleep(0.02)
     return seen
 
 

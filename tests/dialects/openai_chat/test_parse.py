@@ -132,6 +132,15 @@ def test_a_refusal_may_stand_in_the_content() -> None:
     ]
 
 
+def test_an_assistant_who_said_nothing_keeps_an_empty_text() -> None:
+    """Null content is allowed beside tool calls or a refusal only."""
+    call = parsed(
+        {"role": "assistant", "content": ""}, {"role": "assistant", "content": None, "refusal": "no"}
+    )
+    rendered = OPENAI_CHAT.render(call, model="m", max_output_tokens=None)
+    assert [message["content"] for message in rendered.data["messages"]] == ["", None]
+
+
 def test_settings_that_have_no_canonical_form_stay_in_rest() -> None:
     """By their wire names, nested ones by their dotted names; null and empty arrays say nothing."""
     odd = {

@@ -1,0 +1,68 @@
+"""The command line of the benchmark."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from scripts.benchmark import report, rounds
+from scripts.benchmark.load import LoadError
+from scripts.benchmark.processes import cores
+from scripts.benchmark.subjects import SubjectError
+
+_ROOT = Path(__file__).parents[2]
+
+
+@click.command()
+@click.option("--quick", is_flag=True, help="Three short rounds, within a minute; otherwise seven, within five.")
+@click.option("--json", "kept", type=click.Path(path_type=Path, dir_okay=False), help="Write every value there.")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_ROOT / "var",
+    help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
+)
+def main(quick: bool, kept: Path | None, folder: Path) -> None:
+    """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
+    if sys.platform != "linux":
+        raise click.ClickException("CPU time is read from /proc, which only Linux has")
+    length = rounds.QUICK if quick else rounds.FULL
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+            task = progress.add_task("starting", total=None)
+
+            def tell(done: int, total: int, what: str) -> None:
+                progress.update(task, completed=done, total=total or None, description=what)
+                progress.refresh()
+
+            outcome = asyncio.run(rounds.run(Path(place), length, cores(), tell))
+    except (LoadError, SubjectError) as error:
+        raise click.ClickException(str(error)) from None
+    report.show(outcome, Console())
+    if kept is not None:
+        kept.write_text(json.dumps(report.as_json(outcome), indent=1) + "\n")
+
+
+def _progress() -> Progress:
+    """Return a line on stderr that moves only when it is told to: a thread that draws would take CPU time."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

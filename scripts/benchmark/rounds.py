@@ -1,0 +1,215 @@
+"""The run: rounds in which every subject does every workload once, in an order that rotates."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from scripts.benchmark import certificates, subjects
+from scripts.benchmark.figures import quantile, rotated
+from scripts.benchmark.load import LoadError, Pace, Tally, measure
+from scripts.benchmark.processes import Cores, Machine, cpu_seconds, machine, on, resident_mb
+from scripts.benchmark.subjects import Place, Subject, SubjectError
+from scripts.benchmark.traffic import CHUNKS, Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is sent, and how much of it at a time."""
+
+    name: str
+    traffic: Traffic
+    connections: int
+    reference: str
+    """The subject whose CPU time the others' is divided by."""
+
+
+WHOLE: Final = Workload("whole answers", Traffic(), 8, subjects.BUFFERING)
+BURST: Final = Workload("100-chunk streams, at once", Traffic(CHUNKS), 8, subjects.STREAMING)
+PACED: Final = Workload("100-chunk streams, 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
+ONE_WHOLE: Final = Workload("whole answers, one at a time", Traffic(), 1, subjects.BUFFERING)
+ONE_PACED: Final = Workload(
+    "25-chunk streams, 2 ms apart, one at a time", Traffic(25, 2), 1, subjects.STREAMING
+)
+LOADED: Final = (WHOLE, BURST, PACED)
+"""Those that CPU time is read from: the subject has always something to do."""
+SINGLE: Final = (ONE_WHOLE, ONE_PACED)
+"""Those that latency is read from: nothing ever waits for anything but the subject."""
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run takes: its shape, the two kinds of measurement in seconds."""
+
+    rounds: int
+    loaded: float
+    single: float
+
+
+QUICK: Final = Length(3, 0.6, 0.4)
+FULL: Final = Length(7, 1.5, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One subject doing one workload in one round. Milliseconds."""
+
+    answers: int
+    per_second: float
+    cpu: float
+    """CPU time of the subject for one answer."""
+    first: float
+    """Median time to the first byte of the body."""
+    whole: float
+    """Median time to the end."""
+    late: float
+    """The time to the end that 95 of 100 answers kept."""
+
+
+type Results = dict[str, dict[str, list[Measured]]]
+"""By workload and subject, one a round."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that a run has found."""
+
+    results: Results
+    surroundings: dict[str, object] = field(default_factory=dict)
+    memory: dict[str, float] = field(default_factory=dict)
+    """Megabytes resident at the end, by subject."""
+    records: dict[str, int] = field(default_factory=dict)
+    """By subject: how many answers it gave, each of them on record."""
+
+
+def takes_part(subject: Subject, workload: Workload) -> bool:
+    """Tell whether a workload says anything about a subject."""
+    if workload in LOADED and not subject.pid:
+        return False  # only its latency is of interest
+    if subject.name == subjects.STREAMING:
+        return workload.traffic.chunks > 0
+    # A stream that is held back until it is whole has a price, but no latency that compares.
+    return subject.name != subjects.BUFFERING or workload is not ONE_PACED
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    workload: Workload
+    subject: Subject
+    seconds: float
+    counts: bool = True
+
+
+type Progress = Callable[[int, int, str], None]
+"""Hears of each step: its number, of how many, and what is done."""
+
+
+async def run(folder: Path, length: Length, cores: Cores, progress: Progress) -> Outcome:
+    """Start everything in `folder` and go through the rounds.
+
+    Raises `LoadError` on a wrong answer and `SubjectError` where records and answers are not the same number.
+    """
+    load, began = os.getloadavg()[0], machine()
+    outcome = Outcome(defaultdict(lambda: defaultdict(list)))
+    answered: Counter[str] = Counter()
+    with ExitStack() as stack:
+        stack.enter_context(on(cores.rest))
+        taking_part = _started(stack, folder, cores, progress)
+        steps = _steps(taking_part, length)
+        for number, step in enumerate(steps):
+            workload, subject = step.workload, step.subject
+            progress(number, len(steps), f"{workload.name}: {subject.name}")
+            pace = Pace(workload.connections, step.seconds, warm=1 if workload.traffic.chunks else 4)
+            clock = functools.partial(cpu_seconds, subject.pid) if subject.pid else float
+            try:
+                tally = await measure(subject.route, workload.traffic, pace, clock=clock)
+            except (LoadError, OSError) as error:
+                raise SubjectError(f"{subject.name}, {workload.name}: {error}") from error
+            answered[subject.name] += tally.warmed + len(tally.answers)
+            if step.counts:
+                outcome.results[workload.name][subject.name].append(_measured(tally))
+        progress(len(steps), len(steps), "stopping")
+        outcome.memory = {one.name: resident_mb(one.pid) for one in taking_part if one.pid}
+        outcome.surroundings = _surroundings(load, began, cores)
+    outcome.records = _compared(taking_part, answered)
+    return outcome
+
+
+def _started(stack: ExitStack, folder: Path, cores: Cores, progress: Progress) -> list[Subject]:
+    """Start the upstream and every subject; `stack` ends them."""
+    up = stack.enter_context(subjects.upstream(certificates.make(folder), cores.rest))
+    begun: list[Subject] = []
+    for number, streaming in enumerate((False, True)):
+        progress(0, 0, "starting mitmdump")
+        place = Place(folder / f"mitmdump{number}", cores.subject)
+        begun.append(stack.enter_context(subjects.mitmdump(up, place, streaming=streaming)))
+    for name in (subjects.HANDOFF, subjects.INSPECT, subjects.SIDE):
+        progress(0, 0, f"starting {name}")
+        place = Place(folder / name, cores.subject)
+        begun.append(stack.enter_context(subjects.tokenhub(name, up, place)))
+    return [*begun, subjects.direct(up)]
+
+
+def _steps(taking_part: Sequence[Subject], length: Length) -> list[_Step]:
+    # Imports on first use and caches that fill are a matter of the first minute, not of a request.
+    steps = [
+        _Step(workload, subject, length.single, counts=False)
+        for workload in (WHOLE, BURST)
+        for subject in taking_part
+    ]
+    for number in range(length.rounds):
+        for workload in (*LOADED, *SINGLE):
+            seconds = length.loaded if workload in LOADED else length.single
+            steps += [
+                _Step(workload, subject, seconds)
+                for subject in rotated(taking_part, number)
+                if takes_part(subject, workload)
+            ]
+    return steps
+
+
+def _measured(tally: Tally) -> Measured:
+    first, whole = ([getattr(one, name) * 1000 for one in tally.answers] for name in ("first", "whole"))
+    return Measured(
+        answers=len(tally.answers),
+        per_second=len(tally.answers) / tally.seconds,
+        cpu=tally.cpu * 1000 / len(tally.answers),
+        first=median(first),
+        whole=median(whole),
+        late=quantile(whole, 0.95),
+    )
+
+
+def _compared(taking_part: Sequence[Subject], answered: Mapping[str, int]) -> dict[str, int]:
+    """Return how many records each TokenHub has; raises `SubjectError` where it is not one an answer."""
+    found = {one.name: subjects.recorded(one.data) for one in taking_part if one.data is not None}
+    for name, records in found.items():
+        if records != answered[name]:
+            raise SubjectError(f"{name} gave {answered[name]} answers and has {records} records")
+    return found
+
+
+def _surroundings(load: float, began: Machine, cores: Cores) -> dict[str, object]:
+    ended = machine()
+    total = max(1, ended.total - began.total)
+    return {
+        "python": platform.python_version(),
+        "mitmproxy": version("mitmproxy"),
+        "aiohttp": version("aiohttp"),
+        "tokenhub": version("tokenhub"),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "pinned": bool(cores.subject),
+        "load_average": [round(load, 2), round(os.getloadavg()[0], 2)],
+        "busy_percent": round(100 - 100 * (ended.idle - began.idle) / total),
+        "stolen_percent": round(100 * (ended.stolen - began.stolen) / total, 1),
+    }

@@ -1,0 +1,49 @@
+"""The body for each candidate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from tests.fakes.engine import ANTHROPIC, OPENAI, PAIR, chat, message
+from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.dispatch.bodies import Bodies
+from tokenhub_core.types import Candidate, Dialect, Json, Terms
+
+TO_OPENAI = Candidate(PAIR[0], OPENAI, 0.0, Terms(), 0)
+TO_ANTHROPIC = Candidate(PAIR[1], ANTHROPIC, 0.0, Terms(), 0)
+
+
+def bodies(body: Json, dialect: Dialect = Dialect.OPENAI_CHAT, **more: Any) -> Bodies:
+    return Bodies(DIALECTS[dialect].open(orjson.dumps(body)), DIALECTS, **more)
+
+
+def test_the_same_dialect_and_model_gets_the_callers_very_bytes() -> None:
+    """Nothing to change, nothing changed: odd spacing and unknown fields included."""
+    raw = b'{ "model" : "gpt-4o",\n "messages":[{"role":"user","content":"x"}], "new_field": 1e0 }'
+    made = Bodies(DIALECTS[Dialect.OPENAI_CHAT].open(raw), DIALECTS).render(TO_OPENAI, None)
+    assert (made.data, made.losses) == (raw, ())
+
+
+def test_a_cap_replaces_the_callers_own() -> None:
+    """The failover machine may ask for less."""
+    made = bodies(chat(max_tokens=900)).render(TO_OPENAI, 100)
+    assert orjson.loads(made.data)["max_tokens"] == 100
+
+
+def test_another_dialect_is_rendered_and_its_losses_named() -> None:
+    """What cannot be carried is told by the caller's own names."""
+    made = bodies(chat(seed=1, max_tokens=5)).render(TO_ANTHROPIC, None)
+    data = orjson.loads(made.data)
+    assert (data["model"], data["max_tokens"]) == ("claude-sonnet-4-5", 5)
+    assert made.losses == ("seed",)
+
+
+def test_a_schema_from_a_directive_goes_upstream_in_the_providers_form() -> None:
+    """Also where the dialect is the same and the body would else have passed as it was."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    openai = orjson.loads(bodies(chat(), output_schema=schema).render(TO_OPENAI, None).data)
+    assert openai["response_format"]["json_schema"]["schema"] == schema
+    anthropic = bodies(message(), Dialect.ANTHROPIC_MESSAGES, output_schema=schema).render(TO_ANTHROPIC, None)
+    assert orjson.loads(anthropic.data)["output_config"]["format"]["schema"] == schema

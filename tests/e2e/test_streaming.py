@@ -1,0 +1,109 @@
+"""A stream reaches the program while it is made, and ends when the program has had enough."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.asking import SDKS, Sdk, other
+from tests.e2e.conftest import World
+from tests.e2e.serving import Registered, eventually, until
+from tokenhub_core.providers.simulator import Profile
+from tokenhub_core.types import Json
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+each_pair = pytest.mark.parametrize("crossed", [False, True], ids=["same", "crossed"])
+each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=[sdk.name for sdk in SDKS])
+
+SLOW = Profile(tokens_per_second=200)
+"""Some seventy tokens in a third of a second."""
+VERY_SLOW = Profile(tokens_per_second=20)
+
+
+@each_sdk
+@each_pair
+async def test_what_is_written_is_read_before_the_rest_is_written(
+    world: World, sdk: Sdk, crossed: bool
+) -> None:
+    """The program has the first word long before the provider writes its last, and every one in between."""
+    speaks = other(sdk) if crossed else sdk
+    async with world.serve.provider("m", speaks=speaks.name, profile=SLOW) as provider:
+        said = await world.program(sdk.stream, model="m", **sdk.ask("Tell me"))
+
+        (peer,) = provider.fake.connections
+        assert peer.wrote is not None
+        began, took = said["began"], peer.wrote - said["began"]
+        assert took > 0.2
+        assert said["at"][0] - began < took / 3
+        # The n-th word comes when it is made: none is held back until a later one.
+        middle = said["at"][len(said["at"]) // 2] - began
+        assert took / 4 < middle < took * 3 / 4
+
+
+async def cancelled(world: World, provider: Registered) -> Json:
+    """Return the record of the call that was given up."""
+
+    async def found() -> Json | None:
+        rows = [row for row in await world.serve.records() if row["provider_id"] == provider.id]
+        return rows[0] if rows else None
+
+    record = await eventually(found)
+    health = (await world.serve.admin("GET", "/health"))["providers"]
+    (view,) = [item for item in health if item["provider_id"] == provider.id]
+    assert (view["state"], view.get("consecutive_failures", 0)) == ("healthy", 0), view
+    return record
+
+
+@each_sdk
+@each_pair
+async def test_a_program_that_hangs_up_stops_the_provider(world: World, sdk: Sdk, crossed: bool) -> None:
+    """Within a second of the program's leaving the provider's connection is closed, and the record says so."""
+    speaks = other(sdk) if crossed else sdk
+    async with world.serve.provider("m", speaks=speaks.name, profile=VERY_SLOW) as provider:
+        said = await world.program(sdk.leave, after=4, model="m", **sdk.ask("Tell me"))
+        await provider.fake.until(closed=1, within=1.0)
+
+        (peer,) = provider.fake.connections
+        assert peer.closed is not None
+        assert peer.closed - said["left"] < 1.0
+        record = await cancelled(world, provider)
+        assert (record["id"], record["outcome"], record["status"], record["error_class"]) == (
+            said["headers"]["x-request-id"],
+            "cancelled",
+            499,
+            "client_cancelled",
+        )
+        assert record["usage_estimated"]
+
+
+@each_sdk
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_a_program_that_waits_no_longer_stops_the_provider(
+    world: World, sdk: Sdk, stream: bool
+) -> None:
+    """The SDK's own timeout, before anything has come: nothing is tried again, and one record remains."""
+    async with world.serve.provider("m", speaks=sdk.name) as provider:
+        provider.fake.script("m", ["hang"])
+        do = sdk.stream if stream else sdk.whole
+        said = await world.program(do, retries=0, timeout=0.3, model="m", **sdk.ask("Hello"))
+
+        assert said["error"]["type"] == "APITimeoutError"
+        await provider.fake.until(closed=1, within=1.0)
+        record = await cancelled(world, provider)
+        assert (record["outcome"], len(record["attempts"])) == ("cancelled", 1)
+        assert provider.fake.calls("m") == 1
+
+
+async def test_after_many_that_hung_up_nothing_is_left(world: World) -> None:
+    """Twenty abandoned streams leave no call in flight and no connection to the provider."""
+    async with world.serve.provider("m", profile=VERY_SLOW) as provider:
+        for _ in range(20):
+            await world.program("chat_leave", after=2, model="m", **SDKS[0].ask("Tell me"))
+        await provider.fake.until(closed=len(provider.fake.connections), within=2.0)
+
+        async def all_recorded() -> bool:
+            rows = [row for row in await world.serve.records() if row["provider_id"] == provider.id]
+            return [row["outcome"] for row in rows] == ["cancelled"] * 20
+
+        assert await eventually(all_recorded)
+        await until(lambda: all(peer.closed for peer in provider.fake.connections))
