@@ -12,6 +12,7 @@ from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions
 from tokenhub_core import app, config
 from tokenhub_core.clock import SystemClock
+from tokenhub_core.config import Settings
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
@@ -21,7 +22,7 @@ from tokenhub_core.ports import Engine
 from tokenhub_core.types import Dialect
 
 
-def beside(engine: Engine) -> TokenHub:
+def beside(engine: Engine, settings: Settings, *, side_port: int) -> TokenHub:
     """Return the addon in front of an engine that somebody else runs and closes."""
 
     @asynccontextmanager
@@ -29,7 +30,18 @@ def beside(engine: Engine) -> TokenHub:
         del options
         yield engine
 
-    return TokenHub(borrowed, errors=told, clock=SystemClock(), new_id=fresh_id)
+    return TokenHub(
+        borrowed,
+        errors=told,
+        clock=SystemClock(),
+        new_id=fresh_id,
+        defaults=AddonOptions(
+            max_body=settings.max_body_bytes,
+            extra_hosts=settings.extra_hosts,
+            allow_private=settings.allow_private,
+        ),
+        own_ports=(side_port,),
+    )
 
 
 def alone() -> TokenHub:
@@ -43,7 +55,12 @@ async def _own(options: AddonOptions) -> AsyncIterator[Engine]:
     settings = config.parse(
         os.environ,
         data_dir=directory,
-        overrides={"simulate": options.simulate or None, "extra_hosts": options.extra_hosts or None},
+        overrides={
+            "simulate": options.simulate or None,
+            "extra_hosts": options.extra_hosts or None,
+            "allow_private": options.allow_private or None,
+            "max_body_bytes": options.max_body,
+        },
     )
     async with app.running(settings, os.environ) as running:
         yield running.engine

@@ -71,15 +71,10 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
                 listen_host=settings.host,
                 listen_port=settings.port,
                 modes=settings.modes,
-                options={
-                    "tokenhub_side_url": _url(settings.host, side_port),
-                    "tokenhub_max_body": settings.max_body_bytes,
-                    "tokenhub_extra_hosts": list(settings.extra_hosts),
-                    "tokenhub_allow_private": list(settings.allow_private),
-                },
+                options={"tokenhub_side_url": _url(settings.host, side_port)},
             ),
             handoff=None if settings.lane == "inspect" else handoff,
-            addons=[beside(running.engine)],
+            addons=[beside(running.engine, settings, side_port=side_port)],
         )
         await proxy.start()
         stack.push_async_callback(proxy.shutdown, settings.shutdown_drain_secs)
