@@ -56,7 +56,7 @@ async def test_the_named_model_answers_and_one_record_remains() -> None:
 async def test_the_same_dialect_passes_the_providers_own_bytes(stream: bool) -> None:
     """OpenAI in, OpenAI out: the reply is what the provider sent, byte for byte."""
     bench = Bench()
-    asked = chat(stream=stream, **({"stream_options": {"include_usage": True}} if stream else {}))
+    asked = chat(stream=stream) | ({"stream_options": {"include_usage": True}} if stream else {})
     _, first = await bench.ask(asked)
     assert bench.recorder.one.identical
     if stream:
@@ -299,6 +299,25 @@ async def test_a_caller_that_leaves_before_the_first_byte_stops_everything() -> 
     record = bench.recorder.one
     assert (record.outcome, len(record.attempts)) == (Outcome.CANCELLED, 1)
     assert bench.ledger.reserved_nanousd == 0
+
+
+async def test_a_bug_in_the_middle_of_a_stream_is_an_error_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a clean-looking end nor a record that blames the caller."""
+    bench = Bench()
+
+    def bug(*_: object) -> bytes:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tokenhub_core.dispatch.gate.Gate.tail", bug)
+    _, body = await bench.ask(chat(stream=True))
+    assert b"[DONE]" not in body
+    assert b'"code":"internal"' in body
+    monkeypatch.setattr("tokenhub_core.dispatch.executor._Stream.frames", bug)
+    await bench.ask(chat(stream=True))
+    assert (bench.recorder.records[-1].outcome, bench.recorder.records[-1].fault) == (
+        Outcome.ERROR,
+        "internal",
+    )
 
 
 async def test_an_error_of_ours_is_a_500_in_the_callers_dialect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from tokenhub_core.types import (
     Dialect,
     Fleet,
     Headers,
+    Json,
     Model,
     Outcome,
     Plan,
@@ -176,10 +177,10 @@ class Pipeline:
         if reading.outcome == "invalid" and malformed == "reject":
             raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
         if reading.stripped:
-            data = module.replace_texts(request.data, reading.stripped)
-            stripped = module.open(wire.encode(data))
-            progress.request = stripped
-            return stripped, reading
+            progress.request = module.open(
+                _without(request, module.replace_texts(request.data, reading.stripped))
+            )
+            return progress.request, reading
         return request, reading
 
     def _origin(self, snapshot: Snapshot, request: Request) -> OriginOption | None:
@@ -219,16 +220,21 @@ class Pipeline:
             await self._recorder.commit(self._record(progress, None))
             yield live.tail()
         except TokenHubError as error:
-            if not progress.recorded:
-                progress.recorded = True
-                await self._note(self._record(progress, error.fault))
-            yield self._stream_error(progress.snapshot, error.fault)
+            yield await self._break(progress, error.fault)
+        except Exception:
+            logger.exception("stream of %s failed", progress.snapshot.id)
+            yield await self._break(progress, _INTERNAL)
         finally:
             await live.close()
             if not progress.recorded:
                 self._recorder.post(self._record(progress, CANCELLED))
 
-    def _stream_error(self, snapshot: Snapshot, fault: Fault) -> bytes:
+    async def _break(self, progress: _Progress, fault: Fault) -> bytes:
+        """Record a stream that has failed and return its last event."""
+        if not progress.recorded:
+            progress.recorded = True
+            await self._note(self._record(progress, fault))
+        snapshot = progress.snapshot
         return self._dialects[snapshot.dialect].stream_error(fault, request_id=snapshot.id)
 
     async def _refuse(self, progress: _Progress, fault: Fault) -> Reply:
@@ -237,7 +243,9 @@ class Pipeline:
         await self._note(self._record(progress, fault))
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        headers = (*error.headers, *extra, *self._told(progress))
+        told = self._told(progress)
+        named = {name for name, _ in told}
+        headers = (*(field for field in error.headers if field[0] not in named), *extra, *told)
         return Reply(error.status, headers, error.body, summary=self._summary(progress, fault))
 
     async def _note(self, record: Record) -> None:
@@ -359,6 +367,14 @@ def without_secrets(path: str) -> str:
         for name in (field.partition("=")[0],)
     )
     return f"{bare}?{'&'.join(fields)}"
+
+
+def _without(request: Request, data: Json) -> bytes:
+    """Return the body with the changed members in place of the old ones, every other byte as it came."""
+    if data.keys() != request.data.keys():
+        return wire.encode(data)
+    edits = {name: value for name, value in data.items() if value is not request.data[name]}
+    return wire.splice(request.body, request.data, edits)
 
 
 def _since(snapshot: Snapshot, monotonic: float) -> float:

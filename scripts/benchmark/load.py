@@ -132,17 +132,18 @@ async def _connect(route: Route) -> _Client:
         context = ssl.create_default_context(cafile=route.trust)
         context.set_alpn_protocols(["http/1.1"])
         await writer.start_tls(context, server_hostname=HOST)
-    transport = writer.transport
-    client = _Client(transport)
-    transport.set_protocol(client)
+    client = _Client(writer)
+    writer.transport.set_protocol(client)
     return client
 
 
 class _Client(asyncio.Protocol):
     """One connection: one request at a time."""
 
-    def __init__(self, transport: asyncio.WriteTransport) -> None:
-        self._transport = transport
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        # Kept though only its transport is used: a writer that nobody holds closes its transport.
+        self._writer = writer
+        self._transport = writer.transport
         self._request = b""
         self._expected = b""
         self._pieces = bytearray()
@@ -176,7 +177,7 @@ class _Client(asyncio.Protocol):
     def close(self) -> None:
         """Let go of the connection."""
         self._lost = self._lost or LoadError("closed")
-        self._transport.close()
+        self._writer.close()
 
     def data_received(self, data: bytes) -> None:
         pieces = self._pieces

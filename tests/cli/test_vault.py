@@ -73,7 +73,7 @@ def serving(data: Path) -> Iterator[None]:
         thread.join()
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
-        (data / "run" / "serve.json").unlink()
+        (data / "run" / "serve.json").unlink(missing_ok=True)
 
 
 # --- with a server -----------------------------------------------------------------------------------------

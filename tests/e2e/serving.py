@@ -92,6 +92,11 @@ class Serve:
         logs: list[Json] = (await self.admin("GET", "/logs?limit=1000"))["logs"]
         return logs
 
+    async def records_of(self, provider: Registered) -> list[Json]:
+        """Return the records of the calls that were tried at a provider, newest first."""
+        rows = await self.records()
+        return [row for row in rows if provider.id in {attempt["provider"] for attempt in row["attempts"]}]
+
     async def record(self, request_id: str) -> Json:
         """Return the one record of a call."""
         return await self.admin("GET", f"/logs/{request_id}")

@@ -28,7 +28,7 @@ def prices(tokens: tuple[int, int]) -> int:
 
 async def only_record(world: World, provider: Registered) -> Json:
     """Return the record of the only call that this provider has served."""
-    (found,) = [row for row in await world.serve.records() if row["provider_id"] == provider.id]
+    (found,) = await world.serve.records_of(provider)
     return found
 
 

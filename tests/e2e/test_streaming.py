@@ -44,7 +44,7 @@ async def cancelled(world: World, provider: Registered) -> Json:
     """Return the record of the call that was given up."""
 
     async def found() -> Json | None:
-        rows = [row for row in await world.serve.records() if row["provider_id"] == provider.id]
+        rows = await world.serve.records_of(provider)
         return rows[0] if rows else None
 
     record = await eventually(found)
@@ -90,7 +90,7 @@ async def test_a_program_that_waits_no_longer_stops_the_provider(
         assert said["error"]["type"] == "APITimeoutError"
         await provider.fake.until(closed=1, within=1.0)
         record = await cancelled(world, provider)
-        assert (record["outcome"], len(record["attempts"])) == ("cancelled", 1)
+        assert (record["outcome"], len(record["attempts"])) == ("cancelled", 1), (record["attempts"], record["total_ms"])
         assert provider.fake.calls("m") == 1
 
 
@@ -102,7 +102,7 @@ async def test_after_many_that_hung_up_nothing_is_left(world: World) -> None:
         await provider.fake.until(closed=len(provider.fake.connections), within=2.0)
 
         async def all_recorded() -> bool:
-            rows = [row for row in await world.serve.records() if row["provider_id"] == provider.id]
+            rows = await world.serve.records_of(provider)
             return [row["outcome"] for row in rows] == ["cancelled"] * 20
 
         assert await eventually(all_recorded)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, assert_never
 
 from tokenhub_core.dialects import wire
@@ -324,7 +324,12 @@ class _Try:
         if self._source is self._target:
             body, trace.identical = raw, True
         else:
-            rendered = self._target.render_answer(answer, request=self._job.request)
+            given = replace(
+                answer,
+                id=answer.id or self._job.snapshot.id.removeprefix("req_"),
+                created=answer.created or int(self._means.clock.now()),
+            )
+            rendered = self._target.render_answer(given, request=self._job.request)
             body = wire.encode(rendered.data)
             self._losses = (*self._losses, *rendered.losses)
         trace.stop = answer.stop

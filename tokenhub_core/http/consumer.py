@@ -78,7 +78,8 @@ class Consumer:
         """Return the answer to a request that never became an exchange."""
         name = request_id(self._door.clock.now(), self._door.entropy())
         error = self._door.dialects[dialect].error(fault, request_id=name)
-        return _whole(Reply(error.status, (*error.headers, ("x-request-id", name)), error.body))
+        others = (field for field in error.headers if field[0] != "x-request-id")
+        return _whole(Reply(error.status, (*others, ("x-request-id", name)), error.body))
 
 
 class HandedOff:

@@ -34,7 +34,7 @@ def parse_answer(data: Json) -> Answer:
         parts=parts,
         stop=words.stopped(data.get("stop_reason"), data.get("stop_sequence")),
         usage=usage(data),
-        rest={name: value for name, value in blocks.rest(data, *_READ).items() if value is not None},
+        rest=blocks.rest(data, *_READ),
     )
 
 

@@ -69,8 +69,8 @@ def parts(content: object) -> tuple[Part, ...]:
 
 
 def rest(data: Json, *known: str) -> Mapping[str, Any]:
-    """Return the members of `data` other than the known ones."""
-    return {name: value for name, value in data.items() if name not in known}
+    """Return the members of `data` other than the known ones; a null says nothing and is left out."""
+    return {name: value for name, value in data.items() if name not in known and value is not None}
 
 
 def _result(block: Json, id_: str) -> ToolResult:

@@ -1,0 +1,76 @@
+"""Runs `tokenhub` and notes, while asked to, what it does with its CPU time.
+
+`python -m scripts.benchmark.sampling FILE serve …` is `tokenhub serve …`. SIGUSR2 starts the notes; a second one
+ends them and writes them to FILE: seconds of CPU time by stack, outermost function first, as JSON.
+
+The kernel interrupts the process after every few milliseconds of CPU time that it took, whichever thread took
+them, and Python runs the handler in the main thread, between two of its instructions. So time in a C function
+counts for the line that called it, and what other threads took is told apart by the thread's own clock.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Final
+
+from tokenhub_core.cli import main
+
+_INTERVAL: Final = 0.002
+_ELSEWHERE: Final = "other threads"
+
+
+class Sampler:
+    """Notes stacks. Belongs to the main thread."""
+
+    def __init__(self, told: Path) -> None:
+        self._told = told
+        self._notes: dict[tuple[CodeType, ...], float] = defaultdict(float)
+        self._elsewhere = 0.0
+        self._main = self._all = 0.0
+        self._on = False
+
+    def install(self) -> None:
+        """Begin to listen for the signals."""
+        signal.signal(signal.SIGPROF, self._note)
+        signal.signal(signal.SIGUSR2, self._switch)
+
+    def _switch(self, number: int, frame: FrameType | None) -> None:
+        del number, frame
+        self._on = not self._on
+        signal.setitimer(signal.ITIMER_PROF, *((_INTERVAL, _INTERVAL) if self._on else (0, 0)))
+        self._main, self._all = time.thread_time(), time.process_time()
+        if not self._on:
+            self._write()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del number
+        main_now, all_now = time.thread_time(), time.process_time()
+        here = main_now - self._main
+        self._elsewhere += max(0.0, all_now - self._all - here)
+        self._main, self._all = main_now, all_now
+        stack = []
+        while frame is not None:
+            stack.append(frame.f_code)
+            frame = frame.f_back
+        self._notes[tuple(reversed(stack))] += here
+
+    def _write(self) -> None:
+        told: dict[str, float] = defaultdict(float)
+        told[_ELSEWHERE] = self._elsewhere
+        for stack, seconds in self._notes.items():
+            told[";".join(f"{code.co_filename}:{code.co_qualname}" for code in stack)] += seconds
+        partial = self._told.with_suffix(".part")
+        partial.write_text(json.dumps(told))
+        partial.rename(self._told)
+
+
+if __name__ == "__main__":
+    Sampler(Path(sys.argv[1])).install()
+    del sys.argv[1]
+    main()
