@@ -27,6 +27,7 @@ from tokenhub_core.credentials import Credentials
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor, Means, Patience
+from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
@@ -262,8 +263,12 @@ async def _unlock(vault: Vault, settings: Settings) -> None:
     """Read the vault and, where the settings hold its password, open it, making it on first use."""
     await vault.load()
     password = password_from(settings.vault_password, settings.vault_password_file)
-    if password is not None and settings.vault_enabled:
+    if password is None or not settings.vault_enabled:
+        return
+    try:
         await (vault.unlock(password) if vault.initialised else vault.init(password))
+    except TokenHubError as error:
+        raise ConfigError(f"the vault's password: {error.fault.message}") from None
 
 
 async def _look(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock) -> None:

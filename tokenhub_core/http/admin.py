@@ -147,7 +147,10 @@ class Admin:
             body.cred_store or (known.cred_store if known else "none"),
         )
         if known is not None:
-            _same_site(known, provider, bool(body.api_key or body.cred_store))
+            _same_site(known, provider, key_given=bool(body.api_key))
+        else:
+            # A name may have been used before; nobody inherits a credential with it.
+            await self._forget(body.id)
         provider = await self._keep(provider, body.api_key)
         await self._catalog.put_provider(provider)
         return answer(self._shown(self._catalog.provider(provider.id)), 200 if known else 201)
@@ -161,10 +164,14 @@ class Admin:
             changes["endpoints"] = [changes.pop("base_url")]
         if "type" in changes:
             changes["dialect"] = dialect_of(changes["type"])
-        changed = replace(known, endpoints=tuple(changes.get("endpoints", known.endpoints)))
-        _same_site(known, changed, bool(key or "cred_store" in changes))
+        changed = replace(
+            known,
+            endpoints=tuple(changes.get("endpoints", known.endpoints)),
+            cred_store=changes.get("cred_store", known.cred_store),
+        )
+        _same_site(known, changed, key_given=bool(key))
         if key:
-            changes["cred_store"] = (await self._keep(known, key)).cred_store
+            changes["cred_store"] = (await self._keep(changed, key)).cred_store
         await self._catalog.patch_provider(known.id, _plain(changes))
         return answer(self._shown(self._catalog.provider(known.id)))
 
@@ -188,11 +195,13 @@ class Admin:
     async def _delete_provider(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
         await self._catalog.delete_provider(name)
-        self._desk.credentials.drop(name)
         self._desk.health.forget(name)
-        if self._desk.vault.open:
-            await self._desk.vault.delete(vault_name(name))
+        await self._forget(name)
         return answer({"ok": True})
+
+    async def _forget(self, provider_id: str) -> None:
+        self._desk.credentials.drop(provider_id)
+        await self._desk.vault.delete(vault_name(provider_id))
 
     async def _add_listed(self, request: web.Request) -> web.Response:
         """Register every model that the provider's price list names and that is not registered yet."""
@@ -370,9 +379,13 @@ class Admin:
         return await self._vault_state(request)
 
 
-def _same_site(known: Provider, changed: Provider, credential_given: bool) -> None:
-    """Refuse to carry a credential to another host: whoever moves a provider must show the key again."""
-    if known.cred_store == "none" or credential_given or not changed.endpoints:
+def _same_site(known: Provider, changed: Provider, *, key_given: bool) -> None:
+    """Refuse to carry a credential to another host: whoever moves a provider must show the key again.
+
+    Naming another variable of the server's environment counts as showing it; naming the vault does not.
+    """
+    elsewhere = changed.cred_store.startswith("env:") and changed.cred_store != known.cred_store
+    if key_given or elsewhere or changed.cred_store == "none" or not changed.endpoints:
         return
     if {site(url) for url in changed.endpoints} - {site(url) for url in known.endpoints}:
         raise client_fault(
