@@ -64,7 +64,10 @@ class House:
 
     def run(self, script: str, *args: str, **environ: str) -> tuple[int, str, str]:
         with self.start(script, *args, **environ) as process:
-            out, err = process.communicate(timeout=30)
+            try:
+                out, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
         return process.returncode, out, err
 
     def sh(self, text: str, environ: Mapping[str, str]) -> tuple[int, str, str]:

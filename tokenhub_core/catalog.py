@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
-from tokenhub_core.config import Settings
-from tokenhub_core.errors import ConfigError, Kind, client_fault
+import msgspec
+from sqlalchemy import Connection
+
+from tokenhub_core.config import PREFIX, Settings
+from tokenhub_core.errors import ConfigError, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import endpoints
@@ -19,15 +22,21 @@ from tokenhub_core.routing.scoring import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.writer import Writer
+from tokenhub_core.store.writer import Work, Writer
 from tokenhub_core.types import Fleet, Model, Prices, Provider, ProviderType
+
+NANO_PER_1K: Final = 1e6
+"""Nano-dollars per token for one dollar per thousand tokens."""
+_MAX_PROVIDER_ID: Final = 64
+_MAX_MODEL_ID: Final = 200
 
 
 class Catalog:
     """Providers, models and routing defaults: what the database holds, and what only this process knows.
 
     The second kind (simulated ones, those from the environment) cannot be changed here and gives way to a
-    stored one of the same id.
+    stored one of the same id. While answers are simulated, stored providers stay out of service: a simulation
+    must not spend anybody's money.
     """
 
     def __init__(
@@ -47,6 +56,7 @@ class Catalog:
         self._clock = clock
         self._transient = transient
         self._version = 0
+        self._reading = asyncio.Lock()
         self._routing = RoutingConfig()
         self._defaults = Layer("default")
         self._stored = Stock((), ())
@@ -55,16 +65,24 @@ class Catalog:
 
     async def load(self) -> None:
         """Read everything; called at start and after each change."""
-        stock, self._routing = await asyncio.to_thread(self._read)
-        self._defaults = _defaults(self._settings, self._routing)
-        ids = {provider.id for provider in stock.providers}
-        extra = [provider for provider in self._transient.providers if provider.id not in ids]
+        # One at a time: of two reads that overlap the older one could be the last to be put in place.
+        async with self._reading:
+            self._stored, self._routing = await asyncio.to_thread(self._read)
+            self._defaults = _defaults(self._settings, self._routing)
+            self._version += 1
+            self.fleet = self._together(self._stored)
+
+    def _together(self, stored: Stock) -> Fleet:
+        first, second = stored, self._transient
+        if self._settings.simulate:
+            resting = tuple(replace(provider, enabled=False) for provider in stored.providers)
+            first, second = self._transient, Stock(resting, stored.models)
+        ids = {provider.id for provider in first.providers}
+        extra = [provider for provider in second.providers if provider.id not in ids]
         kept = {provider.id for provider in extra}
-        self._version += 1
-        self._stored = stock
-        self.fleet = fleet.build(
-            [*stock.providers, *extra],
-            [*stock.models, *(model for model in self._transient.models if model.provider_id in kept)],
+        return fleet.build(
+            [*first.providers, *extra],
+            [*first.models, *(model for model in second.models if model.provider_id in kept)],
             version=self._version,
         )
 
@@ -74,38 +92,32 @@ class Catalog:
 
     # --- providers
 
-    def provider(self, provider_id: str) -> Provider:
-        """Return a provider of the fleet; raises `TokenHubError` (`NOT_FOUND`)."""
-        found = self.fleet.providers.get(provider_id)
-        if found is None:
-            raise client_fault(f"there is no provider {provider_id!r}", kind=Kind.NOT_FOUND, param="id")
-        return found
-
     async def put_provider(self, provider: Provider) -> Provider:
-        """Store a provider, new or replacing one; its endpoints are checked first."""
-        checked = self._checked(provider)
-        await self._commit(partial(rows.put_provider, provider=checked))
+        """Store a provider, new or replacing one, as `checked` returns it."""
+        checked = self.checked(provider)
+        await self._commit(partial(rows.put_provider, provider=checked, now=self._clock.now()))
         return checked
 
     async def patch_provider(self, provider_id: str, changes: Mapping[str, Any]) -> Provider:
-        """Merge changes into a stored provider and return what stands then."""
-        self._is_stored(provider_id)
-        if "endpoints" in changes:
-            known = self.provider(provider_id)
-            checked = self._checked(replace(known, endpoints=tuple(changes["endpoints"] or ())))
-            changes = {**changes, "endpoints": list(checked.endpoints)}
-        patched: Provider = await self._commit(
-            partial(rows.patch_provider, provider_id=provider_id, changes=changes)
+        """Merge changes, by the field names of `Provider`, into a stored one and return what stands then."""
+        checked = self.checked(replace(self.stored(provider_id), **changes))
+        plain = {name: msgspec.to_builtins(getattr(checked, name)) for name in changes}
+        now = self._clock.now()
+        return await self._commit(
+            partial(rows.patch_provider, provider_id=provider_id, changes=plain, now=now)
         )
-        return patched
 
     async def delete_provider(self, provider_id: str) -> None:
         """Remove a stored provider and its models; raises `TokenHubError` (`NOT_FOUND`)."""
-        self._is_stored(provider_id)
-        await self._writer.commit(lambda connection: rows.delete_provider(connection, provider_id))
-        await self.load()
+        self.stored(provider_id)
+        await self._commit(partial(rows.delete_provider, provider_id=provider_id))
 
-    def _checked(self, provider: Provider) -> Provider:
+    def checked(self, provider: Provider) -> Provider:
+        """Return the provider with clean endpoints; raises `TokenHubError` (`INVALID`) where it cannot be stored."""
+        _check_name(provider.id, _MAX_PROVIDER_ID, "/:")
+        _check_store(provider.cred_store)
+        if self._settings.simulate and any(one.id == provider.id for one in self._transient.providers):
+            raise _fixed(provider.id, "id")
         if not provider.endpoints:
             raise client_fault("base_url is required", param="base_url")
         if provider.type in {ProviderType.ORIGIN, ProviderType.SIMULATOR}:
@@ -117,15 +129,18 @@ class Catalog:
             ]
         except ConfigError as error:
             raise client_fault(str(error), param="base_url") from None
+        if any(endpoints.site(url).startswith(f"{endpoints.SIMULATED_SCHEME}:") for url in checked):
+            raise client_fault("only the simulator has sim: endpoints", param="base_url")
         return replace(provider, endpoints=tuple(checked))
 
-    def _is_stored(self, provider_id: str) -> None:
-        self.provider(provider_id)
-        if all(provider.id != provider_id for provider in self._stored.providers):
-            message = (
-                f"{provider_id!r} comes from the environment or the simulator and cannot be changed here"
-            )
-            raise client_fault(message, param="id")
+    def stored(self, provider_id: str, *, param: str = "id") -> Provider:
+        """Return a provider that can be changed, as it is stored; raises `TokenHubError` that names `param`."""
+        for provider in self._stored.providers:
+            if provider.id == provider_id:
+                return provider
+        if provider_id not in self.fleet.providers:
+            raise client_fault(f"there is no provider {provider_id!r}", kind=Kind.NOT_FOUND, param=param)
+        raise _fixed(provider_id, param)
 
     # --- models
 
@@ -138,58 +153,65 @@ class Catalog:
             raise client_fault(f"there is no model {model_id!r}", kind=Kind.NOT_FOUND, param="id")
         return found
 
-    def prefilled(self, model: Model) -> Model:
-        """Return the model with prices, sizes and gaps from the price catalogue where it leaves them open."""
+    def prefilled(self, model: Model, prices: Prices | None) -> Model:
+        """Return the model with these prices; what is left open, sizes too, comes from the price catalogue."""
         provider = self.fleet.providers.get(model.provider_id)
         vendor = self._prices.vendor(provider.endpoints[0]) if provider and provider.endpoints else ""
         entry = self._prices.lookup(model.name, vendor)
         filled = priced(model, entry) if entry else model
-        if filled.prices == Prices() and provider is not None and provider.type is not ProviderType.VLLM:
+        if prices is not None:
+            return replace(filled, prices=prices, pricing_source="manual")
+        self_hosted = provider is not None and provider.type is ProviderType.VLLM
+        if (entry is None or entry.prices is None) and not self_hosted:
             return replace(filled, pricing_source=UNKNOWN_PRICE)
         return filled
 
     async def put_model(self, model: Model) -> Model:
         """Store a model, new or replacing one."""
-        self._is_stored(model.provider_id)
-        await self._commit(partial(rows.put_model, model=model))
+        _check_name(model.id, _MAX_MODEL_ID)
+        self.stored(model.provider_id, param="provider_id")
+        await self._commit(partial(rows.put_model, model=model, now=self._clock.now()))
         return model
 
     async def add_listed(self, provider_id: str) -> int:
         """Register what the provider's price list names beyond what is registered; return how many that are."""
-        provider = self.provider(provider_id)
-        self._is_stored(provider_id)
+        provider = self.stored(provider_id)
         known = {model.id for model in self.fleet.models if model.provider_id == provider_id}
         listed = self._prices.sold_by(self._prices.vendor(provider.endpoints[0]))
         models = [priced(Model(e.id, provider_id), e) for e in listed if e.id not in known]
         now = self._clock.now()
 
-        def put(connection: Any) -> None:
+        def put(connection: Connection) -> None:
             for model in models:
                 rows.put_model(connection, model, now=now)
 
-        await self._writer.commit(put)
-        await self.load()
+        await self._commit(put)
         return len(models)
 
     async def patch_model(self, model_id: str, provider_id: str, changes: Mapping[str, Any]) -> Model:
         """Merge changes into a stored model and return what stands then."""
-        self._is_stored(provider_id)
+        self.stored(provider_id)
         if "prices" in changes:
+            unknown = any(m.pricing_source == UNKNOWN_PRICE for m in self.models(model_id, provider_id))
+            if unknown and not {"input", "output"} <= changes["prices"].keys():
+                raise _half_a_price()
             changes = {"pricing_source": "manual", **changes}
-        patched: Model = await self._commit(
-            partial(rows.patch_model, model_id=model_id, provider_id=provider_id, changes=changes)
+        return await self._commit(
+            partial(
+                rows.patch_model,
+                model_id=model_id,
+                provider_id=provider_id,
+                changes=msgspec.to_builtins(changes),
+                now=self._clock.now(),
+            )
         )
-        return patched
 
     async def delete_model(self, model_id: str, provider_id: str) -> None:
         """Remove a stored model; raises `TokenHubError` (`NOT_FOUND`)."""
-        self._is_stored(provider_id)
-        removed = await self._writer.commit(
-            lambda connection: rows.delete_model(connection, model_id, provider_id)
-        )
-        if not removed:
+        self.stored(provider_id)
+        work = partial(rows.delete_model, model_id=model_id, provider_id=provider_id)
+        if not await self._commit(work):
             raise client_fault(f"there is no model {model_id!r}", kind=Kind.NOT_FOUND, param="id")
-        await self.load()
 
     # --- routing defaults
 
@@ -204,12 +226,60 @@ class Catalog:
 
     async def put_routing(self, config: RoutingConfig) -> None:
         """Store routing defaults; they hold from the next call on."""
-        await self._commit(partial(rows.put_routing_config, config=config))
+        await self._commit(partial(rows.put_routing_config, config=config, now=self._clock.now()))
 
-    async def _commit(self, work: Callable[..., Any]) -> Any:
-        result = await self._writer.commit(partial(work, now=self._clock.now()))
-        await self.load()
-        return result
+    async def _commit[T](self, work: Work[T]) -> T:
+        """Do `work` and read again, also when whoever asked for it leaves: the fleet must follow the rows."""
+
+        async def both() -> T:
+            result = await self._writer.commit(work)
+            await self.load()
+            return result
+
+        return await asyncio.shield(asyncio.create_task(both(), name="catalog commit"))
+
+
+def prices_per_1k(input_usd: float | None, output_usd: float | None) -> Prices | None:
+    """Return the prices of these dollars per thousand tokens, None where neither is given.
+
+    One without the other is refused (`INVALID`): the missing one would be taken for free.
+    """
+    if input_usd is None and output_usd is None:
+        return None
+    if input_usd is None or output_usd is None:
+        raise _half_a_price()
+    return Prices(nano_per_token(input_usd), nano_per_token(output_usd))
+
+
+def nano_per_token(usd_per_1k: float) -> float:
+    """Return nano-dollars per token, without the noise that a decimal fraction has in binary."""
+    return round(usd_per_1k * NANO_PER_1K, 6)
+
+
+def _fixed(provider_id: str, param: str) -> TokenHubError:
+    message = f"{provider_id!r} comes from the environment or the simulator and cannot be changed here"
+    return client_fault(message, param=param)
+
+
+def _half_a_price() -> TokenHubError:
+    return client_fault("give input_per_1k and output_per_1k, or neither", param="input_per_1k")
+
+
+def _check_name(name: str, most: int, without: str = "") -> None:
+    """Refuse an id that could not be told apart, stand in a header, or be the last part of a URL."""
+    plain = name.isprintable() and name == name.strip() and name not in {"", ".", ".."}
+    if not plain or len(name) > most or any(char in name for char in without):
+        besides = f", without {' and '.join(without)}" if without else ""
+        raise client_fault(f"id must be 1 to {most} visible characters{besides}", param="id")
+
+
+def _check_store(store: str) -> None:
+    kind, _, variable = store.partition(":")
+    if kind == "env" and variable.isidentifier() and variable.isascii():
+        if variable.startswith(PREFIX):
+            raise client_fault(f"{variable} is no provider's credential", param="cred_store")
+    elif store not in {"none", "vault", "memory"}:
+        raise client_fault("cred_store must be vault, memory, env:NAME or none", param="cred_store")
 
 
 def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:

@@ -14,7 +14,9 @@ from tokenhub_core.types import Mode
 
 PREFIX: Final = "TOKENHUB_"
 
-_ELSEWHERE: Final = frozenset({"TOKENHUB_ACTIVE", "TOKENHUB_PYTHON", "TOKENHUB_DATA_DIR", "TOKENHUB_URL"})
+_ELSEWHERE: Final = frozenset(
+    {"TOKENHUB_ACTIVE", "TOKENHUB_RESTORE", "TOKENHUB_PYTHON", "TOKENHUB_DATA_DIR", "TOKENHUB_URL"}
+)
 """Variables with our prefix that other parts read."""
 
 

@@ -282,7 +282,7 @@ class Pipeline:
                 ("x-tokenhub-model", candidate.model.id),
                 ("x-tokenhub-provider", candidate.provider.id),
                 ("x-tokenhub-reason", self._reason(progress)),
-                ("x-tokenhub-attempts", str(len(trace.attempts) or 1)),
+                ("x-tokenhub-attempts", str(trace.sent)),
             ]
             if candidate.provider.type is ProviderType.SIMULATOR:
                 told.append(("x-tokenhub-simulated", "true"))
@@ -295,9 +295,8 @@ class Pipeline:
         trace, planned = progress.trace, progress.plan
         if planned is None or trace.candidate is None:
             return ""
-        change = next((a.change for a in reversed(trace.attempts) if a.change), "")
-        if change:
-            return change
+        if trace.change:
+            return trace.change
         if trace.candidate is planned.candidates[0]:
             return planned.reason
         return "failover"
@@ -310,7 +309,7 @@ class Pipeline:
             model=candidate.model.id if candidate else "",
             provider=candidate.provider.id if candidate else "",
             reason=self._reason(progress),
-            attempts=len(trace.attempts),
+            attempts=trace.sent,
             fault=fault.label if fault else "",
         )
 

@@ -119,8 +119,11 @@ class Serve:
             for model in models:
                 prices = {"input_per_1k": INPUT_PER_1K, "output_per_1k": OUTPUT_PER_1K}
                 await self.admin("POST", "/models", {"id": model, "provider_id": name, **prices, **more})
-            yield Registered(name, fake, key, models)
-            await self.admin("DELETE", f"/providers/{name}")
+            try:
+                yield Registered(name, fake, key, models)
+            finally:
+                # A scene that failed must not fail the next one.
+                await self.admin("DELETE", f"/providers/{name}")
 
     async def stop(self) -> None:
         """Ask it to leave; it must do so in good order, and have told of no bug and no credential."""
@@ -144,6 +147,11 @@ class Serve:
         for path in (self.log, *(path for path in self.data.rglob("*") if path.is_file())):
             content = path.read_bytes()
             assert not [word for word in secrets if word.encode() in content], path
+
+
+def prices(input_tokens: int, output_tokens: int) -> int:
+    """Return what so many tokens cost, in nano-dollars."""
+    return round((input_tokens * INPUT_PER_1K + output_tokens * OUTPUT_PER_1K) * 1e6)
 
 
 def bare_environment(home: Path, **more: str) -> dict[str, str]:

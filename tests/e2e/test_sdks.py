@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.asking import BOTH_TOOLS, SDKS, Sdk, order, other
 from tests.e2e.conftest import World
-from tests.e2e.serving import INPUT_PER_1K, OUTPUT_PER_1K, Registered
+from tests.e2e.serving import Registered, prices
 from tests.fakes.provider import Received
 from tokenhub_core.types import Json
 
@@ -19,11 +19,6 @@ each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=[sdk.name for sdk in SDKS])
 
 def credential(received: Received) -> str:
     return received.header("authorization").removeprefix("Bearer ") or received.header("x-api-key")
-
-
-def prices(tokens: tuple[int, int]) -> int:
-    """What so many tokens cost, in nano-dollars."""
-    return round(tokens[0] * INPUT_PER_1K * 1e6 + tokens[1] * OUTPUT_PER_1K * 1e6)
 
 
 async def only_record(world: World, provider: Registered) -> Json:
@@ -66,7 +61,7 @@ async def test_a_call_is_answered_by_our_provider_and_leaves_one_exact_record(
             "identical": True,
         }
         assert (record["input_tokens"], record["output_tokens"]) == tokens
-        assert record["cost_nanousd"] == prices(tokens)
+        assert record["cost_nanousd"] == prices(*tokens)
         assert (record["lane"], record["origin_host"], record["peer"]) == (world.lane, sdk.host, "127.0.0.1")
         (attempt,) = record["attempts"]
         assert (attempt["provider"], attempt["status"], attempt["cause"]) == (provider.id, 200, "")

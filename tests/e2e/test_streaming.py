@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.asking import SDKS, Sdk, other
 from tests.e2e.conftest import World
-from tests.e2e.serving import Registered, eventually, until
+from tests.e2e.serving import Registered, eventually, prices, until
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Json
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 each_pair = pytest.mark.parametrize("crossed", [False, True], ids=["same", "crossed"])
 each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=[sdk.name for sdk in SDKS])
 
-SLOW = Profile(tokens_per_second=200)
-"""Some seventy tokens in a third of a second."""
-VERY_SLOW = Profile(tokens_per_second=20)
+SLOW = Profile(tokens_per_second=180)
+"""Some seventy tokens in four tenths of a second."""
+VERY_SLOW = Profile(tokens_per_second=50)
 
 
 @each_sdk
@@ -30,14 +30,14 @@ async def test_what_is_written_is_read_before_the_rest_is_written(
     async with world.serve.provider("m", speaks=speaks.name, profile=SLOW) as provider:
         said = await world.program(sdk.stream, model="m", **sdk.ask("Tell me"))
 
-        (peer,) = provider.fake.connections
+        (peer,), (received,) = provider.fake.connections, provider.fake.requests
         assert peer.wrote is not None
-        began, took = said["began"], peer.wrote - said["began"]
-        assert took > 0.2
-        assert said["at"][0] - began < took / 3
-        # The n-th word comes when it is made: none is held back until a later one.
-        middle = said["at"][len(said["at"]) // 2] - began
-        assert took / 4 < middle < took * 3 / 4
+        took = peer.wrote - received.at
+        first, middle = said["at"][0] - received.at, said["at"][len(said["at"]) // 2] - received.at
+        assert took > 0.3
+        assert first < took / 2
+        # The middle comes when it is made: nothing is held back until a later word.
+        assert middle < took * 5 / 6
 
 
 async def cancelled(world: World, provider: Registered) -> Json:
@@ -60,7 +60,7 @@ async def test_a_program_that_hangs_up_stops_the_provider(world: World, sdk: Sdk
     """Within a second of the program's leaving the provider's connection is closed, and the record says so."""
     speaks = other(sdk) if crossed else sdk
     async with world.serve.provider("m", speaks=speaks.name, profile=VERY_SLOW) as provider:
-        said = await world.program(sdk.leave, after=4, model="m", **sdk.ask("Tell me"))
+        said = await world.program(sdk.leave, after=8, model="m", **sdk.ask("Tell me"))
         await provider.fake.until(closed=1, within=1.0)
 
         (peer,) = provider.fake.connections
@@ -73,7 +73,10 @@ async def test_a_program_that_hangs_up_stops_the_provider(world: World, sdk: Sdk
             499,
             "client_cancelled",
         )
+        # What was produced until then has its price, whatever the provider had said of it by then.
         assert record["usage_estimated"]
+        assert 2 <= record["output_tokens"] <= 20
+        assert record["cost_nanousd"] == prices(record["input_tokens"], record["output_tokens"])
 
 
 @each_sdk
@@ -90,7 +93,7 @@ async def test_a_program_that_waits_no_longer_stops_the_provider(
         assert said["error"]["type"] == "APITimeoutError"
         await provider.fake.until(closed=1, within=1.0)
         record = await cancelled(world, provider)
-        assert (record["outcome"], len(record["attempts"])) == ("cancelled", 1), (record["attempts"], record["total_ms"])
+        assert (record["outcome"], len(record["attempts"])) == ("cancelled", 1)
         assert provider.fake.calls("m") == 1
 
 

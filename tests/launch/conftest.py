@@ -77,6 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.proxy.seen.append(f"CONNECT {self.path}")
         if authorization := self.headers["proxy-authorization"]:
             self.proxy.authorization.append(authorization)
+        if self.path.startswith("hangup.test"):
+            self.close_connection = True
+            return
         if self.path.startswith("refused.test"):
             self.send_error(403)
             return

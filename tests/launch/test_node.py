@@ -18,8 +18,11 @@ require('https').get('https://llm.test/a', (r) => { r.resume(); r.on('end', () =
 """,
     "fetch": "fetch('https://llm.test/a').then(async (r) => { await r.text(); console.log(r.status); });",
     "an ES module's named import": """
-import { get } from 'https';
-get('https://llm.test/a', (r) => { r.resume(); r.on('end', () => console.log(r.statusCode)); });
+import { connect } from 'tls';
+const socket = connect({ host: 'llm.test', port: 443 }, () => {
+  socket.write('GET /a HTTP/1.1\\r\\nHost: llm.test\\r\\nConnection: close\\r\\n\\r\\n');
+});
+socket.once('data', (d) => { console.log(String(d).slice(9, 12)); socket.destroy(); });
 """,
     "tls.connect(port, host, options)": """
 const socket = require('tls').connect(443, 'llm.test', { servername: 'llm.test' }, () => {
@@ -89,14 +92,19 @@ request.end('x'.repeat(2000000));
     assert (result.stdout, result.stderr) == ("300012\n", "")
 
 
-def test_a_proxy_that_refuses_is_an_ordinary_error(tokenhub: Tokenhub, node: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("host", "words"), [("refused.test", "answered 403"), ("hangup.test", "closed the connection")]
+)
+def test_a_proxy_that_refuses_is_an_ordinary_error(
+    tokenhub: Tokenhub, node: str, tmp_path: Path, host: str, words: str
+) -> None:
     """The program gets an error event with a code, as from any connection that fails."""
-    text = "require('https').get('https://refused.test/').on('error', (e) => console.log(e.code, e.message));"
+    text = f"require('https').get('https://{host}/').on('error', (e) => console.log(e.code, e.message));"
 
     result = tokenhub("run", "--", node, _script(tmp_path, text))
 
     assert result.stdout.startswith("ERR_PROXY_TUNNEL TokenHub's proxy at 127.0.0.1:")
-    assert result.stdout.endswith("answered 403\n")
+    assert result.stdout.endswith(f"{words}\n")
 
 
 def test_a_proxy_that_is_gone_is_an_ordinary_error(tokenhub: Tokenhub, node: str, tmp_path: Path) -> None:

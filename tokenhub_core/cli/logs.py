@@ -57,7 +57,10 @@ def logs(
 @as_json
 @data_option
 def explain(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name
-    """Show how call ID was routed; the id is in the x-request-id header of its reply."""
+    """Show how one call was routed.
+
+    ID is in the x-request-id header of its reply.
+    """
     row = admin_client(data).get(f"/admin/v1/logs/{quote(id)}")
     if not shown(row, json=json):
         Console().print(decision_table(row))

@@ -67,6 +67,11 @@ class Trace:
     """What happened so far; whoever started the run reads it, however the run ended."""
 
     attempts: list[Attempt] = field(default_factory=list)
+    """Those that have ended."""
+    sent: int = 0
+    """How many were sent; a stream's reply begins before its attempt has ended."""
+    change: str = ""
+    """The last `Attempt.change` among them."""
     ttft_ms: float | None = None
     usage: Usage = Usage()
     usage_estimated: bool = False
@@ -240,6 +245,8 @@ class _Try:
             means.health.released(provider.id, started=self._started)
             raise
         self.refused = False
+        self._trace.sent += 1
+        self._trace.change = self._step.change or self._trace.change
 
     def _limit(self) -> tuple[float, str]:
         limits = self._patience
@@ -359,13 +366,19 @@ class _Try:
 
     # --- the end
 
-    def _note_usage(self, usage: Usage, output_chars: int) -> None:
-        """Take the provider's count, or an estimate where it gave none."""
+    def _note_usage(self, usage: Usage, output_chars: int, *, final: bool = True) -> None:
+        """Take the provider's count, or an estimate where it gave none or had not come to its last one.
+
+        A stream may open with a count (Anthropic's does: one output token). Where it breaks off, that one stands
+        for next to nothing of what was produced.
+        """
         trace = self._trace
-        trace.usage_estimated = not usage
-        trace.usage = usage or Usage(
-            input_tokens=self._job.plan.input_tokens, output_tokens=output_chars // estimate.BYTES_PER_TOKEN
-        )
+        output = Usage(output_tokens=output_chars // estimate.BYTES_PER_TOKEN)
+        trace.usage_estimated = not (usage and final)
+        if not usage:
+            trace.usage = replace(output, input_tokens=self._job.plan.input_tokens)
+        else:
+            trace.usage = usage if final else usage.merge(output)
 
     async def finish(self, fault: Fault | None) -> None:
         """End a committed stream."""
@@ -373,7 +386,8 @@ class _Try:
             self._trace.stop = self.gate.stop
             self._trace.identical = self.gate.identical and fault is None
             self._losses = (*self._losses, *self.gate.losses)
-            self._note_usage(self.gate.usage, self.gate.output_chars)
+            final = fault is None or self.gate.stop is not None
+            self._note_usage(self.gate.usage, self.gate.output_chars, final=final)
         await self._end(fault)
 
     async def _end(self, fault: Fault | None) -> None:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-import msgspec
-import orjson
 from aiohttp import web
 
 from tokenhub_core import __version__, policy
-from tokenhub_core.catalog import Catalog
+from tokenhub_core.catalog import Catalog, prices_per_1k
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials, vault_name
 from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
 from tokenhub_core.http.sessions import Sessions
-from tokenhub_core.http.side import answer
-from tokenhub_core.policy import Layer
+from tokenhub_core.http.side import LEAVING, answer
 from tokenhub_core.ports import Clock, Secret
-from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.providers.endpoints import site
 from tokenhub_core.routing.eligibility import Circumstances
 from tokenhub_core.routing.estimate import BYTES_PER_TOKEN
 from tokenhub_core.routing.plan import plan
 from tokenhub_core.store.catalog import RoutingConfig
 from tokenhub_core.store.log import Filters, RequestLog
-from tokenhub_core.telemetry.events import Bus
+from tokenhub_core.store.rows import dumps
+from tokenhub_core.telemetry.events import Bus, Listener
 from tokenhub_core.types import Features, Json, Outcome, Provider
 from tokenhub_core.vault.vault import Vault
 
@@ -58,6 +56,7 @@ class Admin:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._catalog = desk.catalog
+        self._turn = asyncio.Lock()
 
     def routes(self) -> list[web.RouteDef]:
         """Return all routes of the admin API."""
@@ -135,73 +134,86 @@ class Admin:
     async def _put_provider(self, request: web.Request) -> web.Response:
         """Register a provider. One that is known keeps its credential unless a new one is given."""
         body = await shapes.read(request, shapes.ProviderBody)
-        known = self._catalog.fleet.providers.get(body.id)
-        if not body.id or not body.id.isprintable() or "/" in body.id or ":" in body.id or len(body.id) > 64:
-            raise client_fault("id must be 1 to 64 visible characters without / and :", param="id")
-        provider = Provider(
-            body.id,
-            body.type,
-            tuple(body.endpoints or [body.base_url]) if body.endpoints or body.base_url else (),
-            dialect_of(body.type),
-            body.enabled,
-            body.cred_store or (known.cred_store if known else "none"),
-        )
-        if known is not None:
-            _same_site(known, provider, key_given=bool(body.api_key))
-        else:
-            # A name may have been used before; nobody inherits a credential with it.
-            await self._forget(body.id)
-        provider = await self._keep(provider, body.api_key)
-        await self._catalog.put_provider(provider)
-        return answer(self._shown(self._catalog.provider(provider.id)), 200 if known else 201)
+
+        async def put() -> web.Response:
+            known = self._catalog.fleet.providers.get(body.id)
+            wanted = shapes.provider_of(body, known.cred_store if known else "none")
+            place = _Placing(known, self._catalog.checked(wanted), Secret(body.api_key), bool(body.cred_store))
+            stored = await self._placed(place)
+            await self._catalog.put_provider(stored)
+            return await self._settled(place, stored, 200 if known else 201)
+
+        return await self._in_turn(put)
 
     async def _patch_provider(self, request: web.Request) -> web.Response:
         patch = await shapes.read(request, shapes.ProviderPatch)
-        changes = shapes.given(patch)
-        known = self._catalog.provider(request.match_info["id"])
-        key = changes.pop("api_key", "")
-        if "base_url" in changes:
-            changes["endpoints"] = [changes.pop("base_url")]
-        if "type" in changes:
-            changes["dialect"] = dialect_of(changes["type"])
-        changed = replace(
-            known,
-            endpoints=tuple(changes.get("endpoints", known.endpoints)),
-            cred_store=changes.get("cred_store", known.cred_store),
-        )
-        _same_site(known, changed, key_given=bool(key))
-        if key:
-            changes["cred_store"] = (await self._keep(changed, key)).cred_store
-        await self._catalog.patch_provider(known.id, _plain(changes))
-        return answer(self._shown(self._catalog.provider(known.id)))
+        changes = shapes.provider_changes(patch)
+        key = Secret(patch.api_key if isinstance(patch.api_key, str) else "")
 
-    async def _keep(self, provider: Provider, key: str) -> Provider:
-        """Put a credential away and return the provider that knows where it is."""
-        _known_store(provider.cred_store)
-        if not key:
-            return provider
-        if self._desk.vault.open:
-            await self._desk.vault.put(vault_name(provider.id), Secret(key))
-            return replace(provider, cred_store="vault")
-        if provider.cred_store == "memory":
-            self._desk.credentials.hold(provider.id, Secret(key))
-            return provider
-        message = (
-            f'the vault is {self._desk.vault.state.value}: unlock it first, or send cred_store "memory" to keep'
-            " the key until the next restart only"
-        )
-        raise client_fault(message, cause="vault_locked", param="api_key")
+        async def change() -> web.Response:
+            known = self._catalog.stored(request.match_info["id"])
+            changed = self._catalog.checked(replace(known, **changes))
+            place = _Placing(known, changed, key, "cred_store" in changes)
+            stored = await self._placed(place)
+            await self._catalog.patch_provider(known.id, {**changes, "cred_store": stored.cred_store})
+            return await self._settled(place, stored, 200)
+
+        return await self._in_turn(change)
 
     async def _delete_provider(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
-        await self._catalog.delete_provider(name)
-        self._desk.health.forget(name)
-        await self._forget(name)
-        return answer({"ok": True})
 
-    async def _forget(self, provider_id: str) -> None:
-        self._desk.credentials.drop(provider_id)
-        await self._desk.vault.delete(vault_name(provider_id))
+        async def delete() -> web.Response:
+            self._catalog.stored(name)
+            # The credential goes first: whoever registers the id again must not find it.
+            await self._desk.vault.delete(vault_name(name))
+            self._desk.credentials.drop(name)
+            await self._catalog.delete_provider(name)
+            self._desk.health.forget(name)
+            return answer({"ok": True})
+
+        return await self._in_turn(delete)
+
+    async def _in_turn(self, work: Callable[[], Awaitable[web.Response]]) -> web.Response:
+        """Change a provider and its credential together: one change at a time, to its end if the client leaves."""
+
+        async def alone() -> web.Response:
+            async with self._turn:
+                return await work()
+
+        return await asyncio.shield(asyncio.create_task(alone(), name="provider change"))
+
+    async def _placed(self, place: _Placing) -> Provider:
+        """Put the credential away and return the provider that knows where it is."""
+        place.check()
+        changed, vault = place.changed, self._desk.vault
+        if not place.key:
+            return changed
+        if place.named or (changed.cred_store == "memory" and not vault.open):
+            store = changed.cred_store
+        else:
+            store = "vault"
+        if store == "memory":
+            self._desk.credentials.hold(changed.id, place.key)
+        elif vault.open:
+            await vault.put(vault_name(changed.id), place.key)
+        else:
+            message = (
+                f'the vault is {vault.state.value}: unlock it first, or send cred_store "memory" to keep'
+                " the key until the next restart only"
+            )
+            raise client_fault(message, cause="vault_locked", param="api_key")
+        return replace(changed, cred_store=store)
+
+    async def _settled(self, place: _Placing, stored: Provider, status: int) -> web.Response:
+        """Forget what does not hold any more: a credential kept elsewhere, the health of another address."""
+        if stored.cred_store != "memory":
+            self._desk.credentials.drop(stored.id)
+        if stored.cred_store != "vault":
+            await self._desk.vault.delete(vault_name(stored.id))
+        if place.moves(stored):
+            self._desk.health.forget(stored.id)
+        return answer(self._shown(self._catalog.fleet.providers[stored.id]), status)
 
     async def _add_listed(self, request: web.Request) -> web.Response:
         """Register every model that the provider's price list names and that is not registered yet."""
@@ -221,18 +233,16 @@ class Admin:
 
     async def _put_model(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, shapes.ModelBody)
-        if not body.id or not body.id.isprintable() or len(body.id) > 200:
-            raise client_fault("id must be 1 to 200 visible characters", param="id")
-        model = shapes.model_of(body)
-        if body.input_per_1k is None and body.output_per_1k is None:
-            model = self._catalog.prefilled(model)
+        prices = prices_per_1k(body.input_per_1k, body.output_per_1k)
+        model = self._catalog.prefilled(shapes.model_of(body), prices)
+        known = any(one.provider_id == body.provider_id for one in self._catalog.fleet.by_id.get(body.id, ()))
         await self._catalog.put_model(model)
-        return answer(shapes.model_json(model), 201)
+        return answer(shapes.model_json(model), 200 if known else 201)
 
     async def _patch_model(self, request: web.Request) -> web.Response:
         changes = shapes.model_changes(await shapes.read(request, shapes.ModelPatch))
         model_id, provider_id = self._one_model(request)
-        patched = await self._catalog.patch_model(model_id, provider_id, _plain(changes))
+        patched = await self._catalog.patch_model(model_id, provider_id, changes)
         return answer(shapes.model_json(patched))
 
     async def _delete_model(self, request: web.Request) -> web.Response:
@@ -267,12 +277,6 @@ class Admin:
 
     async def _put_routing(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, shapes.RoutingBody)
-        if body.on_malformed_directive not in {None, "reject", "ignore", "off"}:
-            raise client_fault("must be reject, ignore or off", param="on_malformed_directive")
-        if body.default_max_budget_usd is not None and not 0 <= body.default_max_budget_usd <= 100:
-            raise client_fault("must be from 0 to 100", param="default_max_budget_usd")
-        if body.default_max_latency_ms is not None and not 1 <= body.default_max_latency_ms <= 3_600_000:
-            raise client_fault("must be from 1 to 3600000", param="default_max_latency_ms")
         await self._catalog.put_routing(RoutingConfig(**shapes.given(body)))
         return await self._routing(request)
 
@@ -281,10 +285,7 @@ class Admin:
         body = await shapes.read(request, shapes.SimulateBody)
         desk, view = self._desk, self._catalog.fleet
         now = desk.clock.monotonic()
-        model = body.model_hint if body.model_hint not in policy.ANY_MODEL else None
-        wishes = policy.merge(
-            [self._catalog.defaults(), Layer("request", {"model": model}), shapes.layer_of(body)]
-        )
+        wishes = policy.merge([self._catalog.defaults(), shapes.layer_of(body)])
         planned = plan(
             view,
             Features(
@@ -306,13 +307,11 @@ class Admin:
 
     async def _health(self, request: web.Request) -> web.Response:
         del request
-        views = self._desk.health.snapshot(self._desk.clock.monotonic())
+        now = self._desk.clock.monotonic()
+        age = self._desk.clock.now() - now
+        views = self._desk.health.snapshot(now)
         known = dict.fromkeys([*self._catalog.fleet.providers, *views])
-        items = [
-            {"provider_id": name, **(asdict(views[name]) if name in views else {"state": "healthy"})}
-            for name in known
-        ]
-        return answer({"providers": items})
+        return answer({"providers": [shapes.health_json(name, views.get(name), age=age) for name in known]})
 
     # --- what happened
 
@@ -322,41 +321,52 @@ class Admin:
         page = await asyncio.to_thread(
             self._desk.requests.page, limit=limit, before_seq=before or None, filters=_filters(request)
         )
-        return answer({"logs": list(page.items), "next": page.next})
+        return answer({"logs": [shapes.log_json(row) for row in page.items], "next": page.next})
 
     async def _log(self, request: web.Request) -> web.Response:
         found = await asyncio.to_thread(self._desk.requests.get, request.match_info["id"])
         if found is None:
             raise client_fault("there is no such request", kind=Kind.NOT_FOUND, param="id")
-        return answer(found)
+        return answer(shapes.log_json(found))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Stream events. `Last-Event-ID` resumes; `?replay=true` begins with the recent ones."""
+        bus = self._desk.bus
+        last = request.headers.get("last-event-id", "")
+        resumed = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else None
+        first = bus.oldest if request.query.get("replay") == "true" else None
         response = web.StreamResponse(
             headers={"content-type": "text/event-stream", "cache-control": "no-store", "server": "tokenhub"}
         )
         await response.prepare(request)
         await response.write(b'event: connected\ndata: {"status":"ok"}\n\n')
-        last = request.headers.get("last-event-id", "")
-        after = int(last) if last.isascii() and last.isdigit() else None
-        if after is None and request.query.get("replay") == "true":
-            after = 0
-        events = self._desk.bus.listen(after)
-        waiting = asyncio.ensure_future(anext(events))
+        leaving = asyncio.create_task(request.app[LEAVING].wait(), name="events until leaving")
+        with bus.listen(first if resumed is None else resumed) as listener:
+            try:
+                while not leaving.done():
+                    await self._tell(response, listener, leaving)
+            except ConnectionError:
+                return response
+            finally:
+                leaving.cancel()
+        await response.write_eof()
+        return response
+
+    async def _tell(
+        self, response: web.StreamResponse, listener: Listener, leaving: asyncio.Task[Any]
+    ) -> None:
+        """Write what has come, or a comment where nothing did for a while."""
+        taking = asyncio.create_task(listener.take(), name="events")
         try:
-            while True:
-                done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
-                if not done:
-                    await response.write(b": still here\n\n")
-                    continue
-                event = waiting.result()
-                waiting = asyncio.ensure_future(anext(events))
-                head = f"id: {event.id}\nevent: {event.type}\ndata: ".encode()
-                await response.write(head + orjson.dumps(event.data) + b"\n\n")
-        except ConnectionError:
-            return response
+            await asyncio.wait({taking, leaving}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
+            if not taking.done():
+                await response.write(b": still here\n\n")
+                return
+            for event in taking.result():
+                head = f"id: {event.id}\nevent: {event.type}\ndata: "
+                await response.write(f"{head}{dumps(event.data)}\n\n".encode())
         finally:
-            waiting.cancel()
+            taking.cancel()
 
     # --- the vault
 
@@ -379,27 +389,41 @@ class Admin:
         return await self._vault_state(request)
 
 
-def _same_site(known: Provider, changed: Provider, *, key_given: bool) -> None:
-    """Refuse to carry a credential to another host: whoever moves a provider must show the key again.
+@dataclass(frozen=True, slots=True)
+class _Placing:
+    """A provider as it was and as it is to be, and what was said of its credential."""
 
-    Naming another variable of the server's environment counts as showing it; naming the vault does not.
-    """
-    elsewhere = changed.cred_store.startswith("env:") and changed.cred_store != known.cred_store
-    if key_given or elsewhere or changed.cred_store == "none" or not changed.endpoints:
-        return
-    if {site(url) for url in changed.endpoints} - {site(url) for url in known.endpoints}:
-        raise client_fault(
-            "the credential is bound to its host: give api_key again to change the host", param="api_key"
-        )
+    known: Provider | None
+    changed: Provider
+    """Clean."""
+    key: Secret
+    named: bool
+    """Whether the request names the store."""
+
+    def check(self) -> None:
+        """Refuse a key that has no place, and a credential that would go to another host without being shown."""
+        store = self.changed.cred_store
+        if self.key and self.named and store not in {"vault", "memory"}:
+            raise client_fault(f"an api_key cannot be kept in cred_store {store}", param="cred_store")
+        shown = bool(self.key) or (self.named and store.startswith("env:"))
+        if self.known is None or shown or "none" in {store, self.known.cred_store}:
+            return
+        if _sites(self.changed) - _sites(self.known):
+            raise client_fault(
+                "the credential is bound to its host: give api_key again to change the host", param="api_key"
+            )
+
+    def moves(self, stored: Provider) -> bool:
+        """Tell whether calls go to another address now, or with another credential or adapter."""
+        known = self.known
+        if known is None or self.key:
+            return True
+        facts = (known.endpoints, known.type, known.cred_store)
+        return facts != (stored.endpoints, stored.type, stored.cred_store)
 
 
-def _known_store(store: str) -> None:
-    if store not in {"none", "vault", "memory"} and not store.startswith("env:"):
-        raise client_fault("cred_store must be vault, memory, env:NAME or none", param="cred_store")
-
-
-def _plain(changes: dict[str, Any]) -> Any:
-    return msgspec.to_builtins(changes)
+def _sites(provider: Provider) -> set[str]:
+    return {site(url) for url in provider.endpoints}
 
 
 def _routing_json(config: RoutingConfig) -> Json:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, fields
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import Meta
 
+from tokenhub_core.catalog import NANO_PER_1K, nano_per_token
 from tokenhub_core.errors import Kind, client_fault
-from tokenhub_core.policy import Layer
-from tokenhub_core.types import Json, Mode, Model, Need, Plan, Prices, Provider, ProviderType
+from tokenhub_core.health.tracker import State, View
+from tokenhub_core.policy import ANY_MODEL, Layer
+from tokenhub_core.providers.adapters import dialect_of
+from tokenhub_core.store.rows import MICROS
+from tokenhub_core.types import Json, Mode, Model, Need, Plan, Provider, ProviderType
 
-PER_1K: Final = 1e6
-"""Nano-dollars per token for one dollar per thousand tokens."""
 MAX_BODY: Final = 1 << 20
+"""Bytes of a request body."""
+_MAX_DIGITS: Final = 18
+_UNSEEN: Final = View(State.HEALTHY, 0, 0.0, 0, 0.0, 0, None, None, None, False, "", None, None)
+"""A provider that was never called."""
+_MOMENTS: Final = tuple(field.name for field in fields(View) if field.name.endswith(("_until", "_at")))
+
+type Weight = Annotated[int, Meta(ge=0, le=10)]
+type Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
+type PerThousand = Annotated[float, Meta(ge=0, le=1000)]
+"""Dollars per thousand tokens."""
+type Budget = Annotated[float, Meta(ge=0, le=100)]
+"""Dollars."""
+type Latency = Annotated[int, Meta(ge=1, le=3_600_000)]
+"""Milliseconds."""
 
 
 class ProviderBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,11 +63,11 @@ class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     provider_id: str
     upstream: str = ""
-    weight: int = 5
-    max_context_tokens: int = 0
-    max_output_tokens: int = 0
-    input_per_1k: float | None = None
-    output_per_1k: float | None = None
+    weight: Weight = 5
+    max_context_tokens: Tokens = 0
+    max_output_tokens: Tokens = 0
+    input_per_1k: PerThousand | None = None
+    output_per_1k: PerThousand | None = None
     enabled: bool = True
     lacks: list[Need] = []
 
@@ -59,11 +76,11 @@ class ModelPatch(msgspec.Struct, forbid_unknown_fields=True):
     """`PATCH /models/{id}`: what is absent stays."""
 
     upstream: str | msgspec.UnsetType = msgspec.UNSET
-    weight: int | msgspec.UnsetType = msgspec.UNSET
-    max_context_tokens: int | msgspec.UnsetType = msgspec.UNSET
-    max_output_tokens: int | msgspec.UnsetType = msgspec.UNSET
-    input_per_1k: float | msgspec.UnsetType = msgspec.UNSET
-    output_per_1k: float | msgspec.UnsetType = msgspec.UNSET
+    weight: Weight | msgspec.UnsetType = msgspec.UNSET
+    max_context_tokens: Tokens | msgspec.UnsetType = msgspec.UNSET
+    max_output_tokens: Tokens | msgspec.UnsetType = msgspec.UNSET
+    input_per_1k: PerThousand | msgspec.UnsetType = msgspec.UNSET
+    output_per_1k: PerThousand | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     lacks: list[Need] | msgspec.UnsetType = msgspec.UNSET
 
@@ -72,9 +89,9 @@ class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
     """`PUT /routing-config`: the whole of it; null means the setting's own default."""
 
     default_mode: Mode | None = None
-    default_max_budget_usd: float | None = None
-    default_max_latency_ms: int | None = None
-    on_malformed_directive: str | None = None
+    default_max_budget_usd: Budget | None = None
+    default_max_latency_ms: Latency | None = None
+    on_malformed_directive: Literal["reject", "ignore", "off"] | None = None
     fallback: bool | None = None
 
 
@@ -82,11 +99,11 @@ class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /routing/simulate`."""
 
     mode: Mode | None = None
-    max_budget_usd: float | None = None
-    max_latency_ms: int | None = None
-    min_weight: int = 0
-    token_count: int = 500
-    max_output_tokens: int | None = None
+    max_budget_usd: Budget | None = None
+    max_latency_ms: Latency | None = None
+    min_weight: Weight | None = None
+    token_count: Tokens = 500
+    max_output_tokens: Tokens | None = None
     model_hint: str = ""
     provider: str | None = None
     needs: list[Need] = []
@@ -107,6 +124,8 @@ async def read[T](request: web.Request, type_: type[T]) -> T:
         return msgspec.json.decode(raw, type=type_)
     except msgspec.MsgspecError as error:
         raise client_fault(str(error)) from None
+    except UnicodeDecodeError:
+        raise client_fault("the body is not valid UTF-8") from None
 
 
 def whole(request: web.Request, name: str, default: int, low: int, high: int) -> int:
@@ -114,7 +133,8 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
     raw = request.query.get(name)
     if raw is None:
         return default
-    if not raw.isascii() or not raw.isdigit() or not low <= int(raw[:19]) <= high:
+    digits = raw.isascii() and raw.isdigit() and len(raw) <= _MAX_DIGITS
+    if not digits or not low <= int(raw) <= high:
         raise client_fault(f"{name} must be between {low} and {high}", param=name)
     return int(raw)
 
@@ -143,16 +163,42 @@ def model_json(model: Model) -> Json:
         "weight": model.weight,
         "max_context_tokens": model.max_context_tokens,
         "max_output_tokens": model.max_output_tokens,
-        "input_per_1k": model.prices.input / PER_1K,
-        "output_per_1k": model.prices.output / PER_1K,
+        "input_per_1k": model.prices.input / NANO_PER_1K,
+        "output_per_1k": model.prices.output / NANO_PER_1K,
         "pricing_source": model.pricing_source,
         "enabled": model.enabled,
         "lacks": sorted(need.value for need in model.lacks),
     }
 
 
+def provider_of(body: ProviderBody, cred_store: str) -> Provider:
+    """Return the provider that a body describes; `cred_store` holds where the body names none."""
+    named = [body.base_url] if body.base_url else []
+    return Provider(
+        id=body.id,
+        type=body.type,
+        endpoints=tuple(body.endpoints or named),
+        dialect=dialect_of(body.type),
+        enabled=body.enabled,
+        cred_store=body.cred_store or cred_store,
+    )
+
+
+def provider_changes(patch: ProviderPatch) -> dict[str, Any]:
+    """Return a patch in the fields of `types.Provider`, the key left out."""
+    changes = given(patch)
+    changes.pop("api_key", None)
+    if "base_url" in changes:
+        changes["endpoints"] = [changes.pop("base_url")]
+    if "endpoints" in changes:
+        changes["endpoints"] = tuple(changes["endpoints"])
+    if "type" in changes:
+        changes["dialect"] = dialect_of(changes["type"])
+    return changes
+
+
 def model_of(body: ModelBody) -> Model:
-    """Return the model that a body describes, prices open where it names none."""
+    """Return the model that a body describes, without its prices."""
     return Model(
         id=body.id,
         provider_id=body.provider_id,
@@ -160,7 +206,6 @@ def model_of(body: ModelBody) -> Model:
         weight=body.weight,
         max_context_tokens=body.max_context_tokens,
         max_output_tokens=body.max_output_tokens,
-        prices=Prices((body.input_per_1k or 0.0) * PER_1K, (body.output_per_1k or 0.0) * PER_1K),
         enabled=body.enabled,
         lacks=frozenset(body.lacks),
     )
@@ -176,7 +221,7 @@ def model_changes(patch: ModelPatch) -> dict[str, Any]:
     """Return a patch in the fields of `types.Model`."""
     changes = given(patch)
     names = {"input_per_1k": "input", "output_per_1k": "output"}
-    prices = {names[k]: changes.pop(k) * PER_1K for k in list(changes) if k in names}
+    prices = {names[key]: nano_per_token(changes.pop(key)) for key in names if key in changes}
     return {**changes, "prices": prices} if prices else changes
 
 
@@ -204,8 +249,22 @@ def plan_json(plan: Plan) -> Json:
 
 def layer_of(body: SimulateBody) -> Layer:
     """Return the wishes of a simulated call."""
-    wishes: dict[str, Any] = {"min_weight": body.min_weight}
-    for name in ("mode", "max_budget_usd", "max_latency_ms", "provider"):
-        if (value := getattr(body, name)) is not None:
-            wishes[name] = value
+    names = ("mode", "max_budget_usd", "max_latency_ms", "min_weight", "provider")
+    wishes = {name: value for name in names if (value := getattr(body, name)) is not None}
+    if body.model_hint not in ANY_MODEL:
+        wishes["model"] = body.model_hint
     return Layer("request", wishes)
+
+
+def health_json(provider_id: str, view: View | None, *, age: float) -> Json:
+    """Return what the API shows of a provider's health; `age` turns monotonic moments into the calendar's."""
+    shown = asdict(view or _UNSEEN)
+    for name in _MOMENTS:
+        if shown[name] is not None:
+            shown[name] = round(shown[name] + age, 3)
+    return {"provider_id": provider_id, **shown}
+
+
+def log_json(row: Json) -> Json:
+    """Return a record as the API shows it: `at` in seconds since the epoch."""
+    return {**row, "at": row["at"] / MICROS}

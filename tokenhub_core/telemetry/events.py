@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from tokenhub_core.types import NANO, Json, Record
 
-BACKLOG: Final = 64
-"""Events that wait for one listener."""
 KEPT: Final = 200
-"""Events that a new listener, or one that comes back, can still get."""
+"""Events that wait for one listener, and that a new one, or one that comes back, can still get."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,17 @@ class Bus:
     def __init__(self) -> None:
         self._last = 0
         self._recent: deque[Event] = deque(maxlen=KEPT)
-        self._listeners: set[_Listener] = set()
+        self._listeners: set[Listener] = set()
 
     @property
     def listeners(self) -> int:
         """Return how many listen."""
         return len(self._listeners)
+
+    @property
+    def oldest(self) -> int:
+        """Return the id before the oldest event that is still kept."""
+        return self._recent[0].id - 1 if self._recent else self._last
 
     def publish(self, type_: str, data: Json) -> None:
         """Tell everybody."""
@@ -46,39 +50,48 @@ class Bus:
         for listener in self._listeners:
             listener.put(event)
 
-    async def listen(self, after: int | None = None) -> AsyncIterator[Event]:
-        """Yield events as they come; first those behind the id `after` that are still kept.
+    @contextmanager
+    def listen(self, after: int | None = None) -> Iterator[Listener]:
+        """Return a listener for as long as the block lasts. It first gets what came behind the id `after`.
 
-        Where events were lost, a `lost` event with their count stands in for them.
+        An id that was not given out yet comes from before a restart: everything that is kept is new then.
         """
-        listener = _Listener()
+        listener = Listener()
         if after is not None:
+            known = after if after <= self._last else self.oldest
+            listener.miss(self.oldest - known)
             for event in self._recent:
-                if event.id > after:
+                if event.id > known:
                     listener.put(event)
         self._listeners.add(listener)
         try:
-            while True:
-                for event in await listener.take():
-                    yield event
+            yield listener
         finally:
             self._listeners.discard(listener)
 
 
-class _Listener:
+class Listener:
+    """What waits for one reader. Where events were lost, a `lost` event with their count stands in for them."""
+
     def __init__(self) -> None:
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self._ready = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        if len(self._waiting) >= max(BACKLOG, KEPT):
+        """Let an event wait; the oldest one makes room."""
+        if len(self._waiting) >= KEPT:
             self._waiting.popleft()
             self._lost += 1
         self._waiting.append(event)
         self._ready.set()
 
+    def miss(self, count: int) -> None:
+        """Count events that are gone already; nothing where `count` is not above 0."""
+        self._lost += max(count, 0)
+
     async def take(self) -> list[Event]:
+        """Return everything that waits, at least one event, in order."""
         await self._ready.wait()
         self._ready.clear()
         taken = list(self._waiting)
