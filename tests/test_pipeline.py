@@ -13,7 +13,7 @@ from anthropic.types import Message
 from openai.types.chat import ChatCompletion
 
 from tests.fakes.engine import Bench, chat, message
-from tokenhub_core.dispatch.executor import Patience
+from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.pipeline import Rules
 from tokenhub_core.providers.simulator import Profile
@@ -274,6 +274,20 @@ async def test_a_store_that_fails_ends_the_stream_in_an_error() -> None:
     assert b"the store is down" in body
 
 
+async def test_a_store_that_fails_once_still_gets_the_record_of_the_failure() -> None:
+    """The stream ends in an error, and that is what is recorded."""
+    bench = Bench()
+    failures = [Fault(Kind.INTERNAL, Blame.US, "the store is down", cause="store_unavailable")]
+
+    def once() -> None:
+        if failures:
+            raise TokenHubError(failures.pop())
+
+    bench.recorder.before = once
+    await bench.ask(chat(stream=True))
+    assert (bench.recorder.one.outcome, bench.recorder.one.fault) == (Outcome.ERROR, "store_unavailable")
+
+
 async def test_a_caller_that_leaves_ends_the_attempt_and_is_recorded_once() -> None:
     """Closing the frames early cancels; what was seen is settled as an estimate, health stays."""
     bench = Bench()
@@ -312,7 +326,7 @@ async def test_a_bug_in_the_middle_of_a_stream_is_an_error_event(monkeypatch: py
     _, body = await bench.ask(chat(stream=True))
     assert b"[DONE]" not in body
     assert b'"code":"internal"' in body
-    monkeypatch.setattr("tokenhub_core.dispatch.executor._Stream.frames", bug)
+    monkeypatch.setattr("tokenhub_core.dispatch.attempt._Stream.frames", bug)
     await bench.ask(chat(stream=True))
     assert (bench.recorder.records[-1].outcome, bench.recorder.records[-1].fault) == (
         Outcome.ERROR,

@@ -26,7 +26,8 @@ from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
-from tokenhub_core.dispatch.executor import Executor, Means, Patience
+from tokenhub_core.dispatch.executor import Executor
+from tokenhub_core.dispatch.job import Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
@@ -41,7 +42,7 @@ from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
-from tokenhub_core.providers.transport import HttpTransport
+from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
@@ -163,8 +164,10 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         random=random.random,
         dialects=DIALECTS,
     )
+    executor = Executor(means, _patience(settings))
+    stack.push_async_callback(executor.close)
     return Pipeline(
-        executor=Executor(means, _patience(settings)),
+        executor=executor,
         recorder=watched.recorder,
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
@@ -194,7 +197,12 @@ async def _doors(
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
     session = await stack.enter_async_context(
-        aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        aiohttp.ClientSession(
+            # Without a limit of its own: what passes through waits for nobody.
+            connector=aiohttp.TCPConnector(ssl=tls_context(_path(settings.ca_file)), limit=0),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
     )
     passthrough = Passthrough(door, recorder, session, allowed=_origin(settings))
     token = admin_token(settings)
@@ -317,6 +325,7 @@ def _rules(settings: Settings, catalog: Catalog) -> Rules:
         directive_roles=frozenset(settings.directive_roles),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
+        total_seconds=settings.total_timeout_secs,
     )
 
 

@@ -257,6 +257,10 @@ def _name(raw: Any) -> str:
     return raw
 
 
+def _model(raw: Any) -> str:
+    return raw if raw == "*" else _name(raw)
+
+
 def _schema(raw: Any) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise ValueError("must be a JSON object")
@@ -276,7 +280,7 @@ _READERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "latency": ("max_latency_ms", _latency),
     "min_weight": ("min_weight", _weight),
     "output_schema": ("output_schema", _schema),
-    "model": ("model", _name),
+    "model": ("model", _model),
     "provider": ("provider", _name),
     "tags": ("tags", _tags),
 }

@@ -10,29 +10,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from tokenhub_core import directives, encoding, policy
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
-from tokenhub_core.dispatch.executor import CANCELLED, Executor, Job, Live, Trace, Whole
+from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Recorder, Reply, Summary
 from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.routing.eligibility import Circumstances
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances
 from tokenhub_core.routing.plan import OriginOption, plan
-from tokenhub_core.routing.scoring import UNKNOWN_PRICE
 from tokenhub_core.types import (
     Dialect,
     Fleet,
     Headers,
     Json,
     Model,
+    Need,
     Outcome,
     Plan,
     Provider,
@@ -55,6 +57,8 @@ _KEPT: Final = (
     "x-should-retry",
 )
 _KEPT_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_LONGEST_NAME: Final = 200
+"""Characters of a name in headers and records; callers and providers choose them."""
 _MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
 
 
@@ -69,6 +73,8 @@ class Rules:
     directive_roles: frozenset[str] = frozenset({"user"})
     max_body_bytes: int = 32 << 20
     max_attempts: int = 5
+    total_seconds: float = 900.0
+    """The most that one call may take up to its answer, a stream up to its first content."""
 
 
 @dataclass(slots=True)
@@ -83,6 +89,31 @@ class _Progress:
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
+
+
+class _Frames:
+    """A reply's frames. Unlike a bare generator, one that is closed before its first frame is ended too."""
+
+    def __init__(self, frames: AsyncGenerator[bytes], abandon: Callable[[], Awaitable[None]]) -> None:
+        self._frames = frames
+        self._abandon = abandon
+        self._begun = False
+
+    def __aiter__(self) -> _Frames:
+        return self
+
+    async def __anext__(self) -> bytes:
+        self._begun = True
+        return await anext(self._frames)
+
+    async def aclose(self) -> None:
+        """End the exchange."""
+        if self._begun:
+            await self._frames.aclose()
+        else:
+            self._begun = True
+            await self._frames.aclose()
+            await self._abandon()
 
 
 class Pipeline:
@@ -115,10 +146,10 @@ class Pipeline:
             job = self._prepare(progress)
             result = await self._executor.run(job, progress.trace)
             if isinstance(result, Whole):
-                progress.recorded = True
-                await self._recorder.commit(self._record(progress, None))
+                await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
-            return self._reply(progress, result.headers, frames=self._frames(progress, result))
+            frames = _Frames(self._frames(progress, result), partial(self._abandon, progress, result))
+            return self._reply(progress, result.headers, frames=frames)
         except TokenHubError as error:
             return await self._refuse(progress, error.fault)
         except asyncio.CancelledError:
@@ -127,7 +158,7 @@ class Pipeline:
             raise
         except Exception:
             logger.exception("exchange %s failed", snapshot.id)
-            return await self._refuse(progress, _INTERNAL)
+            return await self._refuse(progress, INTERNAL)
 
     # --- the way in
 
@@ -146,9 +177,12 @@ class Pipeline:
         request, reading = self._directives(progress, request)
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         view, origin = self._fleet(), self._origin(snapshot, request)
+        features = request.features
+        if wishes.output_schema is not None:
+            features = replace(features, needs=features.needs | {Need.JSON_SCHEMA})
         planned = plan(
             view,
-            request.features,
+            features,
             wishes,
             now=self._circumstances(view, origin),
             seed=snapshot.id,
@@ -158,7 +192,9 @@ class Pipeline:
         if isinstance(planned, Fault):
             raise TokenHubError(planned)
         progress.plan = planned
-        seconds = wishes.max_latency_ms / 1000 if wishes.max_latency_ms is not None else None
+        seconds = self._rules.total_seconds
+        if wishes.max_latency_ms is not None:
+            seconds = min(seconds, wishes.max_latency_ms / 1000)
         return Job(
             snapshot=snapshot,
             request=request,
@@ -211,36 +247,46 @@ class Pipeline:
 
     # --- the way out
 
-    async def _frames(self, progress: _Progress, live: Live) -> AsyncIterator[bytes]:
+    async def _frames(self, progress: _Progress, live: Live) -> AsyncGenerator[bytes]:
         """Yield the stream; its terminal event leaves when the record is durable."""
         try:
             async for frame in live.frames():
                 yield frame
-            progress.recorded = True
-            await self._recorder.commit(self._record(progress, None))
+            await self._commit(progress, None)
             yield live.tail()
         except TokenHubError as error:
             yield await self._break(progress, error.fault)
         except Exception:
             logger.exception("stream of %s failed", progress.snapshot.id)
-            yield await self._break(progress, _INTERNAL)
+            yield await self._break(progress, INTERNAL)
         finally:
-            await live.close()
-            if not progress.recorded:
-                self._recorder.post(self._record(progress, CANCELLED))
+            await self._abandon(progress, live)
+
+    async def _abandon(self, progress: _Progress, live: Live) -> None:
+        """Close a stream; where it did not come to its end, record that its caller left."""
+        await live.close()
+        if not progress.recorded:
+            progress.recorded = True
+            self._recorder.post(self._record(progress, CANCELLED))
+
+    async def _commit(self, progress: _Progress, fault: Fault | None) -> None:
+        """Return once the record is durable. From here on it is nobody else's to make, unless the store fails."""
+        progress.recorded = True
+        try:
+            await self._recorder.commit(self._record(progress, fault))
+        except TokenHubError:
+            progress.recorded = False
+            raise
 
     async def _break(self, progress: _Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""
-        if not progress.recorded:
-            progress.recorded = True
-            await self._note(self._record(progress, fault))
+        await self._note(progress, fault)
         snapshot = progress.snapshot
         return self._dialects[snapshot.dialect].stream_error(fault, request_id=snapshot.id)
 
     async def _refuse(self, progress: _Progress, fault: Fault) -> Reply:
         """Answer with an error in the caller's dialect, recorded like every other answer."""
-        progress.recorded = True
-        await self._note(self._record(progress, fault))
+        await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
         told = self._told(progress)
@@ -248,12 +294,14 @@ class Pipeline:
         headers = (*(field for field in error.headers if field[0] not in named), *extra, *told)
         return Reply(error.status, headers, error.body, summary=self._summary(progress, fault))
 
-    async def _note(self, record: Record) -> None:
+    async def _note(self, progress: _Progress, fault: Fault) -> None:
         """Record a failure; that the store is down too must not hide it."""
+        if progress.recorded:
+            return
         try:
-            await self._recorder.commit(record)
+            await self._commit(progress, fault)
         except TokenHubError as error:
-            logger.error("record %s is lost: %s", record.id, error)
+            logger.error("record %s is lost: %s", progress.snapshot.id, error)
 
     def _reply(
         self,
@@ -279,15 +327,15 @@ class Pipeline:
             told.append(("x-tokenhub-directive", progress.directive))
         if (candidate := trace.candidate) is not None and progress.plan is not None:
             told += [
-                ("x-tokenhub-model", candidate.model.id),
-                ("x-tokenhub-provider", candidate.provider.id),
+                ("x-tokenhub-model", _visible(candidate.model.id)),
+                ("x-tokenhub-provider", _visible(candidate.provider.id)),
                 ("x-tokenhub-reason", self._reason(progress)),
                 ("x-tokenhub-attempts", str(trace.sent)),
             ]
             if candidate.provider.type is ProviderType.SIMULATOR:
                 told.append(("x-tokenhub-simulated", "true"))
             if trace.losses:
-                told.append(("x-tokenhub-loss", ",".join(trace.losses)[:1000]))
+                told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
         return tuple(told)
 
     def _reason(self, progress: _Progress) -> str:
@@ -306,7 +354,7 @@ class Pipeline:
         candidate = trace.candidate
         return Summary(
             request_id=progress.snapshot.id,
-            model=candidate.model.id if candidate else "",
+            model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
             provider=candidate.provider.id if candidate else "",
             reason=self._reason(progress),
             attempts=trace.sent,
@@ -332,7 +380,7 @@ class Pipeline:
             origin_host=snapshot.origin.host if snapshot.origin else "",
             client_request_id=header(snapshot.headers, "x-request-id")[:200],
             requested_model=request.features.model[:200] if request else "",
-            model=candidate.model.id if candidate else "",
+            model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
             provider=candidate.provider.id if candidate else "",
             reason=self._reason(progress),
             directive=progress.directive,
@@ -348,7 +396,7 @@ class Pipeline:
             plan=progress.plan,
             fault="" if whole or fault is None else fault.label,
             message="" if whole or fault is None else fault.message,
-            losses=trace.losses,
+            losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
             identical=trace.identical,
             simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
             stop=trace.stop.reason.value if trace.stop else "",
@@ -380,11 +428,11 @@ def _since(snapshot: Snapshot, monotonic: float) -> float:
     return round((monotonic - snapshot.started) * 1000, 3)
 
 
+def _visible(text: str) -> str:
+    """Return text that others chose as a header may carry it: one line, printable, of bounded length."""
+    return "".join(c if " " <= c <= "~" else "?" for c in text[:_LONGEST_NAME])
+
+
 def _worth_retrying(fault: Fault) -> bool:
     """Tell whether the caller's SDK may try again: not where we have just tried everything ourselves."""
     return fault.kind is Kind.RATE_LIMITED or fault.blame is Blame.CLIENT or fault.http_status < 500
-
-
-_INTERNAL: Final = Fault(
-    Kind.INTERNAL, Blame.US, "TokenHub failed to answer this call; its log says why.", cause="internal"
-)

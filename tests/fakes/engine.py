@@ -13,7 +13,8 @@ from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
-from tokenhub_core.dispatch.executor import Executor, Means, Patience
+from tokenhub_core.dispatch.executor import Executor
+from tokenhub_core.dispatch.job import Means, Patience
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.pipeline import Pipeline, Rules
 from tokenhub_core.policy import Layer
@@ -111,8 +112,9 @@ class Bench:
             random=lambda: 0.0,
             dialects=DIALECTS,
         )
+        self.executor = Executor(means, self.patience)
         self.engine = Pipeline(
-            executor=Executor(means, self.patience),
+            executor=self.executor,
             recorder=self.recorder,
             catalogue=catalogue.load(),
             fleet=lambda: fleet,

@@ -104,11 +104,15 @@ class _Line:
 
 @dataclass(slots=True)
 class FakeProvider:
-    """See the module. `profile` sets the pace of good answers; `tls` makes it an https server."""
+    """See the module. `profile` sets the pace of good answers; `tls` makes it an https server.
+
+    `listen` is the port to bind; 0 picks a free one.
+    """
 
     tls: ssl.SSLContext | None = None
     profile: Profile = field(default_factory=Profile)
     host: str = "127.0.0.1"
+    listen: int = 0
     requests: list[Received] = field(default_factory=list)
     connections: list[Peer] = field(default_factory=list)
     _scripts: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -118,7 +122,9 @@ class FakeProvider:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, self.host, 0, ssl=self.tls, limit=1 << 20)
+        self._server = await asyncio.start_server(
+            self._accept, self.host, self.listen, ssl=self.tls, limit=1 << 20
+        )
         return self
 
     async def __aexit__(self, *_: object) -> None:

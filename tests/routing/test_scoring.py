@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenhub_core.routing.scoring import UNKNOWN_PRICE, score, total
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
+from tokenhub_core.routing.scoring import score, total
 from tokenhub_core.types import Mode, Model, Provider, ProviderType, Standing
 
 CHEAP = (Model("cheap", "p", weight=2), Provider("p", ProviderType.OPENAI, ()), 10)

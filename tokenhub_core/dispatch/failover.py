@@ -12,7 +12,8 @@ The rules, in the order in which they win:
 
 1.  Nothing is tried after the commit. The caller has seen a beginning that no other model would continue.
 2.  What the caller got wrong stays with the caller. An invalid, oversized, filtered or cancelled call is not
-    shown to another model: it would fail there too, or, worse, be shopped around until somebody obeys.
+    shown to another model: it would fail there too, or, worse, be shopped around until somebody obeys. Nor is
+    a name that only its origin could have known, and does not.
 3.  Nothing is tried that is not in the plan. Budget, weight, context and pinning were settled there, so they
     hold here without being asked again.
 4.  Attempts are capped (`Limits.max_attempts`) and so is the time (`Limits.total_seconds`). A step that could
@@ -209,10 +210,16 @@ class Failover:
             return
         self._faults.append((entry, fault))
         stays = fault.blame is Blame.CLIENT and fault.kind is not Kind.OVERFLOW
-        if self._committed or stays:
+        if self._committed or stays or self._unheard(entry, fault):
             self._end = fault
         else:
             self._learn(entry, fault, now)
+
+    def _unheard(self, entry: _Entry, fault: Fault) -> bool:
+        """Tell whether a name's own origin says that there is no such model, and nobody else knows it."""
+        if fault.kind is not Kind.NOT_FOUND or entry.candidate.provider.type is not ProviderType.ORIGIN:
+            return False
+        return all(other is entry or not other.candidate.pinned for other in self._entries)
 
     def refused(self, fault: Fault) -> None:
         """Hear that the current try was not sent: there was no money for it, or no permission to probe."""

@@ -149,8 +149,8 @@ class Gate:
                 raise TokenHubError(
                     Fault(
                         Kind.TRANSIENT,
-                        Blame.PROVIDER,
-                        "the provider sent a megabyte without any content",
+                        Blame.US,
+                        "the provider sent a megabyte without anything that could be carried over",
                         cause="no_content",
                     )
                 )
@@ -160,6 +160,15 @@ class Gate:
         out = bytes(self._held)
         self._held.clear()
         return out
+
+    def flush(self) -> None:
+        """Hear that the connection has ended: a last event without its blank line counts if it is the terminal one."""
+        for event in self._parser.feed(b"\n\n") if self._parser.tail() else ():
+            if not self.ended() and event.data:
+                deltas = tuple(self._reader.read(event.name, event.data))
+                if any(isinstance(delta, Finished) for delta in deltas):
+                    self.finished = True
+                    self._held += self._output.write(event, deltas)
 
     def ended(self) -> bool:
         """Tell whether nothing more of the provider's bytes will be read: its last event came, or an error."""
@@ -214,7 +223,8 @@ class Gate:
                 case Started(model=model):
                     self.model = model or self.model
                 case Unread():
-                    pass
+                    # Bytes that pass as they came need not be understood to be content.
+                    self.committed = self.committed or self._same
         out = self._output.write(event, deltas)
         if not out and event.raw:
             self._hid = True

@@ -204,6 +204,14 @@ class HealthTracker:
                 health.probed_at = None
                 self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
 
+    def began(self, provider: str, now: float, *, started: float | None = None) -> None:
+        """Hear that the provider has begun to answer: for a probe that is verdict enough, long streams included."""
+        health = self._all.get(provider)
+        if health is not None and health.state is State.HALF_OPEN and health.probed_by(started):
+            health.consecutive = 0
+            health.probed_at = None
+            self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
+
     def failed(
         self,
         provider: str,

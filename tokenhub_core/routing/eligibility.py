@@ -12,6 +12,9 @@ from tokenhub_core.types import NANO, Features, Fleet, Model, Policy, Provider, 
 CONTEXT_MARGIN: Final = 1.15
 """The input estimate is counted this much larger against a context window."""
 
+UNKNOWN_PRICE: Final = "unknown"
+"""The `pricing_source` of a model whose price nobody told us: never taken for free, and within no budget."""
+
 type Option = tuple[Model, Provider, int]
 """A model, its provider, and the estimated cost of the call there in nano-dollars."""
 
@@ -87,7 +90,8 @@ def _judge(
         return Skipped.CONTEXT_OVERFLOW, 0
     output = estimate.output_tokens(features, model)
     cost = estimate.cost(model.prices, Usage(input_tokens=tokens, output_tokens=output))
-    if policy.max_budget_usd is not None and cost > policy.max_budget_usd * NANO:
+    unbounded = model.pricing_source == UNKNOWN_PRICE
+    if policy.max_budget_usd is not None and (unbounded or cost > policy.max_budget_usd * NANO):
         return Skipped.BUDGET_EXCEEDED, cost
     return None, cost
 

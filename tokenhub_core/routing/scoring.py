@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tokenhub_core.routing.eligibility import Option
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Option
 from tokenhub_core.types import Mode, Standing, Terms
 
 WEIGHTS: Final[Mapping[Mode, Terms]] = {
@@ -21,9 +21,6 @@ WEIGHTS: Final[Mapping[Mode, Terms]] = {
     Mode.PLANNING: Terms(0.10, 0.10, 0.20, 0.60),
     Mode.ADVERSARIAL: Terms(0.10, 0.10, 0.20, 0.60),
 }
-
-UNKNOWN_PRICE: Final = "unknown"
-"""The `pricing_source` of a model whose price nobody told us: it is scored as the dearest, never as free."""
 
 _FINE: Final = Standing()
 

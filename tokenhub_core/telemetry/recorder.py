@@ -48,7 +48,8 @@ class StoreRecorder:
         try:
             new = await self._writer.insert(self._requests.insert(record))
         except asyncio.CancelledError:
-            self._tell(record)
+            # It may not have been queued yet. If it was, the second row does nothing.
+            self.post(record)
             raise
         except Exception as error:
             _log.error("record %s was not stored: %s", record.id, error)

@@ -64,8 +64,18 @@ def parts(content: object) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (Text(content),) if content else ()
     if isinstance(content, list):
-        return tuple(part(block) for block in content)
+        return tuple(map(_one, content))
     return ()
+
+
+def _one(block: object) -> Part:
+    """Return the part of a list's member; what is no block at all came from somebody else's mistake."""
+    match block:
+        case dict():
+            return part(block)
+        case str():
+            return Text(block)
+    return Opaque(Dialect.ANTHROPIC_MESSAGES, type(block).__name__, {"type": "unknown", "value": block})
 
 
 def rest(data: Json, *known: str) -> Mapping[str, Any]:

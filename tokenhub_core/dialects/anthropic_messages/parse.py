@@ -105,8 +105,8 @@ def _turns(data: Json) -> Iterator[Turn]:
 
 
 def _tool(tool: Json) -> Tool | Opaque:
-    kind = tool.get("type") or "custom"
-    if kind != "custom":
+    kind = tool.get("type")
+    if kind is not None and kind != "custom":
         return Opaque(Dialect.ANTHROPIC_MESSAGES, kind, tool)
     return Tool(
         name=tool["name"],

@@ -1,0 +1,452 @@
+"""One attempt at one candidate: sent, read up to its answer or its commit, and ended exactly once.
+
+Every attempt reserves before it is sent and settles when it ends, however it ends, and leaves one line in the
+trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Final
+
+from tokenhub_core.dialects import wire
+from tokenhub_core.dispatch import classify
+from tokenhub_core.dispatch.bodies import Body
+from tokenhub_core.dispatch.failover import Try
+from tokenhub_core.dispatch.gate import Gate
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Means, Patience, Trace, Whole
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.ports import Reservation, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.providers import adapters
+from tokenhub_core.routing import estimate
+from tokenhub_core.types import (
+    Answer,
+    Attempt,
+    Headers,
+    Json,
+    ProviderType,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolUse,
+    Usage,
+    header,
+)
+
+logger: Final = logging.getLogger(__name__)
+
+MAX_ANSWER: Final = 64 << 20
+"""Bytes of a whole answer; a stream has no limit, since nothing of it is kept."""
+MAX_ERROR: Final = 64 << 10
+"""Bytes of an error body that are read; error pages may be of any length."""
+
+_LINGER_SECONDS: Final = 0.05
+_LINGER_BYTES: Final = 16 << 10
+_MAYBE_BILLED: Final = frozenset({"ttft_timeout", "total_timeout", "deadline", "client_cancelled"})
+"""Causes that leave open whether the provider has worked, and will bill, for nothing."""
+
+
+class Attempting:
+    """One attempt at one candidate. Ends exactly once."""
+
+    def __init__(
+        self,
+        means: Means,
+        patience: Patience,
+        job: Job,
+        trace: Trace,
+        step: Try,
+        *,
+        turn: int,
+        after: Leftovers,
+    ) -> None:
+        self._means = means
+        self._patience = patience
+        self._job = job
+        self._trace = trace
+        self._step = step
+        self._turn = turn
+        self._leftovers = after
+        self._candidate = step.candidate
+        self._source = means.dialects[step.candidate.provider.dialect]
+        self._target = means.dialects[job.request.dialect]
+        self._response: UpstreamResponse | None = None
+        self._reservation: Reservation | None = None
+        self._started = means.clock.monotonic()
+        self._first_byte: float | None = None
+        self._losses: tuple[str, ...] = ()
+        self.refused = False
+        """The attempt was not sent: no money, no credential, or somebody else's probe is under way."""
+        self.gate: Gate | None = None
+        self.chunks: AsyncIterator[bytes] | None = None
+        self.headers: Headers = ()
+
+    # --- the attempt, up to its answer or its commit
+
+    async def start(self) -> Whole | Live:
+        """Send the call; return the whole answer, or this attempt as a live stream once it is committed."""
+        try:
+            self._admit()
+            limit, cause = self._limit()
+            try:
+                async with asyncio.timeout(limit):
+                    return await self._answer()
+            except TimeoutError:
+                raise TokenHubError(self._late(cause)) from None
+        except TokenHubError as error:
+            await self._end(error.fault)
+            raise
+        except asyncio.CancelledError:
+            await self._end(CANCELLED)
+            raise
+        except Exception as error:
+            logger.exception("attempt %d of %s failed", self._step.n, self._job.snapshot.id)
+            await self._end(INTERNAL)
+            raise TokenHubError(INTERNAL) from error
+
+    def _admit(self) -> None:
+        means, provider = self._means, self._candidate.provider
+        self.refused = True
+        if not means.health.admit(provider.id, self._started):
+            if (left := means.health.cooling_for(provider.id, self._started)) > 0:
+                message = f"{provider.id} has a rate limit for another {left:.0f} s"
+                raise TokenHubError(
+                    Fault(Kind.RATE_LIMITED, Blame.CREDENTIAL, message, cause="cooling", retry_after=left)
+                )
+            if not self._job.plan.lone:
+                message = f"{provider.id} is resting, or being probed by another call"
+                raise TokenHubError(Fault(Kind.NO_CANDIDATE, Blame.US, message, cause="provider_resting"))
+        try:
+            self._reservation = means.ledger.reserve(self._job.snapshot, self._candidate.estimated_nanousd)
+        except TokenHubError:
+            means.health.released(provider.id, started=self._started)
+            raise
+        self.refused = False
+        self._trace.sent += 1
+        self._trace.change = self._step.change or self._trace.change
+
+    def _limit(self) -> tuple[float, str]:
+        limits = self._patience
+        own, cause = (limits.ttft, "ttft_timeout") if self._streams else (limits.whole, "total_timeout")
+        left = self._step.timeout
+        return (left, "deadline") if left is not None and left < own else (own, cause)
+
+    def _late(self, cause: str) -> Fault:
+        if cause == "deadline":
+            return Fault(Kind.TIMEOUT, Blame.CLIENT, "the call's time limit has passed", cause=cause)
+        name = self._candidate.provider.id
+        return Fault(Kind.TIMEOUT, Blame.PROVIDER, f"{name} did not answer in time", cause=cause)
+
+    @property
+    def _streams(self) -> bool:
+        return self._job.request.features.stream
+
+    async def _answer(self) -> Whole | Live:
+        body = self._job.bodies.render(self._candidate, self._step.max_output_tokens)
+        self._losses = body.losses
+        limits = self._patience
+        timeouts = Timeouts(limits.connect, None, limits.stall if self._streams else limits.whole)
+        response = await self._means.transport.send(self._upstream(body), timeouts)
+        self._response = response
+        self.headers = response.headers
+        if not 200 <= response.status < 300:
+            raise TokenHubError(await self._refusal(response))
+        if not self._streams:
+            return await self._whole(response)
+        if not header(response.headers, "content-type").lower().startswith("text/event-stream"):
+            raise TokenHubError(await self._not_a_stream(response))
+        return await self._commit(response)
+
+    def _upstream(self, body: Body) -> UpstreamRequest:
+        provider, snapshot = self._candidate.provider, self._job.snapshot
+        credential = None
+        if provider.cred_store not in {"none", "caller"}:
+            credential = self._means.secrets.credential(provider.id, provider.cred_store)
+            if credential is None:
+                message = f"the credential of {provider.id} is gone"
+                raise TokenHubError(Fault(Kind.AUTH, Blame.CREDENTIAL, message, cause="no_credential"))
+        return adapters.upstream_request(
+            adapters.Sending(
+                provider=provider,
+                model=self._candidate.model,
+                body=body.data,
+                stream=self._streams,
+                credential=credential,
+                caller=snapshot.headers,
+                request_id=snapshot.id,
+                endpoint=self._turn,
+            )
+        )
+
+    async def _refusal(self, response: UpstreamResponse) -> Fault:
+        body = await _beginning(response)
+        return classify.classify(
+            self._source.name, response.status, response.headers, body, now=self._means.clock.now()
+        )
+
+    async def _not_a_stream(self, response: UpstreamResponse) -> Fault:
+        try:
+            data = wire.decode(await _beginning(response))
+        except TokenHubError:
+            data = {}
+        found = classify.classify_body(self._source.name, data)
+        return found or _bad_answer("the provider answered a streamed call with something else")
+
+    async def _whole(self, response: UpstreamResponse) -> Whole:
+        raw = await response.read(MAX_ANSWER)
+        try:
+            data = wire.decode(raw)
+        except TokenHubError:
+            raise TokenHubError(_bad_answer("the provider's answer is not JSON", "bad_json")) from None
+        if fault := classify.classify_body(self._source.name, data):
+            raise TokenHubError(fault)
+        answer = self._parsed(data)
+        self._first_byte = self._means.clock.monotonic()
+        trace = self._trace
+        if self._source is self._target:
+            body, trace.identical = raw, True
+        else:
+            given = replace(
+                answer,
+                id=answer.id or self._job.snapshot.id.removeprefix("req_"),
+                created=answer.created or int(self._means.clock.now()),
+            )
+            rendered = self._target.render_answer(given, request=self._job.request)
+            body = wire.encode(rendered.data)
+            self._losses = (*self._losses, *rendered.losses)
+        trace.stop = answer.stop
+        self._note_usage(answer.usage, _length(answer))
+        await self._end(None)
+        return Whole(body, response.headers)
+
+    def _parsed(self, data: Json) -> Answer:
+        try:
+            return self._source.parse_answer(data)
+        except Exception as error:
+            # Whatever a provider sends must not be able to stop us from asking another one.
+            if not isinstance(error, ValueError):
+                logger.exception("an answer of %s could not be read", self._candidate.provider.id)
+            raise TokenHubError(_bad_answer("the provider's answer has no known shape")) from error
+
+    async def _commit(self, response: UpstreamResponse) -> Live:
+        gate = Gate(
+            source=self._source,
+            target=self._target,
+            request=self._job.request,
+            created=int(self._means.clock.now()),
+            fallback_id=self._job.snapshot.id.removeprefix("req_"),
+        )
+        self.gate = gate
+        chunks = self.chunks = response.chunks()
+        async for chunk in chunks:
+            ready = gate.feed(chunk)
+            if gate.failed is not None and not gate.committed:
+                raise TokenHubError(classify.classify_failed(self._source.name, gate.failed))
+            if gate.committed:
+                self._first_byte = self._means.clock.monotonic()
+                self._trace.candidate = self._candidate
+                self._means.health.began(self._candidate.provider.id, self._first_byte, started=self._started)
+                return _Stream(self, gate, ready, chunks)
+        raise TokenHubError(gate.cut() or _bad_answer("the provider's stream is empty", "empty_answer"))
+
+    # --- the end
+
+    def _note_usage(self, usage: Usage, output_chars: int, *, final: bool = True) -> None:
+        """Take the provider's count, or an estimate where it gave none or had not come to its last one.
+
+        A stream may open with a count (Anthropic's does: one output token). Where it breaks off, that one stands
+        for next to nothing of what was produced.
+        """
+        trace = self._trace
+        output = Usage(output_tokens=-(-output_chars // estimate.BYTES_PER_TOKEN))
+        trace.usage_estimated = not (usage and final)
+        if not usage:
+            trace.usage = replace(output, input_tokens=self._job.plan.input_tokens)
+        else:
+            trace.usage = usage if final else usage.merge(output)
+
+    async def finish(self, fault: Fault | None) -> None:
+        """End a committed stream."""
+        if self.gate is not None and self._reservation is not None:
+            self._trace.stop = self.gate.stop
+            self._trace.identical = self.gate.identical and fault is None
+            self._losses = (*self._losses, *self.gate.losses)
+            final = fault is None or self.gate.stop is not None
+            self._note_usage(self.gate.usage, self.gate.output_chars, final=final)
+        await self._end(fault)
+
+    async def _end(self, fault: Fault | None) -> None:
+        response, self._response = self._response, None
+        self._account(fault)
+        if response is None:
+            return
+        if fault is None and self.chunks is not None:
+            self._leftovers.add(response, self.chunks)
+        else:
+            await response.close()
+
+    def _account(self, fault: Fault | None) -> None:
+        """Settle, tell health, and leave the attempt's line. Only the first call counts."""
+        if self._reservation is None:
+            return
+        means, trace, candidate = self._means, self._trace, self._candidate
+        reservation, self._reservation = self._reservation, None
+        answered = fault is None or self._first_byte is not None
+        usage = trace.usage if answered else self._wasted(fault)
+        cost = estimate.cost(candidate.model.prices, usage)
+        means.ledger.settle(reservation, cost, usage)
+        now = means.clock.monotonic()
+        if fault is None:
+            latency = ((self._first_byte or now) - self._started) * 1000
+            means.health.succeeded(candidate.provider.id, now, latency, started=self._started)
+        elif fault is CANCELLED:
+            means.health.released(candidate.provider.id, started=self._started)
+        else:
+            # At the origin, others come with other keys: a bad one is its owner's affair.
+            shared = candidate.provider.type is not ProviderType.ORIGIN
+            means.health.failed(candidate.provider.id, fault, now, shared=shared, started=self._started)
+        if answered:
+            trace.candidate = candidate
+            trace.losses = tuple(dict.fromkeys(self._losses))
+            if self._first_byte is not None:
+                trace.ttft_ms = self._since_start(self._first_byte)
+        trace.attempts.append(self._line(fault, usage, cost, now))
+
+    def _wasted(self, fault: Fault | None) -> Usage:
+        """Return what an attempt without an answer has used: what was told, or what may have been read."""
+        told = self.gate.usage if self.gate is not None else Usage()
+        if not told and fault is not None and fault.cause in _MAYBE_BILLED:
+            told = Usage(input_tokens=self._job.plan.input_tokens)
+        self._trace.usage_estimated = self._trace.usage_estimated or bool(told)
+        return told
+
+    def _line(self, fault: Fault | None, usage: Usage, cost: int, now: float) -> Attempt:
+        return Attempt(
+            n=self._step.n,
+            model=self._candidate.model.id,
+            provider=self._candidate.provider.id,
+            started_ms=self._since_start(self._started),
+            ended_ms=self._since_start(now),
+            first_byte_ms=None if self._first_byte is None else self._since_start(self._first_byte),
+            status=fault.upstream_status if fault else 200,
+            cause=fault.label if fault else "",
+            message=fault.message if fault else "",
+            usage=usage,
+            cost_nanousd=cost,
+            change=self._step.change,
+            provider_request_id=header(self.headers, "x-request-id") or header(self.headers, "request-id"),
+        )
+
+    def _since_start(self, monotonic: float) -> float:
+        return round((monotonic - self._job.snapshot.started) * 1000, 3)
+
+    def broken(self, gate: Gate) -> Fault | None:
+        """Return the fault that a committed stream has run into, if any."""
+        return classify.classify_failed(self._source.name, gate.failed) if gate.failed else None
+
+
+class _Stream:
+    """The committed rest of an attempt."""
+
+    def __init__(self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+        self._tried = tried
+        self._gate = gate
+        self._first = first
+        self._chunks = chunks
+        self.headers = tried.headers
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Yield bytes up to, not including, the terminal event."""
+        gate = self._gate
+        try:
+            if self._first:
+                yield self._first
+            while not gate.ended():
+                chunk = await anext(self._chunks, None)
+                if chunk is None:
+                    gate.flush()
+                    break
+                if ready := gate.feed(chunk):
+                    yield ready
+            if fault := self._tried.broken(gate) or gate.cut():
+                raise TokenHubError(fault)
+        except TokenHubError as error:
+            await self._tried.finish(error.fault)
+            raise
+        except Exception:
+            await self._tried.finish(INTERNAL)
+            raise
+        await self._tried.finish(None)
+
+    def tail(self) -> bytes:
+        """Return the terminal event."""
+        return self._gate.tail()
+
+    async def close(self) -> None:
+        """End the attempt as cancelled unless it has ended already."""
+        await self._tried.finish(CANCELLED)
+
+
+class Leftovers:
+    """Responses whose last event has come and whose connection's end of the body has not.
+
+    They are read on for a moment, apart from the reply, so that their connections can serve again.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def add(self, response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
+        """Take a response over."""
+        task = asyncio.create_task(_linger(response, chunks), name="end of stream")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Wait for what is left."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _linger(response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
+    try:
+        with suppress(TokenHubError, TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                left = _LINGER_BYTES
+                async for chunk in chunks:
+                    left -= len(chunk)
+                    if left < 0:
+                        break
+    finally:
+        await response.close()
+
+
+async def _beginning(response: UpstreamResponse) -> bytes:
+    """Return the first bytes of an error body."""
+    body = bytearray()
+    async for chunk in response.chunks():
+        body += chunk
+        if len(body) >= MAX_ERROR:
+            break
+    return bytes(body[:MAX_ERROR])
+
+
+def _length(answer: Answer) -> int:
+    """Return the characters that the model produced, as a stream's gate would count them."""
+    total = 0
+    for part in answer.parts:
+        match part:
+            case Text(text) | Refusal(text) | Reasoning(text=text):
+                total += len(text)
+            case ToolUse(name=name, arguments=arguments):
+                total += len(name) + len(arguments)
+            case _:
+                pass
+    return total
+
+
+def _bad_answer(message: str, cause: str = "bad_answer") -> Fault:
+    return Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause=cause)

@@ -1,0 +1,119 @@
+"""One call on its way through dispatch: what it needs, what it leaves, what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.dispatch.backoff import RetryBudget
+from tokenhub_core.dispatch.bodies import Bodies
+from tokenhub_core.dispatch.failover import Limits
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.ports import Clock, Ledger, Secrets, Transport
+from tokenhub_core.types import (
+    Attempt,
+    Candidate,
+    Dialect,
+    Headers,
+    Plan,
+    Request,
+    Snapshot,
+    Stopped,
+    Usage,
+)
+
+CANCELLED: Final = Fault(Kind.CANCELLED, Blame.CLIENT, "the caller left", cause="client_cancelled")
+INTERNAL: Final = Fault(
+    Kind.INTERNAL, Blame.US, "TokenHub failed to answer this call; its log says why.", cause="internal"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One call, ready to be dispatched."""
+
+    snapshot: Snapshot
+    request: Request
+    plan: Plan
+    bodies: Bodies
+    limits: Limits
+
+
+@dataclass(slots=True)
+class Trace:
+    """What happened so far; whoever started the run reads it, however the run ended."""
+
+    attempts: list[Attempt] = field(default_factory=list)
+    """Those that have ended."""
+    sent: int = 0
+    """How many were sent; a stream's reply begins before its attempt has ended."""
+    change: str = ""
+    """The last `Attempt.change` among them."""
+    ttft_ms: float | None = None
+    usage: Usage = Usage()
+    usage_estimated: bool = False
+    candidate: Candidate | None = None
+    """The one whose answer the caller gets."""
+    losses: tuple[str, ...] = ()
+    identical: bool = False
+    stop: Stopped | None = None
+
+    @property
+    def cost_nanousd(self) -> int:
+        """Return the cost of all attempts."""
+        return sum(attempt.cost_nanousd for attempt in self.attempts)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """An answer that came in one piece, in the caller's dialect."""
+
+    body: bytes
+    headers: Headers
+    """The provider's own."""
+
+
+class Live(Protocol):
+    """A committed stream, in the caller's dialect."""
+
+    headers: Headers
+
+    def frames(self) -> AsyncIterator[bytes]:
+        """Yield bytes up to, not including, the terminal event; raises `TokenHubError` where it breaks."""
+        ...
+
+    def tail(self) -> bytes:
+        """Return the terminal event, once `frames` has ended."""
+        ...
+
+    async def close(self) -> None:
+        """End the attempt; after an early close it counts as cancelled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long attempts may take, in seconds."""
+
+    connect: float = 5.0
+    ttft: float = 120.0
+    stall: float = 90.0
+    whole: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all calls share."""
+
+    transport: Transport
+    secrets: Secrets
+    ledger: Ledger
+    health: HealthTracker
+    retries: RetryBudget
+    clock: Clock
+    random: Callable[[], float]
+    """Uniform in [0, 1)."""
+    dialects: Mapping[Dialect, DialectModule]
