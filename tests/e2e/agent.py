@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import anthropic
@@ -59,6 +60,20 @@ class Agent:
             next(stream)
         stream.close()
         return {"left": time.monotonic(), "headers": dict(stream.response.headers)}
+
+    def chat_at_once(self, *, texts: list[str], **asked: Any) -> Said:
+        """Read a stream for each text, all at the same time."""
+
+        def read(text: str) -> str:
+            stream = self.openai.chat.completions.create(
+                stream=True, messages=[{"role": "user", "content": text}], **asked
+            )
+            return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+        began = time.monotonic()
+        with ThreadPoolExecutor(len(texts)) as pool:
+            answers = list(pool.map(read, texts))
+        return {"texts": answers, "took": time.monotonic() - began}
 
     def models(self) -> Said:
         return {"ids": [model.id for model in self.openai.models.list()]}
@@ -115,6 +130,12 @@ def told(error: openai.APIError | anthropic.APIError) -> Said:
     return said
 
 
+def tell(said: Said) -> None:
+    """Print one line."""
+    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.flush()
+
+
 def main(orders: Iterable[str]) -> None:
     by_default = Agent(openai.OpenAI(), anthropic.Anthropic())
     # The same clients, told to try once only: the one setting that some scenes need.
@@ -122,7 +143,7 @@ def main(orders: Iterable[str]) -> None:
         by_default.openai.with_options(max_retries=0), by_default.anthropic.with_options(max_retries=0)
     )
     agents = {2: by_default, 0: once}
-    print(json.dumps({"ready": time.monotonic()}), flush=True)
+    tell({"ready": time.monotonic()})
     for line in orders:
         order = json.loads(line)
         began = time.monotonic()
@@ -130,7 +151,7 @@ def main(orders: Iterable[str]) -> None:
             said = getattr(agents[order["with"].pop("retries", 2)], order["do"])(**order["with"])
         except (openai.APIError, anthropic.APIError) as error:
             said = {"error": told(error)}
-        print(json.dumps({"began": began, **said}), flush=True)
+        tell({"began": began, **said})
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class OpenAI:
         """Return the call that hands the tools' results in."""
         message = answer["choices"][0]["message"]
         calls = [{key: call[key] for key in ("id", "type", "function")} for call in message["tool_calls"]]
-        told = [{"role": "tool", "tool_call_id": id, "content": text} for id, text in results.items()]
+        told = [{"role": "tool", "tool_call_id": name, "content": text} for name, text in results.items()]
         return {
             **asked,
             "messages": [*asked["messages"], {"role": "assistant", "tool_calls": calls}, *told],
@@ -133,7 +133,7 @@ class Anthropic:
             if block["type"] == "tool_use"
         ]
         told = [
-            {"type": "tool_result", "tool_use_id": id, "content": text} for id, text in results.items()
+            {"type": "tool_result", "tool_use_id": name, "content": text} for name, text in results.items()
         ]
         return {
             **asked,

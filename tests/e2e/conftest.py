@@ -13,6 +13,9 @@ from tests.e2e.serving import Serve, serving
 
 LANES = ("handoff", "inspect")
 
+MAX_BODY = 4 << 20
+"""Bytes; small enough for a scene to send more."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -29,7 +32,13 @@ async def world(
 ) -> AsyncIterator[World]:
     """One lane after the other. Nothing may reach an origin here: a call that nobody serves fails."""
     folder = tmp_path_factory.mktemp(request.param)
-    async with serving(
-        folder, "--lane", request.param, settings={"TOKENHUB_ORIGIN": "false"}
-    ) as serve, agent(serve) as program:
+    settings = {
+        "TOKENHUB_ORIGIN": "false",
+        "TOKENHUB_ALLOW_PRIVATE": "localhost",
+        "TOKENHUB_MAX_BODY_BYTES": str(MAX_BODY),
+    }
+    async with (
+        serving(folder, "--lane", request.param, settings=settings) as serve,
+        agent(serve) as program,
+    ):
         yield World(request.param, serve, program)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pytest
 
 from tests.e2e.serving import PLACEHOLDERS, TOKENHUB, Serve, bare_environment
 from tokenhub_core.types import Json
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 
 _PATIENCE = 40.0
 _LINE = 16 << 20

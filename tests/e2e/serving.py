@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,8 @@ import aiohttp
 from tests.fakes.provider import FakeProvider
 from tokenhub_core.launch.serveinfo import ServeInfo, read_serve_info
 from tokenhub_core.providers.simulator import Profile
+from tokenhub_core.store.database import open_database
+from tokenhub_core.store.log import RequestLog
 from tokenhub_core.types import Json
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +69,7 @@ class Serve:
     ready_after: float
     """Seconds from its start until its ports were open."""
     session: aiohttp.ClientSession
-    _ids: Iterable[int] = field(default_factory=lambda: itertools.count(1))
+    _ids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def output(self) -> str:
@@ -101,29 +103,31 @@ class Serve:
         """Return the one record of a call."""
         return await self.admin("GET", f"/logs/{request_id}")
 
+    async def register(
+        self, fake: FakeProvider, *models: str, speaks: str = "openai", url: str = "", **more: Any
+    ) -> Registered:
+        """Register a fake provider and its models under an id that nobody had before."""
+        name = f"{speaks}-{next(self._ids)}"
+        key = f"{CANARY}-{name}"
+        provider = {"id": name, "type": speaks, "base_url": url or fake.url}
+        await self.admin("POST", "/providers", {**provider, "cred_store": "memory", "api_key": key})
+        for model in models:
+            prices = {"input_per_1k": INPUT_PER_1K, "output_per_1k": OUTPUT_PER_1K}
+            await self.admin("POST", "/models", {"id": model, "provider_id": name, **prices, **more})
+        return Registered(name, fake, key, models)
+
     @asynccontextmanager
     async def provider(
-        self,
-        *models: str,
-        speaks: str = "openai",
-        profile: Profile | None = None,
-        url: str = "",
-        **more: Any,
+        self, *models: str, profile: Profile | None = None, **how: Any
     ) -> AsyncIterator[Registered]:
-        """Start a fake provider and register it, with its models, under an id that nobody had before."""
-        name = f"{speaks}-{next(iter(self._ids))}"
-        key = f"{CANARY}-{name}"
+        """Start a fake provider that is registered for as long as the block lasts."""
         async with FakeProvider(profile=profile or Profile()) as fake:
-            provider = {"id": name, "type": speaks, "base_url": url or fake.url}
-            await self.admin("POST", "/providers", {**provider, "cred_store": "memory", "api_key": key})
-            for model in models:
-                prices = {"input_per_1k": INPUT_PER_1K, "output_per_1k": OUTPUT_PER_1K}
-                await self.admin("POST", "/models", {"id": model, "provider_id": name, **prices, **more})
+            registered = await self.register(fake, *models, **how)
             try:
-                yield Registered(name, fake, key, models)
+                yield registered
             finally:
                 # A scene that failed must not fail the next one.
-                await self.admin("DELETE", f"/providers/{name}")
+                await self.admin("DELETE", f"/providers/{registered.id}")
 
     async def stop(self) -> None:
         """Ask it to leave; it must do so in good order, and have told of no bug and no credential."""
@@ -142,7 +146,7 @@ class Serve:
     def check(self) -> None:
         """Look for signs of a bug in what it printed, and for credentials in everything that it left."""
         told = self.output
-        assert not [sign for sign in _SIGNS_OF_A_BUG if sign in told], told
+        assert not [sign for sign in _SIGNS_OF_A_BUG if sign in told], told[-4000:]
         secrets = [CANARY, *PLACEHOLDERS.values()]
         for path in (self.log, *(path for path in self.data.rglob("*") if path.is_file())):
             content = path.read_bytes()
@@ -168,31 +172,28 @@ async def start(
     session: aiohttp.ClientSession,
 ) -> Serve | Exit:
     """Run `tokenhub serve` with its data in `folder`; return once it is ready, or has given up."""
-    data, log = folder / "data", folder / "serve.log"
-    folder.mkdir(parents=True, exist_ok=True)
+    data, log, home = folder / "data", folder / "serve.log", folder / "home"
+    environ = bare_environment(home, **dict(settings or {}))
     began = time.monotonic()
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             *command,
             *("serve", "--data-dir", str(data), "--port", "0", "--admin-port", "0", *options),
-            env=bare_environment(folder / "home", **dict(settings or {})),
+            env=environ,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,
         )
     try:
         async with asyncio.timeout(READY_SECS):
-            while True:
-                info = read_serve_info(data)
-                if info is not None and info.pid == process.pid:
-                    break
-                if process.returncode is not None:
-                    return Exit(process.returncode, log.read_text())
-                await asyncio.sleep(0.01)
+            info = await announced(data, process.pid, unless=lambda: process.returncode is not None)
     except TimeoutError:
         process.kill()
         await process.wait()
         raise AssertionError(f"not ready within {READY_SECS:g} s\n{log.read_text()}") from None
+    if info is None:
+        assert process.returncode is not None
+        return Exit(process.returncode, log.read_text())
     return Serve(data, process, info, log, time.monotonic() - began, session)
 
 
@@ -215,10 +216,40 @@ async def serving(
         await serve.stop()
 
 
+async def announced(data: Path, pid: int, *, unless: Callable[[], bool] = bool) -> ServeInfo | None:
+    """Return what this process tells of itself once it is ready, None where `unless` came first."""
+    while not unless():
+        info = read_serve_info(data)
+        if info is not None and info.pid == pid:
+            return info
+        await asyncio.sleep(0.005)
+    return None
+
+
+def measured(line: str) -> None:
+    """Tell what was measured; pytest shows it with `-s`, and where a scene fails."""
+    sys.stdout.write(f"{line}\n")
+
+
+def stored(data: Path) -> dict[str, Json]:
+    """Return every record in the database of a `tokenhub serve` that has ended, by its id."""
+    database = open_database(str(data / "tokenhub.sqlite"))
+    try:
+        log, found = RequestLog(database), dict[str, Json]()
+        before: int | None = None
+        while True:
+            page = log.page(limit=1000, before_seq=before)
+            found |= {row["id"]: row for row in page.items}
+            if (before := page.next) is None:
+                return found
+    finally:
+        database.close()
+
+
 async def until[T](look: Callable[[], T], *, within: float = 5.0) -> T:
     """Return what `look` returns once that is true."""
     async with asyncio.timeout(within):
-        while not (seen := look()):
+        while not (seen := look()):  # noqa: ASYNC110 -- what is looked at is another process
             await asyncio.sleep(0.01)
     return seen
 
@@ -226,7 +257,7 @@ async def until[T](look: Callable[[], T], *, within: float = 5.0) -> T:
 async def eventually[T](look: Callable[[], Awaitable[T]], *, within: float = 5.0) -> T:
     """Return what `look` answers once that is true."""
     async with asyncio.timeout(within):
-        while not (seen := await look()):
+        while not (seen := await look()):  # noqa: ASYNC110 -- what is looked at is another process
             await asyncio.sleep(0.02)
     return seen
 

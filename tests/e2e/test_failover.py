@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any, Final
 
 import pytest
 import pytest_asyncio
 
 from tests.e2e.asking import SDKS, Sdk, order, other
-from tests.e2e.conftest import LANES, World
+from tests.e2e.conftest import World
 from tests.e2e.programs import agent
 from tests.e2e.serving import INPUT_PER_1K, serving
 from tests.fakes.provider import closed_port
@@ -19,7 +20,7 @@ each_way = pytest.mark.parametrize("stream", [False, True], ids=["whole", "strea
 each_pair = pytest.mark.parametrize("crossed", [False, True], ids=["same", "crossed"])
 each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=[sdk.name for sdk in SDKS])
 
-CHEAP = {"input_per_1k": INPUT_PER_1K / 10}
+CHEAP: Final[dict[str, Any]] = {"input_per_1k": INPUT_PER_1K / 10}
 """Makes a provider the first choice."""
 
 
@@ -38,7 +39,7 @@ CHEAP = {"input_per_1k": INPUT_PER_1K / 10}
         ("429:7", {"http_429"}),
         ("401", {"http_401"}),
         ("bad-json", {"bad_json", "bad_answer"}),
-        ("lifecycle-error:529", {"stream_529", "body_529", "body_500"}),
+        ("lifecycle-error:529", {"stream_529", "stream_500", "body_529", "body_500"}),
         ("bad-http", {"bad_http"}),
         ("redirect:http://192.0.2.1/", {"redirect"}),
     ],
@@ -69,16 +70,18 @@ async def test_a_provider_that_fails_is_replaced_invisibly(
         assert bad.key not in str(good.fake.requests)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="session", params=LANES)
+@pytest_asyncio.fixture(
+    scope="module", loop_scope="session", params=["handoff", pytest.param("inspect", marks=pytest.mark.load)]
+)
 async def impatient(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[World]:
     """A lane whose patience with providers is short."""
     settings = {
         "TOKENHUB_ORIGIN": "false",
-        "TOKENHUB_TTFT_TIMEOUT_SECS": "0.7",
-        "TOKENHUB_STALL_TIMEOUT_SECS": "0.7",
-        "TOKENHUB_PROVIDER_TIMEOUT_SECS": "0.7",
+        "TOKENHUB_TTFT_TIMEOUT_SECS": "0.5",
+        "TOKENHUB_STALL_TIMEOUT_SECS": "0.5",
+        "TOKENHUB_PROVIDER_TIMEOUT_SECS": "0.5",
     }
     folder = tmp_path_factory.mktemp(f"impatient-{request.param}")
     async with (
@@ -88,9 +91,16 @@ async def impatient(
         yield World(request.param, serve, program)
 
 
-@each_way
-@each_sdk
-@pytest.mark.parametrize("fault", ["hang", "lifecycle-hang"])
+@pytest.mark.parametrize(
+    ("fault", "sdk", "stream"),
+    [
+        ("hang", SDKS[0], False),
+        ("hang", SDKS[1], True),
+        ("lifecycle-hang", SDKS[0], True),
+        ("lifecycle-hang", SDKS[1], False),
+    ],
+    ids=["hang-openai-whole", "hang-anthropic-stream", "opening-openai-stream", "opening-anthropic-whole"],
+)
 async def test_a_provider_that_hangs_is_replaced_invisibly(
     impatient: World, sdk: Sdk, stream: bool, fault: str
 ) -> None:
@@ -107,7 +117,7 @@ async def test_a_provider_that_hangs_is_replaced_invisibly(
         (record,) = await serve.records_of(bad)
         assert [a["provider"] for a in record["attempts"]] == [bad.id, good.id]
         assert record["attempts"][0]["cause"] in {"ttft_timeout", "total_timeout"}
-        assert 600 < record["attempts"][0]["ended_ms"] < 2000
+        assert 450 < record["attempts"][0]["ended_ms"] < 2000
         # A provider that we gave up is not left to work for nobody.
         await bad.fake.until(closed=1, within=1.0)
 
@@ -115,8 +125,11 @@ async def test_a_provider_that_hangs_is_replaced_invisibly(
 # --- nobody can serve ---------------------------------------------------------------------------------------
 
 
-@each_way
-@each_sdk
+@pytest.mark.parametrize(
+    ("sdk", "stream"),
+    [(SDKS[0], True), (SDKS[1], False)],
+    ids=["openai-stream", "anthropic-whole"],
+)
 async def test_when_all_fail_the_sdk_raises_its_own_error_with_our_words_and_asks_once(
     world: World, sdk: Sdk, stream: bool
 ) -> None:
@@ -156,9 +169,9 @@ async def test_a_rate_limit_is_the_sdks_own_and_its_retries_obey(world: World, s
         assert provider.fake.calls("m") == 1
 
 
-@each_sdk
-async def test_a_short_rate_limit_is_waited_for(world: World, sdk: Sdk) -> None:
+async def test_a_short_rate_limit_is_waited_for(world: World) -> None:
     """The only provider asks for a second: the program gets its answer a second later, and no error."""
+    sdk = SDKS[0]
     async with world.serve.provider("m", speaks=sdk.name) as provider:
         provider.fake.script("m", ["429:1", "ok"])
         said = await world.program(sdk.whole, model="m", **sdk.ask("Hello"))

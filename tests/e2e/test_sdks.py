@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
+import orjson
 import pytest
 
 from tests.e2e.asking import BOTH_TOOLS, SDKS, Sdk, order, other
-from tests.e2e.conftest import World
+from tests.e2e.conftest import MAX_BODY, World
+from tests.e2e.programs import agent
 from tests.e2e.serving import Registered, prices
 from tests.fakes.provider import Received
+from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Json
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -127,6 +132,8 @@ async def test_another_dialect_serves_and_the_program_does_not_notice(
         record = await only_record(world, provider)
         assert (record["input_tokens"], record["output_tokens"]) == sdk.usage(answer)
         assert (record["dialect"], record["identical"]) == (sdk.dialect, False)
+        # Nothing that the program could miss: what is left behind is the provider's own affair.
+        assert set(record["losses"]) <= {"service_tier", "system_fingerprint"}
 
 
 @each_way
@@ -142,3 +149,59 @@ async def test_chunks_that_are_cut_anywhere_are_put_together(
         said = await world.program(order(sdk, stream), model="m", **sdk.ask("Grüße aus 東京 🚀"))
 
         assert sdk.text(said["answer"]).startswith('You asked: "Grüße aus 東京 🚀".')
+
+
+@each_sdk
+@each_pair
+async def test_a_large_call_arrives_whole(world: World, sdk: Sdk, crossed: bool) -> None:
+    """A long document, of many packets: not a byte of it is lost on the way."""
+    speaks = other(sdk) if crossed else sdk
+    text = "".join(f"line {number} of a long document\n" for number in range(MAX_BODY // 50))
+    async with world.serve.provider("m", speaks=speaks.name) as provider:
+        said = await world.program(sdk.whole, model="m", **sdk.ask(text))
+
+        assert sdk.text(said["answer"]).startswith('You asked: "line 0 of a long document')
+        (received,) = provider.fake.requests
+        assert text in orjson.dumps(received.json["messages"]).decode().replace("\\n", "\n")
+
+
+@each_sdk
+async def test_a_call_that_is_too_large_is_refused_in_the_sdks_own_class(world: World, sdk: Sdk) -> None:
+    """413 with our words, once; nothing is sent on."""
+    async with world.serve.provider("m", speaks=sdk.name) as provider:
+        error = (await world.program(sdk.whole, model="m", **sdk.ask("x" * (MAX_BODY + 1))))["error"]
+
+        assert error["status"] == 413
+        assert "APIStatusError" in error["is"]
+        assert f"the request body is larger than {MAX_BODY} bytes" in error["message"]
+        assert re.fullmatch(r"req_[0-9a-f]{32}", error["request_id"])
+        assert provider.fake.requests == []
+
+
+async def test_thirty_streams_at_once(world: World) -> None:
+    """Each of thirty threads of one program gets its own answer, all at the same time, and has its own record."""
+    async with world.serve.provider("m", profile=Profile(tokens_per_second=200)) as provider:
+        questions = [f"Question {number}?" for number in range(30)]
+        said = await world.program("chat_at_once", model="m", texts=questions)
+
+        for question, text in zip(questions, said["texts"], strict=True):
+            assert text.startswith(f'You asked: "{question}".')
+        records = await world.serve.records_of(provider)
+        assert [row["outcome"] for row in records] == ["ok"] * 30
+        # One after the other they would take ten seconds.
+        assert said["took"] < 5
+
+
+@pytest.mark.load
+async def test_the_side_server_serves_the_same_sdks(world: World) -> None:
+    """By base URL instead of by proxy: the same answers from the same engine, and no origin to speak of."""
+    side = world.serve.info.side_url
+    async with agent(world.serve, OPENAI_BASE_URL=f"{side}/v1", ANTHROPIC_BASE_URL=side) as program:
+        for sdk in SDKS:
+            for speaks in SDKS:
+                for stream in (False, True):
+                    async with world.serve.provider("m", speaks=speaks.name) as provider:
+                        said = await program(order(sdk, stream), model="m", **sdk.ask("Hello"))
+                        assert sdk.text(said["answer"]).startswith('You asked: "Hello".')
+                        record = await only_record(world, provider)
+                        assert (record["lane"], record["origin_host"]) == ("direct", "")
