@@ -37,7 +37,10 @@ __all__ = ["AddonOptions", "TokenHub"]
 
 _DEFAULTS: Final = AddonOptions()
 
-_CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "h2", "hpack", "asyncio")
+_NOT_HTTP3: Final = b"tokenhub/tcp-only"
+"""A protocol that no client offers by ALPN."""
+
+_CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "alembic", "h2", "hpack", "asyncio")
 """mitmproxy turns every log record of any library into an event for all addons, shown or not."""
 
 
@@ -114,6 +117,7 @@ class TokenHub(Guarded):
                 "TokenHub's data directory; empty for the platform's default.",
             ),
             ("simulate", bool, defaults.simulate, "Answer from TokenHub's built-in simulator."),
+            ("origin", bool, defaults.origin, "Let the host that a request was meant for be reached."),
             ("max_body", int, defaults.max_body, "Largest request body of a routed call, in bytes."),
             (
                 "extra_hosts",
@@ -141,6 +145,7 @@ class TokenHub(Guarded):
                 AddonOptions(
                     data_dir=options.tokenhub_data_dir,
                     simulate=options.tokenhub_simulate,
+                    origin=options.tokenhub_origin,
                     max_body=options.tokenhub_max_body,
                     extra_hosts=tuple(options.tokenhub_extra_hosts),
                     allow_private=tuple(options.tokenhub_allow_private),
@@ -197,13 +202,16 @@ class TokenHub(Guarded):
             await self._check(flow)
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
-        """Open connections to listed hosts only."""
+        """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
         address = data.context.server.address
         if address is None:
             return  # TLS with the proxy itself: nobody has said yet where this leads
         names = (address[0], data.client_hello.sni or "")
         if any(map(self._rules.recogniser.is_llm_host, names)):
             data.establish_server_tls_first = False
+            if data.context.client.transport_protocol == "udp":
+                # Not to be found among a client's offers: the handshake fails, and it comes back over TCP.
+                data.context.client.alpn = _NOT_HTTP3
         else:
             data.ignore_connection = True
 
@@ -259,6 +267,8 @@ class TokenHub(Guarded):
             self._replay(flow, found[0])
         else:
             self._lane.accept(flow, *found)
+            if found[0].operation != CHAT:
+                self._pass(flow, found[1])
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Do not hold up what passes through."""
@@ -269,6 +279,8 @@ class TokenHub(Guarded):
             flow.response.stream = streamed
         elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
             flow.response.stream = True
+            # It would lead the client past us.
+            flow.response.headers.pop("alt-svc", None)
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
@@ -343,6 +355,24 @@ class TokenHub(Guarded):
         refused, resolved = await self._rules.fence.check(*target)
         if refused and resolved:
             flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
+
+    def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
+        """Let a request that is not routed go on to its host, if that may be reached."""
+        request, options = flow.request, self._rules.options
+        if options.origin and not options.simulate:
+            # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
+            request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
+            return
+        what = f"{request.method} {request.path.partition('?')[0]}"
+        fault = Fault(
+            Kind.FORBIDDEN,
+            Blame.US,
+            f"{what} is not routed, and {origin.host} may not be reached",
+            cause="origin_off",
+        )
+        flow.marked, flow.comment = ":warning:", fault.label
+        flow.response = self._lane.error(flow, fault)
+        request.stream = False
 
     def _viewed(self, flow: base.Flow) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:

@@ -47,6 +47,7 @@ def web(args: tuple[str, ...]) -> None:
 def preset(environ: Mapping[str, str]) -> dict[str, object]:
     """Return mitmproxy's options as TokenHub's settings have them; the CA is made if there is none.
 
+    The addon's own options have their defaults from the same settings.
     Raises `ConfigError` where a setting cannot be used.
     """
     settings = config.parse(environ, data_dir=data_dir(environ))
@@ -58,10 +59,6 @@ def preset(environ: Mapping[str, str]) -> dict[str, object]:
         # Nothing may reach a host before it is clear who answers.
         "connection_strategy": "lazy",
         "tokenhub_data_dir": str(settings.data_dir),
-        "tokenhub_simulate": settings.simulate,
-        "tokenhub_max_body": settings.max_body_bytes,
-        "tokenhub_extra_hosts": list(settings.extra_hosts),
-        "tokenhub_allow_private": list(settings.allow_private),
     }
 
 

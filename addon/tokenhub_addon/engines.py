@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tokenhub_addon.addon import TokenHub
@@ -35,30 +36,41 @@ def beside(engine: Engine, settings: Settings, *, side_port: int) -> TokenHub:
         errors=told,
         clock=SystemClock(),
         new_id=fresh_id,
-        defaults=AddonOptions(
-            max_body=settings.max_body_bytes,
-            extra_hosts=settings.extra_hosts,
-            allow_private=settings.allow_private,
-        ),
+        defaults=_options(settings),
         own_ports=(side_port,),
     )
 
 
 def alone() -> TokenHub:
-    """Return the addon with an engine of its own, set by the environment and the addon's options."""
-    return TokenHub(_own, errors=told, clock=SystemClock(), new_id=fresh_id)
+    """Return the addon with an engine of its own, set by the addon's options and, below them, the environment.
+
+    Raises `ConfigError` where a setting of the environment cannot be used.
+    """
+    settings = config.parse(os.environ, data_dir=data_dir(os.environ))
+    return TokenHub(_own, errors=told, clock=SystemClock(), new_id=fresh_id, defaults=_options(settings))
+
+
+def _options(settings: Settings) -> AddonOptions:
+    """Return the settings that the addon needs itself, not only its engine."""
+    return AddonOptions(
+        simulate=settings.simulate,
+        origin=settings.origin,
+        max_body=settings.max_body_bytes,
+        extra_hosts=settings.extra_hosts,
+        allow_private=settings.allow_private,
+    )
 
 
 @asynccontextmanager
 async def _own(options: AddonOptions) -> AsyncIterator[Engine]:
-    directory = Path(options.data_dir).expanduser() if options.data_dir else data_dir(os.environ)
     settings = config.parse(
         os.environ,
-        data_dir=directory,
+        data_dir=_directory(options),
         overrides={
-            "simulate": options.simulate or None,
-            "extra_hosts": options.extra_hosts or None,
-            "allow_private": options.allow_private or None,
+            "simulate": options.simulate,
+            "origin": options.origin,
+            "extra_hosts": options.extra_hosts,
+            "allow_private": options.allow_private,
             "max_body_bytes": options.max_body,
         },
     )
@@ -66,9 +78,17 @@ async def _own(options: AddonOptions) -> AsyncIterator[Engine]:
         yield running.engine
 
 
+def _directory(options: AddonOptions) -> Path:
+    return Path(options.data_dir).expanduser() if options.data_dir else data_dir(os.environ)
+
+
 def told(dialect: Dialect | None, fault: Fault, request_id: str) -> ErrorReply:
-    """Return a fault in the caller's dialect, in OpenAI's where that is unknown."""
-    return DIALECTS[dialect or Dialect.OPENAI_CHAT].error(fault, request_id=request_id)
+    """Return a fault in the caller's dialect, in OpenAI's where that is unknown.
+
+    Without `x-request-id`, which the lane adds to every reply: OpenAI's dialect has it, too, and SDKs join the two.
+    """
+    error = DIALECTS[dialect or Dialect.OPENAI_CHAT].error(fault, request_id=request_id)
+    return replace(error, headers=tuple(field for field in error.headers if field[0] != "x-request-id"))
 
 
 def fresh_id() -> str:

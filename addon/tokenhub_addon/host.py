@@ -21,6 +21,8 @@ class AddonOptions:
 
     data_dir: str = ""
     simulate: bool = False
+    origin: bool = True
+    """Whether listed hosts may be reached at all; never while answers are simulated."""
     max_body: int = 32 << 20
     """Bytes of a request body that a routed call may have."""
     extra_hosts: tuple[str, ...] = ()

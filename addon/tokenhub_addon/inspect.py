@@ -179,9 +179,11 @@ class InspectLane:
     # --- for the layers
 
     def refusal(self, flow: http.HTTPFlow, size: int) -> http.Response | None:
-        """Return the answer to a routed call whose body has `size` bytes so far, None if that is acceptable."""
+        """Return the answer to a request whose body has `size` bytes so far, None if that is acceptable."""
         limit = self._max_body()
         ticket = self._tickets.get(flow.id)
+        if ticket is not None and flow.response is not None:
+            return flow.response  # refused already: nobody needs its body
         if ticket is None or not ticket.routed or max(size, declared_size(flow.request)) <= limit:
             return None
         fault = Fault(

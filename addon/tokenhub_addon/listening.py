@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import certifi
 from aiohttp import web
 
 from tokenhub_addon.engines import beside
@@ -21,10 +22,15 @@ from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.launch.files import write_atomic
+from tokenhub_core.launch.paths import run_dir
 from tokenhub_core.launch.serveinfo import ServeInfo, clear_serve_info, write_serve_info
 
 KEEPALIVE: Final = 75.0
 """Seconds that an idle connection of a client stays open: longer than SDKs keep theirs."""
+
+_AT_ONCE: Final = 0.1
+"""Seconds; to aiohttp zero would mean no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +67,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
         )
-        # Zero would mean no limit; the proxy has drained its connections by then.
-        stack.push_async_callback(server.shutdown, 0.1)
+        # The proxy has drained its connections by then.
+        stack.push_async_callback(server.shutdown, _AT_ONCE)
         side_port = await _open_side(stack, running, settings)
         handoff = Handoff(authority=authority, server=server, is_llm_host=running.recogniser.is_llm_host)
         proxy = ProxyServer(
@@ -71,7 +77,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
                 listen_host=settings.host,
                 listen_port=settings.port,
                 modes=settings.modes,
-                options={"tokenhub_side_url": _url(settings.host, side_port)},
+                options={"tokenhub_side_url": _url(settings.host, side_port), **_upstream_trust(settings)},
             ),
             handoff=None if settings.lane == "inspect" else handoff,
             addons=[beside(running.engine, settings, side_port=side_port)],
@@ -93,6 +99,16 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, proxy.shutdown)
 
 
+def _upstream_trust(settings: Settings) -> dict[str, object]:
+    """Return mitmproxy's option for `ca_file`: its file replaces the public authorities, so it gets both."""
+    if not settings.ca_file:
+        return {}
+    both = [Path(name).expanduser().read_bytes() for name in (certifi.where(), settings.ca_file)]
+    path = run_dir(settings.data_dir) / "upstream-ca.pem"
+    write_atomic(path, b"\n".join(both))
+    return {"ssl_verify_upstream_trusted_ca": str(path)}
+
+
 async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) -> int:
     runner = web.AppRunner(
         running.side,
@@ -100,7 +116,7 @@ async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) ->
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE,
-        shutdown_timeout=settings.shutdown_drain_secs,
+        shutdown_timeout=max(settings.shutdown_drain_secs, _AT_ONCE),
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -108,9 +124,9 @@ async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) ->
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {settings.host}:{settings.admin_port}: {error.strerror or error}"
-        ) from None
+        # The message of asyncio's error names the address a second time.
+        reason = os.strerror(error.errno).lower() if error.errno else error
+        raise ConfigError(f"cannot listen on {settings.host}:{settings.admin_port}: {reason}") from None
     port: int = runner.addresses[0][1]
     return port
 

@@ -6,6 +6,8 @@ Nothing here knows which lane answers: the same scenes run over all of them.
 from __future__ import annotations
 
 import asyncio
+import base64
+import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +18,6 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
-import h2.settings
 
 OPENAI: Final = "api.openai.com"
 ANTHROPIC: Final = "api.anthropic.com"
@@ -63,14 +64,17 @@ class Answer:
 
 
 async def tunnel(
-    proxy: Proxy, host: str, port: int = 443, *, via: str = "connect", auth: str = ""
+    proxy: Proxy, host: str, port: int = 443, *, via: str = "connect", auth: str = "", source: str = ""
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection through the proxy: `via` CONNECT, `socks5`, or `direct` (the proxy is the host)."""
-    reader, writer = await _dial(proxy.host, proxy.port)
+    """Return a connection through the proxy: `via` CONNECT, `socks5`, or `direct` (the proxy is the host).
+
+    `auth` is `user:password`, `source` the client's own address.
+    """
+    reader, writer = await _dial(proxy.host, proxy.port, local_addr=(source, 0) if source else None)
     try:
         if via == "connect":
             head = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n"
-            head += f"Proxy-Authorization: {auth}\r\n" if auth else ""
+            head += f"Proxy-Authorization: {basic(auth)}\r\n" if auth else ""
             writer.write(head.encode() + b"\r\n")
             client = H1(reader, writer, host)
             answer = await client.head()
@@ -78,16 +82,33 @@ async def tunnel(
                 raise RefusedError(answer.status, (await client.rest(answer)).body)
         elif via == "socks5":
             name = host.encode()
-            writer.write(b"\x05\x01\x00")
-            assert await _timely(reader.readexactly(2)) == b"\x05\x00"
+            await _greet(reader, writer, auth)
             writer.write(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + struct.pack("!H", port))
-            told = await _timely(reader.readexactly(10))
+            told = await timely(reader.readexactly(10))
             if told[1] != 0:
                 raise RefusedError(told[1], b"")
     except BaseException:
         writer.close()
         raise
     return reader, writer
+
+
+async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, auth: str) -> None:
+    """Say hello to a SOCKS proxy, with credentials where there are any (RFC 1929)."""
+    method = 2 if auth else 0
+    writer.write(bytes((5, 1, method)))
+    assert await timely(reader.readexactly(2)) == bytes((5, method))
+    if auth:
+        user, _, password = auth.encode().partition(b":")
+        writer.write(b"\x01" + bytes([len(user)]) + user + bytes([len(password)]) + password)
+        told = await timely(reader.readexactly(2))
+        if told[1] != 0:
+            raise RefusedError(told[1], b"")
+
+
+def basic(auth: str) -> str:
+    """Return `user:password` as HTTP shows it."""
+    return f"Basic {base64.b64encode(auth.encode()).decode()}"
 
 
 class RefusedError(Exception):
@@ -99,7 +120,8 @@ class RefusedError(Exception):
         self.body = body
 
 
-async def _timely[T](step: Awaitable[T]) -> T:
+async def timely[T](step: Awaitable[T]) -> T:
+    """Wait for one step of a scene, and not for ever."""
     async with asyncio.timeout(PATIENCE):
         return await step
 
@@ -119,24 +141,37 @@ class H1:
 
     @classmethod
     async def tls(
-        cls, proxy: Proxy, host: str = OPENAI, *, via: str = "connect", sni: str = "", auth: str = ""
+        cls,
+        proxy: Proxy,
+        host: str = OPENAI,
+        *,
+        via: str = "connect",
+        sni: str = "",
+        auth: str = "",
+        source: str = "",
     ) -> Self:
         """Connect with TLS through the proxy."""
-        reader, writer = await tunnel(proxy, host, via=via, auth=auth)
+        reader, writer = await tunnel(proxy, host, via=via, auth=auth, source=source)
         try:
-            await _timely(writer.start_tls(proxy.trust("http/1.1"), server_hostname=sni or host))
+            await timely(writer.start_tls(proxy.trust("http/1.1"), server_hostname=sni or host))
         except BaseException:
             writer.close()
             raise
         return cls(reader, writer, host)
 
     @classmethod
-    async def plain(cls, proxy: Proxy, host: str = OPENAI, *, port: int = 80) -> Self:
+    async def plain(cls, proxy: Proxy, host: str = OPENAI, *, port: int = 80, source: str = "") -> Self:
         """Connect for absolute-form requests to a plain http URL."""
-        reader, writer = await _dial(proxy.host, proxy.port)
+        reader, writer = await tunnel(proxy, host, via="direct", source=source)
         client = cls(reader, writer, host if port == 80 else f"{host}:{port}")
         client.absolute = f"http://{client.host}"
         return client
+
+    @classmethod
+    async def direct(cls, proxy: Proxy, *, source: str = "") -> Self:
+        """Connect to a server of ours, for requests to itself."""
+        reader, writer = await tunnel(proxy, proxy.host, via="direct", source=source)
+        return cls(reader, writer, f"{proxy.host}:{proxy.port}")
 
     async def send(
         self,
@@ -152,19 +187,34 @@ class H1:
         lines = [f"{method} {self.absolute}{path} HTTP/{version}"]
         lines += [f"{name}: {value}" for name, value in fields.items()]
         self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
-        await _timely(self.writer.drain())
+        await timely(self.writer.drain())
+
+    async def begin(
+        self, path: str = CHAT, *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send the head of a request whose body follows in chunks."""
+        fields = {"Host": self.host, "Transfer-Encoding": "chunked", **(headers or {})}
+        lines = [f"{method} {self.absolute}{path} HTTP/1.1"]
+        lines += [f"{name}: {value}" for name, value in fields.items()]
+        self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
+        await timely(self.writer.drain())
+
+    async def send_chunk(self, piece: bytes) -> None:
+        """Send a piece of a chunked body; an empty one ends it."""
+        self.writer.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
+        await timely(self.writer.drain())
 
     async def head(self) -> Answer:
         """Read a response's head."""
-        raw = await _timely(self.reader.readuntil(b"\r\n\r\n"))
+        raw = await timely(self.reader.readuntil(b"\r\n\r\n"))
         status, *lines = raw.decode().split("\r\n")
         pairs = (line.partition(":") for line in lines if line)
         return Answer(int(status.split()[1]), {name.lower(): value.strip() for name, _, value in pairs})
 
     async def chunk(self) -> bytes:
         """Read one chunk of a chunked body; empty at its end. Raises IncompleteReadError where it is cut."""
-        size = int((await _timely(self.reader.readuntil(b"\r\n"))).split(b";")[0], 16)
-        return (await _timely(self.reader.readexactly(size + 2)))[:-2]
+        size = int((await timely(self.reader.readuntil(b"\r\n"))).split(b";")[0], 16)
+        return (await timely(self.reader.readexactly(size + 2)))[:-2]
 
     async def rest(self, answer: Answer) -> Answer:
         """Read the body of a response whose head was read."""
@@ -173,9 +223,9 @@ class H1:
                 while piece := await self.chunk():
                     answer.body += piece
             elif "content-length" in answer.headers:
-                answer.body = await _timely(self.reader.readexactly(int(answer.headers["content-length"])))
+                answer.body = await timely(self.reader.readexactly(int(answer.headers["content-length"])))
             else:
-                answer.body = await _timely(self.reader.read())
+                answer.body = await timely(self.reader.read())
             answer.complete = True
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -191,15 +241,39 @@ class H1:
         return await self.answer()
 
     async def at_end(self) -> bool:
-        """Tell whether the proxy has closed the connection."""
+        """Tell whether the proxy has closed the connection, and has had nothing more to say."""
         try:
-            return await _timely(self.reader.read(1)) == b""
+            return await timely(self.reader.read(1)) == b""
         except ConnectionError:
             return True
+
+    async def ends(self) -> bool:
+        """Tell whether the connection is closed after whatever is still to be read."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while await self.reader.read(65_536):
+                    pass
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
+        return True
 
     def abort(self) -> None:
         """Leave without a word."""
         self.writer.transport.abort()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on listening: a FIN, also below TLS."""
+        self.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    def stop_reading(self) -> None:
+        """Let what comes pile up."""
+        self.writer.transport.pause_reading()  # type: ignore[attr-defined] # it reads as well
+
+    def go_on_reading(self) -> None:
+        """Take what has piled up."""
+        self.writer.transport.resume_reading()  # type: ignore[attr-defined] # it reads as well
 
     async def __aenter__(self) -> Self:
         return self
@@ -235,7 +309,7 @@ class Stream:
 
 
 class H2:
-    """An HTTP/2 client. `window` is what each stream may receive before it must be told to go on."""
+    """An HTTP/2 client. What a stream may receive is opened again as it comes, unless the stream is slow."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str) -> None:
         self.reader = reader
@@ -250,25 +324,26 @@ class H2:
         self._pump: asyncio.Task[None] | None = None
 
     @classmethod
-    async def tls(
-        cls, proxy: Proxy, host: str = OPENAI, *, via: str = "connect", window: int = 65_535
-    ) -> Self:
+    async def tls(cls, proxy: Proxy, host: str = OPENAI, *, via: str = "connect") -> Self:
         """Connect with TLS through the proxy and agree on HTTP/2."""
         reader, writer = await tunnel(proxy, host, via=via)
         try:
-            await _timely(writer.start_tls(proxy.trust("h2"), server_hostname=host))
+            await timely(writer.start_tls(proxy.trust("h2"), server_hostname=host))
+            if _agreed(writer) != "h2":
+                raise ConnectionError("the proxy does not speak HTTP/2")
         except BaseException:
-            writer.close()
+            writer.transport.abort()
             raise
-        chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
-        assert chosen == "h2", chosen
         client = cls(reader, writer, host)
-        client.h2.local_settings[h2.settings.SettingCodes.INITIAL_WINDOW_SIZE] = window
-        client.h2.initiate_connection()
-        client.h2.increment_flow_control_window(2**24)
-        client.flush()
-        client._pump = asyncio.create_task(client._read(), name="h2 client")
+        client.begin()
         return client
+
+    def begin(self) -> None:
+        """Send the preface, and read from now on."""
+        self.h2.initiate_connection()
+        self.h2.increment_flow_control_window(2**24)
+        self.flush()
+        self._pump = asyncio.create_task(self._read(), name="h2 client")
 
     def flush(self) -> None:
         """Send what the protocol has to say."""
@@ -287,7 +362,8 @@ class H2:
         """Send a whole request; return its stream. The window of a `slow` one is not opened again."""
         stream_id = self.h2.get_next_available_stream_id()
         pseudo = {":method": method, ":scheme": "https", ":authority": self.host, ":path": path}
-        self.h2.send_headers(stream_id, [*pseudo.items(), *(headers or {}).items()])
+        fields = {name.lower(): value for name, value in (headers or {}).items()}
+        self.h2.send_headers(stream_id, [*pseudo.items(), *fields.items()])
         size = self.h2.max_outbound_frame_size
         for start in range(0, len(body), size):
             self.h2.send_data(stream_id, body[start : start + size])
@@ -358,3 +434,129 @@ class H2:
             await asyncio.gather(self._pump, return_exceptions=True)
         self.writer.transport.abort()
         await asyncio.sleep(0)
+
+
+def _agreed(writer: asyncio.StreamWriter) -> str:
+    """Return the protocol that TLS has agreed on, empty without TLS and without agreement."""
+    tls = writer.get_extra_info("ssl_object")
+    return (tls.selected_alpn_protocol() or "") if tls is not None else ""
+
+
+# --- whichever it gets -------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a `Modern` client."""
+
+    stream: Stream
+    cancel: Callable[[], None]
+    """Give it up: RST_STREAM, or a connection that is cut."""
+    go_on: Callable[[], None]
+    """Read on, where the call was slow."""
+
+    async def until(self, condition: Callable[[Answer], bool]) -> Answer:
+        """Wait for something to become true of what was received."""
+        return (await self.stream.until(lambda stream: condition(stream.answer))).answer
+
+    async def end(self) -> Answer:
+        """Wait for the end, whichever; return what came."""
+        return await self.stream.end()
+
+
+class Modern:
+    """A client that offers HTTP/2 and HTTP/1.1, as most libraries do, and uses what it gets.
+
+    With HTTP/2 its calls are the streams of one connection, with HTTP/1.1 each has a connection of its own.
+    """
+
+    def __init__(self, dial: Callable[[], Awaitable[H1]]) -> None:
+        self._dial = dial
+        self._spare: list[H1] = []
+        self._h1: list[H1] = []
+        self._h2: H2 | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+        self.protocol = ""
+
+    async def __aenter__(self) -> Self:
+        first = await self._dial()
+        self.protocol = _agreed(first.writer) or "http/1.1"
+        if self.protocol == "h2":
+            self._h2 = H2(first.reader, first.writer, first.host)
+            self._h2.begin()
+        else:
+            self._h1.append(first)
+            self._spare.append(first)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        for client in self._h1:
+            client.abort()
+        if self._h2 is not None:
+            await self._h2.__aexit__()
+        await asyncio.sleep(0)
+
+    async def send(
+        self,
+        path: str = CHAT,
+        body: bytes = b"{}",
+        *,
+        headers: Mapping[str, str] | None = None,
+        slow: bool = False,
+    ) -> Call:
+        """Send a whole request. Of a `slow` call no more is read than fits into a window or the buffers."""
+        if self._h2 is not None:
+            return self._stream(self._h2, path, body, headers=headers, slow=slow)
+        client = self._spare.pop() if self._spare else await self._dial()
+        if client not in self._h1:
+            self._h1.append(client)
+        await client.send(path, body, headers=headers)
+        stream = Stream()
+
+        def pump() -> None:
+            client.go_on_reading()
+            self._pumps.append(asyncio.create_task(_collect(client, stream), name="h1 client"))
+
+        if slow:
+            client.stop_reading()
+        else:
+            pump()
+        return Call(stream, client.abort, pump)
+
+    async def ask(self, path: str = CHAT, body: bytes = b"{}", **how: Mapping[str, str]) -> Answer:
+        """Send a request and read its response."""
+        return await (await self.send(path, body, headers=how.get("headers"))).end()
+
+    @staticmethod
+    def _stream(client: H2, path: str, body: bytes, *, headers: Mapping[str, str] | None, slow: bool) -> Call:
+        stream_id, stream = client.send(path, body, headers=headers, slow=slow)
+
+        def cancel() -> None:
+            client.reset(stream_id)
+
+        def go_on() -> None:
+            client.open_window(stream_id, 4 << 20)
+
+        return Call(stream, cancel, go_on)
+
+
+async def _collect(client: H1, stream: Stream) -> None:
+    """Read an HTTP/1 response into a stream; a connection that is cut is a reset one."""
+    try:
+        stream.answer = await client.head()
+        stream.changed.set()
+        if stream.answer.headers.get("transfer-encoding") == "chunked":
+            while piece := await client.chunk():
+                stream.answer.body += piece
+                stream.changed.set()
+            stream.answer.complete = True
+        else:
+            await client.rest(stream.answer)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    if not stream.answer.complete:
+        stream.reset = -1
+    stream.changed.set()

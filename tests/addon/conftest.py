@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import pytest
 from mitmproxy.certs import CertStore
 
-from tests.addon.inspection import inspecting
-from tests.addon.scenes import Proxy, ScriptedEngine, Upstream
+from tests.addon import lanes
+from tests.addon.lanes import Front, Lanes
+from tests.addon.scripted import ScriptedEngine
+from tokenhub_core.types import Lane
 
 
 @pytest.fixture(scope="session")
@@ -22,25 +24,32 @@ def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Running(Protocol):
-    """What a scene needs to know of a lane that runs."""
-
-    @property
-    def proxy(self) -> Proxy: ...
-
-    @property
-    def upstream(self) -> Upstream: ...
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One data directory of `serve` for all scenes."""
+    folder = tmp_path_factory.mktemp("data")
+    folder.chmod(0o700)
+    return folder
 
 
-type Lanes = Callable[..., AbstractAsyncContextManager[Running]]
-"""Starts a lane: `lane(engine, mode="regular", upstream=None, **mitmproxy_options)`."""
+@pytest.fixture(params=list(Lane))
+def lane(request: pytest.FixtureRequest, confdir: Path, data_dir: Path) -> Lanes:
+    """Every lane in turn: both of the proxy, and the direct API."""
+    return _lanes(confdir, data_dir)[request.param]
 
 
-@pytest.fixture(params=["inspect"])
-def lane(request: pytest.FixtureRequest, confdir: Path) -> Lanes:
-    """Every lane in turn."""
+@pytest.fixture(params=[Lane.INSPECT, Lane.HANDOFF])
+def proxied(request: pytest.FixtureRequest, confdir: Path, data_dir: Path) -> Lanes:
+    """Every lane of the proxy in turn: for what the direct API has no part in."""
+    return _lanes(confdir, data_dir)[request.param]
 
-    def start(engine: ScriptedEngine, **how: object) -> AbstractAsyncContextManager[Running]:
-        return inspecting(confdir, engine, **how)  # type: ignore[arg-type] # the caller's options
 
-    return start
+def _lanes(confdir: Path, data_dir: Path) -> dict[Lane, Lanes]:
+    def inspect(engine: ScriptedEngine, **how: Any) -> AbstractAsyncContextManager[Front]:
+        return lanes.inspected(confdir, engine, **how)
+
+    return {
+        Lane.INSPECT: inspect,
+        Lane.HANDOFF: functools.partial(lanes.handed_off, data_dir),
+        Lane.DIRECT: functools.partial(lanes.direct, data_dir),
+    }

@@ -26,7 +26,9 @@ from mitmproxy.addons import (
 )
 from mitmproxy.master import Master
 
-from tests.addon.scenes import Proxy, Upstream, errors
+from tests.addon.clients import Proxy
+from tests.addon.scripted import errors
+from tests.addon.upstream import Upstream
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, EngineFactory
 from tokenhub_core.ports import Engine

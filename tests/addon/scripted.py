@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from tests.addon.clients import PATIENCE
+from tests.addon.clients import PATIENCE, timely
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
@@ -35,29 +35,26 @@ class ScriptedEngine:
         self.changed.set()
         try:
             reply = await self.script(snapshot)
-        except asyncio.CancelledError:
-            self._left()
+        except BaseException as error:
+            self._ended(cancelled=isinstance(error, asyncio.CancelledError))
             raise
         if reply.frames is None:
-            self.running -= 1
+            self._ended()
             return reply
         return Reply(reply.status, reply.headers, b"", self._watched(reply.frames), reply.summary)
 
     async def _watched(self, frames: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        ended = False
         try:
             async for frame in frames:
                 yield frame
-            ended = True
-        finally:
-            if ended:
-                self.running -= 1
-            else:
-                self._left()
+        except BaseException as error:
+            self._ended(cancelled=not isinstance(error, Exception))
+            raise
+        self._ended()
 
-    def _left(self) -> None:
+    def _ended(self, *, cancelled: bool = False) -> None:
         self.running -= 1
-        self.cancelled += 1
+        self.cancelled += cancelled
         self.changed.set()
 
     async def until(self, condition: Callable[[ScriptedEngine], bool]) -> None:
@@ -95,15 +92,15 @@ class Tap:
     async def flow(self, *frames: bytes) -> None:
         """Let frames out."""
         for frame in frames:
-            await _timely(self._queue.put(frame))
+            await timely(self._queue.put(frame))
 
     async def close(self) -> None:
         """End the stream well."""
-        await _timely(self._queue.put(None))
+        await timely(self._queue.put(None))
 
     async def break_off(self, error: Exception) -> None:
         """End the stream with an error."""
-        await _timely(self._queue.put(error))
+        await timely(self._queue.put(error))
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield what was let out."""
@@ -122,3 +119,60 @@ def errors(dialect: Dialect | None, fault: Fault, request_id: str) -> ErrorReply
 def lines(items: Iterable[bytes]) -> bytes:
     """Return server-sent events."""
     return b"".join(b"data: " + item + b"\n\n" for item in items)
+
+
+# --- replies -----------------------------------------------------------------------------------------------
+
+
+async def ready(reply: Reply) -> Reply:
+    """Reply at once."""
+    return reply
+
+
+async def never() -> Reply:
+    """Reply when the world ends."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def counted(count: int, prefix: bytes = b"") -> AsyncIterator[bytes]:
+    """Produce this many events, all ready at once."""
+    for number in range(count):
+        yield lines([prefix + b"%d" % number])
+
+
+async def endless() -> AsyncIterator[bytes]:
+    """Produce an event now and then, for ever."""
+    while True:
+        yield b"data: more\n\n"
+        await asyncio.sleep(0.01)
+
+
+async def broken(frames: int) -> AsyncIterator[bytes]:
+    """Fail after this many events."""
+    for _ in range(frames):
+        yield b"data: 0\n\n"
+        await asyncio.sleep(0)
+    raise RuntimeError("broken")
+
+
+class Flood:
+    """More than anybody wants to read, and how much of it was taken."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Produce it."""
+        while self.sent < 256 << 20:
+            self.sent += 4096
+            yield b"x" * 4096
+            await asyncio.sleep(0)
+
+    async def stalled(self) -> None:
+        """Wait until nobody pulls any more."""
+        before = -1
+        async with asyncio.timeout(20):
+            while before != self.sent or not self.sent:
+                before = self.sent
+                await asyncio.sleep(0.2)

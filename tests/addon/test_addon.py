@@ -14,21 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mitmproxy import exceptions
+from mitmproxy import exceptions, options
 from mitmproxy.addonmanager import Loader
+from mitmproxy.master import Master
 
+from tests.addon.clients import ANTHROPIC, CHAT, H1, MESSAGES, OPENAI, Proxy, tunnel
 from tests.addon.inspection import inspecting, make_addon
-from tests.addon.scenes import (
-    ANTHROPIC,
-    CHAT,
-    H1,
-    MESSAGES,
-    OPENAI,
-    Proxy,
-    ScriptedEngine,
-    Upstream,
-    tunnel,
-)
+from tests.addon.scripted import ScriptedEngine
+from tests.addon.upstream import Upstream
+from tokenhub_addon.engines import alone
 from tokenhub_addon.host import AddonOptions
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Engine
@@ -175,6 +169,27 @@ async def test_loggers_are_quiet_only_while_the_addon_runs(confdir: Path) -> Non
     assert chatty.level == before
 
 
+async def test_the_environment_sets_the_addon_as_it_sets_its_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a launcher too, what TOKENHUB_* variables say is what the addon's options begin with."""
+    monkeypatch.setenv("TOKENHUB_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("TOKENHUB_SIMULATE", "true")
+    monkeypatch.setenv("TOKENHUB_ORIGIN", "false")
+    monkeypatch.setenv("TOKENHUB_EXTRA_HOSTS", "llm.example.org=openai_chat")
+    monkeypatch.setenv("TOKENHUB_ALLOW_PRIVATE", "10.0.0.0/8")
+    monkeypatch.setenv("TOKENHUB_MAX_BODY_BYTES", "2048")
+    master = Master(options.Options())
+    master.addons.add(alone())  # type: ignore[no-untyped-call] # mitmproxy's
+    seen = master.options
+    assert (seen.tokenhub_simulate, seen.tokenhub_origin, seen.tokenhub_max_body) == (True, False, 2048)
+    assert seen.tokenhub_extra_hosts == ["llm.example.org=openai_chat"]
+    assert seen.tokenhub_allow_private == ["10.0.0.0/8"]
+    monkeypatch.setenv("TOKENHUB_EXTRA_HOSTS", "llm.example.org=klingon")
+    with pytest.raises(ConfigError, match="klingon"):
+        alone()
+
+
 # --- modes -------------------------------------------------------------------------------------------------
 
 
@@ -217,16 +232,6 @@ async def test_a_proxy_that_is_spoken_to_in_tls_stays_a_proxy(confdir: Path) -> 
             client.absolute = f"http://{OPENAI}"
             assert (await client.ask()).status == 200
         assert len(engine.snapshots) == 1
-
-
-async def test_a_listed_name_hides_behind_no_other(confdir: Path, tmp_path: Path) -> None:
-    """A tunnel to a listed host is opened whatever name its TLS asks for."""
-    async with (
-        inspecting(confdir, ScriptedEngine()) as lane,
-        await H1.tls(lane.proxy, OPENAI, sni="www.example.org") as client,
-    ):
-        assert (await client.ask()).body == b'{"ok":true}'
-        assert lane.upstream.dials == []
 
 
 # --- as a script -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import types
 from collections.abc import Sequence
@@ -12,10 +13,15 @@ import pytest
 from mitmproxy import hooks
 from mitmproxy.http import HTTPFlow
 
-from tests.addon.inspection import Inspection, inspecting, make_addon
-from tests.addon.scenes import ANTHROPIC, H1, KEY, MESSAGES, OPENAI, RefusedError, ScriptedEngine, Upstream
+from tests.addon.clients import ANTHROPIC, H1, KEY, MESSAGES, OPENAI, Proxy, RefusedError, tunnel
+from tests.addon.handing_off import hello
+from tests.addon.inspection import inspecting, make_addon
+from tests.addon.lanes import served
+from tests.addon.scripted import ScriptedEngine
+from tests.addon.upstream import Upstream
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.guard import Fence
+from tokenhub_core.errors import ConfigError
 
 HOOKS: list[str] = sorted(hooks.all_hooks.keys() & vars(TokenHub).keys())
 
@@ -34,22 +40,27 @@ def _broken(*names: str, guarded: bool = True) -> type[TokenHub]:
     return types.new_class("Broken", (TokenHub,), {"guarded": guarded}, body)
 
 
-async def _everything(lane: Inspection) -> list[int]:
+async def _everything(proxy: Proxy) -> list[int]:
     """Send a call in every way, and something to other hosts; return the statuses, 0 for none."""
     statuses = []
+    with contextlib.suppress(RefusedError, EOFError, OSError):
+        reader, writer = await tunnel(proxy, "www.example.org")
+        async with H1(reader, writer, "www.example.org"):
+            writer.write(hello("www.example.org"))
+            await asyncio.sleep(0.01)
     for connect in (
-        H1.tls(lane.proxy),
-        H1.plain(lane.proxy),
-        H1.plain(lane.proxy, "www.example.org"),
-        H1.plain(lane.proxy, "nowhere.example"),
-        H1.plain(lane.proxy, "10.0.0.1"),
+        H1.tls(proxy),
+        H1.plain(proxy),
+        H1.plain(proxy, "www.example.org"),
+        H1.plain(proxy, "nowhere.example"),
+        H1.plain(proxy, "10.0.0.1"),
     ):
         status = 0
         with contextlib.suppress(RefusedError, EOFError, OSError):
             async with await connect as client:
                 status = (await client.ask(headers=_KEYED)).status
         statuses.append(status)
-    async with await H1.plain(lane.proxy) as client:
+    async with await H1.plain(proxy) as client:
         await client.send(headers={**_KEYED, "Content-Length": "100"})
     return statuses
 
@@ -69,9 +80,39 @@ async def test_a_hook_that_raises_lets_no_call_out(confdir: Path, hook: str) -> 
     try:
         ours = make_addon(ScriptedEngine(), upstream, kind=_broken(hook))
         async with inspecting(confdir, ScriptedEngine(), addon=ours, upstream=upstream) as lane:
-            statuses = await _everything(lane)
+            statuses = await _everything(lane.proxy)
         assert _calls_that_got_out(upstream) == []
         assert ours.failures[hook] > 0
+        assert statuses[-2:] != [200, 200]
+    finally:
+        await upstream.close()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+async def test_a_hook_that_raises_lets_no_call_out_of_serve(
+    data_dir: Path, hook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in the arrangement of `serve`, whose hooks are dispatched by our own manager.
+
+    There a call over TLS is handed off, and answered whatever becomes of it later in the addon. Without `load`
+    there are no options, and `serve` does not start.
+    """
+    monkeypatch.setattr("tokenhub_addon.engines.TokenHub", _broken(hook))
+    upstream, engine = Upstream(), ScriptedEngine()
+    await upstream.start()
+    try:
+        if hook == "load":
+            with pytest.raises(ConfigError, match="tokenhub_side_url"):
+                await served(data_dir, engine, upstream=upstream).__aenter__()
+            return
+        async with served(data_dir, engine, upstream=upstream) as serve:
+            addon = serve.addon
+            assert isinstance(addon, TokenHub)
+            handed_off, *statuses = await _everything(serve.proxy)
+        before = {"configure", "running", "http_connect", "next_layer"}
+        assert handed_off == (0 if hook in before else 200)
+        assert _calls_that_got_out(upstream) == []
+        assert addon.failures[hook] > 0
         assert statuses[-2:] != [200, 200]
     finally:
         await upstream.close()

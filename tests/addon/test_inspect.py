@@ -11,25 +11,14 @@ import pytest
 from mitmproxy import http
 from mitmproxy import io as dumps
 
+from tests.addon.clients import ANTHROPIC, CHAT, H1, H2, KEY, MESSAGES, OPENAI
 from tests.addon.inspection import Inspection, inspecting
-from tests.addon.scenes import (
-    ANTHROPIC,
-    CHAT,
-    H1,
-    H2,
-    KEY,
-    MESSAGES,
-    OPENAI,
-    ScriptedEngine,
-    Tap,
-    Upstream,
-    streamed,
-    whole,
-)
+from tests.addon.scripted import ScriptedEngine, Tap, counted, lines, never, ready, streamed, whole
+from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
 from tokenhub_addon.flows import describe
 from tokenhub_core.ports import Reply, Summary
-from tokenhub_core.types import Lane, Snapshot
+from tokenhub_core.types import Snapshot
 
 _SECRETS = {
     "Authorization": f"Bearer {KEY}",
@@ -73,7 +62,7 @@ def test_a_decision_leaves_out_what_it_does_not_know() -> None:
 
 async def test_a_failed_call_is_marked(confdir: Path) -> None:
     """A fault shows in the flow list without opening the flow."""
-    engine = ScriptedEngine(lambda _: _ready(whole(status=503, summary=Summary("r", fault="no_candidate"))))
+    engine = ScriptedEngine(lambda _: ready(whole(status=503, summary=Summary("r", fault="no_candidate"))))
     async with inspecting(confdir, engine) as lane, await H1.tls(lane.proxy) as client:
         assert (await client.ask()).status == 503
         assert (lane.flow.marked, lane.flow.comment) == (":warning:", "no_candidate")
@@ -126,10 +115,9 @@ async def test_a_call_that_failed_leaves_no_credential_either(confdir: Path) -> 
 async def test_the_proxys_own_password_is_not_kept(confdir: Path) -> None:
     """The user of the proxy is told to the engine; the password stays nowhere."""
     engine = ScriptedEngine()
-    basic = "Basic dXNlcjpodW50ZXIyLXBhc3N3b3Jk"
     async with (
         inspecting(confdir, engine, proxyauth="user:hunter2-password") as lane,
-        await H1.tls(lane.proxy, auth=basic) as client,
+        await H1.tls(lane.proxy, auth="user:hunter2-password") as client,
     ):
         assert (await client.ask()).status == 200
         assert engine.snapshots[0].caller.proxy_user == "user"
@@ -163,7 +151,7 @@ async def test_what_passes_through_leaves_no_credential_in_its_flow(confdir: Pat
 async def test_a_kill_ends_the_call_at_once(confdir: Path, by: str) -> None:
     """Killing a flow in flight cancels its exchange and cuts its client, from the console and from the web."""
     tap = Tap()
-    engine = ScriptedEngine(lambda _: _ready(streamed(tap.frames())))
+    engine = ScriptedEngine(lambda _: ready(streamed(tap.frames())))
     async with inspecting(confdir, engine) as lane, await H1.tls(lane.proxy) as client:
         await client.send()
         answer = await client.head()
@@ -178,7 +166,7 @@ async def test_a_kill_resets_its_http2_stream_only(confdir: Path) -> None:
     """The other streams of a connection survive the killing of one."""
 
     async def script(snapshot: Snapshot) -> Reply:
-        return whole() if snapshot.body == b"well" else await _never()
+        return whole() if snapshot.body == b"well" else await never()
 
     engine = ScriptedEngine(script)
     async with inspecting(confdir, engine) as lane, await H2.tls(lane.proxy) as client:
@@ -241,7 +229,7 @@ async def test_a_held_back_response_does_not_pile_up(confdir: Path) -> None:
             await gate.wait()
 
     pulled: list[int] = []
-    engine = ScriptedEngine(lambda _: _ready(streamed(_sized(1000, 4096, pulled))))
+    engine = ScriptedEngine(lambda _: ready(streamed(_sized(1000, 4096, pulled))))
     async with (
         inspecting(confdir, engine, before=[Slow()]) as lane,
         await H1.tls(lane.proxy) as client,
@@ -255,6 +243,19 @@ async def test_a_held_back_response_does_not_pile_up(confdir: Path) -> None:
         assert len(pulled) < 100
         gate.set()
         assert len((await client.answer()).body) == 1000 * 4096
+
+
+async def test_frames_that_are_ready_together_travel_together(confdir: Path) -> None:
+    """What the engine has at once does not become one walk through mitmproxy's layers per frame."""
+    engine = ScriptedEngine(lambda _: ready(streamed(counted(100))))
+    async with inspecting(confdir, engine) as lane, await H1.tls(lane.proxy) as client:
+        await client.send()
+        await client.head()
+        chunks = []
+        while chunk := await client.chunk():
+            chunks.append(chunk)
+        assert b"".join(chunks) == lines(b"%d" % number for number in range(100))
+        assert len(chunks) <= 3
 
 
 # --- settings that would break the lane if they could ------------------------------------------------------
@@ -273,7 +274,7 @@ async def test_mitmproxys_own_body_limits_do_not_apply(
     confdir: Path, hostile: dict[str, Any], chunked: bool
 ) -> None:
     """Bodies of routed calls are collected whole, and answers are not cut, whatever mitmproxy's limits say."""
-    engine = ScriptedEngine(lambda _: _ready(whole(b"y" * 1000)))
+    engine = ScriptedEngine(lambda _: ready(whole(b"y" * 1000)))
     async with inspecting(confdir, engine, **hostile) as lane, await H1.tls(lane.proxy) as client:
         if chunked:
             head = f"POST {CHAT} HTTP/1.1\r\nHost: {OPENAI}\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -320,27 +321,6 @@ async def test_another_addons_answer_stands(confdir: Path) -> None:
         assert (await client.ask(headers=_SECRETS)).status == 418
         assert engine.snapshots == []
         assert KEY not in str(lane.flow.get_state())
-
-
-async def test_an_http_1_0_stream_that_breaks_is_reset(confdir: Path) -> None:
-    """Where a close means that all is well, only a reset tells that it is not."""
-
-    async def frames(breaks: bool) -> AsyncIterator[bytes]:
-        yield b"one"
-        await asyncio.sleep(0.05)
-        if breaks:
-            raise RuntimeError("broken")
-
-    async def script(snapshot: Snapshot) -> Reply:
-        return streamed(frames(snapshot.body == b"bad"))
-
-    async with inspecting(confdir, ScriptedEngine(script)) as lane:
-        for body, complete in ((b"good", True), (b"bad", False)):
-            async with await H1.plain(lane.proxy) as client:
-                await client.send(body=body, version="1.0")
-                answer = await client.rest(await client.head())
-                assert "transfer-encoding" not in answer.headers
-                assert answer.complete is complete
 
 
 # --- replay ------------------------------------------------------------------------------------------------
@@ -394,15 +374,6 @@ async def test_nobody_else_reaches_the_side_server(confdir: Path) -> None:
 # --- tidiness ----------------------------------------------------------------------------------------------
 
 
-async def test_the_lane_says_who_it_is(confdir: Path) -> None:
-    """A snapshot tells that it came through the inspect lane, from which peer and program."""
-    engine = ScriptedEngine()
-    async with inspecting(confdir, engine) as lane, await H1.tls(lane.proxy) as client:
-        await client.ask(headers={"User-Agent": "OpenAI/Python 2.50.0"})
-        caller = engine.snapshots[0].caller
-        assert (caller.lane, caller.peer, caller.program) == (Lane.INSPECT, "127.0.0.1", "OpenAI/Python")
-
-
 async def test_nothing_is_remembered_of_a_call_that_has_ended(confdir: Path) -> None:
     """Tickets, tasks, stand-ins and permissions go with the calls that they were for."""
 
@@ -425,15 +396,6 @@ def _kill(lane: Inspection, by: str) -> None:
     else:
         lane.flow.kill()  # type: ignore[no-untyped-call] # mitmproxy's
         lane.view.update([lane.flow])
-
-
-async def _ready(reply: Reply) -> Reply:
-    return reply
-
-
-async def _never() -> Reply:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def _sized(count: int, size: int, pulled: list[int] | None = None) -> AsyncIterator[bytes]:

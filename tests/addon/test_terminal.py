@@ -1,0 +1,189 @@
+"""mitmproxy's own user interfaces with the real addon and its simulator in them: on a terminal and in a browser."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.addon.clients import CHAT, KEY, OPENAI
+
+_TOKENHUB = str(Path(sys.executable).with_name("tokenhub"))
+_SECONDS = 20.0
+"""More than anything here should take on a busy machine."""
+
+_DECISION = "gpt-4o @ sim-openai · routed-hint-exact · 1 attempt"
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Return an environment with nothing in it but a simulating TokenHub on a free port."""
+    return {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),
+        "TERM": "xterm-256color",
+        "LC_ALL": "C.UTF-8",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONWARNINGS": "ignore",
+        "TOKENHUB_DATA_DIR": str(folder / "data"),
+        "TOKENHUB_SIMULATE": "true",
+        "TOKENHUB_PORT": "0",
+    }
+
+
+def _until[T](look: Callable[[], T | None]) -> T:
+    """Return what `look` returns once there is something."""
+    deadline = time.monotonic() + _SECONDS
+    while not (seen := look()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+    return seen
+
+
+def _call(folder: Path, port: int) -> int:
+    """Send a call through the proxy with nothing but the standard library; return its status."""
+    trust = ssl.create_default_context(cafile=str(folder / "data" / "ca" / "ca.pem"))
+    client = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=_SECONDS)
+    client.set_tunnel(OPENAI, 443)
+    body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]})
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+    with contextlib.closing(client):
+        client.request("POST", CHAT, body, headers)
+        answer = client.getresponse()
+        assert answer.headers["x-tokenhub-simulated"] == "true"
+        assert b'"chat.completion"' in answer.read()
+        return answer.status
+
+
+# --- a terminal --------------------------------------------------------------------------------------------
+
+
+class _Terminal:
+    """A terminal of tmux's with one command in it."""
+
+    def __init__(self, folder: Path, environ: Mapping[str, str], *command: str) -> None:
+        self._server = ("tmux", "-u", "-S", str(folder / "s"), "-f", "/dev/null")
+        self._environ = dict(environ)
+        self._code = folder / "code"
+        line = f"{shlex.join(command)}; echo $? > {shlex.quote(str(self._code))}"
+        self._tmux("new-session", "-d", "-x", "150", "-y", "40", line)
+
+    def screen(self) -> str:
+        """Return what is on the screen."""
+        return self._tmux("capture-pane", "-p")
+
+    def type(self, *keys: str) -> None:
+        """Press keys."""
+        self._tmux("send-keys", *keys)
+
+    def shows(self, pattern: str) -> re.Match[str]:
+        """Wait until this can be read."""
+        try:
+            return _until(lambda: re.search(pattern, self.screen()))
+        except AssertionError:
+            raise AssertionError(f"{pattern!r} is not on the screen:\n{self.screen()}") from None
+
+    def code(self) -> int:
+        """Wait for the command to end, and return its exit code."""
+        return int(_until(lambda: self._code.read_text() if self._code.exists() else ""))
+
+    def close(self) -> None:
+        """End everything."""
+        self._tmux("kill-server", check=False)
+
+    def _tmux(self, *args: str, check: bool = True) -> str:
+        done = subprocess.run(
+            [*self._server, *args],
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=check,
+        )
+        return done.stdout
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: that of a socket may have a hundred characters only."""
+    with tempfile.TemporaryDirectory(prefix="th") as name:
+        yield Path(name)
+
+
+@pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed (Debian: apt install tmux)")
+def test_the_console_shows_a_call_and_its_decision(folder: Path) -> None:
+    """On a real terminal: the call in the flow list, the decision in its details, and no credential anywhere."""
+    terminal = _Terminal(folder, _environment(folder), _TOKENHUB, "console")
+    try:
+        port = int(terminal.shows(r"\[127\.0\.0\.1:(\d+)\]")[1])
+        assert _call(folder, port) == 200
+        terminal.shows(rf"POST +{OPENAI} {CHAT} +200")
+        terminal.type("Enter")
+        terminal.shows(r"(?s)Flow Details.*Authorization: +\[redacted\]")
+        assert KEY not in terminal.screen()
+        terminal.type("Left")
+        terminal.shows(rf"Comment: {_DECISION}")
+        terminal.shows(r"(?s)Metadata:.*'provider': 'sim-openai'")
+        terminal.type("q")
+        terminal.shows(r"\[1/1\]")
+        terminal.type("q", "y")
+        assert terminal.code() == 0
+    finally:
+        terminal.close()
+
+
+# --- a browser ---------------------------------------------------------------------------------------------
+
+
+def test_the_web_interface_shows_a_call_and_its_decision(folder: Path) -> None:
+    """mitmweb's JSON has the decision in the flow's comment, which is a column; without its token it says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        web_port = free.getsockname()[1]
+    log = folder / "log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [_TOKENHUB, "web", "--no-web-open-browser", "--web-port", str(web_port)],
+            env=_environment(folder),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        printed = _until(lambda: re.search(r"http://127\.0\.0\.1:\d+/\?(token=\w+)", log.read_text()))
+        port = _until(lambda: re.search(r"proxy listening at 127\.0\.0\.1:(\d+)", log.read_text()))
+        assert _call(folder, int(port[1])) == 200
+
+        def ask(path: str, token: str = printed[1]) -> str:
+            with urllib.request.urlopen(f"http://127.0.0.1:{web_port}{path}?{token}") as answer:
+                told: str = answer.read().decode()
+                return told
+
+        (flow,) = json.loads(ask("/flows"))
+        assert (flow["request"]["pretty_host"], flow["request"]["path"]) == (OPENAI, CHAT)
+        assert flow["comment"] == _DECISION
+        assert KEY not in ask("/flows")
+        assert json.loads(ask("/options"))["web_columns"]["value"][-1] == "comment"
+        with pytest.raises(urllib.error.HTTPError, match="403") as refused:
+            ask("/flows", "token=wrong")
+        refused.value.close()
+    finally:
+        process.send_signal(signal.SIGINT)
+        code = process.wait(_SECONDS)
+    assert code == 0, log.read_text()
+    assert "alembic" not in log.read_text()
