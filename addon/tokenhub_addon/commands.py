@@ -86,10 +86,15 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
         console.print(next_steps(served))
         await leave.wait()
         for number in _LOOP_SIGNALS:
-            # Whoever asks twice does not want to wait for streams to end.
-            loop.add_signal_handler(number, os._exit, 130)
-        console.print("leaving: waiting for calls to end (again to leave at once)")
+            loop.add_signal_handler(number, _hurried, served, loop, number)
+        console.print("leaving: waiting for calls to end (again to cut them short)")
     return 0
+
+
+def _hurried(served: Served, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:
+    """Cut calls short, recorded as they are; whoever asks a third time leaves at once."""
+    loop.add_signal_handler(number, os._exit, 130)
+    served.hurry()
 
 
 def _asked(leave: asyncio.Event) -> None:

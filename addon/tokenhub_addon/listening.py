@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import ipaddress
+import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import certifi
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from tokenhub_addon.engines import beside
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core import app
-from tokenhub_core.app import App
+from tokenhub_core.app import App, private_directory
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -41,7 +45,8 @@ class Served:
     proxy_url: str
     side_url: str
     ca_file: Path
-    shutdown: Callable[[float], object]
+    hurry: Callable[[], None]
+    """Cuts short the time that calls are given to end, when everything closes."""
 
 
 @asynccontextmanager
@@ -55,6 +60,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             f"--host {settings.host}: callers have no keys yet, so only a loopback address may be bound"
         )
     async with AsyncExitStack() as stack:
+        private_directory(settings.data_dir)
+        stack.enter_context(_only_one(settings.data_dir))
         running = await stack.enter_async_context(app.running(settings, environ))
         clock = SystemClock()
         authority = CertificateAuthority.open(
@@ -66,10 +73,12 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
+            logger=_discreet(),
         )
         # The proxy has drained its connections by then.
         stack.push_async_callback(server.shutdown, _AT_ONCE)
-        side_port = await _open_side(stack, running, settings)
+        side = await _open_side(stack, running, settings)
+        side_port = int(side.addresses[0][1])
         handoff = Handoff(authority=authority, server=server, is_llm_host=running.recogniser.is_llm_host)
         proxy = ProxyServer(
             ProxySettings(
@@ -83,7 +92,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             addons=[beside(running.engine, settings, side_port=side_port)],
         )
         await proxy.start()
-        stack.push_async_callback(proxy.shutdown, settings.shutdown_drain_secs)
+        hurry = asyncio.Event()
+        stack.push_async_callback(_leave, proxy, side, settings.shutdown_drain_secs, hurry)
         proxy_port = proxy.listen_addrs()[0][1]
         told = ServeInfo(
             pid=os.getpid(),
@@ -96,7 +106,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         write_serve_info(settings.data_dir, told)
         stack.callback(clear_serve_info, settings.data_dir, told.pid)
         stack.callback(running.drain)
-        yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, proxy.shutdown)
+        yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, hurry.set)
 
 
 def _upstream_trust(settings: Settings) -> dict[str, object]:
@@ -109,13 +119,14 @@ def _upstream_trust(settings: Settings) -> dict[str, object]:
     return {"ssl_verify_upstream_trusted_ca": str(path)}
 
 
-async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) -> int:
+async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) -> web.AppRunner:
     runner = web.AppRunner(
         running.side,
         handler_cancellation=True,
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE,
+        logger=_discreet(),
         shutdown_timeout=max(settings.shutdown_drain_secs, _AT_ONCE),
     )
     await runner.setup()
@@ -127,8 +138,65 @@ async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) ->
         # The message of asyncio's error names the address a second time.
         reason = os.strerror(error.errno).lower() if error.errno else error
         raise ConfigError(f"cannot listen on {settings.host}:{settings.admin_port}: {reason}") from None
-    port: int = runner.addresses[0][1]
-    return port
+    return runner
+
+
+async def _leave(proxy: ProxyServer, side: web.AppRunner, drain_seconds: float, hurry: asyncio.Event) -> None:
+    """Stop accepting everywhere, let calls end for at most `drain_seconds` or until there is no more time, close."""
+    for site in list(side.sites):
+        await site.stop()
+    side_ends = asyncio.create_task(side.cleanup(), name="leave the side server")
+    proxy_ends = asyncio.create_task(proxy.shutdown(drain_seconds), name="leave the proxy")
+    called = asyncio.create_task(_cut_when(hurry, proxy, side, side_ends), name="hurry")
+    await asyncio.wait({side_ends, proxy_ends})
+    called.cancel()
+    if side_ends.cancelled():
+        await side.cleanup()
+    await proxy_ends
+
+
+async def _cut_when(
+    hurry: asyncio.Event, proxy: ProxyServer, side: web.AppRunner, side_ends: asyncio.Task[None]
+) -> None:
+    await hurry.wait()
+    await proxy.cut()
+    if side.server is not None:
+        await side.server.shutdown(_AT_ONCE)
+    # aiohttp's own wait does not notice that somebody else has closed its connections.
+    side_ends.cancel()
+
+
+@contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Hold the data directory: two servers would each have its own view of one database and one serve.json.
+
+    Raises `ConfigError` where another one holds it. The lock goes with the process, however that ends.
+    """
+    with (directory / "serve.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another TokenHub is serving from {directory}") from None
+        yield
+
+
+class _Reticent(logging.Filter):
+    """Keeps what cannot be read out of the log: aiohttp quotes the line, and the line may be a credential."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the error of a malformed request off its record."""
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, HttpProcessingError):
+            record.msg, record.args = "a request could not be read: %s", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+        return True
+
+
+def _discreet() -> logging.Logger:
+    logger = logging.getLogger("tokenhub_addon.server")
+    if not any(isinstance(one, _Reticent) for one in logger.filters):
+        logger.addFilter(_Reticent())
+    return logger
 
 
 def loopback(host: str) -> bool:

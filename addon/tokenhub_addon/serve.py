@@ -107,6 +107,12 @@ class ProxyServer:
         await self._close_clients()
         await master.done()
 
+    async def cut(self) -> None:
+        """Close every connection now; a drain that is under way then ends."""
+        if self._handoff is not None:
+            await self._handoff.drain(0)
+        await self._close_clients()
+
     def listen_addrs(self) -> list[tuple[str, int]]:
         """Return host and port of every listener, in the order of the modes; TCP and UDP count as one."""
         return list(dict.fromkeys((address[0], address[1]) for address in self._servers.listen_addrs()))

@@ -141,3 +141,49 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_recorded(tmp_path: Pa
     assert [isinstance(end, aiohttp.ClientError) for end in ends] == [True, True]
     records = stored(serve.data)
     assert [records[way.headers["x-request-id"]]["outcome"] for way in (one, two)] == ["cancelled"] * 2
+
+
+async def test_a_data_directory_has_one_server(tmp_path: Path) -> None:
+    """A second server in the same place is refused in one line; the first one is not disturbed."""
+    async with serving(tmp_path) as first:
+        ended = await refused(tmp_path)
+        assert ended.code == 2
+        assert f"tokenhub: another TokenHub is serving from {first.data}\n" in ended.output
+        assert (await first.admin("GET", "/info"))["tokenhub"] == "admin"
+        assert read_serve_info(first.data) == first.info
+
+
+@each_lane
+async def test_asked_twice_it_cuts_calls_short_and_records_them(tmp_path: Path, lane: str) -> None:
+    """A second signal ends the drain, not the records; the exit code is 0."""
+    slow = Profile(tokens_per_second=5)
+    async with serving(tmp_path, "--lane", lane) as serve, FakeProvider(profile=slow) as fake:
+        await serve.register(fake, "m")
+        side, proxy = doors(serve.info)
+        async with (
+            side.call(serve.session, "openai", "m", stream=True) as one,
+            proxy.call(serve.session, "openai", "m", stream=True) as two,
+        ):
+            began = time.monotonic()
+            serve.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.3)
+            serve.process.send_signal(signal.SIGTERM)
+            assert await serve.process.wait() == 0
+            assert time.monotonic() - began < 5
+
+    records = stored(serve.data)
+    assert [records[way.headers["x-request-id"]]["outcome"] for way in (one, two)] == ["cancelled"] * 2
+
+
+async def test_a_line_that_cannot_be_read_is_not_written_to_the_log(tmp_path: Path) -> None:
+    """A malformed header may be a credential; both doors refuse it without quoting it."""
+    canary = "sk-canary-in-a-broken-line"
+    async with serving(tmp_path) as serve:
+        host, _, port = serve.info.side_url.rpartition("/")[2].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"POST /v1/messages HTTP/1.1\r\nHost: {host}\r\nX-Api-Key : {canary}\r\n\r\n".encode())
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.1)
+        assert canary not in serve.output
