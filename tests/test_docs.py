@@ -44,9 +44,10 @@ def test_every_command_stands_in_the_manual() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     """A relative link names a file that is there."""
-    broken = []
-    for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]:
-        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
-            if not (page.parent / target).exists():
-                broken.append(f"{page.name}: {target}")
+    broken = [
+        f"{page.name}: {target}"
+        for page in [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        if not (page.parent / target).exists()
+    ]
     assert broken == []
