@@ -47,10 +47,9 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.telemetry.events import Bus, described
+from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
-from tokenhub_core.types import Record
 from tokenhub_core.vault.vault import Vault, password_from
 
 TICK: Final = 1.0
@@ -141,11 +140,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
 
 def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
     bus, metrics, health = Bus(), Metrics(), HealthTracker()
-
-    def publish(record: Record) -> None:
-        bus.publish(*described(record))
-
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, publish])
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell])
     watcher = asyncio.create_task(_look(health, metrics, bus, kept.clock), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return _Watched(bus, metrics, health, recorder)

@@ -18,7 +18,7 @@ from tokenhub_core.ports import Clock
 from tokenhub_core.providers import endpoints
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import fleet
-from tokenhub_core.routing.scoring import UNKNOWN_PRICE
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database

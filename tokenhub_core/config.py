@@ -72,6 +72,16 @@ def _words(raw: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in raw.split(",") if word.strip())
 
 
+def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+    def read(raw: str) -> tuple[str, ...]:
+        found = _words(raw)
+        if not set(found) <= set(words):
+            raise ValueError(f"must be some of {', '.join(words)}")
+        return found
+
+    return read
+
+
 def _setting(default: Any, read: Callable[[str], Any], help: str) -> Any:  # noqa: A002 - the field's own word
     return field(default=default, metadata={"read": read, "help": help})
 
@@ -111,7 +121,9 @@ class Settings:
         _one_of("reject", "ignore", "off"),
         "What a malformed directive does; off leaves every directive in place",
     )
-    directive_roles: tuple[str, ...] = _setting(("user",), _words, "Roles whose directives are honoured")
+    directive_roles: tuple[str, ...] = _setting(
+        ("user",), _some_of("user", "assistant", "system", "developer"), "Roles whose directives are honoured"
+    )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
@@ -122,6 +134,9 @@ class Settings:
     stall_timeout_secs: float = _setting(90.0, _number(0.05, 3600), "Between two pieces of a stream")
     provider_timeout_secs: float = _setting(
         600.0, _number(0.05, 3600), "For a whole answer that is not streamed"
+    )
+    total_timeout_secs: float = _setting(
+        900.0, _number(0.05, 7200), "For all attempts of a call together, a stream's up to its first content"
     )
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
@@ -152,12 +167,15 @@ def parse(
 
 def unknown(environ: Mapping[str, str]) -> list[str]:
     """Return a warning for each variable with our prefix that nothing reads, with the likely right name."""
-    known = [PREFIX + name.upper() for name in _FIELDS]
+    known = [name.upper() for name in _FIELDS]
     warnings = []
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known and name not in _ELSEWHERE:
-            close = difflib.get_close_matches(name, known, 1)
-            warnings.append(f"{name} is not a setting" + (f"; did you mean {close[0]}?" if close else ""))
+        bare = name.removeprefix(PREFIX)
+        if name.startswith(PREFIX) and bare not in known and name not in _ELSEWHERE:
+            # Without the prefix: it would make any two names alike.
+            close = difflib.get_close_matches(bare, known, 1)
+            meant = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+            warnings.append(f"{name} is not a setting{meant}")
     return warnings
 
 

@@ -40,7 +40,7 @@ class Credentials:
         self._held.pop(provider_id, None)
 
     def available(self, provider_id: str, cred_store: str) -> bool:
-        """Tell whether `credential` would return one now."""
+        """Tell whether a call can be made now: with its credential, or where none is needed from here."""
         kind, _, name = cred_store.partition(":")
         match kind:
             case "vault":
@@ -49,7 +49,7 @@ class Credentials:
                 return bool(self._environ.get(name))
             case "memory":
                 return provider_id in self._held
-        return True
+        return kind in {"none", "caller"}
 
     def credential(self, provider_id: str, cred_store: str) -> Secret | None:
         """Return the credential, None where there is none; raises `TokenHubError` while the vault is locked."""

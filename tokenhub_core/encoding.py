@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import zstandard
 
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
 from tokenhub_core.providers.decoding import BombError, BrokenBodyError, UnknownEncodingError, decoder
+
+_WINDOW: Final = 8 << 20
+"""What RFC 9659 lets a content encoding ask for."""
+_STEP: Final = 256
+"""Bytes that are unpacked at a time: four of them can become 128 KiB."""
+_MAX_FRAMES: Final = 64
 
 
 def decoded(body: bytes, encoding: str, *, limit: int) -> bytes:
@@ -39,15 +46,28 @@ def decoded(body: bytes, encoding: str, *, limit: int) -> bytes:
 
 def _pieces(body: bytes, name: str) -> Iterator[bytes]:
     if name == "zstd":
-        # A window of 8 MiB is what RFC 9659 lets a content encoding ask for.
-        reader = zstandard.ZstdDecompressor(max_window_size=8 << 20).stream_reader(body)
-        while piece := reader.read(65_536):
-            yield piece
+        yield from _unpacked(body)
         return
     unpacking = decoder(name)
     if unpacking is not None:
         yield from unpacking.feed(body)
         unpacking.finish()
+
+
+def _unpacked(body: bytes) -> Iterator[bytes]:
+    """Yield what the frames of a zstd body hold (RFC 8878); a body may be several."""
+    for _ in range(_MAX_FRAMES):
+        if not body:
+            return
+        engine = zstandard.ZstdDecompressor(max_window_size=_WINDOW).decompressobj()
+        at = 0
+        while at < len(body) and not engine.eof:
+            yield engine.decompress(body[at : at + _STEP])
+            at += _STEP
+        if not engine.eof:
+            raise BrokenBodyError("the zstd body ends too early")
+        body = engine.unused_data + body[at:]
+    raise BrokenBodyError("the zstd body has too many frames")
 
 
 def _too_large(message: str) -> TokenHubError:

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from tokenhub_core.catalog import Catalog
+from tokenhub_core.catalog import Catalog, prices_per_1k
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials, vault_name
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Secret
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.providers.catalogue import Catalogue, priced
+from tokenhub_core.providers.endpoints import site
 from tokenhub_core.providers.simulator import simulated_fleet
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.database import open_database
-from tokenhub_core.types import Model, Prices, Provider, ProviderType
+from tokenhub_core.types import Model, Provider, ProviderType
 from tokenhub_core.vault.vault import Vault
-
-NANO_PER_1K: Final = 1e9 / 1000
-"""Nano-dollars per token for one dollar per thousand tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def configured(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Tell whether anything was ever configured here that could answer a call."""
     if any(environ.get(one.variable) for one in _ENVIRONMENT):
         return True
-    if settings.credentials_file and Path(settings.credentials_file).expanduser().exists():
+    if settings.credentials_file and _expanded(settings.credentials_file).exists():
         return True
     where = settings.data_dir / "tokenhub.sqlite"
     if not settings.db_dsn and not where.exists():
@@ -128,50 +127,79 @@ async def seed(
     file = _read(settings.credentials_file)
     told = []
     for entry in file.providers:
-        told += await _seed_provider(entry, catalog, credentials, vault)
+        try:
+            told += await _seed_provider(entry, catalog, credentials, vault)
+        except TokenHubError as error:
+            raise ConfigError(f"credentials file, provider {entry.id!r}: {error}") from None
     for model in file.models:
-        told += await _seed_model(model, catalog)
+        try:
+            told += await _seed_model(model, catalog)
+        except TokenHubError as error:
+            raise ConfigError(f"credentials file, model {model.id!r}: {error}") from None
     return tuple(told)
 
 
 def _read(name: str) -> _File:
-    path = Path(name).expanduser()
+    path = _expanded(name)
     try:
-        if path.stat().st_mode & 0o077:
-            raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
-        return msgspec.json.decode(path.read_bytes(), type=_File)
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise ConfigError(f"{path} can be read by others; run: chmod 600 {path}")
+            return msgspec.json.decode(file.read(), type=_File)
     except FileNotFoundError:
         return _File()
-    except (OSError, msgspec.MsgspecError) as error:
-        raise ConfigError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"credentials file {path}: {reason}") from None
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(f"credentials file {name}: {error}") from None
 
 
 async def _seed_provider(
     entry: _FileProvider, catalog: Catalog, credentials: Credentials, vault: Vault
 ) -> list[str]:
-    known = catalog.fleet.providers.get(entry.id)
-    store = known.cred_store if known else "none"
-    told = []
+    store = "none"
     if entry.api_key:
-        secret = Secret(entry.api_key)
-        if vault.open:
-            store = "vault"
-            await vault.put(vault_name(entry.id), secret)
-        else:
-            store = "memory"
-            credentials.hold(entry.id, secret)
-            told.append(f"the key of provider {entry.id} is kept in memory only: the vault is not unlocked")
+        store = "vault" if vault.open else "memory"
+    wanted = catalog.checked(
+        Provider(entry.id, entry.type, (entry.base_url,), dialect_of(entry.type), entry.enabled, store)
+    )
+    known = catalog.fleet.providers.get(entry.id)
+    if known is not None and (reason := _unwanted(known, wanted)):
+        return [f"credentials file: the key of provider {entry.id} is left out: {reason}"]
+    told = []
+    if store == "vault":
+        await _seal(vault, vault_name(entry.id), Secret(entry.api_key))
+    elif store == "memory":
+        credentials.hold(entry.id, Secret(entry.api_key))
+        told = [f"the key of provider {entry.id} is kept in memory only: the vault is not unlocked"]
     if known is None:
-        provider = Provider(
-            entry.id, entry.type, (entry.base_url,), dialect_of(entry.type), entry.enabled, store
-        )
-        try:
-            await catalog.put_provider(provider)
-        except TokenHubError as error:
-            raise ConfigError(f"credentials file, provider {entry.id}: {error}") from None
-    elif store != known.cred_store and entry.base_url in known.endpoints:
-        await catalog.put_provider(replace(known, cred_store=store))
+        await catalog.put_provider(wanted)
+    elif store not in {"none", known.cred_store}:
+        await catalog.patch_provider(entry.id, {"cred_store": store})
     return told
+
+
+def _unwanted(known: Provider, wanted: Provider) -> str:
+    """Return why a provider that is registered already must not have the file's key, empty where it may."""
+    if wanted.cred_store == "none":
+        return ""
+    if known.cred_store.startswith("env:"):
+        return f"it takes the one in {known.cred_store.removeprefix('env:')}"
+    if {site(url) for url in known.endpoints} - {site(url) for url in wanted.endpoints}:
+        return "its address was changed, and a key is bound to its host"
+    return ""
+
+
+async def _seal(vault: Vault, name: str, secret: Secret) -> None:
+    held = vault.get(name)
+    if held is None or held.reveal() != secret.reveal():
+        await vault.put(name, secret)
 
 
 async def _seed_model(entry: _FileModel, catalog: Catalog) -> list[str]:
@@ -179,15 +207,13 @@ async def _seed_model(entry: _FileModel, catalog: Catalog) -> list[str]:
         return []
     if entry.provider_id not in catalog.fleet.providers:
         return [f"credentials file: model {entry.id} names the unknown provider {entry.provider_id}"]
-    prices = Prices((entry.input_per_1k or 0.0) * NANO_PER_1K, (entry.output_per_1k or 0.0) * NANO_PER_1K)
     model = Model(
         entry.id,
         entry.provider_id,
         weight=entry.weight,
         max_context_tokens=entry.max_context_tokens,
-        prices=prices,
         enabled=entry.enabled,
     )
-    priced_by_hand = entry.input_per_1k is not None or entry.output_per_1k is not None
-    await catalog.put_model(model if priced_by_hand else catalog.prefilled(model))
+    prices = prices_per_1k(entry.input_per_1k, entry.output_per_1k)
+    await catalog.put_model(catalog.prefilled(model, prices))
     return []

@@ -4,6 +4,7 @@ const SHOWN = 200;
 const find = (id) => document.getElementById(id);
 const totals = { calls: 0, failed: 0, tokens: 0, cost: 0 };
 let source;
+let missed = 0;
 
 async function signIn(token) {
   const answer = await fetch("/admin/v1/session", {
@@ -15,9 +16,7 @@ async function signIn(token) {
 
 async function signOut() {
   await fetch("/admin/v1/session", { method: "DELETE" });
-  source?.close();
-  show("login");
-  say("signed out");
+  leave("signed out");
 }
 
 function show(name) {
@@ -51,15 +50,19 @@ function cells(event) {
   ];
 }
 
+function tally() {
+  find("calls").textContent = totals.calls;
+  find("failed").textContent = totals.failed;
+  find("tokens").textContent = totals.tokens.toLocaleString();
+  find("cost").textContent = dollars(totals.cost) || "$0";
+}
+
 function add(event, failed) {
   totals.calls += 1;
   totals.failed += failed ? 1 : 0;
   totals.tokens += (event.input_tokens ?? 0) + (event.output_tokens ?? 0);
   totals.cost += event.cost_usd ?? 0;
-  find("calls").textContent = totals.calls;
-  find("failed").textContent = totals.failed;
-  find("tokens").textContent = totals.tokens.toLocaleString();
-  find("cost").textContent = dollars(totals.cost) || "$0";
+  tally();
   const row = document.createElement("tr");
   row.classList.toggle("failed", failed);
   row.title = event.request_id ?? "";
@@ -76,11 +79,36 @@ function add(event, failed) {
   find("empty").hidden = true;
 }
 
+function clear() {
+  for (const name of Object.keys(totals)) totals[name] = 0;
+  missed = 0;
+  tally();
+  find("rows").replaceChildren();
+  find("rows").closest("table").hidden = true;
+  find("empty").hidden = false;
+}
+
+function leave(why) {
+  source?.close();
+  show("login");
+  say(why);
+}
+
 function listen() {
+  // What was shown before comes again: the stream begins with the recent events.
+  clear();
   show("live");
   source = new EventSource("/admin/v1/events?replay=true");
-  source.onopen = () => say("live", true);
-  source.onerror = () => say("reconnecting");
+  source.onopen = () => say(missed ? `live, ${missed} events missed` : "live", true);
+  source.onerror = () => {
+    // A refusal ends the stream for good, everything else is tried again.
+    if (source.readyState === EventSource.CLOSED) leave("the session has ended");
+    else say("reconnecting");
+  };
+  source.addEventListener("lost", (message) => {
+    missed += JSON.parse(message.data).count;
+    say(`live, ${missed} events missed`, true);
+  });
   source.addEventListener("route_success", (message) => add(JSON.parse(message.data), false));
   source.addEventListener("route_error", (message) => add(JSON.parse(message.data), true));
 }

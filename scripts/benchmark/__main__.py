@@ -7,48 +7,78 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.benchmark import report, rounds
+from scripts.benchmark import profiles, report, rounds, subjects
 from scripts.benchmark.load import LoadError
 from scripts.benchmark.processes import cores
 from scripts.benchmark.subjects import SubjectError
 
-_ROOT = Path(__file__).parents[2]
+_ROOT: Final = Path(__file__).parents[2]
+_TRAFFIC: Final = {
+    "whole": rounds.WHOLE.traffic,
+    "at-once": rounds.BURST.traffic,
+    "paced": rounds.PACED.traffic,
+}
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Three short rounds, within a minute; otherwise seven, within five.")
-@click.option("--json", "kept", type=click.Path(path_type=Path, dir_okay=False), help="Write every value there.")
+@click.option(
+    "--quick", is_flag=True, help="Three short rounds, within a minute; otherwise seven, within five."
+)
+@click.option(
+    "--json", "kept", type=click.Path(path_type=Path, dir_okay=False), help="Write every value there."
+)
+@click.option(
+    "--profile",
+    "profiled",
+    type=click.Choice([subjects.HANDOFF, subjects.INSPECT, subjects.SIDE]),
+    help="Instead: show where this one's CPU time goes.",
+)
+@click.option(
+    "--traffic",
+    type=click.Choice(list(_TRAFFIC)),
+    default="whole",
+    help="With --profile: answers whole, streamed at once, or streamed 3 ms apart.",
+)
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
     help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
 )
-def main(quick: bool, kept: Path | None, folder: Path) -> None:
+def main(quick: bool, kept: Path | None, profiled: str | None, traffic: str, folder: Path) -> None:
     """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
-    length = rounds.QUICK if quick else rounds.FULL
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
-            task = progress.add_task("starting", total=None)
-
-            def tell(done: int, total: int, what: str) -> None:
-                progress.update(task, completed=done, total=total or None, description=what)
-                progress.refresh()
-
-            outcome = asyncio.run(rounds.run(Path(place), length, cores(), tell))
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place:
+            if profiled is not None:
+                found = asyncio.run(profiles.profile(profiled, _TRAFFIC[traffic], Path(place), cores()))
+                profiles.show(found, Console())
+                return
+            outcome = _measured(Path(place), rounds.QUICK if quick else rounds.FULL)
     except (LoadError, SubjectError) as error:
         raise click.ClickException(str(error)) from None
     report.show(outcome, Console())
     if kept is not None:
         kept.write_text(json.dumps(report.as_json(outcome), indent=1) + "\n")
+
+
+def _measured(place: Path, length: rounds.Length) -> rounds.Outcome:
+    with _progress() as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(done: int, total: int, what: str) -> None:
+            progress.update(task, completed=done, total=total or None, description=what)
+            progress.refresh()
+
+        return asyncio.run(rounds.run(place, length, cores(), tell))
 
 
 def _progress() -> Progress:

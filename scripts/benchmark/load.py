@@ -12,10 +12,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, request_body
+from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, first_content, request_body
 
 _PATIENCE: Final = 30.0
 """Seconds that one answer, or opening a connection, may take."""
+_GOODBYE: Final = 1.0
+"""Seconds that the other side has to end a connection that we have ended."""
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
@@ -54,8 +56,9 @@ class Answer:
     """When an answer came, in seconds after its request was written."""
 
     first: float
-    """The first byte of its body."""
+    """Its first content."""
     whole: float
+    """Its last byte."""
 
 
 @dataclass(slots=True)
@@ -78,7 +81,7 @@ async def measure(
     async with asyncio.timeout(_PATIENCE):
         clients = [await _connect(route) for _ in range(pace.connections)]
     for client in clients:
-        client.prepare(_request(route, traffic), expected(traffic))
+        client.prepare(_request(route, traffic), expected(traffic), first_content(traffic))
     try:
         await _all(_times(client, pace.warm) for client in clients)
         tally.warmed = pace.warm * len(clients)
@@ -86,8 +89,7 @@ async def measure(
         await _all(_until(client, began + pace.seconds, tally.answers) for client in clients)
         tally.seconds, tally.cpu = time.perf_counter() - began, clock() - before
     finally:
-        for client in clients:
-            client.close()
+        await asyncio.gather(*(client.close() for client in clients))
     return tally
 
 
@@ -146,6 +148,7 @@ class _Client(asyncio.Protocol):
         self._transport = writer.transport
         self._request = b""
         self._expected = b""
+        self._content = b""
         self._pieces = bytearray()
         self._body = 0
         """Where the body begins; 0 while the head is not complete."""
@@ -154,10 +157,11 @@ class _Client(asyncio.Protocol):
         self._first = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._lost: Exception | None = None
+        self._gone = asyncio.Event()
 
-    def prepare(self, request: bytes, answer: bytes) -> None:
-        """Say what to send, and what must come back."""
-        self._request, self._expected = request, answer
+    def prepare(self, request: bytes, answer: bytes, content: bytes) -> None:
+        """Say what to send, what must come back, and by what the first content is known."""
+        self._request, self._expected, self._content = request, answer, content
 
     async def ask(self) -> Answer:
         """Send the request and return when its answer came; raises `LoadError` where it is a wrong one."""
@@ -174,10 +178,14 @@ class _Client(asyncio.Protocol):
         self._check()
         return Answer(self._first - began, whole)
 
-    def close(self) -> None:
-        """Let go of the connection."""
-        self._lost = self._lost or LoadError("closed")
+    async def close(self) -> None:
+        """End the connection, politely where the other side is."""
         self._writer.close()
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await self._gone.wait()
+        except TimeoutError:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         pieces = self._pieces
@@ -188,17 +196,15 @@ class _Client(asyncio.Protocol):
                 return
             self._body = head + 4
             self._end = _end(bytes(pieces[:head]).lower(), self._body)
-        if not self._first and len(pieces) > self._body:
+        if not self._first and pieces.find(self._content, self._body) >= 0:
             self._first = time.perf_counter()
         ended = pieces.endswith(_LAST_CHUNK) if self._end is None else len(pieces) >= self._end
         if ended and self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def eof_received(self) -> None:
-        self.connection_lost(None)
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = self._lost or LoadError(f"the connection was lost: {exc or 'closed'}")
+        self._gone.set()
+        self._lost = LoadError(f"the connection was lost: {exc or 'closed'}")
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(self._lost)
 
@@ -209,7 +215,9 @@ class _Client(asyncio.Protocol):
         body = answer[self._body :]
         got = _joined(body) if self._end is None else body
         if got != self._expected:
-            raise LoadError(f"{len(got)} bytes of answer are not the {len(self._expected)} that were sent: {got[-300:]!r}")
+            raise LoadError(
+                f"{len(got)} bytes of answer are not the {len(self._expected)} that were sent: {got[-300:]!r}"
+            )
 
 
 def _end(head: bytes, body: int) -> int | None:

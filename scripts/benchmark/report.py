@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -99,11 +100,16 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _cpu_table(outcome: Outcome) -> Table:
-    table = Table(title="CPU time of one answer, as a share of mitmdump's in the same round", title_justify="left")
-    table.add_column("eight at a time")
-    table.add_column("subject")
+    table = Table(
+        title="CPU time of one answer, eight at a time, as a share of mitmdump's",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("workload", no_wrap=True)
+    table.add_column("subject", no_wrap=True)
     for heading in ("ms", "min", "median", "max", "bar"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for workload in LOADED:
         found, shares = outcome.results[workload.name], cpu_ratios(outcome, workload)
         for number, (name, share) in enumerate(_sorted(shares).items()):
@@ -119,11 +125,16 @@ def _cpu_table(outcome: Outcome) -> Table:
 
 
 def _latency_table(outcome: Outcome) -> Table:
-    table = Table(title="Latency added to the upstream's own, ms", title_justify="left")
-    table.add_column("one at a time")
-    table.add_column("subject")
-    for heading in ("first byte: min", "median", "max", "end: median", "end, 95 of 100", "share"):
-        table.add_column(heading, justify="right")
+    table = Table(
+        title="Added latency, ms: first content, its share of mitmdump's, the end",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("workload", no_wrap=True)
+    table.add_column("subject", no_wrap=True)
+    for heading in ("min", "median", "max", "share", "end", "95 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for workload in SINGLE:
         first, whole, late = (added(outcome, workload, field) for field in ("first", "whole", "late"))
         share = added_share(outcome, workload, "first")
@@ -132,9 +143,9 @@ def _latency_table(outcome: Outcome) -> Table:
                 workload.name if not number else "",
                 name,
                 *_numbers(first[name], 2),
+                f"{share[name].middle:.2f}",
                 f"{whole[name].middle:.2f}",
                 f"{late[name].middle:.2f}",
-                f"{share[name].middle:.2f}",
                 end_section=number == len(first) - 1,
             )
     return table
@@ -160,5 +171,5 @@ def _numbers(value: Spread, digits: int) -> tuple[str, str, str]:
 def _verdict(name: str, shares: Mapping[str, Spread]) -> str:
     for bar in BARS:
         if bar.subject == name:
-            return f"{'met' if bar.met(shares) else 'missed'}: at most {bar.most:g}"
+            return f"{bar.most:g} {'met' if bar.met(shares) else 'over'}"
     return ""

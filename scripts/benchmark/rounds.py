@@ -33,13 +33,11 @@ class Workload:
     """The subject whose CPU time the others' is divided by."""
 
 
-WHOLE: Final = Workload("whole answers", Traffic(), 8, subjects.BUFFERING)
-BURST: Final = Workload("100-chunk streams, at once", Traffic(CHUNKS), 8, subjects.STREAMING)
-PACED: Final = Workload("100-chunk streams, 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
-ONE_WHOLE: Final = Workload("whole answers, one at a time", Traffic(), 1, subjects.BUFFERING)
-ONE_PACED: Final = Workload(
-    "25-chunk streams, 2 ms apart, one at a time", Traffic(25, 2), 1, subjects.STREAMING
-)
+WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING)
+BURST: Final = Workload("streamed at once", Traffic(CHUNKS), 8, subjects.STREAMING)
+PACED: Final = Workload("streamed 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
+ONE_WHOLE: Final = Workload("whole, alone", Traffic(), 1, subjects.BUFFERING)
+ONE_PACED: Final = Workload("streamed, alone", Traffic(25, 2), 1, subjects.STREAMING)
 LOADED: Final = (WHOLE, BURST, PACED)
 """Those that CPU time is read from: the subject has always something to do."""
 SINGLE: Final = (ONE_WHOLE, ONE_PACED)
@@ -48,14 +46,14 @@ SINGLE: Final = (ONE_WHOLE, ONE_PACED)
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a run takes: its shape, the two kinds of measurement in seconds."""
+    """How long a run takes: rounds, and the seconds of the two kinds of measurement."""
 
     rounds: int
     loaded: float
     single: float
 
 
-QUICK: Final = Length(3, 0.6, 0.4)
+QUICK: Final = Length(3, 0.5, 0.3)
 FULL: Final = Length(7, 1.5, 0.8)
 
 
@@ -68,7 +66,7 @@ class Measured:
     cpu: float
     """CPU time of the subject for one answer."""
     first: float
-    """Median time to the first byte of the body."""
+    """Median time to the first content."""
     whole: float
     """Median time to the end."""
     late: float

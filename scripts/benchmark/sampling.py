@@ -4,8 +4,9 @@
 ends them and writes them to FILE: seconds of CPU time by stack, outermost function first, as JSON.
 
 The kernel interrupts the process after every few milliseconds of CPU time that it took, whichever thread took
-them, and Python runs the handler in the main thread, between two of its instructions. So time in a C function
-counts for the line that called it, and what other threads took is told apart by the thread's own clock.
+them, and Python runs the handler in the main thread, at the next call of a Python function or turn of a
+loop. So time in a C function may count for its caller or for what its caller called next; sums by module are
+better than single lines. What other threads took is told apart by the main thread's own clock.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from typing import Final
 from tokenhub_core.cli import main
 
 _INTERVAL: Final = 0.002
-_ELSEWHERE: Final = "other threads"
+ELSEWHERE: Final = "other threads"
+"""Stands where a stack would, for what threads other than the main one took."""
+GENERATED: Final = "<string>"
+"""The file of code that has none: the constructors of dataclasses."""
 
 
 class Sampler:
@@ -62,7 +66,7 @@ class Sampler:
 
     def _write(self) -> None:
         told: dict[str, float] = defaultdict(float)
-        told[_ELSEWHERE] = self._elsewhere
+        told[ELSEWHERE] = self._elsewhere
         for stack, seconds in self._notes.items():
             told[";".join(f"{code.co_filename}:{code.co_qualname}" for code in stack)] += seconds
         partial = self._told.with_suffix(".part")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
@@ -9,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from scripts.benchmark.processes import on
 from scripts.benchmark.traffic import HOST, MODEL
 
 BUFFERING: Final = "mitmdump"
-STREAMING: Final = "mitmdump, streaming"
+STREAMING: Final = "mitmdump streaming"
 HANDOFF: Final = "hand-off"
 INSPECT: Final = "inspect"
 SIDE: Final = "side server"
@@ -70,9 +70,14 @@ class Place:
 @contextmanager
 def upstream(certificates: Certificates, cores: frozenset[int]) -> Iterator[Upstream]:
     """Run the upstream."""
-    command = [sys.executable, "-m", "scripts.benchmark.upstream", certificates.leaf, certificates.key]
+    program = [sys.executable, "-m", "scripts.benchmark.upstream"]
     with on(cores):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment({}))
+        process = subprocess.Popen(
+            [*program, certificates.leaf, certificates.key],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=_environment({}),
+        )
     with _ending(process):
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -122,7 +127,7 @@ def tokenhub(
     `program` stands in for the `tokenhub` command.
     """
     lane, data = "inspect" if name == INSPECT else "handoff", place.folder / "data"
-    flags = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
+    flags: list[str | Path] = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
     command = [*(program or [_BIN / "tokenhub"]), "serve", *flags, "--log-level", "warn"]
     extra = {"TOKENHUB_CA_FILE": str(up.certificates.authority)}
     told = data / "run" / "serve.json"
@@ -130,8 +135,8 @@ def tokenhub(
         _until(told.exists, process, place.folder)
         info = json.loads(told.read_text())
         token = (data / "admin-token").read_text().strip()
-        _register(info["side_url"], token, up)
         proxy, side = (int(info[url].rpartition(":")[2]) for url in ("proxy_url", "side_url"))
+        _register(side, token, up)
         intercepted = Route(proxy, connect=f"{HOST}:443", trust=info["ca_file"])
         yield Subject(name, Route(side) if name == SIDE else intercepted, process.pid, data)
 
@@ -143,7 +148,7 @@ def recorded(data: Path) -> int:
     return int(found[0])
 
 
-def _register(side: str, token: str, up: Upstream) -> None:
+def _register(side: int, token: str, up: Upstream) -> None:
     provider = {
         "id": "bench",
         "type": "openai",
@@ -159,15 +164,13 @@ def _register(side: str, token: str, up: Upstream) -> None:
         "input_per_1k": 0.0025,
         "output_per_1k": 0.01,
     }
-    _post(f"{side}/admin/v1/providers", token, provider)
-    _post(f"{side}/admin/v1/models", token, model)
-
-
-def _post(url: str, token: str, body: Mapping[str, Any]) -> None:
-    headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
-    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as response:
-        response.read()
+    for path, body in (("/admin/v1/providers", provider), ("/admin/v1/models", model)):
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        with closing(http.client.HTTPConnection("127.0.0.1", side, timeout=10)) as connection:
+            connection.request("POST", path, json.dumps(body), headers)
+            response = connection.getresponse()
+            if response.status != 201:
+                raise SubjectError(f"POST {path} is answered {response.status}: {response.read()!r}")
 
 
 @contextmanager

@@ -95,6 +95,11 @@ def expected(traffic: Traffic) -> bytes:
     return b"".join(events(traffic)) if traffic.chunks else whole_answer()
 
 
+def first_content(traffic: Traffic) -> bytes:
+    """Return what an answer's body holds as soon as it says something: a stream's first event does not."""
+    return b"word000" if traffic.chunks else b"{"
+
+
 def _event(choices: list[dict[str, object]], **more: object) -> bytes:
     chunk = {
         "id": "chatcmpl-bench",

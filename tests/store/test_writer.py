@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,46 @@ async def test_what_gathers_behind_a_commit_is_committed_together(writer: Writer
     assert len(_keys(database)) == 100
 
 
+async def test_what_a_busy_loop_hands_over_is_committed_together(database: Database) -> None:
+    """Turns that take a while bring company: who comes within a millisecond shares one transaction."""
+    looks = count()
+    writer = Writer(database, monotonic=lambda: next(looks) * 0.0001)
+    writer.start()
+    await writer.insert(_put("before"))
+    tasks = []
+    for n in range(3):
+        tasks.append(asyncio.create_task(writer.insert(_put(str(n)))))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*tasks) == [True] * 3
+    assert writer.counts == Counts(committed=4, batches=2)
+    assert next(looks) in {13, 14}, "the first came at the third look, and waited for a millisecond"
+    await writer.close()
+
+
+async def test_what_comes_after_a_pause_waits_for_nobody(database: Database) -> None:
+    """However busy the loop is with other things: company is unlikely, and the wait would be for nothing."""
+    looks = iter((0.0, 0.0002, 0.004, 0.0042, 0.008, 0.0082))
+    writer = Writer(database, monotonic=lambda: next(looks))
+    writer.start()
+    async with asyncio.timeout(5):
+        for n in range(3):
+            await writer.insert(_put(str(n)))
+    assert list(looks) == [], "one look when it came, one in the turn after"
+    await writer.close()
+
+
+async def test_a_loop_with_nothing_else_to_do_hands_over_at_once(database: Database) -> None:
+    """Callers who come close together but alone wait for nobody, however far away the millisecond's end is."""
+    looks = count()
+    writer = Writer(database, monotonic=lambda: next(looks) * 0.00001)
+    writer.start()
+    for n in range(3):
+        await writer.insert(_put(str(n)))
+    assert next(looks) == 6, "one look when it came, one in the turn after"
+    await writer.close()
+
+
 async def test_a_batch_has_a_largest_size(database: Database) -> None:
     """One transaction never grows without limit."""
     writer = Writer(database, batch=10)
@@ -160,6 +201,17 @@ async def test_a_row_the_driver_refuses_fails_alone(writer: Writer, database: Da
     assert _keys(database) == {"a", "c"}
 
 
+async def test_a_lone_row_the_driver_refuses_leaves_nothing_behind(
+    writer: Writer, database: Database
+) -> None:
+    """Its waiter hears why, as it would in company, and the next row finds no open transaction."""
+    with pytest.raises(SQLAlchemyError):
+        await writer.insert(Insert(_PUT, ("a", object())))
+    assert await writer.insert(_put("b"))
+    assert _keys(database) == {"b"}
+    assert writer.counts == Counts(committed=1, batches=2, failed=1)
+
+
 async def test_a_row_that_is_already_there_is_counted_and_told(writer: Writer, database: Database) -> None:
     """The one that was first is new, and only that one."""
     await writer.insert(_put("old"))
@@ -231,6 +283,24 @@ async def test_closing_commits_what_was_taken(database: Database) -> None:
     assert len(_keys(database)) == 1200
     assert (writer.pending, writer.counts.committed) == (0, 1200)
     assert not any(thread.name == "tokenhub-writer" for thread in threading.enumerate())
+
+
+async def test_closing_commits_what_a_loop_took_in_its_last_turn(database: Database) -> None:
+    """Also where that loop never came round again."""
+
+    def ended() -> Writer:
+        writer = Writer(database)
+
+        async def hand_over() -> None:
+            writer.start()
+            assert writer.post(_put("posted"))
+
+        asyncio.run(hand_over())
+        return writer
+
+    writer = await asyncio.to_thread(ended)
+    await writer.close()
+    assert _keys(database) == {"posted"}
 
 
 async def test_a_closed_writer_refuses_without_harm(database: Database) -> None:

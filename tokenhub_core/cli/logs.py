@@ -7,12 +7,12 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import click
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from tokenhub_core.cli.admin import admin_client
 from tokenhub_core.cli.decision import decision_table
-from tokenhub_core.cli.options import as_json, data_option, shown
+from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
+from tokenhub_core.types import Json
 
 
 @click.command()
@@ -31,25 +31,21 @@ def logs(
     items = admin_client(data).get(path)["logs"]
     if shown(items, json=json):
         return
-    table = Table("time", "id", "asked for", "served by", "why", "tokens", "cost", "ms", "outcome")
+    if not items:
+        tell("no call was recorded")
+        return
+    today = datetime.now(UTC).astimezone().date()
+    table = listing("time", "call", "why", "tokens, cost", right=("tokens, cost",))
+    table.columns[1].min_width = 36  # an id in one piece, to be copied
     for item in items:
-        when = datetime.fromtimestamp(item["at"], UTC).astimezone().strftime("%H:%M:%S")
-        served = f"{item['model_id']} @ {item['provider_id']}" if item["model_id"] else ""
-        tokens = str(item["input_tokens"] + item["output_tokens"] or "")
-        cost = f"${item['cost_nanousd'] / 1e9:.6f}" if item["cost_nanousd"] else ""
-        why = item["error_class"] or item["reason"]
+        when = datetime.fromtimestamp(item["at"], UTC).astimezone()
         table.add_row(
-            when,
-            item["id"],
-            item["requested_model"],
-            served,
-            why,
-            tokens,
-            cost,
-            f"{item['total_ms']:.0f}",
-            item["outcome"],
+            _lines(f"{when:%H:%M:%S}" if when.date() == today else f"{when:%m-%d %H:%M}", _millis(item)),
+            _lines(_call(item), item["id"]),
+            _lines(item["error_class"] or item["reason"], item["outcome"]),
+            _lines(str(item["input_tokens"] + item["output_tokens"] or ""), _cost(item)),
         )
-    Console().print(table)
+    tell(table)
 
 
 @click.command()
@@ -61,6 +57,26 @@ def explain(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - 
 
     ID is in the x-request-id header of its reply.
     """
-    row = admin_client(data).get(f"/admin/v1/logs/{quote(id)}")
+    row = admin_client(data).get(f"/admin/v1/logs/{quote(id, safe='')}")
     if not shown(row, json=json):
-        Console().print(decision_table(row))
+        tell(decision_table(row))
+
+
+def _lines(first: str, second: str) -> Text:
+    return plain(first).append("\n").append(plain(second))
+
+
+def _call(item: Json) -> str:
+    served = f"{item['model_id']} @ {item['provider_id']}" if item["model_id"] else ""
+    asked = item["requested_model"] or f"{item['method']} {item['path']}"
+    if not served or asked == item["model_id"]:
+        return served or asked
+    return f"{asked} → {served}"
+
+
+def _millis(item: Json) -> str:
+    return f"{item['total_ms']:.0f} ms"
+
+
+def _cost(item: Json) -> str:
+    return f"${item['cost_nanousd'] / 1e9:.6f}" if item["cost_nanousd"] else ""

@@ -8,6 +8,10 @@ from typing import Final
 
 import click
 import orjson
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 type _Command = Callable[..., None]
 
@@ -48,3 +52,21 @@ def shown(data: object, *, json: bool) -> bool:
     if json:
         click.echo(orjson.dumps(data, option=orjson.OPT_INDENT_2))
     return json
+
+
+def plain(text: str) -> Text:
+    """Return text from outside as a terminal may see it: no markup, no codes, one line."""
+    return Text("".join(char if char.isprintable() else "\ufffd" for char in text))
+
+
+def listing(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    """Return an empty table that wastes no width; the columns named in `right` hold numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for name in columns:
+        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
+    return table
+
+
+def tell(what: RenderableType) -> None:
+    """Print for people."""
+    Console(highlight=False, emoji=False).print(what)

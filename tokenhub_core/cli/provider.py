@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import click
-from rich.console import Console
-from rich.table import Table
 
-from tokenhub_core.cli.admin import admin_client
-from tokenhub_core.cli.options import as_json, data_option, shown
+from tokenhub_core.cli.admin import AdminClient, admin_client
+from tokenhub_core.cli.model import described
+from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Json, ProviderType
 
@@ -31,47 +30,49 @@ def provider() -> None:
 @provider.command()
 @click.argument("id")
 @click.option("--type", "type_", type=click.Choice(_TYPES), help="Default: openai, or what the id says.")
-@click.option("--base-url", multiple=True, help="Endpoint; repeat it for several of the same provider.")
-@click.option("--api-key-stdin", is_flag=True, help="Read the key from standard input.")
-@click.option("--api-key-env", metavar="NAME", help="Let the server read the key from its own environment.")
-@click.option("--memory", is_flag=True, help="Keep the key until the server stops, not in the vault.")
+@click.option(
+    "--base-url", "urls", multiple=True, help="Endpoint; repeat it for several of the same provider."
+)
 @click.option("--model", "models", multiple=True, help="Register this model too; may be repeated.")
+@click.option("--api-key-stdin", "stdin", is_flag=True, help="Read the key from standard input.")
+@click.option(
+    "--api-key-env",
+    "variable",
+    metavar="NAME",
+    help="Let the server read the key from its own environment.",
+)
+@click.option("--memory", is_flag=True, help="Keep the key until the server stops, not in the vault.")
+@as_json
 @data_option
-def add(  # noqa: PLR0913 - one parameter a flag
+def add(
     *,
     id: str,  # noqa: A002 - the argument's name in the help text
-    type_: str | None,
-    base_url: tuple[str, ...],
-    api_key_stdin: bool,
-    api_key_env: str | None,
-    memory: bool,
+    urls: tuple[str, ...],
     models: tuple[str, ...],
+    json: bool,
     data: Path | None,
+    **more: Any,
 ) -> None:
     """Register provider ID, or change it. `openai` and `anthropic` need no --type and no --base-url.
 
     Without --model, the well-known two get every model that their price list names.
     """
-    client = admin_client(data)
-    known_type, known_url = _WELL_KNOWN.get(id, (ProviderType.OPENAI, ""))
-    body: Json = {"id": id, "type": type_ or known_type.value, "endpoints": list(base_url) or [known_url]}
-    if not base_url and not known_url:
+    type_, url = _WELL_KNOWN.get(id, (ProviderType.OPENAI, ""))
+    body: Json = {"id": id, "type": more.pop("type_") or type_.value, "endpoints": list(urls) or [url]}
+    if not body["endpoints"][0]:
         raise ConfigError("--base-url is required")
-    if api_key_stdin:
-        body["api_key"] = _key()
-    if api_key_env:
-        body["cred_store"] = f"env:{api_key_env}"
-    elif memory:
-        body["cred_store"] = "memory"
-    added = client.post("/admin/v1/providers", body)
-    click.echo(f"{added['id']}: {added['type']} at {', '.join(added['endpoints'])}")
-    if models:
-        for name in models:
-            model = client.post("/admin/v1/models", {"id": name, "provider_id": id})
-            click.echo(f"{name}: {_price(model)}")
-    elif id in _WELL_KNOWN:
-        listed = client.post(f"/admin/v1/providers/{quote(id)}/catalogue", {})
-        click.echo(f"{listed['added']} models registered from the price catalogue")
+    client = admin_client(data)
+    added = client.post("/admin/v1/providers", {**body, **_credential(**more)})
+    registered = _register(client, id, models, listed=id in _WELL_KNOWN and not models)
+    if shown({"provider": added, **registered}, json=json):
+        return
+    tell(plain(f"{added['id']}: {added['type']} at {', '.join(added['endpoints'])}, {_held(added)}"))
+    for item in registered["models"]:
+        tell(described(item))
+    if registered["listed"]:
+        tell(f"{registered['listed']} models registered from the price catalogue")
+    if not added["enabled"]:
+        tell("not in service: this server simulates; start it again without --simulate")
 
 
 @provider.command("list")
@@ -82,24 +83,44 @@ def list_(*, json: bool, data: Path | None) -> None:
     items = admin_client(data).get("/admin/v1/providers")["items"]
     if shown(items, json=json):
         return
-    table = Table("id", "type", "endpoints", "credential", "models", "enabled")
+    if not items:
+        tell("no provider is registered")
+        return
+    table = listing("id", "type", "endpoints", "credential", "models", "on", right=("models",))
     for item in items:
-        credential = item["cred_store"] + (
-            "" if item["credential"] or item["cred_store"] == "none" else " (missing)"
+        table.add_row(
+            plain(item["id"]),
+            item["type"],
+            plain(" ".join(item["endpoints"])),
+            plain(_held(item)),
+            str(item["models"]),
+            "yes" if item["enabled"] else "no",
         )
-        endpoints = "\n".join(item["endpoints"])
-        enabled = "yes" if item["enabled"] else "no"
-        table.add_row(item["id"], item["type"], endpoints, credential, str(item["models"]), enabled)
-    Console().print(table)
+    tell(table)
 
 
 @provider.command()
 @click.argument("id")
+@as_json
 @data_option
-def remove(*, id: str, data: Path | None) -> None:  # noqa: A002 - the argument's name in the help text
+def remove(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name in the help text
     """Remove provider ID, its models and its credential."""
-    admin_client(data).delete(f"/admin/v1/providers/{quote(id)}")
-    click.echo(f"{id} is removed")
+    answer = admin_client(data).delete(f"/admin/v1/providers/{quote(id, safe='')}")
+    if not shown(answer, json=json):
+        tell(plain(f"{id} is removed"))
+
+
+def _credential(*, stdin: bool, variable: str | None, memory: bool) -> Json:
+    """Return what the flags say of the credential, in the fields of the API."""
+    if variable and (stdin or memory):
+        raise ConfigError("--api-key-env names where the key is: it goes with no other key option")
+    if memory and not stdin:
+        raise ConfigError("--memory keeps a key: give it with --api-key-stdin")
+    if variable:
+        return {"cred_store": f"env:{variable}"}
+    if not stdin:
+        return {}
+    return {"api_key": _key(), **({"cred_store": "memory"} if memory else {})}
 
 
 def _key() -> str:
@@ -111,7 +132,16 @@ def _key() -> str:
     return key
 
 
-def _price(model: Json) -> str:
-    if model["pricing_source"] == "unknown":
-        return "price unknown"
-    return f"${model['input_per_1k'] * 1000:g} in, ${model['output_per_1k'] * 1000:g} out per million tokens"
+def _register(client: AdminClient, id_: str, models: tuple[str, ...], *, listed: bool) -> Json:
+    added = [client.post("/admin/v1/models", {"id": name, "provider_id": id_}) for name in models]
+    if not listed:
+        return {"models": added, "listed": 0}
+    path = f"/admin/v1/providers/{quote(id_, safe='')}/catalogue"
+    return {"models": added, "listed": client.post(path, {})["added"]}
+
+
+def _held(item: Json) -> str:
+    store = str(item["cred_store"])
+    if store == "none":
+        return "no credential"
+    return store if item["credential"] else f"{store} (missing)"

@@ -138,7 +138,9 @@ class Admin:
         async def put() -> web.Response:
             known = self._catalog.fleet.providers.get(body.id)
             wanted = shapes.provider_of(body, known.cred_store if known else "none")
-            place = _Placing(known, self._catalog.checked(wanted), Secret(body.api_key), bool(body.cred_store))
+            place = _Placing(
+                known, self._catalog.checked(wanted), Secret(body.api_key), bool(body.cred_store)
+            )
             stored = await self._placed(place)
             await self._catalog.put_provider(stored)
             return await self._settled(place, stored, 200 if known else 201)
@@ -166,8 +168,7 @@ class Admin:
         async def delete() -> web.Response:
             self._catalog.stored(name)
             # The credential goes first: whoever registers the id again must not find it.
-            await self._desk.vault.delete(vault_name(name))
-            self._desk.credentials.drop(name)
+            await self._forget(name)
             await self._catalog.delete_provider(name)
             self._desk.health.forget(name)
             return answer({"ok": True})
@@ -187,19 +188,21 @@ class Admin:
         """Put the credential away and return the provider that knows where it is."""
         place.check()
         changed, vault = place.changed, self._desk.vault
+        if place.known is None:
+            # The name may have been used before; nobody inherits a credential with it.
+            await self._forget(changed.id)
         if not place.key:
             return changed
-        if place.named or (changed.cred_store == "memory" and not vault.open):
-            store = changed.cred_store
-        else:
-            store = "vault"
+        keeps = place.named or (changed.cred_store == "memory" and not vault.open)
+        store = changed.cred_store if keeps else "vault"
         if store == "memory":
             self._desk.credentials.hold(changed.id, place.key)
         elif vault.open:
             await vault.put(vault_name(changed.id), place.key)
         else:
+            first = "unlock it" if vault.initialised else "give it a password"
             message = (
-                f'the vault is {vault.state.value}: unlock it first, or send cred_store "memory" to keep'
+                f'the vault is {vault.state.value}: {first} first, or send cred_store "memory" to keep'
                 " the key until the next restart only"
             )
             raise client_fault(message, cause="vault_locked", param="api_key")
@@ -210,10 +213,19 @@ class Admin:
         if stored.cred_store != "memory":
             self._desk.credentials.drop(stored.id)
         if stored.cred_store != "vault":
-            await self._desk.vault.delete(vault_name(stored.id))
+            await self._unseal(stored.id)
         if place.moves(stored):
             self._desk.health.forget(stored.id)
         return answer(self._shown(self._catalog.fleet.providers[stored.id]), status)
+
+    async def _forget(self, provider_id: str) -> None:
+        self._desk.credentials.drop(provider_id)
+        await self._unseal(provider_id)
+
+    async def _unseal(self, provider_id: str) -> None:
+        """Take a provider's credential out of the vault, which works while it is locked too."""
+        if (name := vault_name(provider_id)) in self._desk.vault.names():
+            await self._desk.vault.delete(name)
 
     async def _add_listed(self, request: web.Request) -> web.Response:
         """Register every model that the provider's price list names and that is not registered yet."""
@@ -356,17 +368,15 @@ class Admin:
         self, response: web.StreamResponse, listener: Listener, leaving: asyncio.Task[Any]
     ) -> None:
         """Write what has come, or a comment where nothing did for a while."""
-        taking = asyncio.create_task(listener.take(), name="events")
+        ready = asyncio.create_task(listener.ready(), name="next event")
         try:
-            await asyncio.wait({taking, leaving}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
-            if not taking.done():
-                await response.write(b": still here\n\n")
-                return
-            for event in taking.result():
-                head = f"id: {event.id}\nevent: {event.type}\ndata: "
-                await response.write(f"{head}{dumps(event.data)}\n\n".encode())
+            await asyncio.wait({ready, leaving}, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            taking.cancel()
+            ready.cancel()
+        told = [
+            f"id: {event.id}\nevent: {event.type}\ndata: {dumps(event.data)}\n\n" for event in listener.take()
+        ]
+        await response.write("".join(told).encode() or b": still here\n\n")
 
     # --- the vault
 
@@ -401,12 +411,16 @@ class _Placing:
     """Whether the request names the store."""
 
     def check(self) -> None:
-        """Refuse a key that has no place, and a credential that would go to another host without being shown."""
+        """Refuse a key that has no place, and a credential that would go to another host without being shown.
+
+        Naming another variable of the server's environment counts as showing it; naming the vault does not.
+        """
         store = self.changed.cred_store
         if self.key and self.named and store not in {"vault", "memory"}:
             raise client_fault(f"an api_key cannot be kept in cred_store {store}", param="cred_store")
-        shown = bool(self.key) or (self.named and store.startswith("env:"))
-        if self.known is None or shown or "none" in {store, self.known.cred_store}:
+        if self.known is None or self.key or store == "none":
+            return
+        if store.startswith("env:") and store != self.known.cred_store:
             return
         if _sites(self.changed) - _sites(self.known):
             raise client_fault(

@@ -7,25 +7,36 @@ which bring their `Connection` along and are served by the host they were meant 
 from __future__ import annotations
 
 import asyncio
+import logging
+import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from tokenhub_core.dialects.base import DialectModule
-from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
 from tokenhub_core.ids import request_id
 from tokenhub_core.ports import Clock, Engine, Reply
 from tokenhub_core.recognise import Recognised, Recogniser
-from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot, header
+from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot
 
 DIRECT: Final[Mapping[str, Dialect]] = {
     "/v1/chat/completions": Dialect.OPENAI_CHAT,
     "/v1/messages": Dialect.ANTHROPIC_MESSAGES,
 }
 """The routed paths of the side server."""
+
+SILENCE: Final = 60.0
+"""Seconds that a request body may pause for; also what ends one that has stopped being HTTP."""
+
+_INTERNAL: Final = Fault(
+    Kind.INTERNAL, Blame.US, "TokenHub could not answer this call", cause="engine_failed"
+)
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +81,7 @@ class Consumer:
             started=started,
             dialect=dialect,
             origin=Origin("https", connection.host, connection.port) if connection else None,
-            caller=_caller(request, headers, connection),
+            caller=caller(request, connection),
         )
         return await respond(request, await door.engine.exchange(snapshot))
 
@@ -104,9 +115,21 @@ class HandedOff:
         found = self._recogniser.recognise(connection.host, request.method, request.path_qs)
         if found is None:
             return web.Response(status=421, text="this host is not served here")
-        if found.operation == "chat" and found.dialect is not None:
-            return await self._consumer.handle(request, found.dialect, connection=connection)
-        return await self._passthrough(request, connection, found)
+        if request.headers.get("expect", "").lower() == "100-continue":
+            # A whole application would do this for us.
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
+        try:
+            if found.operation == "chat":
+                return await self._consumer.handle(request, found.dialect, connection=connection)
+            return await self._passthrough(request, connection, found)
+        except ConnectionError:
+            raise  # the client has left
+        except Exception:
+            if request.writer.output_size:
+                raise  # too late for another answer: aiohttp cuts the connection
+            _log.exception("%s %s failed", request.method, request.path)
+            return self._consumer.refusal(_INTERNAL, found.dialect)
 
 
 async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
@@ -124,9 +147,20 @@ async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     except ConnectionError:
         # The client left between two frames: what aiohttp tells by an error, a task is told by cancellation.
         raise asyncio.CancelledError from None
+    except Exception:
+        if request.version < HttpVersion11 and request.transport is not None:
+            _reset(request.transport)
+        raise
     finally:
         await frames.aclose()
     return response
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Cut a connection so that its client sees it: without chunks, a normal close says that all is well."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 def _whole(reply: Reply) -> web.Response:
@@ -145,16 +179,26 @@ async def _body(request: web.BaseRequest, limit: int) -> bytes:
         raise fault
     pieces = []
     size = 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > limit:
-            raise fault
-        pieces.append(piece)
+    try:
+        async with asyncio.timeout(SILENCE) as silence:
+            async for piece in request.content.iter_any():
+                size += len(piece)
+                if size > limit:
+                    raise fault
+                pieces.append(piece)
+                silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+    except TimeoutError:
+        message = f"no more of the request body came for {SILENCE:g} s"
+        raise TokenHubError(
+            Fault(Kind.TIMEOUT, Blame.CLIENT, message, cause="body_timeout", status=408)
+        ) from None
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _caller(request: web.BaseRequest, headers: Headers, connection: Connection | None) -> Caller:
-    program = header(headers, "user-agent").partition(" ")[0][:80]
+def caller(request: web.BaseRequest, connection: Connection | None) -> Caller:
+    """Return who sent a request."""
+    agent = request.headers.get("user-agent", "").encode(errors="replace").decode()
+    program = agent.partition(" ")[0][:80]
     if connection is None:
         peer = request.remote or ""
         return Caller(peer=peer, lane=Lane.DIRECT, program=program)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Callable
 from typing import Final
@@ -14,6 +15,7 @@ COOKIE: Final = "tokenhub_session"
 LIFETIME: Final = 12 * 3600
 """Seconds after which a browser has to show the token again."""
 _MOST: Final = 100
+_PATH: Final = "/admin"
 
 
 class Sessions:
@@ -23,7 +25,7 @@ class Sessions:
         self._token = token
         self._clock = clock
         self._fresh = fresh
-        self._open: dict[str, float] = {}
+        self._open: dict[bytes, float] = {}
 
     def bearer(self, request: web.Request) -> bool:
         """Tell whether the request shows the admin token. Constant time; never from a query string."""
@@ -32,14 +34,15 @@ class Sessions:
         return (
             bool(known)
             and scheme.lower() == "bearer"
-            and hmac.compare_digest(given.strip().encode(), known.encode())
+            # aiohttp keeps bytes that are no UTF-8 as surrogates.
+            and hmac.compare_digest(given.strip().encode(errors="surrogateescape"), known.encode())
         )
 
     def allowed(self, request: web.Request) -> bool:
         """Tell whether the request may do admin work."""
         if self.bearer(request):
             return True
-        until = self._open.get(request.cookies.get(COOKIE, ""))
+        until = self._open.get(_mark(request.cookies.get(COOKIE, "")))
         return until is not None and until > self._clock.monotonic()
 
     def open(self, response: web.StreamResponse) -> None:
@@ -49,10 +52,15 @@ class Sessions:
         while len(self._open) >= _MOST:
             self._open.pop(next(iter(self._open)))
         name = self._fresh()
-        self._open[name] = now + LIFETIME
-        response.set_cookie(COOKIE, name, max_age=LIFETIME, path="/admin", httponly=True, samesite="Strict")
+        self._open[_mark(name)] = now + LIFETIME
+        response.set_cookie(COOKIE, name, max_age=LIFETIME, path=_PATH, httponly=True, samesite="Strict")
 
     def close(self, request: web.Request, response: web.StreamResponse) -> None:
         """End the browser's session."""
-        self._open.pop(request.cookies.get(COOKIE, ""), None)
-        response.del_cookie(COOKIE, path="/admin")
+        self._open.pop(_mark(request.cookies.get(COOKIE, "")), None)
+        response.del_cookie(COOKIE, path=_PATH, httponly=True, samesite="Strict")
+
+
+def _mark(name: str) -> bytes:
+    """Return what a session is kept under: how long a look-up takes says nothing of the name."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()

@@ -117,9 +117,11 @@ class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
 
 async def read[T](request: web.Request, type_: type[T]) -> T:
     """Decode and check a body; raises `TokenHubError` that names the field."""
-    raw = await request.content.read(MAX_BODY + 1)
-    if len(raw) > MAX_BODY:
-        raise client_fault("the body is too large", kind=Kind.TOO_LARGE)
+    raw = bytearray()
+    async for piece in request.content.iter_any():
+        raw += piece
+        if len(raw) > MAX_BODY:
+            raise client_fault(f"the body is larger than {MAX_BODY} bytes", kind=Kind.TOO_LARGE)
     try:
         return msgspec.json.decode(raw, type=type_)
     except msgspec.MsgspecError as error:

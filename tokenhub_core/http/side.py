@@ -5,7 +5,9 @@ Protected by default: `OPEN` names the routes that need no admin token; everythi
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,11 +16,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from tokenhub_core.dialects import wire
-from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
-from tokenhub_core.types import Fleet, Json, Model
+from tokenhub_core.types import Dialect, Fleet, Json, Model
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -32,10 +34,18 @@ OPEN: Final = frozenset(
         "/v1/chat/completions",
         "/v1/messages",
         "/v1/models",
-        r"/v1/models/{id:.+}",
+        "/v1/models/{id}",
     }
 )
 """The routes that need no admin token. The server binds to loopback as long as callers have no keys."""
+
+LEAVING: Final = web.AppKey("leaving", asyncio.Event)
+"""Set when the server begins to shut down: an answer that has no end of its own has to end then."""
+
+_CLOSED: Final = "/admin"
+"""Under this path even what does not exist is no stranger's business."""
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class SideServer:
     def application(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
         """Return the application; `more` are the routes of the admin API and the page."""
         app = web.Application(middlewares=[self._protect])
+        app[LEAVING] = asyncio.Event()
+        app.on_shutdown.append(_leave)
         app.add_routes([web.post(path, self._chat) for path in DIRECT])
         app.add_routes(
             [
@@ -84,27 +96,42 @@ class SideServer:
 
     @web.middleware
     async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Check the host, the origin and the token, and give every error the shape of its path."""
+        """Let in who may come in, and give every error the shape of its path."""
         try:
-            if not local_host(request.host):
-                raise client_fault("this Host is not served here", kind=Kind.FORBIDDEN, cause="bad_host")
-            origin = request.headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != request.host:
-                raise client_fault(
-                    "requests from other sites are refused", kind=Kind.FORBIDDEN, cause="bad_origin"
-                )
-            resource = request.match_info.route.resource
-            if (resource is None or resource.canonical not in OPEN) and not self._sessions.allowed(request):
-                raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+            self._admit(request)
             return await handler(request)
         except TokenHubError as error:
-            if (dialect := DIRECT.get(request.path)) is not None:
-                return self._consumer.refusal(error.fault, dialect)
-            return failed(error.fault)
+            return self._told(request, error.fault)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return answer({"error": {"message": error.reason, "code": f"http_{error.status}"}}, error.status)
+            return self._told(request, _http_fault(request, error))
+        except Exception:
+            if request.writer.output_size:
+                raise  # too late for another answer: aiohttp cuts the connection
+            _log.exception("%s %s failed", request.method, request.path)
+            return self._told(request, _INTERNAL)
+
+    def _admit(self, request: web.Request) -> None:
+        # Browsers always send one; a balancer's health check over HTTP/1.0 may not.
+        host = request.headers.get("host")
+        if host is not None and not local_host(host):
+            raise client_fault("this Host is not served here", kind=Kind.FORBIDDEN, cause="bad_host")
+        origin = request.headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            raise client_fault(
+                "requests from other sites are refused", kind=Kind.FORBIDDEN, cause="bad_origin"
+            )
+        resource = request.match_info.route.resource
+        open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
+        if not open_ and not self._sessions.allowed(request):
+            raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+
+    def _told(self, request: web.Request, fault: Fault) -> web.Response:
+        dialect = DIRECT.get(request.path)
+        if dialect is None and request.path.startswith("/v1/"):
+            dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
+        return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         return await self._consumer.handle(request, DIRECT[request.path])
@@ -158,7 +185,7 @@ def answer(data: Json, status: int = 200) -> web.Response:
         status=status,
         body=wire.encode(data),
         content_type="application/json",
-        headers={"server": "tokenhub", "cache-control": "no-store"},
+        headers={"server": "tokenhub", "cache-control": "no-store", "x-content-type-options": "nosniff"},
     )
 
 
@@ -175,10 +202,10 @@ def local_host(host: str) -> bool:
 
     A page whose name was re-bound to our address still sends its own name: this is what stops it.
     """
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost" or name.endswith(".localhost"):
+            return True
         ipaddress.ip_address(name)
     except ValueError:
         return False
@@ -217,3 +244,25 @@ def _anthropic_model(model: Model) -> Json:
 
 def _speaks_anthropic(request: web.Request) -> bool:
     return "anthropic-version" in request.headers
+
+
+def _http_fault(request: web.Request, error: web.HTTPException) -> Fault:
+    """Return what the HTTP library refuses as a fault."""
+    what = f"{request.method} {request.path}"
+    match error.status:
+        case 404:
+            return Fault(Kind.NOT_FOUND, Blame.CLIENT, f"{what} is not served here", cause="no_route")
+        case 405:
+            message = f"{what} is not served here, but {error.headers.get('allow', '')} is"
+            return Fault(Kind.INVALID, Blame.CLIENT, message, cause="bad_method", status=405)
+        case status:
+            return Fault(Kind.INVALID, Blame.CLIENT, error.reason, cause=f"http_{status}", status=status)
+
+
+async def _leave(app: web.Application) -> None:
+    app[LEAVING].set()
+
+
+_INTERNAL: Final = Fault(
+    Kind.INTERNAL, Blame.US, "TokenHub failed to answer this request; its log says why.", cause="internal"
+)

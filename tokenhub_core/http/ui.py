@@ -9,6 +9,8 @@ from typing import Final
 
 from aiohttp import web
 
+from tokenhub_core.errors import Kind, client_fault
+
 _TYPES: Final[Mapping[str, str]] = {
     "index.html": "text/html",
     "style.css": "text/css",
@@ -51,7 +53,7 @@ class Page:
     def _file(self, request: web.Request, name: str) -> web.Response:
         data = self._files.get(name)
         if data is None:
-            return web.Response(status=404, text="no such file")
+            raise client_fault(f"there is no file {name!r}", kind=Kind.NOT_FOUND, param="name")
         headers = {**_HEADERS, "etag": self._tags[name]}
         if request.headers.get("if-none-match") == self._tags[name]:
             return web.Response(status=304, headers=headers)

@@ -21,7 +21,13 @@ class Event:
 
     id: int
     type: str
-    data: Json
+    told: Json | Record
+    """What happened; of a record, `data` is made when somebody reads it, because mostly nobody does."""
+
+    @property
+    def data(self) -> Json:
+        """Return what the event says."""
+        return described(self.told)[1] if isinstance(self.told, Record) else self.told
 
 
 class Bus:
@@ -44,8 +50,15 @@ class Bus:
 
     def publish(self, type_: str, data: Json) -> None:
         """Tell everybody."""
+        self._publish(type_, data)
+
+    def tell(self, record: Record) -> None:
+        """Tell everybody of a record. A subscriber of records."""
+        self._publish(_kind(record), record)
+
+    def _publish(self, type_: str, told: Json | Record) -> None:
         self._last += 1
-        event = Event(self._last, type_, data)
+        event = Event(self._last, type_, told)
         self._recent.append(event)
         for listener in self._listeners:
             listener.put(event)
@@ -90,13 +103,16 @@ class Listener:
         """Count events that are gone already; nothing where `count` is not above 0."""
         self._lost += max(count, 0)
 
-    async def take(self) -> list[Event]:
-        """Return everything that waits, at least one event, in order."""
+    async def ready(self) -> None:
+        """Return when something waits."""
         await self._ready.wait()
+
+    def take(self) -> list[Event]:
+        """Return everything that waits, in order."""
         self._ready.clear()
         taken = list(self._waiting)
         self._waiting.clear()
-        if self._lost:
+        if self._lost and taken:
             taken.insert(0, Event(taken[0].id - 1, "lost", {"count": self._lost}))
             self._lost = 0
         return taken
@@ -130,5 +146,8 @@ def described(record: Record) -> tuple[str, Json]:
         "simulated": record.simulated,
         "losses": list(record.losses),
     }
-    kind = "route_error" if record.fault else "route_success"
-    return kind, {name: value for name, value in data.items() if value not in ("", None, [], False)}
+    return _kind(record), {name: value for name, value in data.items() if value not in ("", None, [], False)}
+
+
+def _kind(record: Record) -> str:
+    return "route_error" if record.fault else "route_success"

@@ -31,7 +31,9 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(entry, default=str).decode()
+        # Bytes that strangers sent may be kept as surrogates, which are no JSON.
+        clean = {name: text.encode(errors="replace").decode() for name, text in entry.items()}
+        return orjson.dumps(clean).decode()
 
 
 def configure(level: str) -> None:

@@ -12,11 +12,25 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from tokenhub_core import __version__
-from tokenhub_core.types import NANO, Record
+from tokenhub_core.types import NANO, Outcome, Record
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _STATES: Final = {"healthy": 2, "degraded": 1}
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+
+class _Children[Metric: (Counter, Histogram)]:
+    """The children of one metric, by their labels: to ask the metric itself costs more than to count."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric: Metric = metric
+        self._known: dict[tuple[str, ...], Metric] = {}
+
+    def labels(self, *labels: str) -> Metric:
+        child = self._known.get(labels)
+        if child is None:
+            child = self._known[labels] = self._metric.labels(*labels)
+        return child
 
 
 class Metrics:
@@ -28,22 +42,28 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         served = ("mode", "model", "provider")
-        self._requests = Counter(
-            "tokenhub_requests", "Exchanges that ended", (*served, "outcome", "lane"), registry=registry
+        self._requests = _Children(
+            Counter(
+                "tokenhub_requests", "Exchanges that ended", (*served, "outcome", "lane"), registry=registry
+            )
         )
-        self._latency = Histogram(
-            "tokenhub_request_duration_seconds",
-            "From the request to the reply's last byte, successes only",
-            served,
-            buckets=_SECONDS,
-            registry=registry,
+        self._latency = _Children(
+            Histogram(
+                "tokenhub_request_duration_seconds",
+                "From the request to the reply's last byte, successes only",
+                served,
+                buckets=_SECONDS,
+                registry=registry,
+            )
         )
-        self._ttft = Histogram(
-            "tokenhub_time_to_first_token_seconds",
-            "From the request to the first content, successes only",
-            served,
-            buckets=_SECONDS,
-            registry=registry,
+        self._ttft = _Children(
+            Histogram(
+                "tokenhub_time_to_first_token_seconds",
+                "From the request to the first content, successes only",
+                served,
+                buckets=_SECONDS,
+                registry=registry,
+            )
         )
         self._overhead = Histogram(
             "tokenhub_route_duration_seconds",
@@ -51,24 +71,32 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
             registry=registry,
         )
-        self._cost = Counter("tokenhub_cost_usd", "Dollars spent", ("model", "provider"), registry=registry)
-        self._tokens = Counter(
-            "tokenhub_tokens", "Tokens used", ("model", "provider", "direction"), registry=registry
+        self._cost = _Children(
+            Counter("tokenhub_cost_usd", "Dollars spent", ("model", "provider"), registry=registry)
         )
-        self._errors = Counter(
-            "tokenhub_request_errors", "Exchanges that failed, by fault", ("fault",), registry=registry
+        self._tokens = _Children(
+            Counter("tokenhub_tokens", "Tokens used", ("model", "provider", "direction"), registry=registry)
         )
-        self._attempts = Counter(
-            "tokenhub_attempts", "Tries at providers", ("provider", "result"), registry=registry
+        self._errors = _Children(
+            Counter(
+                "tokenhub_request_errors", "Exchanges that failed, by fault", ("fault",), registry=registry
+            )
         )
-        self._skips = Counter(
-            "tokenhub_provider_skips",
-            "Models left out of a plan, by reason",
-            ("provider", "reason"),
-            registry=registry,
+        self._attempts = _Children(
+            Counter("tokenhub_attempts", "Tries at providers", ("provider", "result"), registry=registry)
         )
-        self._directives = Counter(
-            "tokenhub_directives", "Calls with a directive, by outcome", ("outcome",), registry=registry
+        self._skips = _Children(
+            Counter(
+                "tokenhub_provider_skips",
+                "Models left out of a plan, by reason",
+                ("provider", "reason"),
+                registry=registry,
+            )
+        )
+        self._directives = _Children(
+            Counter(
+                "tokenhub_directives", "Calls with a directive, by outcome", ("outcome",), registry=registry
+            )
         )
         self._identical = Counter(
             "tokenhub_identical_replies", "Replies whose bytes are the provider's own", registry=registry
@@ -92,7 +120,7 @@ class Metrics:
             self._overhead.observe(record.timings.route_ms / 1000)
         if record.fault:
             self._errors.labels(record.fault).inc()
-        else:
+        if record.outcome is Outcome.OK:
             self._latency.labels(*served).observe(record.timings.total_ms / 1000)
             if record.timings.ttft_ms is not None:
                 self._ttft.labels(*served).observe(record.timings.ttft_ms / 1000)
@@ -111,7 +139,8 @@ class Metrics:
             self._identical.inc()
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
-        """Set each provider's state (`healthy`, `degraded`, anything else)."""
+        """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""
+        self._health.clear()
         for provider, state in states:
             self._health.labels(_bounded(provider)).set(_STATES.get(state, 0))
 

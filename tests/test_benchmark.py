@@ -1,0 +1,213 @@
+"""The benchmark: its figures, what it reads from /proc, and one very small run of the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scripts.benchmark import certificates, figures, load, profiles, report, rounds, subjects, traffic
+from scripts.benchmark.figures import Bar, Spread
+from scripts.benchmark.load import LoadError, Pace, Route
+from scripts.benchmark.processes import cpu_seconds, times
+from scripts.benchmark.rounds import Measured, Outcome
+from scripts.benchmark.subjects import Place, Subject
+from scripts.benchmark.traffic import Traffic
+
+ANYWHERE: frozenset[int] = frozenset()
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="CPU time is read from /proc")
+
+
+# --- figures
+
+
+def test_a_ratio_compares_what_was_measured_in_the_same_round() -> None:
+    """A machine that is slow in one round changes no ratio: each round is divided by its own reference."""
+    reference = [1.0, 10.0, 2.0]
+    subject = [0.5, 5.0, 1.0]
+
+    assert figures.spread(figures.ratios(subject, reference)) == Spread(0.5, 0.5, 0.5)
+
+
+def test_rounds_without_a_partner_are_an_error() -> None:
+    """A subject that missed a round is not compared with another round's reference."""
+    with pytest.raises(ValueError, match="longer"):
+        figures.ratios([1.0], [1.0, 2.0])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50), st.floats(0.01, 1.0))
+def test_a_quantile_is_a_value_that_enough_others_do_not_exceed(values: list[float], share: float) -> None:
+    """The quantile is one of the values, at least that share lies at or below it, and no smaller value will do."""
+    found = figures.quantile(values, share)
+
+    def kept(limit: float) -> float:
+        return sum(value <= limit for value in values)
+
+    assert found in values
+    assert kept(found) >= share * len(values)
+    assert all(kept(value) < share * len(values) for value in values if value < found)
+
+
+def test_everyone_is_first_once() -> None:
+    """Over as many rounds as there are subjects, each stands once in each place."""
+    orders = [figures.rotated("abcd", number) for number in range(4)]
+
+    assert [sorted(place) for place in zip(*orders, strict=True)] == [list("abcd")] * 4
+
+
+@pytest.mark.parametrize(("middle", "met"), [(0.49, True), (0.5, True), (0.51, False)])
+def test_a_bar_is_about_the_middle_of_the_rounds(middle: float, met: bool) -> None:
+    """One bad round does not miss a bar, and one good round does not meet it."""
+    bar = Bar("hand-off", 0.5)
+
+    assert bar.met({"hand-off": Spread(0.1, middle, 9.0)}) is met
+    assert bar.met({"inspect": Spread(0.1, 0.1, 0.1)}) is None
+
+
+def _measured(cpu: float, first: float) -> Measured:
+    return Measured(answers=10, per_second=1.0, cpu=cpu, first=first, whole=first, late=first)
+
+
+def test_latency_is_what_is_added_to_the_floor_of_the_same_round() -> None:
+    """The upstream's own latency is taken off round by round, before anything is compared."""
+    name = rounds.ONE_WHOLE.name
+    outcome = Outcome(
+        {
+            name: {
+                subjects.DIRECT: [_measured(0, 1.0), _measured(0, 5.0)],
+                subjects.BUFFERING: [_measured(1, 3.0), _measured(1, 9.0)],
+                subjects.HANDOFF: [_measured(1, 2.0), _measured(1, 7.0)],
+            }
+        }
+    )
+
+    assert report.added(outcome, rounds.ONE_WHOLE, "first")[subjects.HANDOFF] == Spread(1.0, 1.5, 2.0)
+    assert report.added_share(outcome, rounds.ONE_WHOLE, "first")[subjects.HANDOFF] == Spread(0.5, 0.5, 0.5)
+
+
+# --- /proc
+
+
+def test_the_times_of_a_process_are_read_whatever_it_is_called() -> None:
+    """A program's name may hold spaces and parentheses; user and system time are its own, then its children's."""
+    tick = 1 / os.sysconf("SC_CLK_TCK")
+    line = "42 (a) S (b) R 1 42 42 0 -1 4194304 100 200 0 0 30 12 7 3 20 0 1 0 5000 1000 50"
+
+    found = times(line)
+
+    assert found.own == pytest.approx(42 * tick)
+    assert found.reaped == pytest.approx(10 * tick)
+
+
+def test_cpu_time_is_that_of_the_whole_process() -> None:
+    """What the kernel tells of a process from outside is what the process sees as its own time."""
+    before, own = cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() < own + 0.05:
+        pass
+    told, spent = cpu_seconds(os.getpid()) - before, time.process_time() - own
+
+    assert told == pytest.approx(spent, abs=0.02)
+
+
+def test_children_count_for_their_parent() -> None:
+    """Work that a subject leaves to another process, running or ended, is work of the subject."""
+    burn = (
+        "import time\nwhile time.process_time() < 0.1: pass\nprint(flush=True)\nimport sys; sys.stdin.read()"
+    )
+    before = cpu_seconds(os.getpid())
+    with subprocess.Popen(
+        [sys.executable, "-c", burn], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        running = cpu_seconds(os.getpid()) - before
+    ended = cpu_seconds(os.getpid()) - before
+
+    assert running >= 0.1
+    assert ended >= running - 0.02  # ended children are told in ticks of 10 ms
+
+
+# --- profiles
+
+
+def test_time_in_the_standard_library_is_its_callers() -> None:
+    """A profile names modules of ours and libraries; only the loop and TLS stand for themselves."""
+    notes = {
+        "/x/tokenhub_core/pipeline.py:Pipeline.exchange;/lib/python3/json/decoder.py:decode": 1.0,
+        "/x/tokenhub_core/pipeline.py:Pipeline.exchange;/v/site-packages/aiohttp/client.py:request": 2.0,
+        "/lib/python3/asyncio/sslproto.py:SSLProtocol._do_read": 4.0,
+        "other threads": 8.0,
+    }
+
+    assert profiles.parts(notes) == {
+        "other threads": 8.0,
+        "event loop and TLS": 4.0,
+        "aiohttp/client": 2.0,
+        "tokenhub_core/pipeline": 1.0,
+    }
+    assert profiles.functions(notes) == {"tokenhub_core/pipeline: Pipeline.exchange": 3.0}
+
+
+# --- the load, and a run
+
+
+@pytest.mark.parametrize("chosen", [Traffic(), Traffic(100), Traffic(25, 1)])
+def test_the_upstream_answers_what_the_request_asks_for(chosen: Traffic, tmp_path: Path) -> None:
+    """Every answer is compared byte by byte, and counted."""
+    with subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up:
+        tally = asyncio.run(load.measure(subjects.direct(up).route, chosen, Pace(2, 0.05)))
+
+    assert tally.warmed == 4
+    assert tally.answers
+    assert all(0 < answer.first <= answer.whole for answer in tally.answers)
+
+
+def test_a_wrong_answer_ends_the_run() -> None:
+    """An answer that differs in a byte is no answer, however fast it came."""
+
+    async def wrong(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = traffic.whole_answer().replace(b"happy", b"hippy", 1)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        await reader.read()
+        writer.close()
+
+    async def scene() -> None:
+        async with await asyncio.start_server(wrong, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            await load.measure(Route(port), Traffic(), Pace(1, 0.05))
+
+    with pytest.raises(LoadError, match="not the 685 that were sent"):
+        asyncio.run(scene())
+
+
+def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path) -> None:
+    """The real thing, for a moment: TokenHub starts, answers whole and streamed, costs time, and records all."""
+    place = Place(tmp_path / "subject", ANYWHERE)
+
+    async def scene(subject: Subject) -> int:
+        answered = 0
+        for chosen in (Traffic(), Traffic(100)):
+            tally = await load.measure(
+                subject.route, chosen, Pace(2, 0.1), clock=lambda: cpu_seconds(subject.pid)
+            )
+            assert tally.cpu > 0
+            answered += tally.warmed + len(tally.answers)
+        return answered
+
+    with (
+        subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up,
+        subjects.tokenhub(subjects.HANDOFF, up, place) as subject,
+    ):
+        answered = asyncio.run(scene(subject))
+        assert subject.data is not None
+
+    assert subjects.recorded(subject.data) == answered > 8

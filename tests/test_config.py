@@ -1,0 +1,162 @@
+"""Every setting: its variable, its bounds, and what is said of a bad one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokenhub_core import config
+from tokenhub_core.config import PREFIX, Settings, parse, table, unknown
+from tokenhub_core.errors import ConfigError
+from tokenhub_core.ports import Secret
+from tokenhub_core.types import Mode
+
+HERE = Path("/data")
+
+GOOD: dict[str, tuple[str, Any]] = {
+    "host": ("::1", "::1"),
+    "port": ("0", 0),
+    "admin_port": ("65535", 65535),
+    "modes": ("regular, socks5@1080,", ("regular", "socks5@1080")),
+    "lane": ("inspect", "inspect"),
+    "simulate": ("YES", True),
+    "origin": ("off", False),
+    "db_dsn": ("/x/y.sqlite", "/x/y.sqlite"),
+    "db_synchronous": ("NORMAL", "NORMAL"),
+    "log_level": ("debug", "debug"),
+    "credentials_file": ("~/keys", "~/keys"),
+    "vault_enabled": ("0", False),
+    "vault_password_file": ("/x", "/x"),
+    "default_mode": ("cheap", Mode.CHEAP),
+    "default_max_budget_usd": ("0", 0.0),
+    "default_max_latency_ms": ("none", None),
+    "fallback": ("false", False),
+    "directives": ("ignore", "ignore"),
+    "directive_roles": ("user,system", ("user", "system")),
+    "extra_hosts": ("llm.example=openai_chat", ("llm.example=openai_chat",)),
+    "allow_private": ("10.0.0.7", ("10.0.0.7",)),
+    "allow_http": ("1", True),
+    "max_body_bytes": ("1024", 1024),
+    "max_attempts": ("20", 20),
+    "connect_timeout_secs": ("0.05", 0.05),
+    "ttft_timeout_secs": ("3600", 3600.0),
+    "stall_timeout_secs": ("1e2", 100.0),
+    "provider_timeout_secs": ("1", 1.0),
+    "total_timeout_secs": ("2", 2.0),
+    "shutdown_drain_secs": ("0", 0.0),
+    "ca_file": ("/ca.pem", "/ca.pem"),
+}
+SECRET = ("admin_token", "vault_password")
+
+BAD: list[tuple[str, str, str]] = [
+    ("port", "65536", "between 0 and 65535"),
+    ("port", "-1", "between 0 and 65535"),
+    ("port", "http", "a number"),
+    ("port", "80.5", "a number"),
+    ("lane", "Handoff", "one of auto, handoff, inspect"),
+    ("simulate", "maybe", "true or false"),
+    ("db_synchronous", "OFF", "one of FULL, NORMAL"),
+    ("log_level", "loud", "one of debug"),
+    ("default_mode", "fast", "one of cheap, normal"),
+    ("default_max_budget_usd", "-1", "between 0 and 100"),
+    ("default_max_budget_usd", "nan", "between 0 and 100"),
+    ("default_max_budget_usd", "inf", "between 0 and 100"),
+    ("default_max_latency_ms", "0", "between 1 and 3600000"),
+    ("directives", "yes", "one of reject, ignore, off"),
+    ("directive_roles", "user,everybody", "some of user, assistant"),
+    ("max_body_bytes", "1023", "between 1024"),
+    ("max_attempts", "0", "between 1 and 20"),
+    ("connect_timeout_secs", "0", "between 0.05 and 120"),
+    ("shutdown_drain_secs", "soon", "a number"),
+]
+
+
+def test_the_table_of_this_test_is_whole() -> None:
+    """Every setting is tried below."""
+    assert {*GOOD, *SECRET, "data_dir"} == {field.name for field in fields(Settings)}
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_each_variable_sets_its_field(name: str) -> None:
+    """And no other; spaces around a value do not count."""
+    raw, value = GOOD[name]
+    given = parse({PREFIX + name.upper(): f" {raw} "}, data_dir=HERE)
+    plain = parse({}, data_dir=HERE)
+    assert getattr(given, name) == value
+    others = [field.name for field in fields(Settings) if field.name not in {name, *SECRET}]
+    assert [getattr(given, other) for other in others] == [getattr(plain, other) for other in others]
+
+
+@pytest.mark.parametrize("name", SECRET)
+def test_secrets_are_secrets(name: str) -> None:
+    """They are read, and shown neither by the settings nor by the table for documents."""
+    given = parse({PREFIX + name.upper(): "hunter2"}, data_dir=HERE)
+    secret = getattr(given, name)
+    assert isinstance(secret, Secret)
+    assert secret.reveal() == "hunter2"
+    assert "hunter2" not in repr(given)
+    assert not getattr(parse({}, data_dir=HERE), name)
+
+
+@pytest.mark.parametrize(("name", "raw", "why"), BAD)
+def test_a_bad_value_names_itself(name: str, raw: str, why: str) -> None:
+    """One line: the variable, what stands there, what must."""
+    with pytest.raises(ConfigError) as refused:
+        parse({PREFIX + name.upper(): raw}, data_dir=HERE)
+    message = str(refused.value)
+    assert PREFIX + name.upper() in message
+    assert raw in message
+    assert why in message
+    assert "\n" not in message
+
+
+def test_an_empty_variable_means_the_default() -> None:
+    """As compose files and shells write it."""
+    empty = {PREFIX + name.upper(): "  " for name in GOOD}
+    plain = parse({}, data_dir=HERE)
+    assert [getattr(parse(empty, data_dir=HERE), n) for n in GOOD] == [getattr(plain, n) for n in GOOD]
+
+
+def test_flags_win_over_variables_and_none_is_no_flag() -> None:
+    """An option that was not given leaves what the environment says."""
+    environ = {"TOKENHUB_PORT": "1", "TOKENHUB_ADMIN_PORT": "2"}
+    given = parse(environ, data_dir=HERE, overrides={"port": 3, "admin_port": None, "simulate": False})
+    assert (given.port, given.admin_port, given.data_dir) == (3, 2, HERE)
+
+
+def test_a_variable_that_nothing_reads_is_told_with_its_likely_name() -> None:
+    """Misspelt ones with a suggestion; other people's variables and those of our launcher are left alone."""
+    environ = {
+        "TOKENHUB_PRT": "1",
+        "TOKENHUB_XYZZY": "1",
+        "TOKENHUB_PORT": "1",
+        "TOKENHUB_DATA_DIR": "/d",
+        "TOKENHUB_ACTIVE": "1",
+        "OPENAI_API_KEY": "sk",
+    }
+    assert unknown(environ) == [
+        "TOKENHUB_PRT is not a setting; did you mean TOKENHUB_PORT?",
+        "TOKENHUB_XYZZY is not a setting",
+    ]
+
+
+def test_every_setting_is_in_the_table_for_documents() -> None:
+    """With its variable, its default as one would write it, and a sentence."""
+    rows = {variable: (default, sentence) for variable, default, sentence in table()}
+    assert {*rows} == {PREFIX + name.upper() for name in (*GOOD, *SECRET)}
+    assert rows["TOKENHUB_MODES"][0] == "regular"
+    assert rows["TOKENHUB_SIMULATE"][0] == "false"
+    assert rows["TOKENHUB_DEFAULT_MAX_BUDGET_USD"][0] == "none"
+    assert rows["TOKENHUB_ADMIN_TOKEN"][0] == ""
+    assert all(sentence for _, sentence in rows.values())
+
+
+def test_what_the_table_says_is_what_one_may_write() -> None:
+    """Each default of the table, put into its variable, changes nothing."""
+    written = {variable: default for variable, default, _ in config.table() if default}
+    plain = parse({}, data_dir=HERE)
+    again = parse(written, data_dir=HERE)
+    assert [getattr(again, name) for name in GOOD] == [getattr(plain, name) for name in GOOD]
