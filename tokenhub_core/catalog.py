@@ -159,10 +159,12 @@ class Catalog:
         vendor = self._prices.vendor(provider.endpoints[0]) if provider and provider.endpoints else ""
         entry = self._prices.lookup(model.name, vendor)
         filled = priced(model, entry) if entry else model
+        if prices is None and provider is not None and provider.type is ProviderType.VLLM:
+            # Whoever runs the model pays for the machine, not by the token.
+            prices = Prices()
         if prices is not None:
             return replace(filled, prices=prices, pricing_source="manual")
-        self_hosted = provider is not None and provider.type is ProviderType.VLLM
-        if (entry is None or entry.prices is None) and not self_hosted:
+        if entry is None or entry.prices is None:
             return replace(filled, pricing_source=UNKNOWN_PRICE)
         return filled
 

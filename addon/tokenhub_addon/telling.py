@@ -39,7 +39,7 @@ def next_steps(served: Served) -> RenderableType:
         lines.insert(
             1,
             "SIMULATION: every answer is made up by the built-in simulator and marked x-tokenhub-simulated.\n"
-            f"  For real ones: {own} provider add openai --api-key-stdin{where}\n",
+            f"  For real ones: {own} provider add openai --api-key-stdin{where}, then start again.\n",
         )
     elif not served.app.catalog.fleet.models:
         lines.insert(
