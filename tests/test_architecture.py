@@ -49,6 +49,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.providers.catalogue": "reads the price list from its package",
+    "tokenhub_core.providers.pool": "holds connections to providers",
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
