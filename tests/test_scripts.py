@@ -106,14 +106,14 @@ def test_a_script_is_plain_sh_and_can_be_executed(name: str) -> None:
 
 
 def test_ci_runs_what_we_run() -> None:
-    """CI calls the same scripts and nothing else."""
+    """CI ends with the same scripts; before them it only installs what some tests drive."""
     path = ROOT / ".ci" / "run"
     subprocess.run(["bash", "-n", path], check=True)
     commands = [
         line for line in path.read_text().splitlines() if line and not line.startswith(("#", "set", "cd"))
     ]
 
-    assert commands == ["scripts/check", "scripts/test"]
+    assert commands[-2:] == ["scripts/check", "scripts/test"]
     assert os.access(path, os.X_OK)
 
 
