@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from tokenhub_core import directives, encoding, policy
@@ -35,6 +35,7 @@ from tokenhub_core.types import (
     Json,
     Model,
     Need,
+    Origin,
     Outcome,
     Plan,
     Provider,
@@ -57,6 +58,8 @@ _KEPT: Final = (
     "x-should-retry",
 )
 _KEPT_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_ORIGINS: Final = 256
+"""Origins, paths and names that are remembered together."""
 _LONGEST_NAME: Final = 200
 """Characters of a name in headers and records; callers and providers choose them."""
 _MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
@@ -89,6 +92,21 @@ class _Progress:
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
+
+
+def _origin_option(
+    catalogue: Catalogue, origin: Origin, path: str, name: str, dialect: Dialect
+) -> OriginOption:
+    provider = Provider(
+        id=f"origin:{origin.host}",
+        type=ProviderType.ORIGIN,
+        endpoints=(origin.url + path,),
+        dialect=dialect,
+        cred_store="caller",
+    )
+    model = Model(id=name, provider_id=provider.id, pricing_source=UNKNOWN_PRICE)
+    entry = catalogue.lookup(name)
+    return OriginOption(priced(model, entry) if entry else model, provider)
 
 
 class _Frames:
@@ -132,7 +150,8 @@ class Pipeline:
         self._executor = executor
         self._recorder = recorder
         self._secrets = executor.means.secrets
-        self._catalogue = catalogue
+        # Programs ask for few models at few hosts, over and over.
+        self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
         self._fleet = fleet
         self._defaults = defaults
         self._rules = rules
@@ -223,16 +242,7 @@ class Pipeline:
         name = request.features.model
         if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
             return None
-        provider = Provider(
-            id=f"origin:{snapshot.origin.host}",
-            type=ProviderType.ORIGIN,
-            endpoints=(snapshot.origin.url + snapshot.path,),
-            dialect=request.dialect,
-            cred_store="caller",
-        )
-        model = Model(id=name, provider_id=provider.id, pricing_source=UNKNOWN_PRICE)
-        entry = self._catalogue.lookup(name)
-        return OriginOption(priced(model, entry) if entry else model, provider)
+        return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
 
     def _circumstances(self, view: Fleet, origin: OriginOption | None) -> Circumstances:
         now = self._clock.monotonic()
@@ -430,7 +440,10 @@ def _since(snapshot: Snapshot, monotonic: float) -> float:
 
 def _visible(text: str) -> str:
     """Return text that others chose as a header may carry it: one line, printable, of bounded length."""
-    return "".join(c if " " <= c <= "~" else "?" for c in text[:_LONGEST_NAME])
+    text = text[:_LONGEST_NAME]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
 
 
 def _worth_retrying(fault: Fault) -> bool:

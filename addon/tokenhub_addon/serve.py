@@ -13,7 +13,7 @@ import ipaddress
 import logging
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
@@ -31,7 +31,7 @@ from mitmproxy.addons import (
 )
 from mitmproxy.proxy import mode_specs
 
-from tokenhub_addon.dispatch import CachedMaster, quiet
+from tokenhub_addon.dispatch import CachedMaster, quiet, unchecked
 from tokenhub_addon.handoff import Handoff
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
@@ -77,11 +77,13 @@ class ProxyServer:
         self._servers = proxyserver.Proxyserver()  # type: ignore[no-untyped-call] # mitmproxy's
         self._exchanges = _Exchanges()
         self._master: CachedMaster | None = None
+        self._check_again: Callable[[], None] = _as_it_is
 
     async def start(self) -> None:
         """Listen; raises `ConfigError` with one line where a mode, an option or an address cannot be used."""
         _check_exposure(self._settings)
         quiet()
+        self._check_again = unchecked()
         self._master = CachedMaster(options.Options())
         try:
             self._configure(self._master)
@@ -106,6 +108,7 @@ class ProxyServer:
         await asyncio.gather(handed_off, self._exchanges.drain(drain_seconds))
         await self._close_clients()
         await master.done()
+        self._check_again()
 
     async def cut(self) -> None:
         """Close every connection now; a drain that is under way then ends."""
@@ -189,6 +192,10 @@ class ProxyServer:
             if not self._servers.connections:
                 break
             await asyncio.sleep(_POLL_SECONDS)
+
+
+def _as_it_is() -> None:
+    """Change nothing."""
 
 
 class _Exchanges:

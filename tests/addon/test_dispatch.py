@@ -14,7 +14,7 @@ from mitmproxy.proxy.layers.http._hooks import HttpRequestHook
 from mitmproxy.proxy.server_hooks import ClientConnectedHook
 from mitmproxy.test import tflow
 
-from tokenhub_addon.dispatch import CachedAddons, CachedMaster, quiet
+from tokenhub_addon.dispatch import CachedAddons, CachedMaster, quiet, unchecked
 
 type Log = list[str]
 
@@ -170,3 +170,12 @@ def test_quiet_turns_proxy_chatter_off() -> None:
 
     assert not logger.isEnabledFor(logging.INFO)
     assert logger.isEnabledFor(logging.WARNING)
+
+
+def test_the_check_of_messages_comes_back() -> None:
+    """Switched off it lets anything pass; the way back restores what was there."""
+    before = http.MessageData.__post_init__
+    restore = unchecked()
+    assert http.MessageData.__post_init__ is not before
+    restore()
+    assert http.MessageData.__post_init__ is before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.routing import eligibility, estimate, fleet, scoring
@@ -42,10 +42,11 @@ def plan(
     if origin is not None:
         if policy.model == origin.model.id:
             keys |= {(origin.model.id, origin.provider.id)}
-        view = replace(
-            view,
-            models=(*view.models, origin.model),
-            providers={**view.providers, origin.provider.id: origin.provider},
+        view = Fleet(
+            view.version,
+            {**view.providers, origin.provider.id: origin.provider},
+            (*view.models, origin.model),
+            view.by_id,
         )
     sorted_out = eligibility.eligible(view, features, policy, wanted=keys, now=now)
     options = sorted_out.options
