@@ -243,7 +243,7 @@ async def test_the_script_works_in_plain_mitmdump(tmp_path: Path) -> None:
     process = await _mitmdump(tmp_path, *(word for setting in settings for word in ("--set", setting)))
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             while not (
                 found := re.search(rb"listening at 127\.0\.0\.1:(\d+)", await process.stdout.readline())
             ):
@@ -270,7 +270,7 @@ async def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     script.write_text(_SHIM.read_text())
     process = await _mitmdump(tmp_path, script=script, path=str(fake.parent))
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

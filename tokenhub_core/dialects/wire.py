@@ -206,7 +206,11 @@ def splice(body: bytes, data: Json, edits: Mapping[str, object]) -> bytes:
     wanted = {key: encode(value) for key, value in edits.items()}
     present = frozenset(key for key in wanted if key in data)
     same = {key for key in present if encode(data[key]) == wanted[key]}
-    if len(same) == len(wanted) and b"\\u00" not in body and all(body.count(encode(key)) == 1 for key in same):
+    if (
+        len(same) == len(wanted)
+        and b"\\u00" not in body
+        and all(body.count(encode(key)) == 1 for key in same)
+    ):
         return body
     places = _places(body, present)
     last = {key: start for key, start, _ in places}
