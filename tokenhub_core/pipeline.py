@@ -192,7 +192,7 @@ class Pipeline:
         body = encoding.decoded(
             snapshot.body, header(snapshot.headers, "content-encoding"), limit=self._rules.max_body_bytes
         )
-        request = progress.request = self._dialects[snapshot.dialect].open(body)
+        request = progress.request = self._dialects[snapshot.dialect].open(body, snapshot.path)
         request, reading = self._directives(progress, request)
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         view, origin = self._fleet(), self._origin(snapshot, request)
@@ -205,6 +205,7 @@ class Pipeline:
             wishes,
             now=self._circumstances(view, origin),
             seed=snapshot.id,
+            dialect=request.dialect,
             origin=origin,
         )
         progress.routed = self._clock.monotonic()
@@ -233,7 +234,7 @@ class Pipeline:
             raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
         if reading.stripped:
             progress.request = module.open(
-                _without(request, module.replace_texts(request.data, reading.stripped))
+                _without(request, module.replace_texts(request.data, reading.stripped)), request.path
             )
             return progress.request, reading
         return request, reading

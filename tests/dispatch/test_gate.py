@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tokenhub_core.dialects import sse
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.gate import MAX_HELD, Gate
 from tokenhub_core.errors import Kind, TokenHubError
@@ -45,7 +46,14 @@ def gate(*, target: Dialect = OPENAI, include_usage: bool = False) -> Gate:
     if include_usage:
         body["stream_options"] = {"include_usage": True}
     request = DIALECTS[target].open(orjson.dumps(body))
-    return Gate(source=DIALECTS[OPENAI], target=DIALECTS[target], request=request, created=1, fallback_id="f")
+    return Gate(
+        source=DIALECTS[OPENAI],
+        target=DIALECTS[target],
+        request=request,
+        parser=sse.Parser(),
+        created=1,
+        fallback_id="f",
+    )
 
 
 def fed(one: Gate, pieces: Iterable[bytes]) -> bytes:

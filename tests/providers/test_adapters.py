@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Secret, UpstreamRequest
 from tokenhub_core.providers.adapters import (
@@ -78,6 +79,8 @@ def made(
             provider=provider,
             model=Model("m", "p"),
             body=b"{}",
+            dialect=provider.dialect,
+            operation=DIALECTS[provider.dialect].operation(model="m", stream=stream),
             stream=stream,
             credential=credential,
             caller=caller,
@@ -93,6 +96,8 @@ def bare(provider: Provider) -> UpstreamRequest:
             provider=provider,
             model=Model("m", provider.id),
             body=b"",
+            dialect=provider.dialect,
+            operation=DIALECTS[provider.dialect].operation(model="m", stream=False),
             stream=False,
             credential=None,
             caller=(),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Fault
 from tokenhub_core.types import Answer, Call, Delta, Dialect, Headers, Json, Request, TextSlot, Usage
 
@@ -27,16 +28,32 @@ class ErrorReply:
     body: bytes
 
 
+class EventParser(Protocol):
+    """Cuts the bytes of one stream into events, whatever frames them: SSE, lines, or the elements of an array."""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Return the events that `chunk` completes; raises `TokenHubError` for one that is too long."""
+        ...
+
+    def flush(self) -> list[Event]:
+        """Return what the end of the body completes: an event whose last delimiter was left out."""
+        ...
+
+
 class StreamReader(Protocol):
-    """Reads one provider's stream. Feed it whole SSE events; broken ones come out as `Failed`, never raised."""
+    """Reads one provider's stream. Feed it whole events; broken ones come out as `Failed`, never raised."""
 
     def read(self, event: str, data: bytes) -> Sequence[Delta]:
         """Return the deltas of one event (`event` is its name, empty where the dialect uses none)."""
         ...
 
+    def end(self) -> Sequence[Delta]:
+        """Hear that the body has ended: `Finished` in a dialect without a terminal event, if all has come."""
+        ...
+
 
 class StreamWriter(Protocol):
-    """Writes one client's stream: deltas in, bytes of whole SSE events out."""
+    """Writes one client's stream: deltas in, bytes of whole events out."""
 
     def write(self, delta: Delta) -> bytes:
         """Return what the caller reads for this delta; may be empty."""
@@ -53,8 +70,11 @@ class DialectModule(Protocol):
     name: Dialect
 
     # --- requests, client side
-    def open(self, body: bytes) -> Request:
-        """Decode and check a request body; raises `TokenHubError` (`INVALID`) that names the fault and place."""
+    def open(self, body: bytes, path: str = "") -> Request:
+        """Decode and check a request; raises `TokenHubError` (`INVALID`) that names the fault and place.
+
+        `path` is the request target with its query, for dialects that say something in it.
+        """
         ...
 
     def text_slots(self, data: Json) -> Iterator[TextSlot]:
@@ -81,6 +101,13 @@ class DialectModule(Protocol):
         """
         ...
 
+    def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
+        """Return the path of this operation below a provider's base, like `/chat/completions`.
+
+        `request` is the caller's own where its body passes: what its path says besides the model is kept.
+        """
+        ...
+
     # --- answers
     def parse_answer(self, data: Json) -> Answer:
         """Return the canonical answer of a whole (non-stream) success body; raises ValueError if it is none."""
@@ -94,12 +121,24 @@ class DialectModule(Protocol):
         """Return the token counts of a whole success body, zeros where it holds none."""
         ...
 
+    def parser(self, content_type: str) -> EventParser | None:
+        """Return what cuts a success body of this type into events, None where such a body is no stream."""
+        ...
+
     def reader(self) -> StreamReader:
         """Return a reader for one stream."""
         ...
 
     def writer(self, *, request: Request, created: int, fallback_id: str) -> StreamWriter:
         """Return a writer for one stream. Ids and times that the provider gave none of come from here."""
+        ...
+
+    def stream_type(self, request: Request) -> str:
+        """Return the content type of a stream for this caller."""
+        ...
+
+    def keep_alive(self, request: Request) -> bytes:
+        """Return bytes between two events that its readers skip, empty where the framing has no such thing."""
         ...
 
     def hides(self, event: str, data: bytes, *, request: Request) -> bool:

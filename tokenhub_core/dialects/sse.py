@@ -23,6 +23,10 @@ _SPACE: Final = 0x20
 _BREAK: Final = re.compile(rb"\r\n?|\n")
 
 
+TYPE: Final = "text/event-stream"
+COMMENT: Final = b": keep-alive\n\n"
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event. `raw` includes the blank line that ends it; `data` has its lines joined by LF.
@@ -87,6 +91,10 @@ class Parser:
         self._line -= start
         return events
 
+    def flush(self) -> list[Event]:
+        """Return the last event where the stream ended without its blank line, nothing where it is whole."""
+        return self.feed(b"\n\n") if self._pending else []
+
     def tail(self) -> bytes:
         """Return the bytes after the last whole event: not empty where the stream was cut short."""
         return bytes(self._pending)
@@ -141,6 +149,11 @@ class Parser:
             raise TokenHubError(
                 Fault(Kind.TOO_LARGE, Blame.PROVIDER, message, cause="sse_event_too_large", status=502)
             )
+
+
+def parser(content_type: str) -> Parser | None:
+    """Return a parser where this is the type of an event stream."""
+    return Parser() if content_type.lower().startswith("text/event-stream") else None
 
 
 def frame(data: bytes, name: str = "") -> bytes:

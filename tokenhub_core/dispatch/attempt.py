@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.base import EventParser
 from tokenhub_core.dispatch import classify
 from tokenhub_core.dispatch.bodies import Body
 from tokenhub_core.dispatch.failover import Try
@@ -72,7 +73,7 @@ class Attempting:
         self._turn = turn
         self._leftovers = after
         self._candidate = step.candidate
-        self._source = means.dialects[step.candidate.provider.dialect]
+        self._source = means.dialects[step.candidate.dialect]
         self._target = means.dialects[job.request.dialect]
         self._response: UpstreamResponse | None = None
         self._reservation: Reservation | None = None
@@ -157,9 +158,10 @@ class Attempting:
             raise TokenHubError(await self._refusal(response))
         if not self._streams:
             return await self._whole(response)
-        if not header(response.headers, "content-type").lower().startswith("text/event-stream"):
+        parser = self._source.parser(header(response.headers, "content-type"))
+        if parser is None:
             raise TokenHubError(await self._not_a_stream(response))
-        return await self._commit(response)
+        return await self._commit(response, parser)
 
     def _upstream(self, body: Body) -> UpstreamRequest:
         provider, snapshot = self._candidate.provider, self._job.snapshot
@@ -174,6 +176,12 @@ class Attempting:
                 provider=provider,
                 model=self._candidate.model,
                 body=body.data,
+                dialect=self._source.name,
+                operation=self._source.operation(
+                    model=self._candidate.model.name,
+                    stream=self._streams,
+                    request=self._job.request if body.passed else None,
+                ),
                 stream=self._streams,
                 credential=credential,
                 caller=snapshot.headers,
@@ -221,7 +229,13 @@ class Attempting:
         trace.stop = answer.stop
         self._note_usage(answer.usage, _length(answer))
         await self._end(None)
-        return Whole(body, response.headers)
+        return Whole(body, self._labelled(response.headers, "application/json"))
+
+    def _labelled(self, headers: Headers, content_type: str) -> Headers:
+        """Return the provider's headers for the caller: what is written anew has a type of its own."""
+        if self._source is self._target:
+            return headers
+        return (*(field for field in headers if field[0] != "content-type"), ("content-type", content_type))
 
     def _parsed(self, data: Json) -> Answer:
         try:
@@ -232,8 +246,9 @@ class Attempting:
                 logger.exception("an answer of %s could not be read", self._candidate.provider.id)
             raise TokenHubError(_bad_answer("the provider's answer has no known shape")) from error
 
-    async def _commit(self, response: UpstreamResponse) -> Live:
+    async def _commit(self, response: UpstreamResponse, parser: EventParser) -> Live:
         gate = Gate(
+            parser=parser,
             source=self._source,
             target=self._target,
             request=self._job.request,
@@ -248,6 +263,7 @@ class Attempting:
                 raise TokenHubError(classify.classify_failed(self._source.name, gate.failed))
             if gate.committed:
                 self._first_byte = self._means.clock.monotonic()
+                self.headers = self._labelled(self.headers, self._target.stream_type(self._job.request))
                 self._trace.candidate = self._candidate
                 self._means.health.began(self._candidate.provider.id, self._first_byte, started=self._started)
                 return _Stream(self, gate, ready, chunks)

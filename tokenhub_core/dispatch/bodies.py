@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tokenhub_core.dialects import wire
+from tokenhub_core.dialects import seals, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
 
@@ -17,6 +17,8 @@ class Body:
 
     data: bytes
     losses: tuple[str, ...] = ()
+    passed: bool = False
+    """These are the caller's own bytes, with no more than model and cap changed."""
 
 
 class Bodies:
@@ -31,13 +33,16 @@ class Bodies:
         self._request = request
         self._dialects = dialects
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
+        # Thoughts that another dialect sealed would be refused as forgeries.
+        self._passes = self._output is None and seals.FOREIGN not in request.body
         self._call: Call | None = None
 
     def render(self, candidate: Candidate, cap: int | None) -> Body:
         """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
-        target = self._dialects[candidate.provider.dialect]
-        if target.name is self._request.dialect and self._output is None:
-            return Body(target.patch(self._request, model=candidate.model.name, max_output_tokens=cap))
+        target = self._dialects[candidate.dialect]
+        if target.name is self._request.dialect and self._passes:
+            patched = target.patch(self._request, model=candidate.model.name, max_output_tokens=cap)
+            return Body(patched, passed=True)
         call = self._canonical()
         if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
             # A dialect that asks for a cap would otherwise cut the answer at its own small default.

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from tokenhub_core.dialects.base import DialectModule, StreamWriter
-from tokenhub_core.dialects.sse import Event, Parser
+from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
+from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.types import (
     Delta,
     Failed,
     Finished,
+    MediaDelta,
     ReasoningDelta,
     RefusalDelta,
     Request,
@@ -38,6 +39,10 @@ from tokenhub_core.types import (
 
 MAX_HELD: Final = 1 << 20
 """Bytes that may arrive before the first content."""
+
+
+_END: Final = Event(b"", "", b"")
+"""The end of a body, where that is what ends a dialect's stream."""
 
 
 class _Output(Protocol):
@@ -97,10 +102,11 @@ class Gate:
         source: DialectModule,
         target: DialectModule,
         request: Request,
+        parser: EventParser,
         created: int,
         fallback_id: str,
     ) -> None:
-        self._parser = Parser()
+        self._parser = parser
         self._reader = source.reader()
         self._same = source.name is target.name
         self._hid = False
@@ -162,13 +168,19 @@ class Gate:
         return out
 
     def flush(self) -> None:
-        """Hear that the connection has ended: a last event without its blank line counts if it is the terminal one."""
-        for event in self._parser.feed(b"\n\n") if self._parser.tail() else ():
+        """Hear that the connection has ended: a last event without its delimiter counts if it is the terminal one.
+
+        A dialect without a terminal event ends here, if all of its answer has come.
+        """
+        for event in self._parser.flush():
             if not self.ended() and event.data:
                 deltas = tuple(self._reader.read(event.name, event.data))
                 if any(isinstance(delta, Finished) for delta in deltas):
                     self.finished = True
                     self._held += self._output.write(event, deltas)
+        if not self.ended() and (last := tuple(self._reader.end())):
+            self.finished = True
+            self._held += self._output.write(_END, last)
 
     def ended(self) -> bool:
         """Tell whether nothing more of the provider's bytes will be read: its last event came, or an error."""
@@ -210,6 +222,8 @@ class Gate:
                 case ToolStarted(name=name):
                     self.committed = True
                     self.output_chars += len(name)
+                case MediaDelta():
+                    self.committed = True
                 case Stopped():
                     self.stop = delta
                     self.committed = True

@@ -21,9 +21,6 @@ from tokenhub_core.ports import Secret, UpstreamRequest
 from tokenhub_core.providers.endpoints import join, site
 from tokenhub_core.types import Dialect, Headers, Model, Provider, ProviderType, header
 
-_OPERATION: Final[Mapping[Dialect, str]] = MappingProxyType(
-    {Dialect.OPENAI_CHAT: "/chat/completions", Dialect.ANTHROPIC_MESSAGES: "/messages"}
-)
 _AGENT: Final = f"tokenhub/{__version__}"
 _ANTHROPIC_VERSION: Final = "2023-06-01"
 
@@ -59,6 +56,10 @@ class Sending:
     provider: Provider
     model: Model
     body: bytes = field(repr=False)
+    dialect: Dialect
+    """What the body is written in."""
+    operation: str
+    """The path below the provider's base."""
     stream: bool
     credential: Secret | None
     caller: Headers = field(repr=False)
@@ -136,7 +137,7 @@ def _openai(sending: Sending) -> UpstreamRequest:
         *_common(sending),
         *_allowed(sending.caller, allowed),
     )
-    return UpstreamRequest("POST", join(sending.base, _OPERATION[Dialect.OPENAI_CHAT]), headers, sending.body)
+    return UpstreamRequest("POST", join(sending.base, sending.operation), headers, sending.body)
 
 
 def _anthropic(sending: Sending) -> UpstreamRequest:
@@ -149,13 +150,11 @@ def _anthropic(sending: Sending) -> UpstreamRequest:
         *(item for item in own if item[0] != "anthropic-version"),
         *_allowed(sending.caller, _TRACE),
     )
-    return UpstreamRequest(
-        "POST", join(sending.base, _OPERATION[Dialect.ANTHROPIC_MESSAGES]), headers, sending.body
-    )
+    return UpstreamRequest("POST", join(sending.base, sending.operation), headers, sending.body)
 
 
 def _simulator(sending: Sending) -> UpstreamRequest:
-    url = join(sending.base, _OPERATION[sending.provider.dialect])
+    url = join(sending.base, sending.operation)
     return UpstreamRequest("POST", url, _common(sending), sending.body)
 
 
@@ -178,7 +177,7 @@ def _origin(sending: Sending) -> UpstreamRequest:
     common = tuple((name, value) for name, value in _common(sending) if not header(kept, name))
     rest = sending.base.partition("://")[2]
     whole = "/" in rest.rstrip("/")
-    url = sending.base if whole else join(sending.base, _OPERATION[sending.provider.dialect])
+    url = sending.base if whole else join(sending.base, sending.operation)
     return UpstreamRequest("POST", url, (*kept, *common), sending.body)
 
 

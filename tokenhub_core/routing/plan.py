@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.routing import eligibility, estimate, fleet, scoring
 from tokenhub_core.routing.eligibility import Circumstances, Option
-from tokenhub_core.types import Candidate, Features, Fleet, Model, Plan, Policy, Provider, Skipped
+from tokenhub_core.types import Candidate, Dialect, Features, Fleet, Model, Plan, Policy, Provider, Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ def plan(
     *,
     now: Circumstances,
     seed: str,
+    dialect: Dialect = Dialect.OPENAI_CHAT,
     origin: OriginOption | None = None,
 ) -> Plan | Fault:
     """Return the candidates in the order in which they should be tried, or why there is none.
@@ -55,7 +56,15 @@ def plan(
         options = sorted_out.unhealthy
     terms = scoring.score(options, policy.mode, now.standings)
     candidates = [
-        Candidate(model, provider, scoring.total(t), t, cost, pinned=(model.id, model.provider_id) in keys)
+        Candidate(
+            model,
+            provider,
+            scoring.total(t),
+            t,
+            cost,
+            pinned=(model.id, model.provider_id) in keys,
+            dialect=provider.speaks(dialect),
+        )
         for (model, provider, cost), t in zip(options, terms, strict=True)
     ]
     last = origin.provider.id if origin else ""

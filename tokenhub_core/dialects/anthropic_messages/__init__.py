@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tokenhub_core.dialects import wire
+from tokenhub_core.dialects import sse, wire
 from tokenhub_core.dialects.anthropic_messages import answer as _answer
 from tokenhub_core.dialects.anthropic_messages import faults
 from tokenhub_core.dialects.anthropic_messages import texts as _texts
@@ -14,7 +14,14 @@ from tokenhub_core.dialects.anthropic_messages.render import render
 from tokenhub_core.dialects.anthropic_messages.request import open_request
 from tokenhub_core.dialects.anthropic_messages.stream import Reader
 from tokenhub_core.dialects.anthropic_messages.writer import Writer
-from tokenhub_core.dialects.base import DialectModule, ErrorReply, Rendered, StreamReader, StreamWriter
+from tokenhub_core.dialects.base import (
+    DialectModule,
+    ErrorReply,
+    EventParser,
+    Rendered,
+    StreamReader,
+    StreamWriter,
+)
 from tokenhub_core.errors import Fault
 from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
 
@@ -26,9 +33,9 @@ class _AnthropicMessages:
 
     name = Dialect.ANTHROPIC_MESSAGES
 
-    def open(self, body: bytes) -> Request:
+    def open(self, body: bytes, path: str = "") -> Request:
         """Decode and check a body: `messages` and `max_tokens` have to be there."""
-        return open_request(body)
+        return open_request(body, path)
 
     def text_slots(self, data: Json) -> Iterator[TextSlot]:
         """Yield `system` and the messages' own texts; never tool results, documents or thinking."""
@@ -53,6 +60,11 @@ class _AnthropicMessages:
             edits["max_tokens"] = max_output_tokens
         return wire.splice(request.body, request.data, edits)
 
+    def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
+        """Return the path, which names nothing."""
+        del model, stream, request
+        return "/messages"
+
     def parse_answer(self, data: Json) -> Answer:
         """Return the canonical answer of a Message object; raises ValueError if it is none."""
         return _answer.parse_answer(data)
@@ -65,6 +77,10 @@ class _AnthropicMessages:
         """Return the token counts of a Message object, zeros where it holds none."""
         return _answer.usage(data)
 
+    def parser(self, content_type: str) -> EventParser | None:
+        """Return a parser of server-sent events."""
+        return sse.parser(content_type)
+
     def reader(self) -> StreamReader:
         """Return a reader for one stream."""
         return Reader()
@@ -72,6 +88,16 @@ class _AnthropicMessages:
     def writer(self, *, request: Request, created: int, fallback_id: str) -> StreamWriter:
         """Return a writer for one stream. This dialect tells no times, so `created` is not used."""
         return Writer(request, fallback_id)
+
+    def stream_type(self, request: Request) -> str:
+        """Return the type of server-sent events."""
+        del request
+        return sse.TYPE
+
+    def keep_alive(self, request: Request) -> bytes:
+        """Return a ping."""
+        del request
+        return b'event: ping\ndata: {"type": "ping"}\n\n'
 
     def hides(self, event: str, data: bytes, *, request: Request) -> bool:
         """Return False: this dialect always tells the usage, nothing has to be asked for."""

@@ -10,7 +10,9 @@ import orjson
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.types import (
+    Audio,
     Dialect,
+    File,
     Image,
     Json,
     Opaque,
@@ -136,6 +138,9 @@ class BlockWriter:
                 if dialect is Dialect.ANTHROPIC_MESSAGES:
                     return raw
                 self._losses.append(f"part:{kind}")
+                return None
+            case File() | Audio():
+                self._losses.append(f"part:{type(given).__name__.lower()}")
                 return None
             case _:
                 assert_never(given)

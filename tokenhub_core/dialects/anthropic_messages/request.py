@@ -12,7 +12,7 @@ from tokenhub_core.types import Dialect, Features, Json, Need, Request
 _ROLES: Final = frozenset({"user", "assistant", "system"})
 
 
-def open_request(body: bytes) -> Request:
+def open_request(body: bytes, path: str = "") -> Request:
     """Return the request that `body` holds; raises `TokenHubError` (`INVALID`) that names the field at fault.
 
     Checked is what the rest of this package relies on. Blocks of unknown types, unknown members, and the
@@ -38,7 +38,7 @@ def open_request(body: bytes) -> Request:
         media=survey.media,
         turns=len(messages),
     )
-    return Request(Dialect.ANTHROPIC_MESSAGES, body, data, features)
+    return Request(Dialect.ANTHROPIC_MESSAGES, body, data, features, path)
 
 
 def _missing(param: str) -> TokenHubError:

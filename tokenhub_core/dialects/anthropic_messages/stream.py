@@ -50,6 +50,10 @@ class Reader:
         self._open: dict[int, _ToolBlock] = {}
         self._counts: dict[str, int] = {}
 
+    def end(self) -> Sequence[Delta]:
+        """Return nothing: this dialect has a terminal event."""
+        return ()
+
     def read(self, event: str, data: bytes) -> Sequence[Delta]:
         """Return the deltas of one event; `event` may be empty, its data then say what it is."""
         if self._over or event == "ping" or not data:

@@ -25,6 +25,7 @@ from tokenhub_core.types import (
     Failed,
     Finished,
     Json,
+    MediaDelta,
     ReasoningDelta,
     RefusalDelta,
     Request,
@@ -147,6 +148,9 @@ class Writer:
                 return self._finish()
             case Unread(kind):
                 self._losses.append(kind)
+                return b""
+            case MediaDelta(part):
+                self._losses.append(f"part:{type(part).__name__.lower()}")
                 return b""
             case Failed():
                 return b""

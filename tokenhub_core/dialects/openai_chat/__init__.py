@@ -12,7 +12,15 @@ from typing import Final
 
 import orjson
 
-from tokenhub_core.dialects.base import DialectModule, ErrorReply, Rendered, StreamReader, StreamWriter
+from tokenhub_core.dialects import sse
+from tokenhub_core.dialects.base import (
+    DialectModule,
+    ErrorReply,
+    EventParser,
+    Rendered,
+    StreamReader,
+    StreamWriter,
+)
 from tokenhub_core.dialects.openai_chat import answer as _answer
 from tokenhub_core.dialects.openai_chat import faults as _faults
 from tokenhub_core.dialects.openai_chat import parse as _parse
@@ -33,9 +41,9 @@ class _OpenAIChat:
 
     name = Dialect.OPENAI_CHAT
 
-    def open(self, body: bytes) -> Request:
+    def open(self, body: bytes, path: str = "") -> Request:
         """Decode and check a body: the messages' shape, and the few settings that routing reads."""
-        return _request.open_request(body)
+        return _request.open_request(body, path)
 
     def text_slots(self, data: Json) -> Iterator[TextSlot]:
         """Yield the texts of user, assistant, system and developer messages; never tool results."""
@@ -57,6 +65,11 @@ class _OpenAIChat:
         """Return the caller's bytes with model, cap and the wish for usage set; the same object if all are."""
         return _request.patch(request, model=model, max_output_tokens=max_output_tokens)
 
+    def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
+        """Return the path, which names nothing."""
+        del model, stream, request
+        return "/chat/completions"
+
     def parse_answer(self, data: Json) -> Answer:
         """Return the canonical answer of a chat completion; raises ValueError if it is none."""
         return _answer.parse_answer(data)
@@ -69,6 +82,10 @@ class _OpenAIChat:
         """Return the token counts of a chat completion, zeros where it holds none."""
         return _answer.usage(data)
 
+    def parser(self, content_type: str) -> EventParser | None:
+        """Return a parser of server-sent events."""
+        return sse.parser(content_type)
+
     def reader(self) -> StreamReader:
         """Return a reader for one stream."""
         return Reader()
@@ -76,6 +93,16 @@ class _OpenAIChat:
     def writer(self, *, request: Request, created: int, fallback_id: str) -> StreamWriter:
         """Return a writer for one stream; `created` is in seconds since the epoch."""
         return Writer(request=request, created=created, fallback_id=fallback_id)
+
+    def stream_type(self, request: Request) -> str:
+        """Return the type of server-sent events."""
+        del request
+        return sse.TYPE
+
+    def keep_alive(self, request: Request) -> bytes:
+        """Return a comment."""
+        del request
+        return sse.COMMENT
 
     def hides(self, event: str, data: bytes, *, request: Request) -> bool:
         """Tell whether this is the chunk of usage alone, which a caller who did not ask for it must not see."""

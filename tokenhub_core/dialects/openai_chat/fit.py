@@ -7,6 +7,8 @@ from typing import assert_never
 
 from tokenhub_core.dialects.openai_chat.restore import folded, image_part, tool_call
 from tokenhub_core.types import (
+    Audio,
+    File,
     Image,
     Json,
     Opaque,
@@ -158,6 +160,10 @@ def part_losses(part: Part) -> list[str]:
             return names + (["part:redacted_thinking"] if part.redacted else [])
         case Image():
             return ["part:image"]
+        case File():
+            return ["part:file"]
+        case Audio():
+            return ["part:audio"]
         case ToolUse():
             return ["part:tool_use"]
         case ToolResult():

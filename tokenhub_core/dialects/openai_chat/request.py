@@ -94,7 +94,7 @@ class _Walk:
             self.text(function.get("arguments") or function.get("input"))
 
 
-def open_request(body: bytes) -> Request:
+def open_request(body: bytes, path: str = "") -> Request:
     """Decode and check a request body; raises `TokenHubError` (`INVALID`) that names the fault and place.
 
     Only what routing relies on is checked. The rest is the provider's to judge.
@@ -128,7 +128,7 @@ def open_request(body: bytes) -> Request:
         media=walk.media,
         turns=len(messages),
     )
-    return Request(Dialect.OPENAI_CHAT, body, data, features)
+    return Request(Dialect.OPENAI_CHAT, body, data, features, path)
 
 
 # --- texts -------------------------------------------------------------------------------------------------

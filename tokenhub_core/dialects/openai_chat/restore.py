@@ -7,6 +7,8 @@ from typing import assert_never
 
 from tokenhub_core.dialects.openai_chat.kept import put_back, spelled
 from tokenhub_core.types import (
+    Audio,
+    File,
     Image,
     Json,
     Opaque,
@@ -87,7 +89,7 @@ def _own_part(part: Part) -> Json:
             body = raw
         case Refusal(text):
             body = {"type": "refusal", "refusal": text}
-        case ToolUse() | ToolResult() | Reasoning():
+        case ToolUse() | ToolResult() | Reasoning() | File() | Audio():
             raise TypeError(f"A {type(part).__name__} is not read from the content of a message.")
         case _:
             assert_never(part)

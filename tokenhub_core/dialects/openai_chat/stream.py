@@ -59,6 +59,10 @@ class Reader:
         self._by_index: dict[int, _ToolCall] = {}
         self._unread: set[str] = set()
 
+    def end(self) -> Sequence[Delta]:
+        """Return nothing: this dialect has a terminal event."""
+        return ()
+
     def read(self, event: str, data: bytes) -> Sequence[Delta]:
         """Return the deltas of one event; what cannot be read is a `Failed`, never an exception."""
         if data.startswith(_DONE):

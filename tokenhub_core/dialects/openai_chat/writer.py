@@ -12,6 +12,7 @@ from tokenhub_core.types import (
     Failed,
     Finished,
     Json,
+    MediaDelta,
     ReasoningDelta,
     RefusalDelta,
     Request,
@@ -84,6 +85,8 @@ class Writer:
                 return self._finish()
             case Unread(kind):
                 return self._lose(kind)
+            case MediaDelta(part):
+                return self._lose(f"part:{type(part).__name__.lower()}")
             case Failed():
                 return b""
             case _:

@@ -1,0 +1,181 @@
+"""What was produced: whole answers, and the deltas of a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from tokenhub_core.types.conversation import Audio, File, Image, Logprob, Part
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts. `input_tokens` includes what was read from and written to a cache."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """Includes reasoning."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    def merge(self, other: Usage) -> Usage:
+        """Return the per-field maximum: providers repeat and accumulate counts, so a sum counts twice."""
+        return Usage(
+            max(self.input_tokens, other.input_tokens),
+            max(self.output_tokens, other.output_tokens),
+            max(self.cache_read_tokens, other.cache_read_tokens),
+            max(self.cache_write_tokens, other.cache_write_tokens),
+            max(self.reasoning_tokens, other.reasoning_tokens),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.input_tokens or self.output_tokens)
+
+
+class StopReason(StrEnum):
+    """Why a model stopped."""
+
+    END = "end"
+    LENGTH = "length"
+    STOP_SEQUENCE = "stop_sequence"
+    TOOL_USE = "tool_use"
+    FILTERED = "filtered"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A stream's first word: the provider's id and model name."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """More text."""
+
+    text: str
+    logprobs: tuple[Logprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """More reasoning; `signature` and `redacted` come whole, in the form of `dialects.seals`.
+
+    A delta with another `part` than the one before it begins a new block of thinking.
+    """
+
+    text: str = ""
+    signature: str = field(default="", repr=False)
+    redacted: str = field(default="", repr=False)
+    id: str = ""
+    part: int = 0
+    summary: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalDelta:
+    """More of a refusal."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStarted:
+    """The model begins to call a tool. `index` tells parallel calls apart, from 0."""
+
+    index: int
+    id: str
+    name: str
+    signature: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArguments:
+    """A fragment of the JSON text of a tool call's arguments."""
+
+    index: int
+    fragment: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaDelta:
+    """A whole image, file or piece of sound that the model made."""
+
+    part: Image | File | Audio
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The model stopped. `raw` is the wire's own word, `sequence` the stop sequence it met."""
+
+    reason: StopReason
+    raw: str = ""
+    sequence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSeen:
+    """Token counts so far."""
+
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The dialect's terminal event. A stream without it was cut short."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The provider reported an error inside its stream; `status` is what it would have been as a response."""
+
+    status: int
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Something in the stream that has no canonical form; `kind` goes to the list of losses."""
+
+    kind: str
+
+
+type Delta = (
+    Started
+    | TextDelta
+    | ReasoningDelta
+    | RefusalDelta
+    | ToolStarted
+    | ToolArguments
+    | MediaDelta
+    | Stopped
+    | UsageSeen
+    | Finished
+    | Failed
+    | Unread
+)
+
+type Content = TextDelta | ReasoningDelta | RefusalDelta | ToolStarted | ToolArguments | MediaDelta
+"""The deltas that a user can see: the first of them commits the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer in no dialect."""
+
+    id: str
+    model: str
+    parts: tuple[Part, ...]
+    stop: Stopped
+    usage: Usage
+    created: int = 0
+    rest: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,172 @@
+"""Who could serve: providers, models, and the plan that orders them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from tokenhub_core.types.conversation import Need
+from tokenhub_core.types.policy import Policy
+from tokenhub_core.types.wire import Dialect
+
+
+class ProviderType(StrEnum):
+    """Which adapter speaks to a provider."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    VLLM = "vllm"
+    OPENAI_COMPATIBLE = "openai_compatible"
+    GEMINI = "gemini"
+    OLLAMA = "ollama"
+    AZURE = "azure"
+    SIMULATOR = "simulator"
+    ORIGIN = "origin"
+    """The host that an intercepted call was meant for, with the caller's own credential."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """An endpoint that serves models. `endpoints` are base URLs, tried in turn where there are several."""
+
+    id: str
+    type: ProviderType
+    endpoints: tuple[str, ...]
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    """The one that calls in a dialect which it does not speak are translated into."""
+    enabled: bool = True
+    cred_store: str = "none"
+    """`vault`, `env:NAME`, `memory`, `caller` or `none`: where the credential is read at use."""
+    also: tuple[Dialect, ...] = ()
+    """Further dialects that it speaks: calls in them stay as they are."""
+
+    def speaks(self, dialect: Dialect) -> Dialect:
+        """Return the dialect to use for a call in `dialect`: the same where the provider speaks it."""
+        return dialect if dialect in self.also else self.dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Nano-dollars per token."""
+
+    input: float = 0.0
+    output: float = 0.0
+    cache_read: float | None = None
+    """None: cached input costs like other input."""
+    cache_write: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model at one provider. The same `id` may stand at several providers."""
+
+    id: str
+    provider_id: str
+    upstream: str = ""
+    """Its name at the provider; empty means `id`."""
+    weight: int = 5
+    max_context_tokens: int = 0
+    """0: unknown."""
+    max_output_tokens: int = 0
+    """0: unknown."""
+    prices: Prices = Prices()
+    pricing_source: str = "manual"
+    enabled: bool = True
+    lacks: frozenset[Need] = frozenset()
+    """Capabilities known to be missing; what is not known is assumed to be there."""
+
+    @property
+    def name(self) -> str:
+        """Return the name that the provider knows it by."""
+        return self.upstream or self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What routing sees of a provider's health at one moment."""
+
+    available: bool = True
+    probing: bool = False
+    """Half-open: one trial call may go through."""
+    error_rate: float = 0.0
+    latency_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """The frozen view of everything that could serve; swapped whole when anything changes."""
+
+    version: int = 0
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    models: tuple[Model, ...] = ()
+    by_id: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
+    """Derived from `models` by `routing.fleet.build`."""
+
+
+class Skipped(StrEnum):
+    """Why a model was not eligible. The first reason that applies, in this order, is counted."""
+
+    DISABLED = "disabled"
+    NO_ADAPTER = "no_adapter"
+    NOT_REQUESTED = "not_requested"
+    WEIGHT_BELOW_MINIMUM = "weight_below_minimum"
+    CAPABILITY_MISSING = "capability_missing"
+    CONTEXT_OVERFLOW = "context_overflow"
+    BUDGET_EXCEEDED = "budget_exceeded"
+    NO_CREDENTIAL = "no_credential"
+    HEALTH_DOWN = "health_down"
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """One model that was left out, and why."""
+
+    model: str
+    provider: str
+    reason: Skipped
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The four terms of a score, each already weighted; their sum is the score."""
+
+    cost: float = 0.0
+    latency: float = 0.0
+    failure: float = 0.0
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to serve the call. Lower scores are better."""
+
+    model: Model
+    provider: Provider
+    score: float
+    terms: Terms
+    estimated_nanousd: int
+    """Input estimate plus the output reserve."""
+    pinned: bool = False
+    """The caller named this model."""
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    """What is spoken to the provider for this call."""
+    losses: tuple[str, ...] = ()
+    """What of the call this dialect cannot carry, told before anything is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered candidates of one call, and everything that explains the order."""
+
+    policy: Policy
+    candidates: tuple[Candidate, ...]
+    skips: tuple[Skip, ...]
+    input_tokens: int
+    output_tokens: int
+    reason: str
+    """`routed-hint-exact`, `routed-weight-N` or `routed-origin`."""
+    fleet_version: int = 0
+    lone: bool = False
+    """Bad health alone had emptied the list: the one candidate is to be tried in spite of it."""

@@ -1,0 +1,37 @@
+"""What is allowed and wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Mode(StrEnum):
+    """Which weights score the candidates."""
+
+    CHEAP = "cheap"
+    NORMAL = "normal"
+    HIGH_CONFIDENCE = "high_confidence"
+    PLANNING = "planning"
+    ADVERSARIAL = "adversarial"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The merged wishes and limits for one call. None means no limit. `why` names each field's source."""
+
+    mode: Mode = Mode.NORMAL
+    max_budget_usd: float | None = None
+    max_latency_ms: int | None = None
+    min_weight: int = 0
+    model: str | None = None
+    """The model to serve; None leaves the choice to the scores."""
+    provider: str | None = None
+    """Only this provider may serve."""
+    fallback: bool = True
+    """Whether another model may stand in when the named one fails."""
+    output_schema: Mapping[str, Any] | None = None
+    tags: tuple[str, ...] = ()
+    why: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,91 @@
+"""What happened: the attempts and the one record of an exchange."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tokenhub_core.types.answer import Usage
+from tokenhub_core.types.fleet import Plan
+from tokenhub_core.types.wire import Caller, Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at one candidate. Times in milliseconds since the snapshot started."""
+
+    n: int
+    model: str
+    provider: str
+    started_ms: float
+    ended_ms: float
+    first_byte_ms: float | None = None
+    status: int = 0
+    """What the provider answered; 0 when it never did."""
+    cause: str = ""
+    """Empty on success, else the fault's low-cardinality label."""
+    message: str = ""
+    usage: Usage = Usage()
+    cost_nanousd: int = 0
+    change: str = ""
+    """`reduced-max-tokens` or `escalated-context-overflow` where the machine changed the call."""
+    provider_request_id: str = ""
+
+
+class Outcome(StrEnum):
+    """How an exchange ended."""
+
+    OK = "ok"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+    """The caller left before the end."""
+    PASSED = "passed"
+    """Not a call that is routed: handed through untouched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds since the snapshot started."""
+
+    queue_ms: float = 0.0
+    route_ms: float = 0.0
+    ttft_ms: float | None = None
+    total_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The one fact about an exchange: written once, read by everything that counts, bills or shows."""
+
+    id: str
+    at: float
+    outcome: Outcome
+    status: int
+    caller: Caller
+    method: str
+    path: str
+    dialect: Dialect | None = None
+    stream: bool = False
+    origin_host: str = ""
+    client_request_id: str = ""
+    requested_model: str = ""
+    model: str = ""
+    provider: str = ""
+    reason: str = ""
+    directive: str = ""
+    """`honoured`, `denied`, `invalid`, `ignored`, or empty where there was none."""
+    usage: Usage = Usage()
+    usage_estimated: bool = False
+    cost_nanousd: int = 0
+    """The sum over all attempts."""
+    timings: Timings = Timings()
+    attempts: tuple[Attempt, ...] = ()
+    plan: Plan | None = None
+    fault: str = ""
+    """The fault's label, empty on success."""
+    message: str = ""
+    losses: tuple[str, ...] = ()
+    identical: bool = False
+    """The reply's bytes are the provider's own."""
+    simulated: bool = False
+    stop: str = ""
