@@ -310,6 +310,8 @@ def _patience(settings: Settings) -> Patience:
         ttft=settings.ttft_timeout_secs,
         stall=settings.stall_timeout_secs,
         whole=settings.provider_timeout_secs,
+        gather=settings.stream_gather_ms / 1000,
+        tick=settings.keep_alive_secs,
     )
 
 

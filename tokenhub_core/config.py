@@ -138,6 +138,12 @@ class Settings:
     total_timeout_secs: float = _setting(
         900.0, _number(0.05, 7200), "For all attempts of a call together, a stream's up to its first content"
     )
+    stream_gather_ms: float = _setting(
+        8.0, _number(0, 1000), "What a stream brings within this time of the last piece is written with the next"
+    )
+    keep_alive_secs: float = _setting(
+        15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"
+    )
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 

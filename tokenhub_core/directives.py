@@ -19,8 +19,9 @@ import bisect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
 
 from tokenhub_core.types import Mode, TextSlot
 
@@ -39,16 +40,14 @@ _TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _JSON: Final = json.JSONDecoder()
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(msgspec.Struct, frozen=True):
     """What is wrong with a directive, and at which character of its text."""
 
     message: str
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """One directive in one text: the span to strip, and its wishes or its fault.
 
     `values` uses the field names of `types.Policy`; a None lifts the limit.
@@ -56,17 +55,16 @@ class Found:
 
     start: int
     end: int
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)
     fault: Malformed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """All directives of a call: the wishes to apply, what became of them, and the texts without them."""
 
     outcome: str = ""
     """`honoured`, `denied`, `invalid`, or empty where there was none."""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)
     fault: str = ""
     """For `invalid`: what is wrong and where."""
     stripped: tuple[tuple[tuple[str | int, ...], str], ...] = ()

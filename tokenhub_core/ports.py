@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from tokenhub_core.types import Headers, Record, Snapshot, Usage
 
@@ -43,8 +44,7 @@ class Secret:
         return (Secret, ("",))
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True):
     """Limits on one attempt, in seconds. None: no limit."""
 
     connect: float = 5.0
@@ -54,14 +54,16 @@ class Timeouts:
     """Between two reads of a body."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True):
     """What goes to a provider. `headers` already hold the credential; they are never logged."""
 
     method: str
     url: str
-    headers: Headers = field(repr=False)
-    body: bytes = field(repr=False)
+    headers: Headers
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"UpstreamRequest({self.method} {self.url})"
 
 
 class UpstreamResponse(Protocol):
@@ -83,6 +85,14 @@ class UpstreamResponse(Protocol):
 
     def chunks(self) -> AsyncIterator[bytes]:
         """Yield the decoded body as it arrives."""
+        ...
+
+    def ease(self, *, gather: float, tick: float) -> None:
+        """Let `chunks` be calmer from now on; both in seconds.
+
+        What arrives within `gather` of the last piece waits until that time is over and is yielded in one piece,
+        and after every `tick` of silence an empty piece is yielded.
+        """
         ...
 
     async def close(self) -> None:
@@ -110,8 +120,7 @@ class Secrets(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(msgspec.Struct, frozen=True):
     """Money set aside for one attempt, in nano-dollars."""
 
     id: int
@@ -142,8 +151,7 @@ class Recorder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """What goes back to the caller: a head, and either a whole body or frames as they come.
 
     Whoever takes a reply with `frames` must iterate it to its end or `aclose` it: that is how the engine
@@ -152,13 +160,15 @@ class Reply:
 
     status: int
     headers: Headers
-    body: bytes = field(default=b"", repr=False)
-    frames: AsyncIterator[bytes] | None = field(default=None, repr=False)
+    body: bytes = b""
+    frames: AsyncIterator[bytes] | None = None
     summary: Summary | None = None
 
+    def __repr__(self) -> str:
+        return f"Reply({self.status})"
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+
+class Summary(msgspec.Struct, frozen=True):
     """The decision behind a reply, for flow comments and metadata."""
 
     request_id: str

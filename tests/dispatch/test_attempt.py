@@ -204,6 +204,37 @@ async def test_a_last_event_without_its_blank_line_is_the_last_event() -> None:
     assert one.recorder.one.outcome is Outcome.OK
 
 
+@pytest.mark.parametrize(
+    ("call", "dialect", "sign"),
+    [
+        (chat, Dialect.OPENAI_CHAT, b": keep-alive\n\n"),
+        (message, A, b'event: ping\ndata: {"type": "ping"}\n\n'),
+    ],
+)
+async def test_a_caller_hears_that_a_silent_provider_is_still_asked(
+    call: Any, dialect: Dialect, sign: bytes
+) -> None:
+    """The transport tells of silence by an empty piece; the caller gets what its dialect's readers skip."""
+    one, transport = bench(stream(TEXT, b"", STOP, DONE), models=PAIR[:1])
+    reply, body = await one.ask(call(stream=True, model=PAIR[0].id), dialect)
+    assert reply.status == 200
+    assert sign in body
+    assert transport.answers[0].eased == (one.patience.gather, one.patience.tick)  # type: ignore[union-attr] # no exception
+    assert not one.recorder.one.identical
+
+
+async def test_pings_without_content_are_a_stall_in_the_end() -> None:
+    """A provider that only says that it lives is given up: the stream breaks with an error, never with an end."""
+    times = iter([0.0] * 12 + [1000.0] * 90)
+    pings = [b": OPENROUTER PROCESSING\n\n"] * 20
+    one, _ = bench(stream(TEXT, *pings, STOP, DONE), now=lambda: next(times))
+    reply, body = await one.ask(chat(stream=True))
+    assert reply.status == 200
+    assert b"no more content" in body
+    assert b"[DONE]" not in body
+    assert one.recorder.one.fault == "stall_timeout"
+
+
 async def test_a_schema_is_only_sent_to_models_that_take_one() -> None:
     """`output_schema` is a need like any other."""
     lacking = Model("gpt-4o", OPENAI.id, lacks=frozenset({Need.JSON_SCHEMA}))

@@ -11,8 +11,8 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.types import Candidate, Dialect, Json, Terms
 
-TO_OPENAI = Candidate(PAIR[0], OPENAI, 0.0, Terms(), 0)
-TO_ANTHROPIC = Candidate(PAIR[1], ANTHROPIC, 0.0, Terms(), 0)
+TO_OPENAI = Candidate(PAIR[0], OPENAI, 0.0, Terms(), 0, dialect=OPENAI.dialect)
+TO_ANTHROPIC = Candidate(PAIR[1], ANTHROPIC, 0.0, Terms(), 0, dialect=ANTHROPIC.dialect)
 
 
 def bodies(body: Json, dialect: Dialect = Dialect.OPENAI_CHAT, **more: Any) -> Bodies:

@@ -94,6 +94,8 @@ class Bench:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     patience: Patience = Patience(ttft=2, stall=2, whole=5)
     transport: Transport | None = None
+    now: Callable[[], float] | None = None
+    """The monotonic clock, where a scene has its own."""
 
     def __post_init__(self) -> None:
         self.recorder = Kept()
@@ -101,6 +103,8 @@ class Bench:
         self.health = HealthTracker()
         self.clock = SystemClock()
         self._ids = itertools.count(1)
+        if self.now is not None:
+            self.clock.monotonic = self.now  # type: ignore[method-assign] # a scene's own time
         fleet = build(self.providers, self.models, version=1)
         means = Means(
             transport=self.transport or SimulatedTransport(profiles=self.profiles, speed=0),

@@ -21,6 +21,7 @@ class Scripted:
         self.headers: Headers = (("content-type", kind),)
         self.pieces = [body] if isinstance(body, bytes) else list(body)
         self.read_to_end = False
+        self.eased: tuple[float, float] | None = None
         self.closed = 0
 
     async def read(self, limit: int) -> bytes:
@@ -33,6 +34,9 @@ class Scripted:
         for piece in self.pieces:
             yield piece
         self.read_to_end = True
+
+    def ease(self, *, gather: float, tick: float) -> None:
+        self.eased = (gather, tick)
 
     async def close(self) -> None:
         self.closed += 1

@@ -61,7 +61,7 @@ def record(**more: object) -> Record:
     }
     caller = Caller(lane=Lane.HANDOFF)
     base = Record("r", 1.0, Outcome.OK, 200, caller, "POST", "/")
-    return type(base)(**{**{n: getattr(base, n) for n in Record.__slots__}, **fields, **more})
+    return type(base)(**{**{n: getattr(base, n) for n in Record.__struct_fields__}, **fields, **more})
 
 
 def test_a_good_call_is_counted_once_in_each_place() -> None:

@@ -8,8 +8,9 @@ Joining the `raw` of all events and the `tail` gives the input back, whatever wa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 
@@ -27,15 +28,14 @@ TYPE: Final = "text/event-stream"
 COMMENT: Final = b": keep-alive\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event. `raw` includes the blank line that ends it; `data` has its lines joined by LF.
 
     A block of comments, or of fields without `data`, is an event too, with an empty name and no data: there is
     nothing to read in it, but it must be passed on.
     """
 
-    raw: bytes = field(repr=False)
+    raw: bytes
     name: str
     data: bytes
 

@@ -21,7 +21,7 @@ from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Reservation, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers import adapters
 from tokenhub_core.routing import estimate
 from tokenhub_core.types import (
@@ -265,8 +265,12 @@ class Attempting:
                 self._first_byte = self._means.clock.monotonic()
                 self.headers = self._labelled(self.headers, self._target.stream_type(self._job.request))
                 self._trace.candidate = self._candidate
+                response.ease(gather=self._patience.gather, tick=self._patience.tick)
                 self._means.health.began(self._candidate.provider.id, self._first_byte, started=self._started)
-                return _Stream(self, gate, ready, chunks)
+                alive = self._target.keep_alive(self._job.request)
+                return _Stream(
+                    self, gate, ready, chunks, _Quiet(self._means.clock, self._patience.whole, alive)
+                )
         raise TokenHubError(gate.cut() or _bad_answer("the provider's stream is empty", "empty_answer"))
 
     # --- the end
@@ -365,10 +369,34 @@ class Attempting:
         return classify.classify_failed(self._source.name, gate.failed) if gate.failed else None
 
 
+class _Quiet:
+    """Watches a committed stream's silences: the caller is told that we live, but not for ever."""
+
+    def __init__(self, clock: Clock, limit: float, sign: bytes) -> None:
+        self._clock = clock
+        self._limit = limit
+        self.sign = sign
+        """What the caller gets after a silence."""
+        self._chars = -1
+        self._since = 0.0
+
+    def heard(self, gate: Gate) -> None:
+        """Take note of a piece; raises `TokenHubError` where no content has come for too long, pings or not."""
+        if gate.output_chars != self._chars or gate.ended():
+            self._chars = gate.output_chars
+            self._since = self._clock.monotonic()
+        elif self._clock.monotonic() - self._since > self._limit:
+            message = f"the provider sent no more content for {self._limit:g} s"
+            raise TokenHubError(Fault(Kind.TIMEOUT, Blame.PROVIDER, message, cause="stall_timeout"))
+
+
 class _Stream:
     """The committed rest of an attempt."""
 
-    def __init__(self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes], quiet: _Quiet
+    ) -> None:
+        self._quiet = quiet
         self._tried = tried
         self._gate = gate
         self._first = first
@@ -386,7 +414,9 @@ class _Stream:
                 if chunk is None:
                     gate.flush()
                     break
-                if ready := gate.feed(chunk):
+                ready = gate.feed(chunk) if chunk else gate.insert(self._quiet.sign)
+                self._quiet.heard(gate)
+                if ready:
                     yield ready
             if fault := self._tried.broken(gate) or gate.cut():
                 raise TokenHubError(fault)

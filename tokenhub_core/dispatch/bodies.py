@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+import msgspec
 
 from tokenhub_core.dialects import seals, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True):
     """A body and the names of what it could not carry."""
 
     data: bytes

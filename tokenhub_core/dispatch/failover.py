@@ -55,9 +55,11 @@ a filter or a sort key that can be read next to its sentence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, auto
 from typing import Final, assert_never
+
+import msgspec
 
 from tokenhub_core.dispatch.backoff import RetryBudget, jittered
 from tokenhub_core.errors import Blame, Fault, Kind
@@ -76,8 +78,7 @@ REDUCED: Final = "reduced-max-tokens"
 ESCALATED: Final = "escalated-context-overflow"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """The caps on one call."""
 
     max_attempts: int = 5
@@ -88,8 +89,7 @@ class Limits:
     """Seconds; a longer Retry-After is not waited for."""
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(msgspec.Struct, frozen=True):
     """Send the call to `candidate`."""
 
     candidate: Candidate
@@ -103,15 +103,13 @@ class Try:
     """`REDUCED`, `ESCALATED`, or empty: what becomes of `Attempt.change`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Ask again in so many seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(msgspec.Struct, frozen=True):
     """Answer with `fault`. Whoever asks again gets the same."""
 
     fault: Fault

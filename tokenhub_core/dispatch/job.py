@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import msgspec
+
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.bodies import Bodies
@@ -31,8 +33,7 @@ INTERNAL: Final = Fault(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One call, ready to be dispatched."""
 
     snapshot: Snapshot
@@ -67,8 +68,7 @@ class Trace:
         return sum(attempt.cost_nanousd for attempt in self.attempts)
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """An answer that came in one piece, in the caller's dialect."""
 
     body: bytes
@@ -102,6 +102,11 @@ class Patience:
     ttft: float = 120.0
     stall: float = 90.0
     whole: float = 600.0
+    """For a whole answer; also the longest that a stream may go on without content, pings or not."""
+    gather: float = 0.008
+    """What a stream's provider sends within this time of the last piece goes on together with what follows."""
+    tick: float = 15.0
+    """After so much silence of a committed stream's provider the caller gets a sign of life."""
 
 
 @dataclass(frozen=True, slots=True)

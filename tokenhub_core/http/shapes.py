@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from tokenhub_core.catalog import NANO_PER_1K, nano_per_token
 from tokenhub_core.errors import Kind, client_fault
@@ -239,13 +239,13 @@ def plan_json(plan: Plan) -> Json:
                 "model_id": candidate.model.id,
                 "provider_id": candidate.provider.id,
                 "score": candidate.score,
-                "terms": asdict(candidate.terms),
+                "terms": structs.asdict(candidate.terms),
                 "estimated_cost_usd": candidate.estimated_nanousd / 1e9,
                 "pinned": candidate.pinned,
             }
             for candidate in plan.candidates
         ],
-        "skips": [asdict(skip) for skip in plan.skips],
+        "skips": [structs.asdict(skip) for skip in plan.skips],
     }
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from tokenhub_core.types import Headers
 
@@ -49,8 +50,7 @@ class CutOffError(ValueError):
     """The response ended before its end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True):
     """A response's status, and its fields with names in lower case."""
 
     status: int

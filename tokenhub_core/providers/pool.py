@@ -14,9 +14,10 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
+
+import msgspec
 
 from tokenhub_core.providers.endpoints import forbidden
 from tokenhub_core.providers.http1 import CutOffError, Head, ResponseParser
@@ -24,6 +25,8 @@ from tokenhub_core.providers.http1 import CutOffError, Head, ResponseParser
 _READ: Final = 64 * 1024
 _HIGH: Final = 256 * 1024
 _LOW: Final = 64 * 1024
+_ENOUGH: Final = 16 * 1024
+"""So much is handed over at once, however little time has passed."""
 _PIECE: Final = 64
 """What a waiting piece costs beyond its bytes."""
 _NAMES_TTL: Final = 10.0
@@ -34,8 +37,7 @@ type _Address = tuple[int, int, int, tuple[Any, ...]]
 """Family, type, protocol and what `connect` takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
+class Site(msgspec.Struct, frozen=True):
     """Where connections go: they are shared by whoever asks for the same."""
 
     tls: bool
@@ -60,10 +62,15 @@ class Wire(asyncio.BufferedProtocol):
     __slots__ = (
         "_buffer",
         "_deadline",
+        "_gather",
+        "_gathering",
         "_gone",
+        "_handed",
         "_loop",
+        "_overdue",
         "_parser",
         "_paused",
+        "_silent",
         "_timer",
         "_transport",
         "_unread",
@@ -95,8 +102,15 @@ class Wire(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._deadline = math.inf
+        self._overdue = math.inf
         self._unread = 0
         self._paused = False
+        self._silent: float | None = None
+        """Since when someone has waited for more, without a byte."""
+        self._gather = 0.0
+        self._handed = 0.0
+        """When the last piece was handed over."""
+        self._gathering: asyncio.TimerHandle | None = None
 
     # --- one exchange --------------------------------------------------------------------------------------
 
@@ -104,6 +118,11 @@ class Wire(asyncio.BufferedProtocol):
         """Write a request in one piece and expect its answer."""
         self._parser = ResponseParser(method)
         self._unread = 0
+        self._gather = 0.0
+        self._silent = None
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         self.touched = False
         self._deadline = math.inf
         if self._transport is not None:
@@ -124,24 +143,47 @@ class Wire(asyncio.BufferedProtocol):
         """Tell whether the whole answer has come (not: been taken)."""
         return self._parser is None or self._parser.done
 
+    @property
+    def waiting(self) -> bool:
+        """Tell whether there is something to take, or an end or a failure to learn of."""
+        parser = self._parser
+        return parser is None or bool(parser.body) or parser.done or self.failure is not None
+
     def take(self) -> bytes:
-        """Return the next piece of the body that is here, empty where none is."""
+        """Return the next piece of the body that is here, empty where none is; while gathering, all that is here."""
         parser = self._parser
         if parser is None or not parser.body:
             return b""
-        piece = parser.body.popleft()
-        self._unread -= len(piece) + _PIECE
+        if self._gather and len(parser.body) > 1:
+            piece = b"".join(parser.body)
+            parser.body.clear()
+            self._unread = 0
+        else:
+            piece = parser.body.popleft()
+            self._unread -= len(piece) + _PIECE
         if self._paused and self._unread <= _LOW:
             self._paused = False
             if self._transport is not None:
                 self._transport.resume_reading()
         return piece
 
-    async def more(self, limit: float | None) -> None:
-        """Wait until there is something to take, or the end, or a failure: `OverdueError` after `limit` seconds."""
+    def gather(self, seconds: float) -> None:
+        """From now on, wake whoever waits for more of this answer no sooner than `seconds` after the last time."""
+        self._gather = seconds
+        self._handed = self._loop.time()
+
+    async def more(self, limit: float | None, tick: float | None = None) -> None:
+        """Wait until there is something to take, or the end, or a failure: `OverdueError` after `limit` seconds.
+
+        Returns with nothing to take after `tick` seconds; the limit goes on to count from the last byte.
+        """
         waiter = self._waiter = self._loop.create_future()
         if limit is not None:
-            self._until(self._loop.time() + limit)
+            now = self._loop.time()
+            if self._silent is None:
+                self._silent = now
+            self._overdue = self._silent + limit
+            self._until(self._overdue if tick is None else min(self._overdue, now + tick))
         try:
             await waiter
         finally:
@@ -210,6 +252,20 @@ class Wire(asyncio.BufferedProtocol):
                 self._transport.pause_reading()
         elif not parser.done and parser.head is None:
             return
+        self._silent = None
+        if not self._gather or parser.done or self._unread > _ENOUGH:
+            self._wake()
+        elif self._gathering is None and self._waiter is not None:
+            now = self._loop.time()
+            due = self._handed + self._gather
+            if now < due:
+                self._gathering = self._loop.call_at(due, self._gathered)
+            else:
+                self._handed = now
+                self._wake()
+
+    def _gathered(self) -> None:
+        self._handed = self._loop.time()
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -235,6 +291,9 @@ class Wire(asyncio.BufferedProtocol):
         self._wake()
 
     def _wake(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -254,7 +313,10 @@ class Wire(asyncio.BufferedProtocol):
                 self.abort()
             # What came in this very turn of the loop has woken the waiter, which had no chance yet to say so.
             elif self._waiter is not None and not self._waiter.done():
-                self._fail(OverdueError())
+                if self._loop.time() >= self._overdue:
+                    self._fail(OverdueError())
+                else:
+                    self._wake()
         elif self._deadline < math.inf:
             self._timer = self._loop.call_at(self._deadline, self._fire)
 

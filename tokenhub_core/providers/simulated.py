@@ -142,6 +142,9 @@ class _SimulatedResponse:
         message = f"{self._host}: no more of the answer came for {self._stall:g} s"
         raise _fault(Kind.TIMEOUT, "stall_timeout", message, upstream_status=self.status)
 
+    def ease(self, *, gather: float, tick: float) -> None:
+        """Change nothing: what is simulated costs next to nothing to hand over."""
+
     async def close(self) -> None:
         """Nothing is held."""
 

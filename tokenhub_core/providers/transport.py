@@ -232,7 +232,18 @@ async def _connected(pool: Pool, site: Site, limit: float) -> Wire:
 class _HttpResponse:
     """One answer in flight: `ports.UpstreamResponse`."""
 
-    __slots__ = ("_decoder", "_host", "_open", "_pool", "_stall", "_whole", "_wire", "headers", "status")
+    __slots__ = (
+        "_decoder",
+        "_host",
+        "_open",
+        "_pool",
+        "_stall",
+        "_tick",
+        "_whole",
+        "_wire",
+        "headers",
+        "status",
+    )
 
     def __init__(
         self, pool: Pool, wire: Wire, head: Head, stall: float | None, registry: set[_HttpResponse]
@@ -243,6 +254,7 @@ class _HttpResponse:
         self._wire: Wire | None = wire
         self._host = wire.site.host
         self._stall = stall
+        self._tick: float | None = None
         self._open = registry
         self._decoder: Decoder | None = None
         self._whole = False
@@ -290,7 +302,9 @@ class _HttpResponse:
                     return
                 if wire.failure is not None:
                     raise self._lost(wire.failure) from wire.failure
-                await wire.more(self._stall)
+                await wire.more(self._stall, self._tick)
+                if self._tick is not None and not wire.waiting:
+                    yield b""
             elif engine is None:
                 yield data
             else:
@@ -301,6 +315,12 @@ class _HttpResponse:
                     raise self._undecodable(exc) from exc
         if not self._whole:
             raise self._fail(Kind.TRUNCATED, "truncated", "the answer ended before its end")
+
+    def ease(self, *, gather: float, tick: float) -> None:
+        """Hand over what comes close together in one piece, and tell of silence."""
+        self._tick = tick
+        if self._wire is not None:
+            self._wire.gather(gather)
 
     async def close(self) -> None:
         """Let go of the connection: back to the pool when the body was read to its end, else closed."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from tokenhub_core.routing import estimate
 from tokenhub_core.types import NANO, Features, Fleet, Model, Policy, Provider, Skip, Skipped, Standing, Usage
@@ -19,8 +20,7 @@ type Option = tuple[Model, Provider, int]
 """A model, its provider, and the estimated cost of the call there in nano-dollars."""
 
 
-@dataclass(frozen=True, slots=True)
-class Eligible:
+class Eligible(msgspec.Struct, frozen=True):
     """The options that are left, those that only bad health keeps back, and what was left out."""
 
     options: tuple[Option, ...]
@@ -28,8 +28,7 @@ class Eligible:
     skips: tuple[Skip, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(msgspec.Struct, frozen=True):
     """What eligibility depends on besides the call and the policy."""
 
     standings: Mapping[str, Standing]

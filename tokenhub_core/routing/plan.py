@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.routing import eligibility, estimate, fleet, scoring
@@ -12,8 +13,7 @@ from tokenhub_core.routing.eligibility import Circumstances, Option
 from tokenhub_core.types import Candidate, Dialect, Features, Fleet, Model, Plan, Policy, Provider, Skipped
 
 
-@dataclass(frozen=True, slots=True)
-class OriginOption:
+class OriginOption(msgspec.Struct, frozen=True):
     """The host that the call was meant for, as one more candidate for the model that was asked for."""
 
     model: Model

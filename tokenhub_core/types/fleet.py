@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from tokenhub_core.types.conversation import Need
 from tokenhub_core.types.policy import Policy
 from tokenhub_core.types.wire import Dialect
@@ -82,8 +84,7 @@ class Model:
         return self.upstream or self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What routing sees of a provider's health at one moment."""
 
     available: bool = True
@@ -118,8 +119,7 @@ class Skipped(StrEnum):
     HEALTH_DOWN = "health_down"
 
 
-@dataclass(frozen=True, slots=True)
-class Skip:
+class Skip(msgspec.Struct, frozen=True):
     """One model that was left out, and why."""
 
     model: str
@@ -128,8 +128,7 @@ class Skip:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """The four terms of a score, each already weighted; their sum is the score."""
 
     cost: float = 0.0
@@ -138,8 +137,7 @@ class Terms:
     weight: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """One way to serve the call. Lower scores are better."""
 
     model: Model
@@ -156,8 +154,7 @@ class Candidate:
     """What of the call this dialect cannot carry, told before anything is sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The ordered candidates of one call, and everything that explains the order."""
 
     policy: Policy

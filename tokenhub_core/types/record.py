@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from tokenhub_core.types.answer import Usage
 from tokenhub_core.types.fleet import Plan
 from tokenhub_core.types.wire import Caller, Dialect
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(msgspec.Struct, frozen=True):
     """One try at one candidate. Times in milliseconds since the snapshot started."""
 
     n: int
@@ -43,8 +43,7 @@ class Outcome(StrEnum):
     """Not a call that is routed: handed through untouched."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timings:
+class Timings(msgspec.Struct, frozen=True):
     """Milliseconds since the snapshot started."""
 
     queue_ms: float = 0.0
@@ -53,8 +52,7 @@ class Timings:
     total_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """The one fact about an exchange: written once, read by everything that counts, bills or shows."""
 
     id: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
+
+import msgspec
 
 type Json = dict[str, Any]
 """A decoded JSON object. `Any` because the wire decides; each dialect narrows what it reads."""
@@ -54,8 +55,7 @@ class Dialect(StrEnum):
 _FIXED: Final = frozenset({Dialect.OPENAI_EMBEDDINGS, Dialect.ANTHROPIC_COUNT_TOKENS})
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """The host that an intercepted call was meant for."""
 
     scheme: str
@@ -69,8 +69,7 @@ class Origin:
         return f"{self.scheme}://{self.host}" + ("" if self.port == default else f":{self.port}")
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Who asks: the peer, the way it came, and what it says of itself."""
 
     peer: str = ""
@@ -82,8 +81,7 @@ class Caller:
     """The User-Agent's first product, at most 80 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """One request, exactly as it came. `path` includes the query."""
 
     id: str
@@ -91,7 +89,7 @@ class Snapshot:
     method: str
     path: str
     headers: Headers
-    body: bytes = field(repr=False)
+    body: bytes
     received_at: float
     started: float
     """Monotonic; every duration of the record counts from here."""
@@ -99,3 +97,6 @@ class Snapshot:
     """What its host and path say it speaks."""
     origin: Origin | None = None
     caller: Caller = Caller()
+
+    def __repr__(self) -> str:
+        return f"Snapshot({self.id}, {self.method} {self.path.partition('?')[0]})"
