@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenhub_core import certificates
+from tokenhub_core import certificates, recognise
 
 NOW = 1_790_000_000.0
 DAY = 86_400.0
@@ -158,3 +158,22 @@ def test_a_certificate_belongs_to_its_key() -> None:
     """A root that was made for another key is not taken for this one's."""
     assert certificates.belongs(root(), KEY)
     assert not certificates.belongs(root(), LEAF_KEY)
+
+
+def test_the_root_of_the_public_hosts_vouches_for_each_of_them_and_their_neighbours_are_left_alone() -> None:
+    """A pattern becomes the subtree below it; clouds' regions are named one by one, so that nothing beside is open."""
+    ours = root(recognise.HOSTS)
+    assert all(certificates.covers(ours, host.replace("*", "my-resource")) for host in recognise.HOSTS)
+    for host in (
+        "azure.com",
+        "evil-openai.azure.com",
+        "me.openai.azure.com.evil.example",
+        "me.blob.core.windows.net",
+        "s3.us-east-1.amazonaws.com",
+        "amazonaws.com",
+        "storage.googleapis.com",
+        "googleapis.com",
+        "openai.com",
+        "chat.openai.com",
+    ):
+        assert not certificates.covers(ours, host)

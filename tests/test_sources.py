@@ -81,6 +81,91 @@ def test_a_key_in_the_environment_is_a_provider_with_a_price_list(tmp_path: Path
     assert "sk-ant-secret" not in repr(seeds)
 
 
+@pytest.mark.parametrize(
+    ("variable", "name", "kind"),
+    [
+        ("OPENAI_API_KEY", "openai", ProviderType.OPENAI),
+        ("GEMINI_API_KEY", "gemini", ProviderType.GEMINI),
+        ("GOOGLE_API_KEY", "gemini", ProviderType.GEMINI),
+        ("GROQ_API_KEY", "groq", ProviderType.OPENAI_COMPATIBLE),
+        ("MISTRAL_API_KEY", "mistral", ProviderType.OPENAI_COMPATIBLE),
+        ("DEEPSEEK_API_KEY", "deepseek", ProviderType.OPENAI_COMPATIBLE),
+        ("XAI_API_KEY", "xai", ProviderType.OPENAI_COMPATIBLE),
+        ("OPENROUTER_API_KEY", "openrouter", ProviderType.OPENAI_COMPATIBLE),
+        ("TOGETHER_API_KEY", "together", ProviderType.OPENAI_COMPATIBLE),
+        ("FIREWORKS_API_KEY", "fireworks", ProviderType.OPENAI_COMPATIBLE),
+        ("CEREBRAS_API_KEY", "cerebras", ProviderType.OPENAI_COMPATIBLE),
+        ("MOONSHOT_API_KEY", "moonshot", ProviderType.OPENAI_COMPATIBLE),
+    ],
+)
+def test_a_vendors_own_variable_registers_it(
+    tmp_path: Path, variable: str, name: str, kind: ProviderType
+) -> None:
+    """With every model that its price list names, read from that variable at use."""
+    seeds = sources.transient(settings(tmp_path), {variable: "sk"}, LIST)
+    (provider,) = seeds.stock.providers
+    assert (provider.id, provider.type, provider.cred_store) == (name, kind, f"env:{variable}")
+    assert len(seeds.stock.models) >= 4
+    assert {model.provider_id for model in seeds.stock.models} == {name}
+
+
+def test_the_first_of_a_vendors_variables_counts(tmp_path: Path) -> None:
+    """Two of them are one provider."""
+    environ = {"GOOGLE_API_KEY": "a", "GEMINI_API_KEY": "b"}
+    (provider,) = sources.transient(settings(tmp_path), environ, LIST).stock.providers
+    assert provider.cred_store == "env:GEMINI_API_KEY"
+
+
+def test_a_vendor_without_a_price_list_is_no_provider_yet(tmp_path: Path) -> None:
+    """Nothing could be asked of it: the operator is told what to do."""
+    seeds = sources.transient(settings(tmp_path), {"PERPLEXITY_API_KEY": "sk-CANARY"}, LIST)
+    assert seeds.stock.providers == ()
+    (told,) = seeds.warnings
+    assert "tokenhub provider add perplexity --api-key-env PERPLEXITY_API_KEY --model" in told
+    assert "CANARY" not in told
+
+
+def test_azure_is_where_its_environment_says_with_what_is_deployed_there(tmp_path: Path) -> None:
+    """Deployments are models; one that is named after what it runs has its price, another's is unknown."""
+    environ = {
+        "AZURE_OPENAI_API_KEY": "sk",
+        "AZURE_OPENAI_ENDPOINT": "https://Me.openai.azure.com/",
+        "AZURE_OPENAI_DEPLOYMENT": "gpt-4o, mine",
+    }
+    seeds = sources.transient(settings(tmp_path), environ, LIST)
+    (provider,) = seeds.stock.providers
+    assert (provider.type, provider.endpoints) == (ProviderType.AZURE, ("https://me.openai.azure.com",))
+    assert [(m.id, m.pricing_source) for m in seeds.stock.models] == [
+        ("gpt-4o", "models-dev"),
+        ("mine", "unknown"),
+    ]
+    dated = sources.transient(settings(tmp_path), {**environ, "OPENAI_API_VERSION": "2024-10-21"}, LIST)
+    (provider,) = dated.stock.providers
+    assert provider.endpoints == ("https://me.openai.azure.com?api-version=2024-10-21",)
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({}, "AZURE_OPENAI_ENDPOINT"),
+        ({"AZURE_OPENAI_ENDPOINT": "http://me.openai.azure.com"}, "AZURE_OPENAI_ENDPOINT"),
+        ({"AZURE_OPENAI_ENDPOINT": "https://me.openai.azure.com"}, "AZURE_OPENAI_DEPLOYMENT"),
+        (
+            {"AZURE_OPENAI_ENDPOINT": "https://me.openai.azure.com", "OPENAI_API_VERSION": "1&key=x"},
+            "AZURE_OPENAI_ENDPOINT",
+        ),
+    ],
+)
+def test_azure_without_a_place_or_a_deployment_is_told(
+    tmp_path: Path, more: dict[str, str], words: str
+) -> None:
+    """A key alone says neither where to go nor what is there; nobody's start fails by it."""
+    seeds = sources.transient(settings(tmp_path), {"AZURE_OPENAI_API_KEY": "sk", **more}, LIST)
+    assert seeds.stock.providers == ()
+    (told,) = seeds.warnings
+    assert words in told
+
+
 def test_a_simulation_takes_no_key(tmp_path: Path) -> None:
     """The simulator's own fleet, and nothing that could cost money."""
     seeds = sources.transient(settings(tmp_path, simulate=True), {"OPENAI_API_KEY": "sk"}, LIST)
@@ -189,6 +274,17 @@ async def test_a_provider_may_be_off_and_without_a_key(tmp_path: Path, fake: Fak
     async with house(tmp_path) as it:
         assert ((await shown(it))["enabled"], (await shown(it))["cred_store"]) == (False, "none")
         assert (await it.chat()).status == 503
+
+
+async def test_a_known_vendor_needs_no_address_in_the_file(tmp_path: Path) -> None:
+    """Its name says type and base, as everywhere."""
+    write(tmp_path, {"providers": [{"id": "groq", "api_key": "sk-file"}]})
+    async with house(tmp_path) as it:
+        (provider,) = (await it.done("GET", "/providers"))["items"]
+        assert (provider["type"], provider["base_url"]) == (
+            "openai_compatible",
+            "https://api.groq.com/openai/v1",
+        )
 
 
 async def test_a_model_of_nobody_is_told(tmp_path: Path) -> None:

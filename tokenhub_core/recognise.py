@@ -1,8 +1,8 @@
 """Which hosts are LLM APIs, and what a request to one of them asks for.
 
-One table holds the public hosts with the dialect that each speaks; one more the operations that are routed in
-each dialect. Everything else on a listed host is passed through. A path is compared in normal form, so that
-another spelling of a routed path is not a way around the engine.
+The hosts and their paths are those of the vendors' table. What is routed is answered by the engine; everything
+else on a listed host is passed through. A path is compared in normal form, so that another spelling of a routed
+path is not a way around the engine.
 """
 
 from __future__ import annotations
@@ -12,39 +12,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.providers import vendors
+from tokenhub_core.providers.vendors import ANY, OPERATIONS, PASSED, VENDORS, Way
 from tokenhub_core.types import Dialect, Origin
 
 CHAT: Final = "chat"
-"""The operation that the engine answers."""
+"""What the engine answers. Which operation it is says the dialect."""
 
 PASSTHROUGH: Final = "passthrough"
 """Everything on a listed host that is not routed: forwarded as it came."""
 
-HOSTS: Final[Mapping[str, Dialect]] = MappingProxyType(
-    {
-        "api.openai.com": Dialect.OPENAI_CHAT,
-        "api.anthropic.com": Dialect.ANTHROPIC_MESSAGES,
-    }
-)
-"""The public hosts. They speak TLS only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One routed operation of a dialect; `path` is in normal form."""
-
-    dialect: Dialect
-    method: str
-    path: str
-    operation: str
-
-
-ROUTES: Final = (
-    Route(Dialect.OPENAI_CHAT, "POST", "/v1/chat/completions", CHAT),
-    Route(Dialect.ANTHROPIC_MESSAGES, "POST", "/v1/messages", CHAT),
-)
+type _Routes = tuple[tuple[re.Pattern[str], Dialect], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,33 +36,95 @@ class Recognised:
     operation: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """The main dialect of a host, and what is routed there: whole paths, and patterns of paths."""
+
+    dialect: Dialect
+    paths: Mapping[str, Dialect]
+    routes: _Routes
+
+    def routed(self, path: str) -> Dialect | None:
+        """Return the dialect of a routed path in normal form, None for any other."""
+        found = self.paths.get(path)
+        if found is not None:
+            return found
+        return next((dialect for pattern, dialect in self.routes if pattern.fullmatch(path)), None)
+
+
+def _host(dialect: Dialect, ways: Iterable[Way]) -> _Host:
+    spoken = [
+        (way.prefix + operation, dialect)
+        for way in ways
+        for dialect in way.dialects
+        for operation in OPERATIONS[dialect]
+    ]
+    return _Host(
+        dialect,
+        {path: dialect for path, dialect in spoken if ANY not in path},
+        tuple((_pattern(path), dialect) for path, dialect in spoken if ANY in path),
+    )
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """Return what a path in normal form must match; a colon may come percent-encoded."""
+    fixed = (re.escape(part).replace(":", "(?::|%3[aA])") for part in path.split(ANY))
+    return re.compile("[^/]+".join(fixed))
+
+
+_PUBLIC: Final[Mapping[str, _Host]] = MappingProxyType(
+    {
+        **{name: _host(dialect, ()) for name, dialect in PASSED.items()},
+        **{
+            name: _host(vendor.ways[0].dialects[0], vendor.ways)
+            for vendor in VENDORS
+            if not vendor.local
+            for name in vendor.hosts
+        },
+    }
+)
+
+HOSTS: Final = tuple(sorted(_PUBLIC))
+"""The public hosts; `*.` before a name stands for exactly one label. They speak TLS only."""
+
+_LABEL: Final = re.compile("[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def _found(hosts: Mapping[str, _Host], name: str) -> _Host | None:
+    """Return what is listed for a bare name: the name itself, or a pattern that has a `*` for its first label."""
+    exact = hosts.get(name)
+    if exact is not None and not name.startswith("*"):
+        return exact
+    label, _, rest = name.partition(".")
+    wide = hosts.get(f"*.{rest}")
+    return wide if wide is not None and _LABEL.fullmatch(label) else None
+
+
 class Recogniser:
     """The public hosts and `extra` ones. Immutable: a change of the list makes a new one."""
 
     __slots__ = ("_hosts",)
 
     def __init__(self, extra: Mapping[str, Dialect] = MappingProxyType({})) -> None:
-        self._hosts = {**HOSTS, **{bare_host(host): dialect for host, dialect in extra.items()}}
+        own = {bare_host(name): _host(dialect, vendors.family(dialect)) for name, dialect in extra.items()}
+        self._hosts = {**_PUBLIC, **own}
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Return every listed host, sorted."""
+        """Return every listed host, sorted; some are patterns, as in `HOSTS`."""
         return tuple(sorted(self._hosts))
 
     def is_llm_host(self, host: str) -> bool:
         """Tell whether `host`, with or without a port, is listed."""
-        return bare_host(host) in self._hosts
+        return _found(self._hosts, bare_host(host)) is not None
 
     def recognise(self, host: str, method: str, path: str) -> Recognised | None:
         """Return what the request asks for, None where the host is not listed. `path` may hold a query."""
-        dialect = self._hosts.get(bare_host(host))
-        if dialect is None:
+        found = _found(self._hosts, bare_host(host))
+        if found is None:
             return None
-        where = (dialect, method.upper(), normal_path(path))
-        for route in ROUTES:
-            if (route.dialect, route.method, route.path) == where:
-                return Recognised(dialect, route.operation)
-        return Recognised(dialect, PASSTHROUGH)
+        routed = found.routed(normal_path(path)) if method.upper() == "POST" else None
+        return Recognised(found.dialect, PASSTHROUGH) if routed is None else Recognised(routed, CHAT)
 
     def origin(self, scheme: str, host: str, port: int) -> Origin:
         """Return where a call to a listed host was going.
@@ -90,26 +133,41 @@ class Recogniser:
         credential must not travel on in the clear.
         """
         name = bare_host(host)
-        if name in HOSTS and scheme == "http":
+        if scheme == "http" and _found(_PUBLIC, name) is not None:
             return Origin("https", name, 443 if port == 80 else port)
         return Origin(scheme, name, port)
 
 
-_PUBLIC: Final = Recogniser()
+_RECOGNISER: Final = Recogniser()
 
 
 def is_llm_host(host: str) -> bool:
     """Tell whether `host`, with or without a port, is one of the public ones."""
-    return _PUBLIC.is_llm_host(host)
+    return _RECOGNISER.is_llm_host(host)
 
 
 def recognise(host: str, method: str, path: str) -> Recognised | None:
     """Return what a request to a public host asks for, None for every other host."""
-    return _PUBLIC.recognise(host, method, path)
+    return _RECOGNISER.recognise(host, method, path)
+
+
+_DEPLOYMENT: Final = re.compile(r"/openai/deployments/([^/]+)/.+")
+
+
+def deployment(path: str) -> str:
+    """Return the deployment that a request's path names, as Azure's do; empty where it names none.
+
+    It is the model of a call whose body has none. `path` may hold a query.
+    """
+    found = _DEPLOYMENT.fullmatch(normal_path(path))
+    return unquote(found[1]) if found else ""
 
 
 def extra_hosts(items: Iterable[str]) -> dict[str, Dialect]:
-    """Return the hosts of `host=dialect` items; raises ConfigError that names the item and what is allowed."""
+    """Return the hosts of `host=dialect` items; raises ConfigError that names the item and what is allowed.
+
+    `*.` before a host stands for exactly one label.
+    """
     hosts: dict[str, Dialect] = {}
     for item in items:
         host, _, name = item.partition("=")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,31 +16,20 @@ from tokenhub_core.credentials import Credentials, vault_name
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Secret
 from tokenhub_core.providers.adapters import dialect_of
-from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.providers.endpoints import site
+from tokenhub_core.providers.catalogue import Catalogue, CatalogueEntry, priced
+from tokenhub_core.providers.endpoints import check_endpoint, site
 from tokenhub_core.providers.simulator import simulated_fleet
+from tokenhub_core.providers.vendors import VENDORS, Vendor, starting
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.database import open_database
 from tokenhub_core.types import Model, Provider, ProviderType
 from tokenhub_core.vault.vault import Vault
 
-
-@dataclass(frozen=True, slots=True)
-class _Environment:
-    variable: str
-    provider: str
-    type: ProviderType
-    base_url: str
-    vendor: str
-
-
-_ENVIRONMENT: Final = (
-    _Environment("OPENAI_API_KEY", "openai", ProviderType.OPENAI, "https://api.openai.com", "openai"),
-    _Environment(
-        "ANTHROPIC_API_KEY", "anthropic", ProviderType.ANTHROPIC, "https://api.anthropic.com", "anthropic"
-    ),
-)
+_DEPLOYMENTS: Final = "AZURE_OPENAI_DEPLOYMENT"
+"""Names of Azure deployments, separated by commas: what is deployed stands in no price list."""
+_API_VERSION: Final = "OPENAI_API_VERSION"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +42,7 @@ class Seeds:
 
 def configured(settings: Settings, environ: Mapping[str, str]) -> bool:
     """Tell whether anything was ever configured here that could answer a call."""
-    if any(environ.get(one.variable) for one in _ENVIRONMENT):
+    if any(_key(vendor, environ) for vendor in VENDORS):
         return True
     if settings.credentials_file and _expanded(settings.credentials_file).exists():
         return True
@@ -71,21 +60,73 @@ def configured(settings: Settings, environ: Mapping[str, str]) -> bool:
 def transient(settings: Settings, environ: Mapping[str, str], prices: Catalogue) -> Seeds:
     """Return the simulator's fleet where answers are simulated, else a provider for each key in `environ`.
 
-    A key's provider serves every model that its vendor's price list names. The two are never mixed: a
-    simulation must not spend anybody's money.
+    A key's provider serves every model that its vendor's price list names, Azure's the deployments that the
+    environment names. Where there are none the operator is told what to do. The two are never mixed: a simulation
+    must not spend anybody's money.
     """
     if settings.simulate:
         return Seeds(Stock(*simulated_fleet(prices)))
-    providers, models, told = [], [], []
-    for one in _ENVIRONMENT:
-        if not environ.get(one.variable):
+    providers: list[Provider] = []
+    models: list[Model] = []
+    told: list[str] = []
+    for vendor in VENDORS:
+        if not (variable := _key(vendor, environ)):
             continue
-        store = f"env:{one.variable}"
-        providers.append(Provider(one.provider, one.type, (one.base_url,), dialect_of(one.type), True, store))
-        listed = prices.sold_by(one.vendor)
-        models += [priced(Model(entry.id, one.provider), entry) for entry in listed]
-        told.append(f"{one.variable} is set: provider {one.provider} serves {len(listed)} models with it")
+        base = _base(vendor, environ)
+        names = _deployments(environ) if vendor.base_key else ()
+        sold = _listed(vendor.id, prices.sold_by(prices.vendor(base))) if base else []
+        served = [_deployed(name, vendor.id, prices) for name in names] or sold
+        if not (base and served):
+            told.append(f"{variable} is set: {_missing(vendor, variable, base)}")
+            continue
+        store = f"env:{variable}"
+        providers.append(Provider(vendor.id, vendor.type, (base,), dialect_of(vendor.type), True, store))
+        models += served
+        told.append(f"{variable} is set: provider {vendor.id} serves {len(served)} models with it")
     return Seeds(Stock(tuple(providers), tuple(models)), tuple(told))
+
+
+def _key(vendor: Vendor, environ: Mapping[str, str]) -> str:
+    """Return the variable that holds a key of this vendor, empty where none does."""
+    return next((variable for variable in vendor.keys if environ.get(variable)), "")
+
+
+def _base(vendor: Vendor, environ: Mapping[str, str]) -> str:
+    """Return the vendor's base URL, or the one that the environment names; empty where that cannot be one."""
+    if not vendor.base_key:
+        return vendor.base
+    base, version = environ.get(vendor.base_key, ""), environ.get(_API_VERSION, "")
+    try:
+        return check_endpoint(f"{base}?api-version={version}" if version else base, versioned=True)
+    except ConfigError:
+        return ""
+
+
+def _deployments(environ: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(name for one in environ.get(_DEPLOYMENTS, "").split(",") if (name := one.strip()))
+
+
+def _listed(provider_id: str, entries: Iterable[CatalogueEntry]) -> list[Model]:
+    return [priced(Model(entry.id, provider_id), entry) for entry in entries]
+
+
+def _deployed(name: str, provider_id: str, prices: Catalogue) -> Model:
+    """Return a deployment as a model; most are named after what they run, and only then is their price known."""
+    model = Model(name, provider_id, pricing_source=UNKNOWN_PRICE)
+    entry = prices.lookup(name, provider_id)
+    return priced(model, entry) if entry else model
+
+
+def _missing(vendor: Vendor, variable: str, base: str) -> str:
+    """Return what keeps a vendor whose key is known from serving."""
+    if not base:
+        return f"{vendor.base_key} must hold a base URL before provider {vendor.id} can serve"
+    where = f" (or in {_DEPLOYMENTS})" if vendor.base_key else ""
+    url = f" --base-url {base}" if vendor.base_key else ""
+    return (
+        f"no price list names the models of {vendor.id}, so name them{where}: tokenhub provider add {vendor.id}{url}"
+        f" --api-key-env {variable} --model NAME"
+    )
 
 
 # --- the credentials file ----------------------------------------------------------------------------------
@@ -93,8 +134,8 @@ def transient(settings: Settings, environ: Mapping[str, str], prices: Catalogue)
 
 class _FileProvider(msgspec.Struct, forbid_unknown_fields=True):
     id: str
-    base_url: str
-    type: ProviderType = ProviderType.OPENAI
+    base_url: str = ""
+    type: ProviderType | None = None
     api_key: str = ""
     enabled: bool = True
 
@@ -166,8 +207,10 @@ async def _seed_provider(
     store = "none"
     if entry.api_key:
         store = "vault" if vault.open else "memory"
+    kind, usual = starting(entry.id, entry.type)
+    base = entry.base_url or usual
     wanted = catalog.checked(
-        Provider(entry.id, entry.type, (entry.base_url,), dialect_of(entry.type), entry.enabled, store)
+        Provider(entry.id, kind, (base,) if base else (), dialect_of(kind), entry.enabled, store)
     )
     known = catalog.fleet.providers.get(entry.id)
     if known is not None and (reason := _unwanted(known, wanted)):

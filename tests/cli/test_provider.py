@@ -62,13 +62,37 @@ def test_the_well_known_need_only_a_key(run: Shell, served: Running) -> None:
     """Their address and their price list are known; a variable of the server's is named, not read here."""
     told = run("add", "anthropic", "--api-key-env", "SOME_KEY")
     first, second = told.splitlines()
-    assert first == "anthropic: anthropic at https://api.anthropic.com, env:SOME_KEY (missing)"
+    assert first == "anthropic: anthropic at https://api.anthropic.com/v1, env:SOME_KEY (missing)"
     assert second.endswith("models registered from the price catalogue")
     again = run.json("add", "anthropic", "--model", "claude-x")
     assert (again["provider"]["cred_store"], len(again["models"]), again["listed"]) == ("env:SOME_KEY", 1, 0)
     assert run.json("add", "openai", "--base-url", "https://eu.example")["provider"]["base_url"] == (
         "https://eu.example"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "base", "listed"),
+    [
+        ("groq", "openai_compatible", "https://api.groq.com/openai/v1", True),
+        ("gemini", "gemini", "https://generativelanguage.googleapis.com/v1beta", True),
+        ("lmstudio", "openai_compatible", "http://localhost:1234/v1", False),
+        ("ollama", "ollama", "http://localhost:11434/v1", False),
+    ],
+)
+def test_a_vendors_name_is_its_address(run: Shell, name: str, kind: str, base: str, listed: bool) -> None:
+    """And its price list; what a server on this machine has loaded stands in none."""
+    told = run.json("add", name)
+    assert (told["provider"]["type"], told["provider"]["base_url"]) == (kind, base)
+    assert (told["listed"] > 0) is listed
+
+
+def test_a_type_may_say_where_too(run: Shell) -> None:
+    """Google is where it always is; another type than the vendor's own is another server."""
+    told = run.json("add", "mine", "--type", "gemini")
+    assert told["provider"]["base_url"] == "https://generativelanguage.googleapis.com/v1beta"
+    assert run.refusal("add", "groq", "--type", "vllm") == "--base-url is required"
+    assert run.refusal("add", "azure") == "--base-url is required"
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokenhub_core.dispatch.backoff import LONGEST
 from tokenhub_core.dispatch.classify import classify, classify_body, classify_failed
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.types import Dialect, Failed, Headers, Json
 
 CHAT, MESSAGES = Dialect.OPENAI_CHAT, Dialect.ANTHROPIC_MESSAGES
+RESPONSES, GEMINI, OLLAMA = Dialect.OPENAI_RESPONSES, Dialect.GEMINI, Dialect.OLLAMA_CHAT
 NOW = 1_800_000_000.0
 
 
@@ -26,6 +28,23 @@ def chat(message: str = "no", **words: object) -> Json:
 
 def messages(kind: str, message: str = "no", **more: object) -> Json:
     return {"type": "error", "error": {"type": kind, "message": message, **more}, "request_id": "req_body"}
+
+
+def google(status: str, message: str = "no", *details: Json, code: int = 400) -> Json:
+    return {"error": {"code": code, "message": message, "status": status, "details": list(details)}}
+
+
+def quota(*limits: str) -> Json:
+    kind = "type.googleapis.com/google.rpc.QuotaFailure"
+    return {"@type": kind, "violations": [{"quotaId": limit} for limit in limits]}
+
+
+def reason(word: str) -> Json:
+    return {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": word, "domain": "googleapis.com"}
+
+
+def retry(delay: object) -> Json:
+    return {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
 
 
 # --- the status alone ------------------------------------------------------------------------------------------
@@ -123,6 +142,61 @@ def test_a_status_that_the_caller_caused_reaches_the_caller() -> None:
             messages("invalid_request_error", "Output blocked by content filtering policy"),
             Kind.REFUSED,
         ),
+        (
+            CHAT,
+            400,
+            {"error": {"message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}}},
+            Kind.REFUSED,
+        ),
+        (CHAT, 404, chat(code="DeploymentNotFound"), Kind.NOT_FOUND),
+        (CHAT, 400, chat(code="OperationNotSupported"), Kind.NOT_FOUND),
+        (CHAT, 429, chat("Requests have exceeded the call rate limit", code="429"), Kind.RATE_LIMITED),
+        (
+            CHAT,
+            429,
+            google("RESOURCE_EXHAUSTED", "You exceeded your current quota", code=429),
+            Kind.RATE_LIMITED,
+        ),
+        (RESPONSES, 400, chat(code="image_content_policy_violation"), Kind.REFUSED),
+        (RESPONSES, 400, chat("Your input exceeds the context window of this model."), Kind.OVERFLOW),
+        (GEMINI, 400, google("INVALID_ARGUMENT", "API key not valid.", reason("API_KEY_INVALID")), Kind.AUTH),
+        (GEMINI, 400, google("INVALID_ARGUMENT", "API key expired. Please renew the API key."), Kind.AUTH),
+        (
+            GEMINI,
+            400,
+            google("FAILED_PRECONDITION", "User location is not supported for the API use."),
+            Kind.FORBIDDEN,
+        ),
+        (
+            GEMINI,
+            403,
+            google("PERMISSION_DENIED", "no", reason("SERVICE_DISABLED"), code=403),
+            Kind.FORBIDDEN,
+        ),
+        (GEMINI, 404, google("NOT_FOUND", "models/x is not found", code=404), Kind.NOT_FOUND),
+        (GEMINI, 503, google("UNAVAILABLE", "The model is overloaded.", code=503), Kind.OVERLOADED),
+        (GEMINI, 500, google("INTERNAL", "An internal error has occurred", code=500), Kind.TRANSIENT),
+        (
+            GEMINI,
+            400,
+            google("INVALID_ARGUMENT", "Request payload size exceeds the limit: 20971520"),
+            Kind.TOO_LARGE,
+        ),
+        (OLLAMA, 404, {"error": "model 'x' not found"}, Kind.NOT_FOUND),
+        (
+            OLLAMA,
+            503,
+            {"error": "server busy, please try again.  maximum pending requests exceeded"},
+            Kind.OVERLOADED,
+        ),
+        (OLLAMA, 429, {"error": "you have reached your weekly usage limit"}, Kind.QUOTA),
+        (OLLAMA, 400, {"error": '"x" does not support tools'}, Kind.INVALID),
+        (
+            OLLAMA,
+            500,
+            {"error": "model requires more system memory (5.3 GiB) than is available"},
+            Kind.TRANSIENT,
+        ),
         (MESSAGES, 403, messages("permission_error"), Kind.FORBIDDEN),
         (MESSAGES, 500, messages("api_error"), Kind.TRANSIENT),
     ],
@@ -171,6 +245,66 @@ def test_an_exceeded_context_is_recognised_by_its_message(dialect: Dialect, mess
 def test_what_only_looks_like_an_overflow_is_none(message: str, kind: Kind) -> None:
     """Exclusions come before the signatures."""
     assert answer(CHAT, 400, chat(message)).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("dialect", "status", "body"),
+    [
+        (
+            GEMINI,
+            400,
+            google("INVALID_ARGUMENT", "The input token count (9) exceeds the maximum number of tokens allowed (4)."),
+        ),
+        (OLLAMA, 400, {"error": "prompt too long; exceeded max context length by 3 tokens"}),
+        (OLLAMA, 500, {"error": "the input length exceeds the context length"}),
+        (CHAT, 400, {"message": "too many tokens: total number of tokens in the prompt cannot exceed 4081"}),
+        (Dialect.OPENAI_EMBEDDINGS, 400, chat("This model's maximum context length is 8192 tokens")),
+        (Dialect.ANTHROPIC_COUNT_TOKENS, 400, messages("invalid_request_error", "prompt is too long: 2 > 1")),
+    ],
+)  # fmt: skip
+def test_every_dialect_has_its_own_words_for_an_overflow(dialect: Dialect, status: int, body: Json) -> None:
+    """Each is told to callers as the one kind that it is."""
+    assert answer(dialect, status, body).label == "context_overflow"
+
+
+@pytest.mark.parametrize(
+    ("details", "message", "kind", "wait"),
+    [
+        ((quota("GenerateRequestsPerMinutePerProjectPerModel"), retry("34s")), "x", Kind.RATE_LIMITED, 34.0),
+        ((quota("GenerateRequestsPerDayPerProjectPerModel-FreeTier"), retry("20.5s")), "x", Kind.QUOTA, 20.5),
+        ((retry("7.0s"),), "Quota exceeded for metric: requests, limit: 0, model: m", Kind.QUOTA, 7.0),
+        ((), "You exceeded your current quota, please check your plan", Kind.RATE_LIMITED, None),
+        ((retry("soon"),), "x", Kind.RATE_LIMITED, None),
+        ((retry("-3s"),), "x", Kind.RATE_LIMITED, None),
+        ((retry(34),), "x", Kind.RATE_LIMITED, None),
+        ((retry("999999999s"),), "x", Kind.RATE_LIMITED, LONGEST),
+    ],
+)
+def test_googles_limits_are_told_apart_by_the_quota_that_was_hit(
+    details: tuple[Json, ...], message: str, kind: Kind, wait: float | None
+) -> None:
+    """Its message always talks of a quota; the body says how long to wait, within our bounds."""
+    fault = answer(GEMINI, 429, google("RESOURCE_EXHAUSTED", message, *details, code=429))
+    assert (fault.kind, fault.retry_after) == (kind, wait)
+
+
+def test_a_header_wins_over_the_body_on_how_long_to_wait() -> None:
+    """It may come from someone nearer, who knows better."""
+    body = google("RESOURCE_EXHAUSTED", "x", retry("34s"), code=429)
+    assert answer(GEMINI, 429, body, (("retry-after", "2"),)).retry_after == 2.0
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"object": "error", "message": {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs"}]}},
+        {"detail": [{"loc": ["body", "seed"], "msg": "Extra inputs", "input": "secret"}]},
+    ],
+)
+def test_a_list_of_complaints_is_a_message(body: Json) -> None:
+    """Validation libraries name the field and what is wrong with it; what they quote stays out."""
+    fault = answer(CHAT, 422, body)
+    assert (fault.kind, fault.message) == (Kind.INVALID, "body.seed: Extra inputs")
 
 
 def test_a_server_error_that_mentions_context_is_transient() -> None:
@@ -282,6 +416,14 @@ def test_a_success_without_an_error_is_none(data: Json) -> None:
         (CHAT, Failed(502, "bad_event", "not JSON"), Kind.TRANSIENT, 502),
         (CHAT, Failed(200, "", ""), Kind.TRANSIENT, 502),
         (CHAT, Failed(429, "insufficient_quota", "pay"), Kind.QUOTA, 429),
+        (RESPONSES, Failed(0, "rate_limit_exceeded", "slow"), Kind.RATE_LIMITED, 429),
+        (RESPONSES, Failed(0, "server_error", "oops"), Kind.TRANSIENT, 500),
+        (RESPONSES, Failed(0, "invalid_prompt", "no"), Kind.INVALID, 400),
+        (RESPONSES, Failed(0, "image_too_large", "no"), Kind.INVALID, 400),
+        (RESPONSES, Failed(0, "context_length_exceeded", "no"), Kind.OVERFLOW, 400),
+        (GEMINI, Failed(0, "UNAVAILABLE", "The model is overloaded."), Kind.OVERLOADED, 503),
+        (GEMINI, Failed(429, "RESOURCE_EXHAUSTED", "x"), Kind.RATE_LIMITED, 429),
+        (OLLAMA, Failed(0, "", "an error was encountered while running the model"), Kind.TRANSIENT, 502),
     ],
 )
 def test_an_error_inside_a_stream_is_what_it_would_have_been_as_a_response(
@@ -305,7 +447,25 @@ JSON = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["error", "type", "code", "message", "details", "error_code", "param", "request_id"]
+                [
+                    "error",
+                    "type",
+                    "code",
+                    "message",
+                    "details",
+                    "error_code",
+                    "param",
+                    "request_id",
+                    "detail",
+                    "loc",
+                    "msg",
+                    "status",
+                    "reason",
+                    "retryDelay",
+                    "violations",
+                    "quotaId",
+                    "innererror",
+                ]
             ),
             inner,
             max_size=6,

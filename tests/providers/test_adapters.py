@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Secret, UpstreamRequest
 from tokenhub_core.providers.adapters import (
     Sending,
+    also_of,
     credential_headers,
     dialect_of,
     health_url,
@@ -49,16 +49,34 @@ CALLER: Headers = (
     ("anthropic-version", "2024-01-01"),
     ("openai-organization", "org-1"),
     ("openai-project", "proj-1"),
+    ("openai-beta", "responses=v1"),
+    ("x-goog-api-client", CALLERS_KEY),
     ("traceparent", "00-1-2-01"),
 )
 
 ANTHROPIC = Dialect.ANTHROPIC_MESSAGES
+GOOGLE = "https://generativelanguage.googleapis.com"
+
+OPERATIONS = {
+    Dialect.OPENAI_CHAT: "/chat/completions",
+    Dialect.ANTHROPIC_MESSAGES: "/messages",
+    Dialect.OPENAI_RESPONSES: "/responses",
+    Dialect.OPENAI_COMPLETIONS: "/completions",
+    Dialect.OPENAI_EMBEDDINGS: "/embeddings",
+    Dialect.ANTHROPIC_COUNT_TOKENS: "/messages/count_tokens",
+    Dialect.GEMINI: "/models/m:generateContent",
+    Dialect.OLLAMA_CHAT: "/api/chat",
+    Dialect.OLLAMA_GENERATE: "/api/generate",
+}
 
 PROVIDERS = {
     ProviderType.OPENAI: Provider("p", ProviderType.OPENAI, ("https://api.openai.com/v1",)),
     ProviderType.OPENAI_COMPATIBLE: Provider("p", ProviderType.OPENAI_COMPATIBLE, ("https://api.groq.com/openai/v1",)),
     ProviderType.VLLM: Provider("p", ProviderType.VLLM, ("http://10.0.0.1:8000", "http://10.0.0.2:8000/v1")),
     ProviderType.ANTHROPIC: Provider("p", ProviderType.ANTHROPIC, ("https://api.anthropic.com",), ANTHROPIC),
+    ProviderType.GEMINI: Provider("p", ProviderType.GEMINI, (GOOGLE,), Dialect.GEMINI),
+    ProviderType.OLLAMA: Provider("p", ProviderType.OLLAMA, ("http://localhost:11434",)),
+    ProviderType.AZURE: Provider("p", ProviderType.AZURE, ("https://me.openai.azure.com",)),
     ProviderType.SIMULATOR: Provider("p", ProviderType.SIMULATOR, ("sim://anthropic",), ANTHROPIC),
     ProviderType.ORIGIN: Provider("p", ProviderType.ORIGIN, ("https://api.openai.com/v1/chat/completions?a=b%20c",)),
 }  # fmt: skip
@@ -80,12 +98,39 @@ def made(
             model=Model("m", "p"),
             body=b"{}",
             dialect=provider.dialect,
-            operation=DIALECTS[provider.dialect].operation(model="m", stream=stream),
+            operation=OPERATIONS[provider.dialect],
             stream=stream,
             credential=credential,
             caller=caller,
             request_id="req-1",
             endpoint=endpoint,
+        )
+    )
+
+
+def spoken(
+    kind: ProviderType,
+    base: str,
+    dialect: Dialect,
+    *,
+    operation: str = "",
+    body: bytes = b"{}",
+    model: str = "m",
+    stream: bool = False,
+    caller: Headers = CALLER,
+) -> UpstreamRequest:
+    """Return what is sent for a call that a provider is spoken to in this dialect for."""
+    return upstream_request(
+        Sending(
+            provider=Provider("p", kind, (base,), dialect, cred_store="vault"),
+            model=Model(model, "p"),
+            body=body,
+            dialect=dialect,
+            operation=operation or OPERATIONS[dialect],
+            stream=stream,
+            credential=OURS,
+            caller=caller,
+            request_id="req-1",
         )
     )
 
@@ -97,7 +142,7 @@ def bare(provider: Provider) -> UpstreamRequest:
             model=Model("m", provider.id),
             body=b"",
             dialect=provider.dialect,
-            operation=DIALECTS[provider.dialect].operation(model="m", stream=False),
+            operation=OPERATIONS[provider.dialect],
             stream=False,
             credential=None,
             caller=(),
@@ -113,6 +158,9 @@ def bare(provider: Provider) -> UpstreamRequest:
         (ProviderType.OPENAI_COMPATIBLE, "https://api.groq.com/openai/v1/chat/completions"),
         (ProviderType.VLLM, "http://10.0.0.1:8000/v1/chat/completions"),
         (ProviderType.ANTHROPIC, "https://api.anthropic.com/v1/messages"),
+        (ProviderType.GEMINI, f"{GOOGLE}/v1beta/models/m:generateContent"),
+        (ProviderType.OLLAMA, "http://localhost:11434/v1/chat/completions"),
+        (ProviderType.AZURE, "https://me.openai.azure.com/openai/v1/chat/completions"),
         (ProviderType.SIMULATOR, "sim://anthropic/v1/messages"),
         (ProviderType.ORIGIN, "https://api.openai.com/v1/chat/completions?a=b%20c"),
     ],
@@ -137,6 +185,7 @@ def test_nothing_of_the_callers_authority_reaches_another_provider(kind: Provide
     allowed = {
         "authorization", "x-api-key", "anthropic-version", "anthropic-beta", "content-type", "accept",
         "accept-encoding", "user-agent", "x-request-id", "traceparent", "tracestate",
+        "x-goog-api-key", "api-key", "openai-beta",
     }  # fmt: skip
     assert {name for name, _ in headers} <= allowed
     assert header(headers, "user-agent").startswith("tokenhub/")
@@ -172,6 +221,162 @@ def test_an_account_is_named_only_beside_the_callers_own_key() -> None:
     assert header(with_own, "openai-project") == "proj-1"
     assert not header(
         made(ProviderType.OPENAI_COMPATIBLE, cred_store="caller").headers, "openai-organization"
+    )
+
+
+COMPATIBLE, VLLM, GEMINI = ProviderType.OPENAI_COMPATIBLE, ProviderType.VLLM, ProviderType.GEMINI
+OLLAMA, AZURE, OPENAI = ProviderType.OLLAMA, ProviderType.AZURE, ProviderType.OPENAI
+DATED = "https://me.openai.azure.com?api-version=2024-10-21"
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "dialect", "url"),
+    [
+        (COMPATIBLE, "https://api.groq.com", Dialect.OPENAI_CHAT, "https://api.groq.com/openai/v1/chat/completions"),
+        (OPENAI, "https://api.groq.com/openai", Dialect.OPENAI_RESPONSES, "https://api.groq.com/openai/v1/responses"),
+        (COMPATIBLE, "https://api.perplexity.ai", Dialect.OPENAI_CHAT, "https://api.perplexity.ai/chat/completions"),
+        (COMPATIBLE, "https://api.deepseek.com", Dialect.OPENAI_CHAT, "https://api.deepseek.com/v1/chat/completions"),
+        (COMPATIBLE, "https://api.deepseek.com/beta", Dialect.OPENAI_CHAT, "https://api.deepseek.com/beta/chat/completions"),
+        (COMPATIBLE, "https://api.deepseek.com/v1", Dialect.OPENAI_COMPLETIONS, "https://api.deepseek.com/beta/completions"),
+        (COMPATIBLE, "https://api.deepseek.com/v1", Dialect.ANTHROPIC_MESSAGES, "https://api.deepseek.com/anthropic/v1/messages"),
+        (COMPATIBLE, "https://api.z.ai/api/coding/paas/v4", Dialect.OPENAI_CHAT, "https://api.z.ai/api/coding/paas/v4/chat/completions"),
+        (COMPATIBLE, "https://openrouter.ai/api", Dialect.ANTHROPIC_MESSAGES, "https://openrouter.ai/api/v1/messages"),
+        (COMPATIBLE, "https://llm.corp.test/gw", Dialect.OPENAI_EMBEDDINGS, "https://llm.corp.test/gw/v1/embeddings"),
+        (ProviderType.ANTHROPIC, "https://me.services.ai.azure.com/anthropic", Dialect.ANTHROPIC_MESSAGES, "https://me.services.ai.azure.com/anthropic/v1/messages"),
+        (ProviderType.ANTHROPIC, "https://api.anthropic.com", Dialect.ANTHROPIC_COUNT_TOKENS, "https://api.anthropic.com/v1/messages/count_tokens"),
+        (GEMINI, f"{GOOGLE}/v1", Dialect.GEMINI, f"{GOOGLE}/v1/models/m:generateContent"),
+        (GEMINI, GOOGLE, Dialect.OPENAI_EMBEDDINGS, f"{GOOGLE}/v1beta/openai/embeddings"),
+        (GEMINI, "https://gw.test/google/v1beta", Dialect.GEMINI, "https://gw.test/google/v1beta/models/m:generateContent"),
+        (GEMINI, "https://gw.test/google", Dialect.GEMINI, "https://gw.test/google/v1beta/models/m:generateContent"),
+        (OLLAMA, "http://10.0.0.7:11434", Dialect.OLLAMA_CHAT, "http://10.0.0.7:11434/api/chat"),
+        (OLLAMA, "http://10.0.0.7:11434/v1", Dialect.OLLAMA_GENERATE, "http://10.0.0.7:11434/api/generate"),
+        (OLLAMA, "https://ollama.com/api", Dialect.OPENAI_CHAT, "https://ollama.com/v1/chat/completions"),
+        (VLLM, "http://10.0.0.1:8000", Dialect.OPENAI_COMPLETIONS, "http://10.0.0.1:8000/v1/completions"),
+        (AZURE, "https://me.openai.azure.com/openai/v1", Dialect.OPENAI_RESPONSES, "https://me.openai.azure.com/openai/v1/responses"),
+        (AZURE, "https://gw.test/az/openai", Dialect.OPENAI_CHAT, "https://gw.test/az/openai/v1/chat/completions"),
+        (AZURE, DATED, Dialect.OPENAI_CHAT, "https://me.openai.azure.com/openai/deployments/m/chat/completions?api-version=2024-10-21"),
+        (AZURE, DATED.replace("?", "/openai?"), Dialect.OPENAI_EMBEDDINGS, "https://me.openai.azure.com/openai/deployments/m/embeddings?api-version=2024-10-21"),
+        (AZURE, DATED, Dialect.OPENAI_RESPONSES, "https://me.openai.azure.com/openai/responses?api-version=2024-10-21"),
+        (ProviderType.SIMULATOR, "sim://x", Dialect.GEMINI, "sim://x/v1beta/models/m:generateContent"),
+        (ProviderType.SIMULATOR, "sim://x", Dialect.OLLAMA_CHAT, "sim://x/api/chat"),
+        (ProviderType.SIMULATOR, "sim://x", Dialect.OPENAI_RESPONSES, "sim://x/v1/responses"),
+    ],
+)  # fmt: skip
+def test_each_dialect_has_its_place_at_each_vendor(
+    kind: ProviderType, base: str, dialect: Dialect, url: str
+) -> None:
+    """Whatever part of its base was given; a place that was named and fits is kept."""
+    assert spoken(kind, base, dialect).url == url
+
+
+def test_a_deployments_name_cannot_lead_elsewhere() -> None:
+    """It is one segment, whatever is in it."""
+    url = spoken(AZURE, DATED, Dialect.OPENAI_CHAT, model="../x?y#z/ü").url
+    assert url.startswith("https://me.openai.azure.com/openai/deployments/..%2Fx%3Fy%23z%2F%C3%BC/chat/")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "dialect", "name", "value"),
+    [
+        (GEMINI, GOOGLE, Dialect.GEMINI, "x-goog-api-key", "sk-ours"),
+        (GEMINI, GOOGLE, Dialect.OPENAI_EMBEDDINGS, "authorization", "Bearer sk-ours"),
+        (AZURE, DATED, Dialect.OPENAI_CHAT, "api-key", "sk-ours"),
+        (OLLAMA, "https://ollama.com", Dialect.OLLAMA_CHAT, "authorization", "Bearer sk-ours"),
+        (COMPATIBLE, "https://api.deepseek.com", Dialect.ANTHROPIC_MESSAGES, "x-api-key", "sk-ours"),
+        (COMPATIBLE, "https://openrouter.ai", Dialect.ANTHROPIC_MESSAGES, "authorization", "Bearer sk-ours"),
+        (COMPATIBLE, "https://llm.corp.test", Dialect.OPENAI_CHAT, "authorization", "Bearer sk-ours"),
+    ],
+)
+def test_a_key_goes_in_the_one_field_that_is_read_there(
+    kind: ProviderType, base: str, dialect: Dialect, name: str, value: str
+) -> None:
+    """And in no other: a second one would be taken for a mistake."""
+    headers = spoken(kind, base, dialect).headers
+    carrying = [item for item in headers if "sk-ours" in item[1]]
+    assert carrying == [(name, value)]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ProviderType if kind is not ProviderType.ORIGIN])
+def test_a_key_in_a_callers_query_stays_here(kind: ProviderType) -> None:
+    """What frames the stream goes along, the rest of the query was meant for another host."""
+    operation = f"/models/m:streamGenerateContent?key={CALLERS_KEY}&alt=sse&access_token={CALLERS_KEY}&$x=1"
+    base = PROVIDERS[kind].endpoints[0]
+    url = spoken(kind, base, Dialect.GEMINI, operation=operation, stream=True).url
+    assert CALLERS_KEY not in url
+    assert url.partition("?")[2] == "alt=sse"
+
+
+def test_the_origin_gets_a_callers_keys_as_it_sent_them() -> None:
+    """In whatever field or query its vendor reads them."""
+    target = f"{GOOGLE}/v1beta/models/m:streamGenerateContent?alt=sse&key={CALLERS_KEY}"
+    request = spoken(ProviderType.ORIGIN, target, Dialect.GEMINI, stream=True)
+    assert request.url == target
+    for name in ("x-goog-api-key", "api-key", "x-api-key", "x-goog-api-client"):
+        assert header(request.headers, name) == CALLERS_KEY
+
+
+def test_what_a_vendor_alone_understands_goes_to_no_other() -> None:
+    """Betas of one vendor are nonsense or an error at the next, also in its own dialect."""
+    for kind, base, own in (
+        (ProviderType.ANTHROPIC, "https://api.anthropic.com", {"anthropic-beta", "anthropic-version"}),
+        (COMPATIBLE, "https://openrouter.ai/api/v1", {"anthropic-version"}),
+    ):
+        headers = spoken(kind, base, ANTHROPIC).headers
+        assert {name for name, _ in headers if name.startswith("anthropic-")} == own
+    for kind in (OPENAI, COMPATIBLE, AZURE, VLLM):
+        beta = header(spoken(kind, "https://x.test", Dialect.OPENAI_CHAT).headers, "openai-beta")
+        assert beta == ("responses=v1" if kind is OPENAI else "")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "operation", "accept"),
+    [
+        (Dialect.OPENAI_RESPONSES, "/responses", "text/event-stream"),
+        (Dialect.OLLAMA_CHAT, "/api/chat", "application/x-ndjson"),
+        (Dialect.OLLAMA_GENERATE, "/api/generate", "application/x-ndjson"),
+        (Dialect.GEMINI, "/models/m:streamGenerateContent?alt=sse", "text/event-stream"),
+        (Dialect.GEMINI, "/models/m:streamGenerateContent", "application/json"),
+    ],
+)
+def test_a_stream_is_asked_for_in_its_own_framing(dialect: Dialect, operation: str, accept: str) -> None:
+    """Events, lines or an array; a whole answer is JSON everywhere."""
+    for stream in (True, False):
+        headers = spoken(COMPATIBLE, "https://x.test", dialect, operation=operation, stream=stream).headers
+        assert header(headers, "accept") == (accept if stream else "application/json")
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "model", "body", "sent"),
+    [
+        (COMPATIBLE, "https://api.mistral.ai", "m", b'{"max_completion_tokens": 5,"a":1}', b'{"max_tokens":5,"a":1}'),
+        (COMPATIBLE, "https://api.mistral.ai", "m", b'{"max_tokens": 5}', b'{"max_tokens": 5}'),
+        (COMPATIBLE, "https://api.mistral.ai", "m", b'{"max_tokens":4,"max_completion_tokens":5}', b'{"max_tokens":4}'),
+        (COMPATIBLE, "https://api.mistral.ai", "m", b'{"max_completion_tokens":null}', b"{}"),
+        (COMPATIBLE, "https://api.mistral.ai", "m", b'{"x":"max_completion_tokens"}', b'{"x":"max_completion_tokens"}'),
+        (OLLAMA, "http://10.0.0.7:11434", "m", b'{"max_completion_tokens":5}', b'{"max_tokens":5}'),
+        (COMPATIBLE, "https://api.groq.com", "m", b'{"max_completion_tokens": 5}', b'{"max_completion_tokens": 5}'),
+        (OPENAI, "https://api.openai.com", "gpt-4o", b'{"max_tokens": 5}', b'{"max_tokens": 5}'),
+        (OPENAI, "https://api.openai.com", "o3-mini", b'{"max_tokens": 5}', b'{"max_completion_tokens":5}'),
+        (OPENAI, "https://api.openai.com", "gpt-5.1", b'{"max_tokens": 5}', b'{"max_completion_tokens":5}'),
+        (
+            AZURE, "https://me.openai.azure.com", "gpt-5",
+            b'{"max_tokens":null,"max_completion_tokens":5}', b'{"max_completion_tokens":5}',
+        ),
+    ],
+)  # fmt: skip
+def test_a_cap_goes_under_the_name_that_is_known_there(
+    kind: ProviderType, base: str, model: str, body: bytes, sent: bytes
+) -> None:
+    """Where the other one would be refused or ignored; everywhere else the bytes stay as they are."""
+    assert spoken(kind, base, Dialect.OPENAI_CHAT, body=body, model=model).body == sent
+
+
+def test_only_chat_has_two_names_for_its_cap() -> None:
+    """Legacy completions know the old one everywhere."""
+    body = b'{"max_tokens": 5}'
+    assert (
+        spoken(OPENAI, "https://api.openai.com", Dialect.OPENAI_COMPLETIONS, body=body, model="o3").body
+        is body
     )
 
 
@@ -249,6 +454,12 @@ def test_models_and_health_have_urls_of_their_own() -> None:
     assert health_url(PROVIDERS[ProviderType.VLLM], 1) == "http://10.0.0.2:8000/health"
     assert health_url(PROVIDERS[ProviderType.SIMULATOR]) == "sim://anthropic/v1/models"
     assert health_url(PROVIDERS[ProviderType.ORIGIN]) == ""
+    assert models_url(PROVIDERS[GEMINI]) == f"{GOOGLE}/v1beta/models"
+    assert models_url(PROVIDERS[OLLAMA]) == "http://localhost:11434/v1/models"
+    assert models_url(PROVIDERS[AZURE]) == "https://me.openai.azure.com/openai/v1/models"
+    assert models_url(Provider("p", AZURE, (DATED,))) == (
+        "https://me.openai.azure.com/openai/models?api-version=2024-10-21"
+    )
 
 
 def test_probes_carry_the_credential_as_calls_do() -> None:
@@ -256,12 +467,33 @@ def test_probes_carry_the_credential_as_calls_do() -> None:
     assert credential_headers(PROVIDERS[ProviderType.OPENAI], OURS) == (("authorization", "Bearer sk-ours"),)
     assert credential_headers(PROVIDERS[ProviderType.ANTHROPIC], OURS)[0] == ("x-api-key", "sk-ours")
     assert credential_headers(PROVIDERS[ProviderType.ORIGIN], OURS) == ()
+    assert credential_headers(PROVIDERS[GEMINI], OURS) == (("x-goog-api-key", "sk-ours"),)
+    assert credential_headers(PROVIDERS[AZURE], OURS) == (("api-key", "sk-ours"),)
+    assert credential_headers(Provider("p", OPENAI, ()), OURS) == (("authorization", "Bearer sk-ours"),)
 
 
-def test_only_anthropic_speaks_anthropic_by_default() -> None:
+def test_only_anthropic_and_google_have_a_main_dialect_of_their_own() -> None:
     """The rest speak OpenAI's chat completions."""
-    anthropic = [kind for kind in ProviderType if dialect_of(kind) is Dialect.ANTHROPIC_MESSAGES]
-    assert anthropic == [ProviderType.ANTHROPIC]
+    main = {kind: dialect_of(kind) for kind in ProviderType if dialect_of(kind) is not Dialect.OPENAI_CHAT}
+    assert main == {ProviderType.ANTHROPIC: ANTHROPIC, GEMINI: Dialect.GEMINI}
+
+
+def test_what_else_a_provider_speaks_follows_from_its_kind_and_its_place() -> None:
+    """Of an unknown server only what cannot be translated is left as it is, of several what all of them speak."""
+    chat_family = (Dialect.OPENAI_RESPONSES, Dialect.OPENAI_COMPLETIONS, Dialect.OPENAI_EMBEDDINGS)
+    assert also_of(OPENAI, "https://api.openai.com") == chat_family
+    assert also_of(OPENAI, "https://x.test") == chat_family
+    assert also_of(AZURE, DATED) == chat_family
+    assert also_of(ProviderType.ANTHROPIC, "https://x.test") == (Dialect.ANTHROPIC_COUNT_TOKENS,)
+    assert also_of(COMPATIBLE, "https://x.test") == (Dialect.OPENAI_EMBEDDINGS,)
+    assert also_of(COMPATIBLE, "https://api.cerebras.ai") == (Dialect.OPENAI_COMPLETIONS,)
+    assert Dialect.ANTHROPIC_MESSAGES in also_of(COMPATIBLE, "https://openrouter.ai/api/v1")
+    assert also_of(VLLM, "http://10.0.0.1:8000") == (Dialect.OPENAI_COMPLETIONS, Dialect.OPENAI_EMBEDDINGS)
+    assert {Dialect.OLLAMA_CHAT, Dialect.OLLAMA_GENERATE} <= set(also_of(OLLAMA, "http://10.0.0.7:11434"))
+    assert Dialect.OPENAI_CHAT not in also_of(GEMINI, GOOGLE)
+    assert also_of(ProviderType.ORIGIN, "https://x.test") == also_of(OPENAI) == ()
+    both = also_of(COMPATIBLE, "https://api.groq.com", "https://x.test")
+    assert both == (Dialect.OPENAI_EMBEDDINGS,)
 
 
 NAMES = ["traceparent", "anthropic-beta", "anthropic-version", "openai-organization", "x-other", "connection"]

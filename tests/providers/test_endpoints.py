@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.providers.endpoints import check_endpoint, forbidden, join, site
+from tokenhub_core.providers.endpoints import check_endpoint, forbidden, join, mount, site
 
 
 @pytest.mark.parametrize(
@@ -30,9 +30,78 @@ def test_every_way_to_write_a_base_gives_the_same_operation(base: str, url: str)
     assert join(url, "/models") == url.replace("/chat/completions", "/models")
 
 
+@pytest.mark.parametrize(
+    ("base", "operation", "url"),
+    [
+        ("https://x.test", "/responses", "https://x.test/v1/responses"),
+        ("https://x.test/v1/chat/completions", "/completions", "https://x.test/v1/completions"),
+        ("https://x.test/v1/responses", "/embeddings", "https://x.test/v1/embeddings"),
+        ("https://x.test/v1/messages", "/messages/count_tokens", "https://x.test/v1/messages/count_tokens"),
+        ("https://x.test/v1/messages/count_tokens", "/messages", "https://x.test/v1/messages"),
+        ("https://g.test", "/models/m:generateContent", "https://g.test/v1beta/models/m:generateContent"),
+        (
+            "https://g.test/v1/models/old:streamGenerateContent",
+            "/models/m:streamGenerateContent?alt=sse",
+            "https://g.test/v1/models/m:streamGenerateContent?alt=sse",
+        ),
+        ("http://localhost:11434", "/api/chat", "http://localhost:11434/api/chat"),
+        ("http://localhost:11434/v1/", "/api/chat", "http://localhost:11434/api/chat"),
+        ("http://localhost:11434/api", "/api/generate", "http://localhost:11434/api/generate"),
+        (
+            "http://localhost:11434/api/chat",
+            "/chat/completions",
+            "http://localhost:11434/v1/chat/completions",
+        ),
+        ("https://models", "/models", "https://models/v1/models"),
+        ("https://x.test/my-models", "/models", "https://x.test/my-models/v1/models"),
+    ],
+)
+def test_every_operation_finds_its_place(base: str, operation: str, url: str) -> None:
+    """Gemini has a version of its own, Ollama's native paths have none, and a pasted operation is no base."""
+    assert join(base, operation) == url
+
+
+@pytest.mark.parametrize(
+    ("base", "place"),
+    [
+        ("https://x.test", ("https://x.test", "")),
+        ("https://x.test/", ("https://x.test", "")),
+        ("https://x.test/openai", ("https://x.test", "")),
+        ("https://x.test/openai/v1", ("https://x.test", "/openai/v1")),
+        ("https://x.test/openai/v1/chat/completions", ("https://x.test", "/openai/v1")),
+        ("https://x.test/gateway/v1", ("https://x.test/gateway", "/v1")),
+        ("https://x.test/gateway", None),
+        ("https://x.test/open", None),
+    ],
+)
+def test_a_base_is_taken_apart_at_a_known_prefix(base: str, place: tuple[str, str] | None) -> None:
+    """The longest that fits, behind whatever stands before it."""
+    assert mount(base, ["/v1", "/openai/v1", ""]) == place
+
+
 def test_a_site_is_scheme_host_and_port() -> None:
     """What vLLM's health lives under."""
     assert site("http://10.0.0.5:8000/v1/x") == "http://10.0.0.5:8000"
+    assert site("https://me.openai.azure.com?api-version=1") == "https://me.openai.azure.com"
+
+
+def test_an_api_version_stays_where_it_is_allowed() -> None:
+    """One query for one kind of provider; everything else in a query is still refused."""
+    dated = "https://me.openai.azure.com?api-version=2024-10-21"
+    assert check_endpoint("https://Me.OpenAI.Azure.com:443/?api-version=2024-10-21", versioned=True) == dated
+    assert check_endpoint(dated, versioned=True) == dated
+    with pytest.raises(ConfigError):
+        check_endpoint(dated)
+    for wrong in (
+        "?key=k",
+        "?api-version=1&key=k",
+        "?api-version=",
+        "?",
+        "?api-version=1#x",
+        "?api-version=%31",
+    ):
+        with pytest.raises(ConfigError):
+            check_endpoint(f"https://me.openai.azure.com{wrong}", versioned=True)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,9 @@ from tokenhub_core.cli.admin import AdminClient, admin_client
 from tokenhub_core.cli.model import described
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.providers import vendors
 from tokenhub_core.types import Json, ProviderType
 
-_WELL_KNOWN: Final = {
-    "openai": (ProviderType.OPENAI, "https://api.openai.com"),
-    "anthropic": (ProviderType.ANTHROPIC, "https://api.anthropic.com"),
-}
 _TYPES: Final = [t.value for t in ProviderType if t not in {ProviderType.ORIGIN, ProviderType.SIMULATOR}]
 
 
@@ -29,7 +26,7 @@ def provider() -> None:
 
 @provider.command()
 @click.argument("id")
-@click.option("--type", "type_", type=click.Choice(_TYPES), help="Default: openai, or what the id says.")
+@click.option("--type", "type_", type=click.Choice(_TYPES), help="Default: what the id says, else openai.")
 @click.option(
     "--base-url", "urls", multiple=True, help="Endpoint; repeat it for several of the same provider."
 )
@@ -53,17 +50,25 @@ def add(
     data: Path | None,
     **more: Any,
 ) -> None:
-    """Register provider ID, or change it. `openai` and `anthropic` need no --type and no --base-url.
+    """Register provider ID, or change it.
 
-    Without --model, the well-known two get every model that their price list names.
+    A well-known ID (openai, anthropic, gemini, groq, mistral, ollama and others) needs no --type, and no --base-url
+    unless every customer has another one, as with azure. Where a server has chat completions and no other of
+    OpenAI's APIs, say --type openai_compatible: calls in the others are then translated.
+
+    Without --model, a well-known vendor gets every model that its price list names.
     """
-    type_, url = _WELL_KNOWN.get(id, (ProviderType.OPENAI, ""))
-    body: Json = {"id": id, "type": more.pop("type_") or type_.value, "endpoints": list(urls) or [url]}
+    wanted = more.pop("type_")
+    vendor = vendors.named(id)
+    type_, url = vendors.starting(id, ProviderType(wanted) if wanted else None)
+    body: Json = {"id": id, "type": type_.value, "endpoints": list(urls) or [url]}
     if not body["endpoints"][0]:
         raise ConfigError("--base-url is required")
     client = admin_client(data)
     added = client.post("/admin/v1/providers", {**body, **_credential(**more)})
-    registered = _register(client, id, models, listed=id in _WELL_KNOWN and not models)
+    # What a server on this machine has loaded stands in no price list.
+    listed = vendor is not None and not vendor.local and not models
+    registered = _register(client, id, models, listed=listed)
     if shown({"provider": added, **registered}, json=json):
         return
     tell(plain(f"{added['id']}: {added['type']} at {', '.join(added['endpoints'])}, {_held(added)}"))

@@ -4,197 +4,35 @@ Three kinds of evidence, in order of trust:
 
 1. the words of the error object that are meant for machines (`code`, `details.error_code`, `type`), where one
    of them settles the matter whatever the status is;
-2. the signatures: phrases in the error's *message* that are the only sign some providers give that a context
-   was exceeded, a balance is used up or a filter struck. A small ordered table per dialect, each row tied to
-   the statuses it is seen with; rows that rule out come first. The rest of the body is never searched, since
-   providers quote their callers;
+2. the signatures: phrases in the error's *message* (and in the names of the limits it lists) that are the only
+   sign some providers give that a context was exceeded, a balance is used up or a filter struck. A small ordered
+   table per dialect, each row tied to the statuses it is seen with; rows that rule out come first. The rest of
+   the body is never searched, since providers quote their callers;
 3. the status. Where an error hides in a success or in a stream, the one that its `type` stands for.
 
-The tables hold observed facts: the error types are those of the official SDKs, the phrases those that
-providers are known to send.
+Words and signatures stand in `signs`, a table per dialect.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
 
-from tokenhub_core.dispatch.backoff import parse_retry_after
+from tokenhub_core.dispatch.backoff import LONGEST, parse_retry_after
+from tokenhub_core.dispatch.signs import TABLES, Table
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.types import Dialect, Failed, Headers, Json, header
 
 _BODY_LIMIT: Final = 64 * 1024
 _MESSAGE_LIMIT: Final = 500
 _WORD_LIMIT: Final = 200
-
-_BAD: Final = frozenset({400, 413, 422})
-"""The statuses under which a provider says that a call does not fit."""
-_MONEY: Final = frozenset({400, 402, 403, 429})
-_KEY: Final = frozenset({400, 403})
-_BUSY: Final = frozenset({500, 502, 503})
-
-
-@dataclass(frozen=True, slots=True)
-class _Sign:
-    """A message that holds all `parts` (lower case), under one of `statuses`, means `kind`; None: nothing."""
-
-    kind: Kind | None
-    statuses: frozenset[int]
-    parts: tuple[str, ...]
-
-
-def _signs(kind: Kind | None, statuses: frozenset[int], *phrases: str) -> tuple[_Sign, ...]:
-    """Return one row per phrase; ` … ` in a phrase stands for anything."""
-    return tuple(_Sign(kind, statuses, tuple(phrase.split(" … "))) for phrase in phrases)
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """What a dialect's words mean: settled kinds, message signatures, and the status behind each type."""
-
-    words: Mapping[str, Kind]
-    signs: tuple[_Sign, ...]
-    implied: Mapping[str, int]
-
-
-_EXCLUDED: Final = (
-    *_signs(Kind.RATE_LIMITED, _BAD, "throttlingexception"),
-    *_signs(None, _BAD, "rate limit", "rate_limit", "too many requests", "tokens per minute"),
-    *_signs(None, _BAD, "string_above_max_length", "string too long"),
-)
-
-_OPENAI: Final = _Table(
-    words={
-        "context_length_exceeded": Kind.OVERFLOW,
-        "exceed_context_size_error": Kind.OVERFLOW,
-        "insufficient_quota": Kind.QUOTA,
-        "billing_hard_limit_reached": Kind.QUOTA,
-        "billing_not_active": Kind.QUOTA,
-        "budget_exceeded": Kind.QUOTA,
-        "rate_limit_exceeded": Kind.RATE_LIMITED,
-        "rate_limit_error": Kind.RATE_LIMITED,
-        "overloaded_error": Kind.OVERLOADED,
-        "engine_overloaded": Kind.OVERLOADED,
-        "content_filter": Kind.REFUSED,
-        "content_policy_violation": Kind.REFUSED,
-        "moderation_blocked": Kind.REFUSED,
-        "responsibleaipolicyviolation": Kind.REFUSED,
-        "invalid_api_key": Kind.AUTH,
-        "account_deactivated": Kind.AUTH,
-        "model_not_found": Kind.NOT_FOUND,
-        "deploymentnotfound": Kind.NOT_FOUND,
-        "string_above_max_length": Kind.INVALID,
-    },
-    signs=(
-        *_EXCLUDED,
-        *_signs(
-            Kind.OVERFLOW,
-            _BAD,
-            "maximum context length",
-            "exceeds the context window",
-            "context window exceeds limit",
-            "exceeds the available context size",
-            "greater than the context length",
-            "longer than the model's context length",
-            "input token count … exceeds the maximum number of tokens",
-            "maximum prompt length is",
-            "reduce the length of the messages",
-            "inputs` tokens + `max_new_tokens` must be",
-            "exceeded model token limit",
-            "prompt token count … exceeds the limit of",
-            "prompt is too long",
-            "input is too long",
-            "too many input tokens",
-            "exceed model maximum",
-            "current length is … while limit is",
-        ),
-        *_signs(
-            Kind.QUOTA, _MONEY, "exceeded your current quota", "insufficient balance", "insufficient credits"
-        ),
-        *_signs(Kind.REFUSED, _BAD, "content management policy", "limited access to this content for safety"),
-        *_signs(Kind.AUTH, _KEY, "incorrect api key", "api key not valid", "invalid api key"),
-        *_signs(Kind.OVERLOADED, _BUSY, "overloaded"),
-    ),
-    implied={
-        "invalid_request_error": 400,
-        "invalid_prompt": 400,
-        "bad_request_error": 400,
-        "badrequesterror": 400,
-        "authentication_error": 401,
-        "permission_error": 403,
-        "permission_denied": 403,
-        "not_found_error": 404,
-        "notfounderror": 404,
-        "insufficient_quota": 429,
-        "rate_limit_exceeded": 429,
-        "rate_limit_error": 429,
-        "server_error": 500,
-        "api_error": 500,
-        "internal_error": 500,
-        "internal_server_error": 500,
-        "service_unavailable": 503,
-        "overloaded_error": 529,
-        "timeout": 504,
-    },
-)
-
-_ANTHROPIC: Final = _Table(
-    words={
-        "billing_error": Kind.QUOTA,
-        "enforced_spend_limit_reached": Kind.QUOTA,
-        "contract_spend_limit_reached": Kind.QUOTA,
-        "linked_organization_spend_limit_reached": Kind.QUOTA,
-        "linked_organization_billing_unavailable": Kind.QUOTA,
-        "ramp_limit_exceeded": Kind.RATE_LIMITED,
-        "overloaded_error": Kind.OVERLOADED,
-        "request_too_large": Kind.TOO_LARGE,
-    },
-    signs=(
-        *_EXCLUDED,
-        *_signs(
-            Kind.OVERFLOW,
-            _BAD,
-            "prompt is too long",
-            "exceed context limit",
-            "exceeds the context window",
-            "input is too long",
-            "too many input tokens",
-            "exceed model maximum",
-            "maximum context length",
-        ),
-        *_signs(
-            Kind.QUOTA,
-            _MONEY,
-            "credit balance is too low",
-            "api usage limits",
-            "monthly spend limit",
-            "spending limit",
-        ),
-        *_signs(Kind.REFUSED, _BAD, "blocked by content filtering policy"),
-    ),
-    implied={
-        "invalid_request_error": 400,
-        "authentication_error": 401,
-        "billing_error": 402,
-        "permission_error": 403,
-        "not_found_error": 404,
-        "conflict_error": 409,
-        "request_too_large": 413,
-        "rate_limit_error": 429,
-        "api_error": 500,
-        "timeout_error": 504,
-        "overloaded_error": 529,
-    },
-)
-
-_TABLES: Final[Mapping[Dialect, _Table]] = {
-    Dialect.OPENAI_CHAT: _OPENAI,
-    Dialect.ANTHROPIC_MESSAGES: _ANTHROPIC,
-}
+_COMPLAINTS: Final = 5
+_SECONDS: Final = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s", re.ASCII)
+"""A `google.protobuf.Duration` in JSON."""
 
 # 408, 409 and 425 are transient because both official SDKs retry them (409 is their lock timeout); 424 is
 # Bedrock's "the model failed". 405 and 410 say that the place is wrong, as 404 does.
@@ -244,7 +82,10 @@ _WORDED: Final = frozenset(_CODE)
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """An error object, read. `code` is its most precise word, `status` the one it names (0: none)."""
+    """An error object, read. `code` is its most precise word, `status` the one it names (0: none).
+
+    `limits` names the limits that were hit, `wait` the seconds to come back in, where they stand in the body.
+    """
 
     message: str = ""
     code: str = ""
@@ -252,6 +93,8 @@ class _Said:
     param: str = ""
     status: int = 0
     request_id: str = ""
+    limits: str = ""
+    wait: float | None = None
 
 
 def classify(dialect: Dialect, status: int, headers: Headers, body: bytes, *, now: float) -> Fault:
@@ -307,7 +150,7 @@ def classify_failed(dialect: Dialect, failed: Failed) -> Fault:
 
 def _meant(dialect: Dialect, said: _Said, status: int) -> int:
     """Return the status that an error stands for which did not come as a response of its own."""
-    implied = _TABLES[dialect].implied
+    implied = TABLES[dialect].implied
     for word in (said.code, said.type):
         if word.lower() in implied:
             return implied[word.lower()]
@@ -325,7 +168,7 @@ def _fault(
     retry_after: float | None = None,
     request_id: str = "",
 ) -> Fault:
-    kind = _kind(_TABLES[dialect], said, status)
+    kind = _kind(TABLES[dialect], said, status)
     message = said.message or silent
     return Fault(
         kind,
@@ -333,7 +176,7 @@ def _fault(
         _masked(message) if kind is Kind.AUTH else message,
         cause=kind.value if kind in _WORDED else cause,
         status=status if kind is Kind.INVALID and 400 <= status < 500 else 0,
-        retry_after=retry_after,
+        retry_after=said.wait if retry_after is None else retry_after,
         code=said.code or _CODE.get(kind, ""),
         param=said.param,
         upstream_status=status,
@@ -341,11 +184,11 @@ def _fault(
     )
 
 
-def _kind(table: _Table, said: _Said, status: int) -> Kind:
+def _kind(table: Table, said: _Said, status: int) -> Kind:
     for word in (said.code, said.type):
         if word.lower() in table.words:
             return table.words[word.lower()]
-    message = said.message.lower()
+    message = f"{said.message} {said.limits}".lower()
     for sign in table.signs:
         if status in sign.statuses and all(part in message for part in sign.parts):
             if sign.kind is None:
@@ -373,19 +216,62 @@ def _read(data: object) -> _Said:
     if not isinstance(error, dict):
         # Flat shapes: {"object": "error", "message": …}, {"message": …}, {"detail": …}.
         error = data
-    details = error.get("details")
-    code = details.get("error_code") if isinstance(details, dict) else None
-    code = code or error.get("code")
-    message = error.get("message") or error.get("detail")
+    found = _details(error.get("details"))
+    inner = error.get("innererror")
+    code = found.code or error.get("code") or (inner.get("code") if isinstance(inner, dict) else None)
     number = int(code) if isinstance(code, int | str) and re.fullmatch("[1-5][0-9]{2}", str(code)) else 0
-    return _Said(
-        message=_clean(message) if isinstance(message, str) else "",
+    return replace(
+        found,
+        message=_clean(_text(error.get("message")) or _text(error.get("detail"))),
         code="" if number else _word(code),
-        type=_word(error.get("type")),
+        type=_word(error.get("type")) or _word(error.get("status")),
         param=_word(error.get("param")),
         status=number,
         request_id=_word(data.get("request_id")),
     )
+
+
+def _text(value: object) -> str:
+    """Return a message, also where it is a list of complaints about fields, as validation libraries make it."""
+    match value:
+        case str():
+            return value
+        case {"detail": detail} if not isinstance(detail, dict):
+            return _text(detail)
+        case list():
+            return "; ".join(filter(None, map(_complaint, value[:_COMPLAINTS])))
+        case _:
+            return ""
+
+
+def _complaint(item: object) -> str:
+    if not isinstance(item, dict) or not isinstance(item.get("msg"), str):
+        return ""
+    place = item.get("loc")
+    where = ".".join(map(str, place)) if isinstance(place, list | tuple) else ""
+    return f"{where}: {item['msg']}" if where else str(item["msg"])
+
+
+def _details(details: object) -> _Said:
+    """Read what stands beside the message: Anthropic's `error_code`, or Google's list of typed details.
+
+    Of the latter (`google.rpc`): the reason of an `ErrorInfo`, the quotas of a `QuotaFailure`, and a `RetryInfo`.
+    """
+    if isinstance(details, dict):
+        return _Said(code=_word(details.get("error_code")))
+    reason, wait = "", None
+    quotas: list[str] = []
+    for item in details if isinstance(details, list) else ():
+        if not isinstance(item, dict):
+            continue
+        reason = reason or _word(item.get("reason"))
+        delay = item.get("retryDelay")
+        if isinstance(delay, str) and (seconds := _SECONDS.fullmatch(delay)):
+            wait = min(float(seconds[1]), LONGEST)
+        violations = item.get("violations")
+        broken = violations if isinstance(violations, list) else []
+        quotas += [_word(one.get("quotaId")) for one in broken if isinstance(one, dict)]
+    return _Said(code=reason, limits=" ".join(quotas), wait=wait)
 
 
 def _clean(text: str) -> str:

@@ -3,30 +3,38 @@
 A dialect says what a body means; an adapter says where it goes and with what authority. The rules:
 
 * A credential goes to its provider's own endpoints only, and the caller's credential goes to the origin only.
-* Toward any other provider the caller's headers pass an allow-list, so nothing the caller sent by habit
-  (cookies, keys of another vendor, hop-by-hop fields) can arrive there.
+* Toward any other provider the caller's headers and its query pass an allow-list, so nothing the caller sent by
+  habit (cookies, keys of another vendor, hop-by-hop fields) can arrive there. What belongs to a vendor's own
+  family of dialects goes to that vendor only.
 * Toward the origin everything passes but what belongs to one connection: the caller meant it for that host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Final
+from urllib.parse import quote
+
+import orjson
 
 from tokenhub_core import __version__
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Secret, UpstreamRequest
-from tokenhub_core.providers.endpoints import join, site
+from tokenhub_core.providers import vendors
+from tokenhub_core.providers.endpoints import join, mount, site
+from tokenhub_core.providers.vendors import ANY, Cap, Vendor, Way
 from tokenhub_core.types import Dialect, Headers, Model, Provider, ProviderType, header
 
 _AGENT: Final = f"tokenhub/{__version__}"
 _ANTHROPIC_VERSION: Final = "2023-06-01"
 
 _TRACE: Final = frozenset({"traceparent", "tracestate"})
-_ANTHROPIC_OWN: Final = frozenset({"anthropic-beta", "anthropic-version"})
 _ACCOUNT: Final = frozenset({"openai-organization", "openai-project"})
+_QUERY: Final = frozenset({"alt", "beta"})
+"""What of a caller's query another provider gets: the framing of its streams, and leave to use betas."""
+_ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
+_OLLAMA: Final = frozenset({Dialect.OLLAMA_CHAT, Dialect.OLLAMA_GENERATE})
 
 # RFC 9110, section 7.6.1, and what older proxies add.
 _HOP_BY_HOP: Final = frozenset(
@@ -85,22 +93,51 @@ def upstream_request(sending: Sending) -> UpstreamRequest:
     and `credential` is not used: the caller's own headers carry one. Raises `TokenHubError` (`AUTH`) for a
     credential that cannot stand in a header, and (`INTERNAL`) for a provider without endpoints.
     """
-    return _ADAPTERS[sending.provider.type](sending)
+    match sending.provider.type:
+        case ProviderType.ORIGIN:
+            return _origin(sending)
+        case ProviderType.SIMULATOR:
+            return UpstreamRequest("POST", join(sending.base, _path(sending)), _common(sending), sending.body)
+        case _:
+            return _vendor(sending)
 
 
 def dialect_of(type: ProviderType) -> Dialect:  # noqa: A002 - the field's own name, `Provider.type`
-    """Return the dialect that this kind of provider speaks unless its record says otherwise.
+    """Return the dialect that this kind of provider is spoken to in where it does not speak the call's own.
 
-    Simulators and origins speak either: their `Provider.dialect` decides.
+    Chat completions wherever there is a choice. That holds for Ollama, too, which loses little by it: its own two
+    dialects have no place for ids of tool calls, and who speaks them is answered in them anyway (`also_of`).
+    Simulators and origins speak any: their `Provider.dialect` decides.
     """
-    return Dialect.ANTHROPIC_MESSAGES if type is ProviderType.ANTHROPIC else Dialect.OPENAI_CHAT
+    match type:
+        case ProviderType.ANTHROPIC:
+            return Dialect.ANTHROPIC_MESSAGES
+        case ProviderType.GEMINI:
+            return Dialect.GEMINI
+        case _:
+            return Dialect.OPENAI_CHAT
+
+
+def also_of(
+    type: ProviderType,  # noqa: A002 - the field's own name, `Provider.type`
+    *endpoints: str,
+) -> tuple[Dialect, ...]:
+    """Return the further dialects that all of these endpoints of a provider speak, for `Provider.also`."""
+    spoken = [vendors.of(type, url).also for url in endpoints]
+    return tuple(dialect for dialect in spoken[0] if all(dialect in one for one in spoken)) if spoken else ()
 
 
 def models_url(provider: Provider, endpoint: int = 0) -> str:
     """Return the URL that lists a provider's models, empty for the origin (its list is the caller's business)."""
     if provider.type is ProviderType.ORIGIN or not provider.endpoints:
         return ""
-    return join(provider.endpoints[endpoint % len(provider.endpoints)], "/models")
+    base = provider.endpoints[endpoint % len(provider.endpoints)]
+    if provider.type is ProviderType.SIMULATOR:
+        return join(base, "/models")
+    if provider.type is ProviderType.AZURE:
+        _, _, query = base.partition("?")
+        return f"{_azure_site(base)}/openai{f'/models?{query}' if query else '/v1/models'}"
+    return _placed(provider, base, dialect_of(provider.type), "/models")
 
 
 def health_url(provider: Provider, endpoint: int = 0) -> str:
@@ -119,43 +156,122 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
 
     For probes and model lists, which have no caller. Raises like `upstream_request`.
     """
-    if provider.type is ProviderType.ANTHROPIC:
-        return (*_key(provider, credential, "x-api-key", ""), ("anthropic-version", _ANTHROPIC_VERSION))
     if provider.type in (ProviderType.ORIGIN, ProviderType.SIMULATOR):
         return ()
-    return _key(provider, credential, "authorization", "Bearer ")
+    dialect = dialect_of(provider.type)
+    base = provider.endpoints[0] if provider.endpoints else ""
+    headers = _key(provider, credential, _way(provider, base, dialect))
+    return (*headers, ("anthropic-version", _ANTHROPIC_VERSION)) if dialect in _ANTHROPIC else headers
 
 
-def _openai(sending: Sending) -> UpstreamRequest:
-    provider = sending.provider
-    allowed = _TRACE
-    if provider.type is ProviderType.OPENAI and provider.cred_store == "caller":
-        # Organisation and project name the account behind the caller's key; beside another key they are an error.
-        allowed |= _ACCOUNT
+# --- other providers -----------------------------------------------------------------------------------------
+
+
+def _vendor(sending: Sending) -> UpstreamRequest:
+    provider, base, dialect = sending.provider, sending.base, sending.dialect
+    cap = vendors.of(provider.type, base).cap
     headers = (
-        *_key(provider, sending.credential, "authorization", "Bearer "),
+        *_key(provider, sending.credential, _way(provider, base, dialect)),
+        *_version(sending),
         *_common(sending),
-        *_allowed(sending.caller, allowed),
+        *_allowed(sending.caller, _TRACE | _own(provider)),
     )
-    return UpstreamRequest("POST", join(sending.base, sending.operation), headers, sending.body)
+    azure = provider.type is ProviderType.AZURE
+    url = _azure(sending) if azure else _placed(provider, base, dialect, _path(sending))
+    return UpstreamRequest("POST", url, headers, _capped(sending, cap))
 
 
-def _anthropic(sending: Sending) -> UpstreamRequest:
-    # Only callers that speak Anthropic send these two, so no look at the caller's dialect is needed.
-    own = _allowed(sending.caller, _ANTHROPIC_OWN)
-    headers = (
-        *_key(sending.provider, sending.credential, "x-api-key", ""),
-        ("anthropic-version", header(own, "anthropic-version", _ANTHROPIC_VERSION)),
-        *_common(sending),
-        *(item for item in own if item[0] != "anthropic-version"),
-        *_allowed(sending.caller, _TRACE),
-    )
-    return UpstreamRequest("POST", join(sending.base, sending.operation), headers, sending.body)
+def _way(provider: Provider, base: str, dialect: Dialect, prefix: str = "") -> Way:
+    """Return how a dialect is spoken: at `prefix` if it is spoken there, else where it is spoken first."""
+    known = vendors.of(provider.type, base).ways
+    speaking = [way for way in known if dialect in way.dialects] or list(known)
+    return next((way for way in speaking if prefix and way.prefix == prefix), speaking[0])
 
 
-def _simulator(sending: Sending) -> UpstreamRequest:
-    url = join(sending.base, sending.operation)
-    return UpstreamRequest("POST", url, _common(sending), sending.body)
+def _placed(provider: Provider, base: str, dialect: Dialect, path: str) -> str:
+    """Return the URL of a dialect's operation: below the vendor's prefix for it, else as `join` has it."""
+    if provider.type is ProviderType.OLLAMA:
+        base = base.removesuffix("/api")
+    known = vendors.of(provider.type, base)
+    place = mount(base, [way.prefix for way in known.ways])
+    if place is None or not _spoken(known, dialect):
+        return join(base, path)
+    where, prefix = place
+    return where + _way(provider, base, dialect, prefix).prefix + path
+
+
+def _spoken(vendor: Vendor, dialect: Dialect) -> bool:
+    return any(dialect in way.dialects for way in vendor.ways)
+
+
+def _azure(sending: Sending) -> str:
+    """Return an Azure URL: that of the deployment where the endpoint carries an `api-version`, else `/openai/v1`."""
+    base, _, query = sending.base.partition("?")
+    ways = vendors.of(ProviderType.AZURE, sending.base).ways
+    speaking = [way for way in ways if sending.dialect in way.dialects] or [ways[0]]
+    dated = [way for way in speaking if way.prefix != ways[0].prefix]
+    if not query or not dated:
+        return _azure_site(base) + speaking[0].prefix + _path(sending)
+    # A slash in a name would be another place.
+    prefix = dated[0].prefix.replace(ANY, quote(sending.model.name, safe=""))
+    return f"{_azure_site(base)}{prefix}{sending.operation.partition('?')[0]}?{query}"
+
+
+def _azure_site(base: str) -> str:
+    """Return what stands before the service's own paths."""
+    return re.split(r"(?<!/)/(?:openai|models|anthropic)(?=[/?]|\Z)|\?", base, maxsplit=1)[0].rstrip("/")
+
+
+def _path(sending: Sending) -> str:
+    """Return the operation with what another provider may see of its query: a key in it belongs to the origin."""
+    path, _, query = sending.operation.partition("?")
+    kept = "&".join(item for item in query.split("&") if item.partition("=")[0] in _QUERY)
+    return f"{path}?{kept}" if kept else path
+
+
+def _version(sending: Sending) -> Headers:
+    if sending.dialect not in _ANTHROPIC:
+        return ()
+    own = _allowed(sending.caller, frozenset({"anthropic-version"}))
+    return (("anthropic-version", header(own, "anthropic-version", _ANTHROPIC_VERSION)),)
+
+
+def _own(provider: Provider) -> frozenset[str]:
+    """Return the names of the fields that only this vendor understands. Only callers of its dialects send them."""
+    match provider.type:
+        case ProviderType.ANTHROPIC:
+            return frozenset({"anthropic-beta"})
+        case ProviderType.OPENAI:
+            # Organisation and project name the account behind the caller's key; beside another key they are an
+            # error.
+            return frozenset({"openai-beta"}) | (_ACCOUNT if provider.cred_store == "caller" else frozenset())
+        case _:
+            return frozenset()
+
+
+def _capped(sending: Sending, cap: Cap | None) -> bytes:
+    """Return the body with its token cap under the name that the vendor knows.
+
+    The only change that is ever made to a caller's own bytes here, and only where they would be refused or the
+    cap ignored.
+    """
+    body = sending.body
+    if cap is None or sending.dialect is not Dialect.OPENAI_CHAT or f'"{cap.unknown}"'.encode() not in body:
+        return body
+    if not cap.models.match(sending.model.name):
+        return body
+    data = orjson.loads(body)
+    if cap.unknown not in data:
+        return body
+    if data.get(cap.known) is not None or data[cap.unknown] is None:
+        del data[cap.unknown]
+        return orjson.dumps(data)
+    data.pop(cap.known, None)
+    renamed = {cap.known if key == cap.unknown else key: value for key, value in data.items()}
+    return orjson.dumps(renamed)
+
+
+# --- the origin ------------------------------------------------------------------------------------------------
 
 
 def _origin(sending: Sending) -> UpstreamRequest:
@@ -181,16 +297,7 @@ def _origin(sending: Sending) -> UpstreamRequest:
     return UpstreamRequest("POST", url, (*kept, *common), sending.body)
 
 
-_ADAPTERS: Final[Mapping[ProviderType, Callable[[Sending], UpstreamRequest]]] = MappingProxyType(
-    {
-        ProviderType.OPENAI: _openai,
-        ProviderType.OPENAI_COMPATIBLE: _openai,
-        ProviderType.VLLM: _openai,
-        ProviderType.ANTHROPIC: _anthropic,
-        ProviderType.SIMULATOR: _simulator,
-        ProviderType.ORIGIN: _origin,
-    }
-)
+# --- header fields ---------------------------------------------------------------------------------------------
 
 
 def _common(sending: Sending) -> Headers:
@@ -198,11 +305,23 @@ def _common(sending: Sending) -> Headers:
     # are asked for as they are. Whole answers shrink to a fifth and lose nothing by waiting.
     return (
         ("content-type", "application/json"),
-        ("accept", "text/event-stream" if sending.stream else "application/json"),
+        ("accept", _accepted(sending)),
         ("accept-encoding", "identity" if sending.stream else "gzip, deflate"),
         ("user-agent", _AGENT),
         ("x-request-id", sending.request_id),
     )
+
+
+def _accepted(sending: Sending) -> str:
+    """Return the type of the answer that the operation gives."""
+    if not sending.stream:
+        return "application/json"
+    if sending.dialect in _OLLAMA:
+        return "application/x-ndjson"
+    # Gemini's streams are arrays unless the query asks for events.
+    if sending.dialect is Dialect.GEMINI and "alt=sse" not in sending.operation:
+        return "application/json"
+    return "text/event-stream"
 
 
 def _allowed(caller: Headers, names: frozenset[str]) -> Headers:
@@ -214,7 +333,7 @@ def _printable(value: str) -> bool:
     return not any((char < " " and char != "\t") or char == "\x7f" for char in value)
 
 
-def _key(provider: Provider, credential: Secret | None, name: str, prefix: str) -> Headers:
+def _key(provider: Provider, credential: Secret | None, way: Way) -> Headers:
     # Files and environment variables often end in a line break that is not part of the key.
     value = credential.reveal().strip() if credential else ""
     if not value:
@@ -222,4 +341,4 @@ def _key(provider: Provider, credential: Secret | None, name: str, prefix: str) 
     if not (value.isascii() and _printable(value) and " " not in value):
         message = f"the credential of provider {provider.id} has characters that no header can carry"
         raise TokenHubError(Fault(Kind.AUTH, Blame.CREDENTIAL, message, cause="bad_credential"))
-    return ((name, prefix + value),)
+    return ((way.header, way.scheme + value),)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -23,7 +24,11 @@ _PORTS: Final = {"https": 443, "http": 80}
 _LABEL: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMBER: Final = re.compile(r"\d+|0x[0-9a-f]*")
 _VERSION: Final = re.compile(r"v\d+(?:(?:alpha|beta)\d*)?")
-_OPERATIONS: Final = ("/chat/completions", "/messages", "/models")
+_OPERATION: Final = re.compile(
+    "(?<!/)/(?:(?:chat/)?completions|responses|embeddings|messages(?:/count_tokens)?|models(?:/[^/]+:[a-zA-Z]+)?"
+    r"|api/(?:chat|generate))\Z"
+)
+_API_VERSION: Final = re.compile("api-version=[A-Za-z0-9.-]+")
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(net) for net in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
 )
@@ -31,11 +36,12 @@ _PRIVATE: Final = tuple(
 type _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def check_endpoint(url: str, *, allow_http: bool = False) -> str:
+def check_endpoint(url: str, *, allow_http: bool = False, versioned: bool = False) -> str:
     """Return `url` as a clean base URL; raises `ConfigError` where it cannot be one.
 
     Clean means: scheme and host in lower case, no default port, no trailing slash. `allow_http` lets plain http
-    reach any host; without it only `localhost` and loopback or private addresses written as numbers.
+    reach any host; without it only `localhost` and loopback or private addresses written as numbers. `versioned`
+    allows one query, Azure's `?api-version=…`, which stays.
     """
     parts = _split(url)
     if parts.scheme == SIMULATED_SCHEME:
@@ -46,7 +52,8 @@ def check_endpoint(url: str, *, allow_http: bool = False) -> str:
         raise ConfigError(
             "endpoint: a user name or password in the URL is not allowed; use a credential store"
         )
-    if parts.query or parts.fragment or "?" in url or "#" in url:
+    query = parts.query if versioned and _API_VERSION.fullmatch(parts.query) else ""
+    if parts.query != query or parts.fragment or "#" in url or ("?" in url and not query):
         raise ConfigError(f"endpoint {parts.netloc!r}: a base URL has no query and no fragment")
     host = (parts.hostname or "").removesuffix(".")
     address = _address(host, url)
@@ -55,27 +62,50 @@ def check_endpoint(url: str, *, allow_http: bool = False) -> str:
     shown = f"[{host}]" if address is not None and address.version == 6 else host
     port = _port(parts, url)
     netloc = shown if port in (None, _PORTS[parts.scheme]) else f"{shown}:{port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}{'?' if query else ''}{query}"
 
 
 def join(base: str, operation: str) -> str:
-    """Return the URL of `operation` (`/chat/completions`, `/messages`, `/models`) under a base URL.
+    """Return the URL of an operation (`/chat/completions`, `/models/m:generateContent`, …) under a base URL.
 
-    `/v1` goes between the two unless the base's path names a version already, wherever it stands in it
-    (`/openai/v1`, `/v1beta/openai`). A base that ends in an operation is taken as that operation's parent.
+    `/v1` (`/v1beta` for Gemini's) goes between the two unless the base's path names a version already, wherever
+    it stands in it (`/openai/v1`, `/v1beta/openai`). Ollama's `/api/…` stands beside a version, not below it. A
+    base that ends in an operation is taken as that operation's parent.
     """
-    root = base.rstrip("/")
-    for known in _OPERATIONS:
-        root = root.removesuffix(known)
+    root = _parent(base)
+    if operation.startswith("/api/"):
+        return root.removesuffix("/v1").removesuffix("/api") + operation
     segments = root.partition("://")[2].split("/")[1:]
-    versioned = any(_VERSION.fullmatch(segment) for segment in segments)
-    return f"{root}{'' if versioned else '/v1'}{operation}"
+    if any(_VERSION.fullmatch(segment) for segment in segments):
+        return root + operation
+    return f"{root}{'/v1beta' if ':' in operation.partition('?')[0] else '/v1'}{operation}"
+
+
+def mount(base: str, prefixes: Iterable[str]) -> tuple[str, str] | None:
+    """Return what stands before one of these path prefixes in a base URL, and the one that it is.
+
+    The second is empty where the base names none of them, or only the beginning of one. None where its path is
+    another one altogether.
+    """
+    root = _parent(base)
+    where = site(root)
+    path = root.removeprefix(where)
+    known = sorted(prefixes, key=len, reverse=True)
+    for prefix in known:
+        if prefix and path.endswith(prefix):
+            return where + path.removesuffix(prefix), prefix
+    return (where, "") if any(f"{prefix}/".startswith(f"{path}/") for prefix in known) else None
 
 
 def site(base: str) -> str:
     """Return scheme, host and port of a base URL."""
     scheme, _, rest = base.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
+    return f"{scheme}://{re.split('[/?]', rest, maxsplit=1)[0]}"
+
+
+def _parent(base: str) -> str:
+    """Return a base without the operation that it may end in."""
+    return _OPERATION.sub("", base.rstrip("/"))
 
 
 def forbidden(address: str) -> bool:
