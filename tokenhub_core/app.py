@@ -38,7 +38,7 @@ from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.pipeline import Pipeline, Rules
-from tokenhub_core.ports import Clock, Secret
+from tokenhub_core.ports import Clock, Recorder, Secret
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
@@ -66,6 +66,8 @@ class App:
     catalog: Catalog
     vault: Vault
     requests: RequestLog
+    recorder: Recorder
+    """Where the records of what goes past the engine belong."""
     admin_token: Secret
     side: web.Application
     """The side server's application; whoever serves it chooses the socket."""
@@ -199,7 +201,7 @@ async def _doors(
             cookie_jar=aiohttp.DummyCookieJar(),
         )
     )
-    passthrough = Passthrough(door, recorder, session, allowed=_origin(settings))
+    passthrough = Passthrough(door, recorder, session, allowed=_origin(settings), recogniser=recogniser)
     token = admin_token(settings)
     sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
     leaving = asyncio.Event()
@@ -232,6 +234,7 @@ async def _doors(
         catalog=catalog,
         vault=kept.vault,
         requests=requests,
+        recorder=recorder,
         admin_token=token,
         side=side.application([*admin.routes(), *Page().routes()]),
         handed_off=HandedOff(consumer, recogniser, passthrough),

@@ -22,11 +22,12 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.tls import ClientHelloData
 
-from tokenhub_addon.flows import REDACTED, describe, redact
+from tokenhub_addon.flows import REDACTED, Errors, describe, lower, redact
 from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
-from tokenhub_addon.inspect import Errors, InspectLane
+from tokenhub_addon.inspect import InspectLane
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
+from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.ports import Clock, Summary
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
 from tokenhub_core.types import Origin
@@ -100,8 +101,9 @@ class TokenHub(Guarded):
             new_id=new_id,
             max_body=lambda: self._rules.options.max_body,
             would_route=self._asks_chat,
+            post=self._host.post,
         )
-        self._tail = _Tail(lambda: self._rules.recogniser)
+        self._tail = _Tail(lambda: self._rules.recogniser, self._lane)
         self._quieted: list[logging.Logger] = []
 
     # --- life cycle
@@ -264,7 +266,7 @@ class TokenHub(Guarded):
         elif found is None:
             await self._check(flow)
         elif flow.is_replay == "request":
-            self._replay(flow, found[0])
+            self._replay(flow, *found)
         else:
             self._lane.accept(flow, *found)
             if found[0].operation != CHAT:
@@ -278,14 +280,16 @@ class TokenHub(Guarded):
         if self._restore(flow):
             flow.response.stream = streamed
         elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
-            flow.response.stream = True
+            ticket.passage.begin(flow.response)
+            flow.response.stream = ticket.passage.down
             # It would lead the client past us.
             flow.response.headers.pop("alt-svc", None)
 
     def response(self, flow: http.HTTPFlow) -> None:
-        """Forget the flow."""
+        """Forget the flow, unless a conversation follows."""
         self._restore(flow)
-        self._lane.end(flow)
+        if flow.websocket is None:
+            self._lane.end(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
@@ -310,6 +314,8 @@ class TokenHub(Guarded):
         fault = Fault(
             Kind.INTERNAL, Blame.US, "TokenHub failed; the request was not forwarded", cause="hook_failed"
         )
+        if found is not None and flow.response is None and self._lane.ticket(flow) is None:
+            return self._lane.refuse(flow, fault, *found)
         return self._lane.error(flow, fault, found[0].dialect if found else None)
 
     # --- ours
@@ -359,19 +365,24 @@ class TokenHub(Guarded):
     def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        if options.origin and not options.simulate:
+        handshake = is_handshake(lower(request.headers.fields))
+        fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake else None
+        if fault is None and options.origin and not options.simulate:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
             return
         what = f"{request.method} {request.path.partition('?')[0]}"
-        fault = Fault(
+        fault = fault or Fault(
             Kind.FORBIDDEN,
             Blame.US,
             f"{what} is not routed, and {origin.host} may not be reached",
             cause="origin_off",
+            status=426 if handshake else 403,
         )
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
+        if handshake:
+            flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 
     def _viewed(self, flow: base.Flow) -> None:
@@ -394,7 +405,7 @@ class TokenHub(Guarded):
 
     # --- replay: the user interface builds the layers itself, so the call goes round by the side server
 
-    def _replay(self, flow: http.HTTPFlow, what: Recognised) -> None:
+    def _replay(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> None:
         side = self._rules.side
         redact(flow.request)
         flow.metadata.pop("tokenhub", None)
@@ -406,7 +417,7 @@ class TokenHub(Guarded):
                 "only routed calls can be replayed, and only with tokenhub_side_url set to the side server",
                 cause="replay_refused",
             )
-            flow.response = self._lane.error(flow, fault, what.dialect)
+            flow.response = self._lane.refuse(flow, fault, what, origin)
             return
         self._replays[flow.id] = flow.request.copy()
         request = flow.request
@@ -439,19 +450,33 @@ class TokenHub(Guarded):
 
 
 class _Tail(Guarded):
-    """Stands last: mitmproxy's own TLS addon decides after ours to greet the host first."""
+    """Stands last: mitmproxy's own TLS addon decides after ours to greet the host first.
+
+    And what a flow keeps of a conversation is bounded after everybody has seen it.
+    """
 
     name = "tokenhub_tail"
 
-    def __init__(self, recogniser: Callable[[], Recogniser]) -> None:
+    def __init__(self, recogniser: Callable[[], Recogniser], lane: InspectLane) -> None:
         super().__init__()
         self._recogniser = recogniser
+        self._lane = lane
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Never greet a listed host first."""
         address = data.context.server.address or ("", 0)
         if any(map(self._recogniser().is_llm_host, (address[0], data.client_hello.sni or ""))):
             data.establish_server_tls_first = False
+
+    def websocket_message(self, flow: http.HTTPFlow) -> None:
+        """Count a message."""
+        ticket = self._lane.ticket(flow)
+        if ticket is not None:
+            ticket.passage.message()
+
+    def websocket_end(self, flow: http.HTTPFlow) -> None:
+        """Forget the flow."""
+        self._lane.end(flow)
 
 
 def _is_configured(client: Client, address: tuple[str, int]) -> bool:

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from tokenhub_addon.addon import TokenHub
-from tokenhub_addon.host import AddonOptions
+from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core import app, config
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -19,17 +20,25 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
 from tokenhub_core.ids import request_id
 from tokenhub_core.launch.paths import data_dir
-from tokenhub_core.ports import Engine
+from tokenhub_core.ports import Engine, Recorder
+from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Dialect
 
+_NO_RECORDS: Final = NullRecorder()
 
-def beside(engine: Engine, settings: Settings, *, side_port: int) -> TokenHub:
-    """Return the addon in front of an engine that somebody else runs and closes."""
+
+def beside(
+    engine: Engine, settings: Settings, *, side_port: int, recorder: Recorder = _NO_RECORDS
+) -> TokenHub:
+    """Return the addon in front of an engine that somebody else runs and closes.
+
+    `recorder` gets the records of what goes past the engine.
+    """
 
     @asynccontextmanager
-    async def borrowed(options: AddonOptions) -> AsyncIterator[Engine]:
+    async def borrowed(options: AddonOptions) -> AsyncIterator[Running]:
         del options
-        yield engine
+        yield Running(engine, recorder)
 
     return TokenHub(
         borrowed,
@@ -62,7 +71,7 @@ def _options(settings: Settings) -> AddonOptions:
 
 
 @asynccontextmanager
-async def _own(options: AddonOptions) -> AsyncIterator[Engine]:
+async def _own(options: AddonOptions) -> AsyncIterator[Running]:
     settings = config.parse(
         os.environ,
         data_dir=_directory(options),
@@ -75,7 +84,7 @@ async def _own(options: AddonOptions) -> AsyncIterator[Engine]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield running.engine
+        yield Running(running.engine, running.recorder)
 
 
 def _directory(options: AddonOptions) -> Path:

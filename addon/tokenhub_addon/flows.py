@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mitmproxy import http
 from mitmproxy.net.http import status_codes
 
+from tokenhub_core.dialects.base import ErrorReply
+from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Reply, Summary
-from tokenhub_core.types import Headers
+from tokenhub_core.types import Caller, Dialect, Headers, Lane
+
+type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
+"""Tells a fault in a dialect; the last argument is the request id."""
 
 REDACTED: Final = "[redacted]"
 """What stands in a flow where a secret stood."""
 
 _SECRETS: Final = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
 _PROXY_SECRETS: Final = frozenset({b"proxy-authorization"})
+_PROTOCOLS: Final = b"sec-websocket-protocol"
+_KEY: Final = b"openai-insecure-api-key."
+"""Browsers cannot set other fields of a handshake, so OpenAI takes the key for the name of a subprotocol."""
+
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
@@ -26,7 +35,7 @@ def redact(request: http.Request) -> list[tuple[bytes, bytes]]:
     fields: list[tuple[bytes, bytes]] = []
     for name, value in request.headers.fields:
         lower = name.lower()
-        if lower in _SECRETS or lower in _PROXY_SECRETS:
+        if lower in _SECRETS or lower in _PROXY_SECRETS or (lower == _PROTOCOLS and _KEY in value):
             secrets.append((lower, value))
             fields.append((name, REDACTED.encode()))
         else:
@@ -55,6 +64,28 @@ def unredacted(
             yield name, value
 
 
+def lower(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Return header fields as the engine has them: text, names in lower case."""
+    return tuple((_text(name).lower(), _text(value)) for name, value in fields)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def caller(flow: http.HTTPFlow) -> Caller:
+    """Return who sent a flow's request."""
+    client = flow.client_conn
+    user = flow.metadata.get("proxyauth") or ("",)
+    return Caller(
+        peer=client.peername[0],
+        lane=Lane.INSPECT,
+        mode=client.proxy_mode.type_name,
+        proxy_user=str(user[0]),
+        program=flow.request.headers.get("user-agent", "").partition(" ")[0][:80],
+    )
+
+
 def declared_size(request: http.Request) -> int:
     """Return what the request's content-length says, 0 where it says nothing that makes sense."""
     value = request.headers.get("content-length", "")
@@ -80,6 +111,20 @@ def head(reply: Reply, request: http.Request) -> http.Response:
         timestamp_start=time.time(),
         timestamp_end=None,
     )
+
+
+def fault_reply(errors: Errors, dialect: Dialect | None, fault: Fault, request_id: str) -> Reply:
+    """Return a fault as a whole reply."""
+    told = errors(dialect, fault, request_id)
+    headers = (*told.headers, ("x-request-id", request_id))
+    return Reply(told.status, headers, told.body, summary=Summary(request_id, fault=fault.label))
+
+
+def whole(reply: Reply, request: http.Request) -> http.Response:
+    """Return a reply that is not streamed as the response to a request."""
+    response = head(reply, request)
+    response.data.content = reply.body
+    return response
 
 
 def note(flow: http.HTTPFlow, summary: Summary) -> None:

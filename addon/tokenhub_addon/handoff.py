@@ -171,6 +171,8 @@ class Handoff:
             complete = hello is not None
         if not complete:
             return _Undecided.WAIT if len(data) <= _MAX_HELLO else _Undecided.REFUSE
+        if hello is not None and hello.alpn_protocols and b"http/1.1" not in hello.alpn_protocols:
+            return _Undecided.LEAVE  # gRPC: HTTP/2 or nothing; the inspect lane speaks it
         target, port = normal(address[0]), address[1]
         asked = normal(hello.sni or "") if hello is not None else ""
         return self._match(target, asked, port, chosen_by_us=_chosen_by_us(context.client))

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Engine
+from tokenhub_core.ports import Engine, Recorder
+from tokenhub_core.telemetry.recorder import NullRecorder
+from tokenhub_core.types import Record
+
+_EARLY: Final = 1000
+"""Records that are kept until the engine runs."""
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -31,8 +37,19 @@ class AddonOptions:
     """Names, addresses and networks that are not public and may be reached."""
 
 
-type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Engine]]
-"""Builds and starts an engine in the running loop, and closes it on the way out."""
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An engine that runs, and where the records of what goes past it belong."""
+
+    engine: Engine
+    recorder: Recorder
+
+
+type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
+"""Builds and starts an engine in the running loop, and closes it on the way out.
+
+With an engine that comes without a recorder, nothing is kept of what goes past it.
+"""
 
 
 class EngineHost:
@@ -40,7 +57,8 @@ class EngineHost:
 
     def __init__(self, factory: EngineFactory) -> None:
         self._factory = factory
-        self._engine: Engine | None = None
+        self._running: Running | None = None
+        self._early: deque[Record] = deque(maxlen=_EARLY)
         self._ready = asyncio.Event()
         self._stopping = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -52,11 +70,18 @@ class EngineHost:
     async def engine(self) -> Engine:
         """Return the engine once it runs; raises TokenHubError where it could not be started or has ended."""
         await self._ready.wait()
-        if self._engine is None:
+        if self._running is None:
             raise TokenHubError(
                 Fault(Kind.INTERNAL, Blame.US, "the engine does not run", cause="engine_down")
             )
-        return self._engine
+        return self._running.engine
+
+    def post(self, record: Record) -> None:
+        """Hand a record over without waiting; one that comes before the engine runs is kept for it."""
+        if self._running is not None:
+            self._running.recorder.post(record)
+        elif not self._ready.is_set():
+            self._early.append(record)
 
     async def stop(self) -> None:
         """Close the engine, and return when that is done."""
@@ -67,14 +92,17 @@ class EngineHost:
 
     async def _hold(self, options: AddonOptions) -> None:
         try:
-            async with self._factory(options) as engine:
-                self._engine = engine
+            async with self._factory(options) as given:
+                running = given if isinstance(given, Running) else Running(given, NullRecorder())
+                self._running = running
                 self._ready.set()
+                while self._early:
+                    running.recorder.post(self._early.popleft())
                 await self._stopping.wait()
         except ConfigError as error:
             _logger.error("TokenHub cannot start: %s", error)
         except Exception:
             _logger.exception("TokenHub's engine failed")
         finally:
-            self._engine = None
+            self._running = None
             self._ready.set()

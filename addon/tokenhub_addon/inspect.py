@@ -23,7 +23,7 @@ import socket
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, override, runtime_checkable
 
 from mitmproxy import flow as base
@@ -47,42 +47,28 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http2 import Http2Connection
 
-from tokenhub_addon.flows import declared_size, head, note, redact, unredacted
+from tokenhub_addon.flows import (
+    Errors,
+    declared_size,
+    fault_reply,
+    head,
+    note,
+    redact,
+    whole,
+)
 from tokenhub_addon.guard import addon
-from tokenhub_addon.pipe import Pipe
-from tokenhub_core.dialects.base import ErrorReply
+from tokenhub_addon.passing import Passage, Recording, Ticket
+from tokenhub_addon.pipe import Pipe, Transcript
+from tokenhub_addon.trailers import tolerate
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.ports import Clock, Engine, Reply, Summary
-from tokenhub_core.recognise import CHAT, Recognised
-from tokenhub_core.types import Caller, Dialect, Lane, Origin, Snapshot
+from tokenhub_core.ports import Clock, Engine, Reply
+from tokenhub_core.recognise import Recognised
+from tokenhub_core.types import Dialect, Origin, Snapshot
 
 _logger: Final = logging.getLogger(__name__)
 
-type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
-"""Tells a fault in a dialect; the last argument is the request id."""
-
 _PENDING: Final = 64 * 1024
 """Bytes of one answer that may wait for a slow client in each of our two buffers."""
-
-_TRANSCRIPT: Final = 1024 * 1024
-"""A streamed answer up to this size is kept in its flow; of a longer one nothing is."""
-
-
-@dataclass(slots=True)
-class Ticket:
-    """What the lane knows of one accepted flow and the flow must not hold."""
-
-    id: str
-    client_id: str
-    what: Recognised
-    origin: Origin
-    secrets: list[tuple[bytes, bytes]] = field(repr=False)
-    exchange: Exchange | None = None
-
-    @property
-    def routed(self) -> bool:
-        """Return whether the engine answers it."""
-        return self.what.operation == CHAT
 
 
 class InspectLane:
@@ -97,6 +83,7 @@ class InspectLane:
         new_id: Callable[[], str],
         max_body: Callable[[], int],
         would_route: Callable[[http.HTTPFlow], bool],
+        post: Recording,
     ) -> None:
         self.engine = engine
         self.clock = clock
@@ -105,6 +92,7 @@ class InspectLane:
         self._errors = errors
         self._new_id = new_id
         self._max_body = max_body
+        self._post = post
         self._tickets: dict[str, Ticket] = {}
         self._permitted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -128,20 +116,40 @@ class InspectLane:
 
         Call it in `requestheaders`, before anything else may have looked at the flow.
         """
-        ticket = Ticket(self._new_id(), flow.client_conn.id, what, origin, redact(flow.request))
-        self._tickets[flow.id] = ticket
+        ticket = self._tickets[flow.id] = self._ticket(flow, what, origin)
         # The body of a routed call is collected under our cap; what passes through is not held up.
-        flow.request.stream = not ticket.routed
+        flow.request.stream = False if ticket.routed else ticket.passage.up
+
+    def refuse(self, flow: http.HTTPFlow, fault: Fault, what: Recognised, origin: Origin) -> http.Response:
+        """Return the fault as a response to a flow that is not accepted, and record it."""
+        ticket = self._ticket(flow, what, origin)
+        ticket.passage.fault = fault
+        self._post(ticket.passage.record())
+        return whole(self.fault_reply(what.dialect, fault, ticket.id), flow.request)
+
+    def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> Ticket:
+        name, secrets = self._new_id(), redact(flow.request)
+        passage = Passage(name, flow, what, origin, path=flow.request.path, clock=self.clock)
+        return Ticket(name, flow.client_conn.id, what, origin, secrets, passage)
 
     def ticket(self, flow: base.Flow) -> Ticket | None:
         """Return what is known of the flow, None where it was not accepted or has ended."""
         return self._tickets.get(flow.id)
 
     def end(self, flow: base.Flow) -> None:
-        """Forget a flow that got its response or its error."""
+        """Forget a flow that got its response or its error, and record it where the engine does not."""
         ticket = self._tickets.pop(flow.id, None)
-        if ticket is not None and ticket.exchange is not None and isinstance(flow, http.HTTPFlow):
-            ticket.exchange.keep_transcript(flow)
+        if ticket is None:
+            return
+        if ticket.exchange is None:
+            self._recorded(ticket)
+        elif isinstance(flow, http.HTTPFlow):
+            ticket.exchange.transcript.keep(flow)
+
+    def _recorded(self, ticket: Ticket) -> None:
+        """Record what did not reach the engine; a routed call that its client gave up before was none."""
+        if not ticket.routed or ticket.passage.fault is not None:
+            self._post(ticket.passage.record())
 
     def forget(self, client: Client) -> None:
         """Forget everything of a client that has left."""
@@ -149,6 +157,14 @@ class InspectLane:
             ticket = self._tickets.pop(flow_id)
             if ticket.exchange is not None:
                 ticket.exchange.cancel()
+            else:
+                self._recorded(ticket)
+
+    def left(self, flow: http.HTTPFlow) -> None:
+        """Hear that it is the client that ends a flow."""
+        ticket = self._tickets.get(flow.id)
+        if ticket is not None:
+            ticket.passage.left = True
 
     def kill(self, flow: base.Flow) -> None:
         """Cut the exchange of a flow that the user has killed; nothing where there is none."""
@@ -198,18 +214,14 @@ class InspectLane:
     def error(self, flow: http.HTTPFlow, fault: Fault, dialect: Dialect | None = None) -> http.Response:
         """Return the fault as a response to this flow, in its caller's dialect."""
         ticket = self._tickets.get(flow.id)
-        reply = self.fault_reply(
-            ticket.what.dialect if ticket else dialect, fault, ticket.id if ticket else self._new_id()
-        )
-        response = head(reply, flow.request)
-        response.data.content = reply.body
-        return response
+        if ticket is None:
+            return whole(self.fault_reply(dialect, fault, self._new_id()), flow.request)
+        ticket.passage.fault = fault
+        return whole(self.fault_reply(ticket.what.dialect, fault, ticket.id), flow.request)
 
     def fault_reply(self, dialect: Dialect | None, fault: Fault, request_id: str) -> Reply:
         """Return the fault as a whole reply."""
-        told = self._errors(dialect, fault, request_id)
-        headers = (*told.headers, ("x-request-id", request_id))
-        return Reply(told.status, headers, told.body, summary=Summary(request_id, fault=fault.label))
+        return fault_reply(self._errors, dialect, fault, request_id)
 
     def start(
         self, flow: http.HTTPFlow, body: bytes, *, http_layer: RoutedHttpLayer, stream_id: int
@@ -220,7 +232,9 @@ class InspectLane:
         if ticket is None or handler is None:
             return None
         target = _Target(flow, http_layer, stream_id, handler)
-        exchange = ticket.exchange = Exchange(self, ticket, self._snapshot(flow, ticket, body), target)
+        # From here and not from the first byte: a user may have held the flow back for minutes.
+        snapshot = ticket.snapshot(flow, body, started=self.clock.monotonic())
+        exchange = ticket.exchange = Exchange(self, ticket, snapshot, target)
         http_layer.exchanges.add(exchange)
         exchange.task = self.spawn(exchange.run(), f"tokenhub exchange {ticket.id}")
         exchange.task.add_done_callback(lambda _: http_layer.exchanges.discard(exchange))
@@ -247,43 +261,10 @@ class InspectLane:
     def restored(self, flow: http.HTTPFlow, request: http.Request) -> http.Request:
         """Return the request with the flow's secrets back in it, for the host that it was meant for."""
         ticket = self._tickets.get(flow.id)
-        if ticket is None or ticket.routed:
-            return request
-        whole = request.copy()
-        whole.headers.fields = tuple(unredacted(request.headers.fields, ticket.secrets))
-        return whole
-
-    def _snapshot(self, flow: http.HTTPFlow, ticket: Ticket, body: bytes) -> Snapshot:
-        request, client = flow.request, flow.client_conn
-        fields = unredacted(request.headers.fields, ticket.secrets)
-        headers = tuple((_text(name).lower(), _text(value)) for name, value in fields)
-        user = flow.metadata.get("proxyauth") or ("",)
-        return Snapshot(
-            id=ticket.id,
-            method=request.method,
-            path=request.path,
-            headers=headers,
-            body=body,
-            received_at=request.timestamp_start,
-            # From here and not from the first byte: a user may have held the flow back for minutes.
-            started=self.clock.monotonic(),
-            dialect=ticket.what.dialect,
-            origin=ticket.origin,
-            caller=Caller(
-                peer=client.peername[0],
-                lane=Lane.INSPECT,
-                mode=client.proxy_mode.type_name,
-                proxy_user=str(user[0]),
-                program=request.headers.get("user-agent", "").partition(" ")[0][:80],
-            ),
-        )
+        return request if ticket is None or ticket.routed else ticket.restored(request)
 
 
 # --- one exchange ------------------------------------------------------------------------------------------
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,8 +296,7 @@ class Exchange:
         self._handler = target.handler
         self._killed = False
         self._moved = asyncio.Event()
-        self._transcript: list[bytes] | None = []
-        self._transcript_size = 0
+        self.transcript = Transcript()
 
     def cancel(self) -> None:
         """Stop: the client has left."""
@@ -332,12 +312,6 @@ class Exchange:
     def moved(self) -> None:
         """Hear that something went on in the stack: there may be room for more now."""
         self._moved.set()
-
-    def keep_transcript(self, flow: http.HTTPFlow) -> None:
-        """Put what was streamed into the flow, unless it was too much."""
-        response = flow.response
-        if response is not None and response.stream and response.raw_content is None and self._transcript:
-            response.data.content = b"".join(self._transcript)
 
     async def run(self) -> None:
         """Answer. Ends early when it is cancelled; every other failure reaches the client as one."""
@@ -411,17 +385,10 @@ class Exchange:
         while end is None:
             await self._room()
             data, end = await pipe.take()
-            self._remember(data)
+            self.transcript.add(data)
             parts = ([ResponseData(self._stream_id, data)] if data else []) + ([end] if end else [])
             await self._deliver(*parts)
             await self._drained()
-
-    def _remember(self, data: bytes) -> None:
-        self._transcript_size += len(data)
-        if self._transcript_size > _TRANSCRIPT:
-            self._transcript = None
-        elif self._transcript is not None:
-            self._transcript.append(data)
 
     async def _drained(self) -> None:
         await self._handler.drain_writers()  # type: ignore[no-untyped-call] # mitmproxy's
@@ -471,6 +438,8 @@ class RoutedHttpLayer(layers.HttpLayer):
                 if stream is not None and stream.flow is event.flow:
                     yield from self.event_to_child(stream, http_event)
         else:
+            if isinstance(event, events.DataReceived) and event.connection in self.connections:
+                tolerate(self.connections[event.connection].context.layers[-1])
             yield from super()._handle_event(event)
         for exchange in self.exchanges:
             exchange.moved()
@@ -530,6 +499,30 @@ class RoutedStream(layers.HttpStream):
             if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
                 command.event.request = self.lane.restored(self.flow, command.event.request)
             yield command
+
+    @override
+    def check_killed(self, emit_error_hook: bool) -> layer.CommandGenerator[bool]:
+        if any(isinstance(event, RequestProtocolError) for event in self._paused_event_queue):
+            self.lane.left(self.flow)
+        return (yield from super().check_killed(emit_error_hook))
+
+    @override
+    def handle_protocol_error(
+        self, event: RequestProtocolError | ResponseProtocolError
+    ) -> layer.CommandGenerator[None]:
+        if isinstance(event, RequestProtocolError):
+            self.lane.left(self.flow)
+        yield from super().handle_protocol_error(event)
+
+    @override
+    def send_response(self, already_streamed: bool = False) -> layer.CommandGenerator[None]:
+        yield from super().send_response(already_streamed)
+        if self.server_state == self.state_done and self.client_state == self.state_stream_request_body:
+            # The host has said all that it will before it had the whole request: the rest is for nobody.
+            gone = RequestProtocolError(self.stream_id, "the answer is complete", ErrorCode.CANCEL)
+            yield SendHttp(gone, self.context.server)
+            self.client_state = self._discard
+            yield from self.flow_done()
 
     @override
     def check_body_size(self, request: bool) -> layer.CommandGenerator[bool]:

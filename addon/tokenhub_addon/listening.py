@@ -89,7 +89,9 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
                 options={"tokenhub_side_url": _url(settings.host, side_port), **_upstream_trust(settings)},
             ),
             handoff=None if settings.lane == "inspect" else handoff,
-            addons=[beside(running.engine, settings, side_port=side_port)],
+            addons=[
+                beside(running.engine, settings, side_port=side_port, recorder=running.recorder),
+            ],
         )
         await proxy.start()
         hurry = asyncio.Event()

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
+
+from mitmproxy import http
+
+_TRANSCRIPT: Final = 1024 * 1024
+"""A streamed answer up to this size is kept in its flow; of a longer one nothing is."""
 
 
 class Pipe[End]:
@@ -45,3 +51,25 @@ class Pipe[End]:
         self._filled.clear()
         self._emptied.set()
         return data, self._end
+
+
+class Transcript:
+    """What was streamed, unless it was too much."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, data: bytes) -> None:
+        """Remember a piece."""
+        self._size += len(data)
+        if self._size > _TRANSCRIPT:
+            self._pieces.clear()
+        else:
+            self._pieces.append(data)
+
+    def keep(self, flow: http.HTTPFlow) -> None:
+        """Put what was remembered into the flow that it was streamed for."""
+        response = flow.response
+        if response is not None and response.stream and response.raw_content is None and self._pieces:
+            response.data.content = b"".join(self._pieces)

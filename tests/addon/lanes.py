@@ -243,9 +243,14 @@ async def _running(
             catalog=absent,
             vault=absent,
             requests=absent,
+            recorder=recorder,
             admin_token=Secret("token"),
             side=side.application(),
-            handed_off=HandedOff(consumer, recogniser, Passthrough(door, recorder, session, allowed=origin)),
+            handed_off=HandedOff(
+                consumer,
+                recogniser,
+                Passthrough(door, recorder, session, allowed=origin, recogniser=recogniser),
+            ),
             warnings=(),
             drain=lambda: None,
         )

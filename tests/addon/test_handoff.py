@@ -129,6 +129,20 @@ async def test_http_2_clients_are_steered_to_http_1(stage: Stage) -> None:
         leave((reader, writer))
 
 
+async def test_a_client_that_speaks_nothing_but_http_2_is_left_to_the_other_lane(stage: Stage) -> None:
+    """gRPC offers no http/1.1: a handshake with us could only fail."""
+    async with stage() as scene:
+        trust = scene.trust
+        trust.set_alpn_protocols(["h2"])
+        _, writer = await scene.tunnel()
+        greeting = asyncio.create_task(writer.start_tls(trust, server_hostname=HOST))
+        await until(lambda: scene.rest.connects == [HOST])
+        greeting.cancel()
+        await asyncio.gather(greeting, return_exceptions=True)
+        assert scene.handoff.handed_off == 0
+        writer.transport.abort()
+
+
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (200,), (1, 2, 3, 4)])
 async def test_a_client_hello_may_come_in_pieces(stage: Stage, cuts: tuple[int, ...]) -> None:
     """However the ClientHello is cut into segments, the connection is taken once it is whole."""

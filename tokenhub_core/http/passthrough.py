@@ -1,12 +1,11 @@
 """What is not routed, handed through to the host it was meant for: streamed both ways, WebSockets included.
 
-Only listed LLM hosts come here, always over TLS, always with the caller's own credential. Nothing is read,
-changed or kept; one record says that it happened.
+Only listed LLM hosts come here, always over TLS, always with the caller's own credential. Nothing is changed or
+held back; one record says that it happened, with the usage where the host tells it in the open.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -16,14 +15,16 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
-from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
+from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
+from tokenhub_core.metering import Meter
 from tokenhub_core.pipeline import without_secrets
 from tokenhub_core.ports import Recorder
-from tokenhub_core.recognise import Recognised
-from tokenhub_core.types import Outcome, Record, Timings
+from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser
+from tokenhub_core.types import Headers, Outcome, Record, Timings, header
 
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -42,22 +43,34 @@ _HOP_BY_HOP: Final = frozenset(
 )
 """RFC 9110, 7.6.1, what older proxies and h2c add, and what would lead a client past us."""
 
-_WEBSOCKET: Final = frozenset(
-    {"sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions", "sec-websocket-accept"}
-)
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
-_GOING_AWAY: Final = 1001
 _AUTOMATIC: Final = ("user-agent", "accept", "accept-encoding", "content-type")
 """What aiohttp would add of its own."""
+
+_SWITCH: Final = (("connection", "Upgrade"), ("upgrade", "websocket"))
+_PUBLIC: Final = Recogniser()
+
+WANTED: Final = ("upgrade", "HTTP/1.1")
+"""The field that a 426 must have (RFC 9110, 15.5.22)."""
 
 
 @dataclass(slots=True)
 class _Course:
     """How one exchange goes; as long as nothing else is known, its client has left."""
 
+    meter: Meter
     outcome: Outcome = Outcome.CANCELLED
     status: int = 499
     fault: Fault | None = None
+    sent: int = 0
+    """Bytes of the request's body, or of the client's side of a WebSocket, that were passed on."""
+    received: int = 0
+
+    def up(self, size: int) -> None:
+        self.sent += size
+
+    def down(self, size: int) -> None:
+        self.received += size
 
 
 class Passthrough:
@@ -73,12 +86,14 @@ class Passthrough:
         base_url: Callable[[Connection], str] = lambda connection: (
             f"https://{connection.host}:{connection.port}"
         ),
+        recogniser: Recogniser = _PUBLIC,
     ) -> None:
         self._door = door
         self._recorder = recorder
         self._session = session
         self._allowed = allowed
         self._base_url = base_url
+        self._recogniser = recogniser
 
     async def __call__(
         self, request: web.BaseRequest, connection: Connection, found: Recognised
@@ -87,7 +102,7 @@ class Passthrough:
         door = self._door
         at, started = door.clock.now(), door.clock.monotonic()
         name = request_id(at, door.entropy())
-        course = _Course()
+        course = _Course(Meter(request.method, request.path_qs, _lower(request.headers)))
         try:
             response = await self._pass(request, connection, course)
             course.outcome, course.status = Outcome.PASSED, response.status
@@ -99,7 +114,7 @@ class Passthrough:
                 _cut(request)
             return self._refusal(error.fault, found, name)
         finally:
-            fault = course.fault
+            fault, reading = course.fault, course.meter.read()
             self._recorder.post(
                 Record(
                     id=name,
@@ -110,10 +125,14 @@ class Passthrough:
                     method=request.method,
                     path=without_secrets(request.path_qs),
                     dialect=found.dialect,
+                    stream=reading.stream,
                     origin_host=connection.host,
+                    requested_model=reading.asked,
+                    model=reading.model,
+                    usage=reading.usage,
                     timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
                     fault=fault.label if fault else "",
-                    message=fault.message if fault else "",
+                    message=fault.message if fault else sizes(course.sent, course.received),
                 )
             )
 
@@ -121,107 +140,120 @@ class Passthrough:
         error = self._door.dialects[found.dialect].error(fault, request_id=name)
         others = [field for field in error.headers if field[0] != "x-request-id"]
         headers = [*others, ("x-request-id", name), ("server", "tokenhub")]
+        if error.status == 426:
+            headers.append(WANTED)
         return web.Response(status=error.status, body=error.body, headers=headers)
 
     async def _pass(
         self, request: web.BaseRequest, connection: Connection, course: _Course
     ) -> web.StreamResponse:
-        upgrade = request.headers.get("upgrade", "").lower() == "websocket"
+        upgrade = is_handshake(_lower(request.headers))
+        if upgrade and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
+            raise TokenHubError(fault)
         if not self._allowed:
             message = (
                 f"{request.method} {request.path} is not routed, and {connection.host} may not be reached"
             )
             status = 426 if upgrade else 403
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
-        # Encoded: what the client wrote is what the host gets.
-        url = URL(self._base_url(connection) + request.path_qs, encoded=True)
-        if upgrade:
-            return await self._websocket(request, connection, url, course)
-        return await self._http(request, connection, url)
+        upstream = await self._send(request, connection, course, upgrade=upgrade)
+        async with upstream:
+            if upstream.status == 101:
+                return await _switch(request, connection, upstream, course, asked=upgrade)
+            return await _answer(request, connection, upstream, course)
 
-    async def _http(self, request: web.BaseRequest, connection: Connection, url: URL) -> web.StreamResponse:
+    async def _send(
+        self, request: web.BaseRequest, connection: Connection, course: _Course, *, upgrade: bool
+    ) -> aiohttp.ClientResponse:
+        """Return once the head of the host's answer is here; the request's body may still be on its way."""
         port = "" if connection.port == 443 else f":{connection.port}"
+        host = ("host", f"{connection.host}{port}")
         try:
-            upstream = await self._session.request(
+            return await self._session.request(
                 request.method,
-                url,
-                headers=[*_forwarded(request), ("host", f"{connection.host}{port}")],
-                data=request.content if request.body_exists else None,
+                # Encoded: what the client wrote is what the host gets.
+                URL(self._base_url(connection) + request.path_qs, encoded=True),
+                headers=[*_forwarded(request), host, *(_SWITCH if upgrade else ())],
+                data=_body(request, course) if request.body_exists else None,
                 allow_redirects=False,
                 timeout=_TIMEOUT,
                 skip_auto_headers=_AUTOMATIC,
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(connection, error) from None
-        async with upstream:
-            response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-            response.headers.extend(_end_to_end(upstream.headers))
-            await response.prepare(request)
-            async for piece in _pieces(upstream, connection):
-                await response.write(piece)
-            await response.write_eof()
-            return response
-
-    async def _websocket(
-        self, request: web.BaseRequest, connection: Connection, url: URL, course: _Course
-    ) -> web.StreamResponse:
-        asked = request.headers.get("sec-websocket-protocol", "").split(",")
-        protocols = [name.strip() for name in asked if name.strip()]
-        if not web.WebSocketResponse(protocols=protocols).can_prepare(request).ok:
-            raise client_fault("this is no WebSocket handshake", cause="bad_handshake")
-        headers = [(key, value) for key, value in _forwarded(request) if key not in _WEBSOCKET]
-        try:
-            upstream = await self._session.ws_connect(
-                url, headers=headers, protocols=protocols, autoclose=False, max_msg_size=0
-            )
-        except aiohttp.WSServerHandshakeError as error:
-            raise _no_websocket(connection, error) from None
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _unreachable(connection, error) from None
-        chosen = (upstream.protocol,) if upstream.protocol else ()
-        downstream = web.WebSocketResponse(protocols=chosen, autoclose=False, max_msg_size=0)
-        try:
-            await downstream.prepare(request)
-            code = await _talk(downstream, upstream)
-        except asyncio.CancelledError:
-            await upstream.close(code=_GOING_AWAY)
-            raise
-        # From here on a client that goes away is one that has ended its conversation.
-        course.outcome, course.status = Outcome.PASSED, downstream.status
-        await upstream.close(code=code)
-        await downstream.close(code=code)
-        return downstream
+            message = f"{connection.host} cannot be reached: {type(error).__name__}"
+            fault = Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable")
+            raise TokenHubError(fault) from None
 
 
-type _Socket = web.WebSocketResponse | aiohttp.ClientWebSocketResponse
+def sizes(sent: int, received: int) -> str:
+    """Return what a record says of how much was passed: bytes of bodies, as they were on the wire."""
+    return f"{sent} bytes up, {received} bytes down"
 
 
-async def _talk(downstream: web.WebSocketResponse, upstream: aiohttp.ClientWebSocketResponse) -> int:
-    """Pass messages both ways until one side ends; return the code to tell the other one."""
-    pumps = [
-        asyncio.create_task(_pump(downstream, upstream), name="websocket up"),
-        asyncio.create_task(_pump(upstream, downstream), name="websocket down"),
-    ]
-    try:
-        ended, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        return _close_code(max(pump.result() for pump in ended))
-    finally:
-        for pump in pumps:
-            pump.cancel()
-        await asyncio.gather(*pumps, return_exceptions=True)
+def is_handshake(headers: Headers) -> bool:
+    """Tell whether a request asks to switch to a WebSocket (RFC 6455, 4.1); names of `headers` in lower case."""
+    wanted = header(headers, "upgrade").strip().lower() == "websocket"
+    options = (value.lower().split(",") for name, value in headers if name == "connection")
+    return wanted and any(option.strip() == "upgrade" for line in options for option in line)
 
 
-async def _pump(source: _Socket, sink: _Socket) -> int:
-    """Pass messages on; return the code that the source ended with, or that says the sink is gone."""
-    try:
-        async for message in source:
-            if message.type is aiohttp.WSMsgType.TEXT:
-                await sink.send_str(message.data)
-            elif message.type is aiohttp.WSMsgType.BINARY:
-                await sink.send_bytes(message.data)
-    except ConnectionError:
-        return _GOING_AWAY
-    return source.close_code or 1005
+def refusal(recogniser: Recogniser, host: str, path: str) -> Fault | None:
+    """Return why a WebSocket to this address is refused, None where it may pass.
+
+    Calls are routed over HTTP. A client that would make them over a WebSocket, and learns that it cannot, makes
+    them over HTTP: of OpenAI's Responses API that is how its clients fall back, at a 426.
+    """
+    found = recogniser.recognise(host, "POST", path)
+    if found is None or found.operation == PASSTHROUGH:
+        return None
+    message = f"calls to {path.partition('?')[0]} are routed over HTTP and not over a WebSocket; use POST"
+    return Fault(Kind.INVALID, Blame.CLIENT, message, cause="websocket_not_routed", status=426)
+
+
+async def _answer(
+    request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
+) -> web.StreamResponse:
+    response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
+    response.headers.extend(_end_to_end(upstream.headers))
+    course.meter.begin(upstream.status, _lower(upstream.headers))
+    await response.prepare(request)
+    async for piece in _pieces(upstream, connection):
+        await response.write(piece)
+        course.down(len(piece))
+        course.meter.feed(piece)
+    await response.write_eof()
+    return response
+
+
+async def _switch(
+    request: web.BaseRequest,
+    connection: Connection,
+    upstream: aiohttp.ClientResponse,
+    course: _Course,
+    *,
+    asked: bool,
+) -> web.StreamResponse:
+    switched = upstream.connection is not None and upstream.connection.protocol is not None
+    if not asked or not switched:
+        message = f"{connection.host} switched to a protocol that nobody asked for"
+        raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
+    response = web.StreamResponse(status=101, reason=upstream.reason)
+    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(_SWITCH)
+    response.force_close()
+    await response.prepare(request)
+    # From here on a client that goes away is one that has ended its conversation.
+    course.outcome, course.status = Outcome.PASSED, 101
+    await splice(request, upstream, up=course.up, down=course.down)
+    return response
+
+
+async def _body(request: web.BaseRequest, course: _Course) -> AsyncIterator[bytes]:
+    yield b""  # aiohttp keeps the head back for the first piece; a host may refuse without any
+    async for piece in request.content.iter_any():
+        course.up(len(piece))
+        course.meter.ask(piece)
+        yield piece
 
 
 async def _pieces(upstream: aiohttp.ClientResponse, connection: Connection) -> AsyncIterator[bytes]:
@@ -242,21 +274,8 @@ def _cut(request: web.BaseRequest) -> NoReturn:
     raise ConnectionResetError
 
 
-def _unreachable(connection: Connection, error: Exception) -> TokenHubError:
-    message = f"{connection.host} cannot be reached: {type(error).__name__}"
-    return TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable"))
-
-
-def _no_websocket(connection: Connection, error: aiohttp.WSServerHandshakeError) -> TokenHubError:
-    message = f"{connection.host} refused the WebSocket with status {error.status}"
-    status = error.status if error.status >= 400 else 502
-    fault = Fault(Kind.INVALID, Blame.PROVIDER, message, cause="websocket_refused", status=status)
-    return TokenHubError(fault)
-
-
-def _close_code(code: int) -> int:
-    """Return what may be sent for a code that was seen; some only say that none was (RFC 6455, 7.4.1)."""
-    return {1005: 1000, 1006: 1011, 1015: 1011}.get(code, code)
+def _lower(headers: CIMultiDictProxy[str]) -> Headers:
+    return tuple((name.lower(), value) for name, value in headers.items())
 
 
 def _forwarded(request: web.BaseRequest) -> list[tuple[str, str]]:

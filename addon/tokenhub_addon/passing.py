@@ -1,0 +1,178 @@
+"""What goes past the engine in the inspect lane, watched from the side: for each such flow one record.
+
+That is what passes through to its host, WebSockets included, and what is refused before the engine hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from mitmproxy import flow as base
+from mitmproxy import http
+
+from tokenhub_addon.flows import caller, lower, unredacted
+from tokenhub_addon.pipe import Transcript
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.http.passthrough import sizes
+from tokenhub_core.metering import Meter
+from tokenhub_core.pipeline import without_secrets
+from tokenhub_core.ports import Clock
+from tokenhub_core.recognise import CHAT, Recognised
+from tokenhub_core.types import Origin, Outcome, Record, Snapshot, Timings
+
+_CONVERSATION: Final = 1 << 20
+"""Bytes of a WebSocket's messages that its flow keeps: the last ones. mitmproxy would keep all for ever."""
+
+_LEFT: Final = 499
+
+type Recording = Callable[[Record], None]
+
+
+class Answering(Protocol):
+    """The call to the engine that a ticket led to."""
+
+    transcript: Transcript
+
+    def cancel(self) -> None:
+        """Stop: the client has left."""
+        ...
+
+    def kill(self) -> None:
+        """Stop, and end the client's stream as well."""
+        ...
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What the lane knows of one accepted flow and the flow must not hold."""
+
+    id: str
+    client_id: str
+    what: Recognised
+    origin: Origin
+    secrets: list[tuple[bytes, bytes]] = field(repr=False)
+    passage: Passage
+    exchange: Answering | None = None
+
+    @property
+    def routed(self) -> bool:
+        """Return whether the engine answers it."""
+        return self.what.operation == CHAT
+
+    def snapshot(self, flow: http.HTTPFlow, body: bytes, *, started: float) -> Snapshot:
+        """Return the flow's request as the engine has it."""
+        request = flow.request
+        return Snapshot(
+            id=self.id,
+            method=request.method,
+            path=request.path,
+            headers=lower(unredacted(request.headers.fields, self.secrets)),
+            body=body,
+            received_at=request.timestamp_start,
+            started=started,
+            dialect=self.what.dialect,
+            origin=self.origin,
+            caller=caller(flow),
+        )
+
+    def restored(self, request: http.Request) -> http.Request:
+        """Return the request with its secrets back in it."""
+        whole = request.copy()
+        whole.headers.fields = tuple(unredacted(request.headers.fields, self.secrets))
+        return whole
+
+
+class Passage:
+    """One flow's way: where it began, what went by, how it ended."""
+
+    def __init__(
+        self, name: str, flow: http.HTTPFlow, what: Recognised, origin: Origin, *, path: str, clock: Clock
+    ) -> None:
+        """`path` is the one that the caller asked for."""
+        request = flow.request
+        self.fault: Fault | None = None
+        """Why we refused it."""
+        self.left = False
+        """The client was the one that ended it."""
+        self._name = name
+        self._flow = flow
+        self._what = what
+        self._origin = origin
+        self._clock = clock
+        self._at, self._started = clock.now(), clock.monotonic()
+        self._caller = caller(flow)
+        self._method, self._path = request.method, path
+        self._meter = Meter(request.method, path, lower(request.headers.fields))
+        self._sent = self._received = self._kept = 0
+
+    def up(self, data: bytes) -> bytes:
+        """Let a piece of the request go by."""
+        self._sent += len(data)
+        self._meter.ask(data)
+        return data
+
+    def begin(self, response: http.Response) -> None:
+        """Hear the head of the answer."""
+        self._meter.begin(response.status_code, lower(response.headers.fields))
+
+    def down(self, data: bytes) -> bytes:
+        """Let a piece of the answer go by."""
+        self._received += len(data)
+        self._meter.feed(data)
+        return data
+
+    def message(self) -> None:
+        """Hear that one more message went over the flow's WebSocket; count it, and keep the flow small."""
+        assert self._flow.websocket is not None
+        messages = self._flow.websocket.messages
+        size = len(messages[-1].content)
+        if messages[-1].from_client:
+            self._sent += size
+        else:
+            self._received += size
+        self._kept += size
+        while self._kept > _CONVERSATION and len(messages) > 1:
+            self._kept -= len(messages.pop(0).content)
+
+    def record(self) -> Record:
+        """Return the fact about it, now that it is over."""
+        outcome, status, fault = self._end()
+        reading = self._meter.read()
+        return Record(
+            id=self._name,
+            at=self._at,
+            outcome=outcome,
+            status=status,
+            caller=self._caller,
+            method=self._method,
+            path=without_secrets(self._path),
+            dialect=self._what.dialect,
+            stream=reading.stream,
+            origin_host=self._origin.host,
+            requested_model=reading.asked,
+            model=reading.model,
+            usage=reading.usage,
+            timings=Timings(total_ms=round((self._clock.monotonic() - self._started) * 1000, 3)),
+            fault=fault.label if fault else "",
+            message=fault.message if fault else sizes(self._sent, self._received),
+        )
+
+    def _end(self) -> tuple[Outcome, int, Fault | None]:
+        response, error = self._flow.response, self._flow.error
+        if self.fault is not None:
+            return Outcome.ERROR, self.fault.http_status, self.fault
+        if response is not None and (error is None or response.status_code == 101):
+            # Once it has switched, whoever leaves has ended the conversation.
+            return Outcome.PASSED, response.status_code, None
+        if error is None or self.left or error.msg == base.Error.KILLED_MESSAGE:
+            return Outcome.CANCELLED, _LEFT, None
+        host = self._origin.host
+        if response is None:
+            message = f"{host} cannot be reached"
+            fault = Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable")
+        else:
+            message = f"{host} broke its answer off"
+            fault = Fault(Kind.TRUNCATED, Blame.PROVIDER, message, cause="origin_broke_off")
+        return Outcome.ERROR, fault.http_status, fault

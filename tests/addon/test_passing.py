@@ -1,0 +1,607 @@
+"""What is not routed, in both lanes of the proxy: it passes, and one record says so.
+
+The scenes are the same for both; where a lane differs on purpose, the scene says how.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import WSMsgType, web
+from mitmproxy import http
+
+from tests.addon.clients import CHAT, H1, H2, KEY, OPENAI, tunnel
+from tests.addon.inspection import inspecting, make_addon
+from tests.addon.lanes import Front, served
+from tests.addon.scripted import ScriptedEngine
+from tests.addon.upstream import Upstream
+from tests.fakes.certificates import authority, server_context
+from tests.fakes.engine import Kept
+from tokenhub_addon.addon import TokenHub
+from tokenhub_addon.host import AddonOptions, Running
+from tokenhub_core.types import Lane, Outcome, Record, Usage
+
+type Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+type Site = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+type Passing = Callable[..., contextlib.AbstractAsyncContextManager[Front]]
+
+_KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
+
+
+class _Host(Upstream):
+    """A listed host with a mind of its own: it does what a test says, byte by byte or as a site."""
+
+    def __init__(self, raw: Raw | None = None, site: Site | None = None) -> None:
+        super().__init__()
+        self._raw, self._site = raw, site
+        self._runner: web.ServerRunner | None = None
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        if self._site is None:
+            await super().start(tls)
+            return
+        server = web.Server(self._site, handler_cancellation=True, access_log=None, auto_decompress=False)
+        self._runner = web.ServerRunner(server, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
+
+    def port(self, wanted: int) -> int:
+        return int(self._runner.addresses[0][1]) if self._runner else super().port(wanted)
+
+    async def close(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+        await super().close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._raw is None:
+            await super()._serve(reader, writer)
+            return
+        self._writers.append(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            await self._raw(reader, writer)
+        writer.close()
+
+
+@pytest.fixture(params=[Lane.INSPECT, Lane.HANDOFF])
+def passing(request: pytest.FixtureRequest, confdir: Path, data_dir: Path, tmp_path: Path) -> Passing:
+    """Each lane in turn, in front of a host that speaks TLS, with a recorder."""
+
+    @contextlib.asynccontextmanager
+    async def start(raw: Raw | None = None, site: Site | None = None, **options: Any) -> AsyncIterator[Front]:
+        host, engine, recorder = _Host(raw, site), ScriptedEngine(), Kept()
+        await host.start(server_context(tmp_path, authority(tmp_path), address="127.0.0.1"))
+        how = {"upstream": host, **options}
+        try:
+            if request.param is Lane.INSPECT:
+                ours = make_addon(engine, host, make=_with(engine, recorder))
+                async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as lane:
+                    yield Front(Lane.INSPECT, lane.proxy, host, recorder=recorder)
+                    await lane.until(lambda: not lane.call("proxyserver.active_connections"))
+                    assert ours.remembered() == 0
+            else:
+                async with served(data_dir, engine, ssl_insecure=True, **how) as serve:
+                    yield Front(Lane.HANDOFF, serve.proxy, host, recorder=serve.recorder)
+        finally:
+            await host.close()
+
+    return start
+
+
+def _with(engine: ScriptedEngine, recorder: Kept) -> Any:
+    @contextlib.asynccontextmanager
+    async def make(_: AddonOptions) -> AsyncIterator[Running]:
+        yield Running(engine, recorder)
+
+    return make
+
+
+async def _records(running: Front, count: int = 1) -> list[Record]:
+    async with asyncio.timeout(5):
+        while len(running.recorder.records) < count:  # noqa: ASYNC110 - a recorder tells nobody
+            await asyncio.sleep(0.005)
+    return running.recorder.records
+
+
+def _ends(record: Record) -> tuple[Outcome, int, str]:
+    return record.outcome, record.status, record.fault
+
+
+# --- the record --------------------------------------------------------------------------------------------
+
+
+async def test_one_record_says_what_passed(passing: Passing) -> None:
+    """Who, what, how much and how it ended; usage and model where the host tells them; no key."""
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        assert request.headers["authorization"] == f"Bearer {KEY}"
+        await request.read()
+        return web.json_response({"model": "text-embedding-3-small", "usage": {"prompt_tokens": 8}})
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        asked = b'{"model":"embed","input":"x"}'
+        await client.send(f"/v1/audio/odd?key={KEY}&a=1", asked, headers=_KEYED)
+        answer = await client.answer()
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 200, "")
+    assert (record.method, record.path, record.origin_host) == ("POST", "/v1/audio/odd?key=***&a=1", OPENAI)
+    assert record.message == f"{len(asked)} bytes up, {len(answer.body)} bytes down"
+    assert (record.requested_model, record.model) == ("embed", "text-embedding-3-small")
+    assert (record.usage, record.usage_estimated) == (Usage(8), False)
+    assert (record.caller.peer, record.caller.lane, record.caller.program) == (
+        "127.0.0.1",
+        running.lane,
+        "program/2",
+    )
+    assert record.id.startswith("req_")
+    assert KEY not in repr(record)
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PUT", "GET"])
+async def test_every_method_passes_and_is_recorded(passing: Passing, method: str) -> None:
+    """With or without a body, one record for each on one connection."""
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=request.method.encode(), status=202)
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        for count in (1, 2):
+            await client.send("/v1/files/f", b"", method=method)
+            answer = await client.head()
+            assert answer.status == 202
+            if method != "HEAD":
+                assert (await client.rest(answer)).body == method.encode()
+            await _records(running, count)
+    records = running.recorder.records
+    assert [(record.method, record.status) for record in records] == [(method, 202)] * 2
+
+
+async def test_large_bodies_pass_unchanged(passing: Passing) -> None:
+    """The hash of what was sent is the hash of what came, both ways."""
+    data = hashlib.shake_128(b"x").digest(6 << 20)
+    arrived = hashlib.sha256()
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        async for piece in request.content.iter_any():
+            arrived.update(piece)
+        return web.Response(body=data, headers={"content-encoding": "br", "content-type": "application/json"})
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        await client.send("/v1/files", data)
+        answer = await client.answer()
+        (record,) = await _records(running)
+    assert arrived.digest() == hashlib.sha256(data).digest()
+    assert answer.body == data
+    assert record.message == f"{len(data)} bytes up, {len(data)} bytes down"
+
+
+# --- what goes wrong ---------------------------------------------------------------------------------------
+
+
+async def test_a_host_that_says_nothing_is_recorded(passing: Passing) -> None:
+    """It closes instead of answering: an error of that host, for client and record."""
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+
+    async with passing(raw) as running, await H1.tls(running.proxy) as client:
+        assert (await client.ask("/v1/files")).status == 502
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.ERROR, 502, "origin_unreachable")
+
+
+async def test_an_answer_that_breaks_off_is_recorded(passing: Passing) -> None:
+    """It does not look whole to the client, and the record says who it was."""
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        await writer.drain()
+
+    async with passing(raw) as running, await H1.tls(running.proxy) as client:
+        answer = await client.ask("/v1/files")
+        assert (answer.status, answer.complete) == (200, False)
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.ERROR, 502, "origin_broke_off")
+
+
+@pytest.mark.parametrize("moment", ["upload", "waiting", "download"])
+async def test_a_client_that_leaves_is_recorded(passing: Passing, moment: str) -> None:
+    """Cancelled, whenever it leaves; not an error of the host."""
+    come = asyncio.Event()
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        if moment == "download":
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+        come.set()
+        await reader.read(-1)
+
+    async with passing(raw) as running:
+        async with await H1.tls(running.proxy) as client:
+            if moment == "upload":
+                await client.begin("/v1/files")
+                await client.send_chunk(b"part")
+            else:
+                await client.send("/v1/files", b"")
+            async with asyncio.timeout(5):
+                await come.wait()
+            if moment == "download":
+                await client.head()
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.CANCELLED, 499, "")
+
+
+async def test_what_may_not_pass_is_recorded(passing: Passing) -> None:
+    """403 while the origin is off, with the answer's own id."""
+    async with passing(tokenhub_origin=False) as running, await H1.tls(running.proxy) as client:
+        answer = await client.ask("/v1/files", b"file")
+        assert answer.status == 403
+        (record,) = await _records(running)
+        assert running.upstream.dials == []
+    assert _ends(record) == (Outcome.ERROR, 403, "origin_off")
+    assert record.id == answer.headers["x-request-id"]
+
+
+# --- odd moments -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: 3\r\n\r\nno!", b"Transfer-Encoding: chunked\r\n\r\n3\r\nno!\r\n0\r\n\r\n"]
+)
+async def test_an_early_answer_arrives_whole(passing: Passing, framing: bytes) -> None:
+    """A host may refuse an upload that is still under way; its answer is complete before the upload is."""
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\n" + framing)
+        await reader.read(-1)
+
+    async with passing(raw) as running, await H1.tls(running.proxy) as client:
+        await client.begin("/v1/files")
+        await client.send_chunk(b"x" * 1000)
+        answer = await client.answer()
+        assert (answer.status, answer.body, answer.complete) == (413, b"no!", True)
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 413, "")
+
+
+async def test_a_client_that_goes_on_after_an_early_answer_is_not_cut(passing: Passing) -> None:
+    """It may send the rest, which is for nobody, and ask again on the same connection."""
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=b"no", status=413)
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        await client.begin("/v1/files")
+        await client.send_chunk(b"x" * 1000)
+        assert (await client.answer()).status == 413
+        await client.send_chunk(b"x" * 1000)
+        await client.send_chunk(b"")
+        assert (await client.ask()).status == 200
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 413, "")
+
+
+async def test_trailers_do_no_harm(passing: Passing) -> None:
+    """Of a request and of an answer; the connection is understood afterwards."""
+
+    async def raw(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await reader.readuntil(b"0\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\nX-Sum: 1\r\n\r\n"
+            )
+
+    async with passing(raw) as running, await H1.tls(running.proxy) as client:
+        for path in ("/v1/files", CHAT, "/v1/files"):
+            await client.begin(path, headers={"Trailer": "X-Sum"})
+            client.writer.write(b"2\r\n{}\r\n0\r\nX-Sum: 2\r\n\r\n")
+            answer = await client.head()
+            assert answer.status == 200
+            assert await client.chunk() == b"body" if path != CHAT else (await client.rest(answer)).complete
+            if path != CHAT:
+                # The end of the answer, with its trailer or without.
+                while await client.reader.readuntil(b"\r\n") != b"\r\n":
+                    pass
+        await _records(running, 2)
+
+
+async def test_a_client_that_waits_for_leave_to_upload_gets_it(passing: Passing) -> None:
+    """Expect: 100-continue of what passes through."""
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        assert "expect" not in request.headers
+        return web.Response(body=await request.read())
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        await client.send("/v1/files", b"", headers={"Expect": "100-continue", "Content-Length": "4"})
+        assert (await client.head()).status == 100
+        client.writer.write(b"file")
+        assert (await client.answer()).body == b"file"
+
+
+# --- WebSockets --------------------------------------------------------------------------------------------
+
+
+async def talking(request: web.BaseRequest) -> web.StreamResponse:
+    """Echo; `bye` closes with 4001."""
+    if request.path == "/v1/refused":
+        return web.Response(status=401, text="no")
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+    socket = web.WebSocketResponse(protocols=("realtime",), max_msg_size=0)
+    await socket.prepare(request)
+    await socket.send_str("welcome")
+    async for message in socket:
+        if message.type is WSMsgType.BINARY:
+            await socket.send_bytes(message.data)
+        elif message.data == "bye":
+            await socket.close(code=4001)
+        else:
+            await socket.send_str(message.data)
+    return socket
+
+
+@contextlib.asynccontextmanager
+async def _talk(
+    running: Front, path: str, *, compress: int = 0
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(
+            f"wss://{OPENAI}{path}",
+            proxy=f"http://{running.proxy.host}:{running.proxy.port}",
+            ssl=running.proxy.trust(),
+            headers=_KEYED,
+            protocols=("realtime",),
+            max_msg_size=0,
+            compress=compress,
+            timeout=aiohttp.ClientWSTimeout(ws_close=5),
+        ) as socket,
+        asyncio.timeout(10),
+    ):
+        yield socket
+
+
+@pytest.mark.parametrize("compress", [0, 15])
+async def test_a_websocket_passes_and_is_recorded(passing: Passing, compress: int) -> None:
+    """Realtime conversations go both ways, compressed or not, and end with the host's own code."""
+    async with passing(site=talking) as running:
+        async with _talk(running, "/v1/realtime?model=gpt-realtime", compress=compress) as socket:
+            assert socket.protocol == "realtime"
+            assert (socket.compress > 0) is (compress > 0)
+            assert await socket.receive_str() == "welcome"
+            await socket.send_str("héllo")
+            assert await socket.receive_str() == "héllo"
+            large = hashlib.shake_128(b"y").digest(2 << 20)
+            await socket.send_bytes(large)
+            assert await socket.receive_bytes() == large
+            assert running.recorder.records == []
+            await socket.send_str("bye")
+            assert (await socket.receive()).type is WSMsgType.CLOSE
+            assert socket.close_code == 4001
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 101, "")
+    assert record.path == "/v1/realtime?model=gpt-realtime"
+    up = int(record.message.split()[0])
+    assert up >= (2 << 20)
+
+
+async def test_a_websocket_that_is_dropped_is_recorded(passing: Passing) -> None:
+    """A client that vanishes has ended its conversation; the host hears of it."""
+    gone = asyncio.Event()
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await talking(request)
+        finally:
+            gone.set()
+
+    async with passing(site=site) as running:
+        async with _talk(running, "/v1/realtime") as socket:
+            await socket.receive_str()
+            transport = socket.get_extra_info("socket")
+            assert transport is not None
+            transport.shutdown(2)
+            await gone.wait()
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 101, "")
+
+
+async def test_a_websocket_that_the_host_refuses_is_refused(passing: Passing) -> None:
+    """With the host's own words."""
+    async with passing(site=talking) as running:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            async with _talk(running, "/v1/refused"):
+                pass
+        assert refused.value.status == 401
+        (record,) = await _records(running)
+    assert _ends(record) == (Outcome.PASSED, 401, "")
+
+
+@pytest.mark.parametrize("origin", [True, False])
+async def test_calls_over_a_websocket_are_sent_back_to_http(passing: Passing, origin: bool) -> None:
+    """426 at once, nobody is asked; the same connection then carries the call."""
+    async with (
+        passing(site=talking, tokenhub_origin=origin) as running,
+        await H1.tls(running.proxy) as client,
+    ):
+        await client.send(CHAT, b"", method="GET", headers={**_KEYED, "Connection": "Upgrade", "Upgrade": "websocket",
+            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"})  # fmt: skip
+        answer = await client.answer()
+        assert answer.status == 426
+        assert b"websocket_not_routed" in answer.body
+        assert answer.headers["upgrade"] == "HTTP/1.1"
+        assert (await client.ask()).status == 200
+        (record,) = await _records(running)
+        assert running.upstream.dials == []
+    assert _ends(record) == (Outcome.ERROR, 426, "websocket_not_routed")
+
+
+# --- the inspect lane alone --------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _inspecting(confdir: Path, recorder: Kept, **how: Any) -> AsyncIterator[Any]:
+    upstream, engine = Upstream(), ScriptedEngine()
+    await upstream.start()
+    try:
+        ours = make_addon(engine, upstream, make=_with(engine, recorder))
+        async with inspecting(confdir, engine, addon=ours, upstream=upstream, **how) as lane:
+            yield lane
+    finally:
+        await upstream.close()
+
+
+async def test_a_call_that_is_too_large_is_recorded(confdir: Path) -> None:
+    """The engine never hears of it, so the lane itself leaves the record."""
+    recorder = Kept()
+    async with _inspecting(confdir, recorder, tokenhub_max_body=10) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            answer = await client.ask(body=b"x" * 11)
+            assert answer.status == 413
+        async with await H2.tls(lane.proxy) as modern:
+            assert (await modern.ask(body=b"x" * 11)).status == 413
+            assert (await modern.ask(body=b"x" * 10)).status == 200
+    first, second = recorder.records
+    assert _ends(first) == _ends(second) == (Outcome.ERROR, 413, "body_too_large")
+    assert first.id == answer.headers["x-request-id"]
+
+
+async def test_a_hook_that_refuses_is_recorded(confdir: Path) -> None:
+    """A failure of ours in a hook is answered and recorded once, and nothing goes out."""
+    recorder = Kept()
+    async with _inspecting(confdir, recorder) as lane:
+        lane.addon._lane.accept = None
+        async with await H1.tls(lane.proxy) as client:
+            answer = await client.ask(headers=_KEYED)
+            assert answer.status == 500
+        assert lane.upstream.dials == []
+        assert KEY not in str(lane.flow.get_state())
+    assert _ends(recorder.one) == (Outcome.ERROR, 500, "hook_failed")
+    assert recorder.one.id == answer.headers["x-request-id"]
+
+
+async def test_a_flow_whose_end_was_missed_is_recorded_with_its_client(confdir: Path, tmp_path: Path) -> None:
+    """Where our own hook at its end failed, the client's leaving ends it."""
+
+    class Broken(TokenHub):
+        def response(self, flow: http.HTTPFlow) -> None:
+            raise RuntimeError("broken")
+
+    host, recorder, engine = _Host(), Kept(), ScriptedEngine()
+    await host.start(server_context(tmp_path, authority(tmp_path)))
+    ours = make_addon(engine, host, kind=Broken, make=_with(engine, recorder))
+    async with inspecting(confdir, engine, addon=ours, upstream=host, ssl_insecure=True) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            await client.send("/v1/files", b"file")
+            assert await client.ends()
+        await lane.until(lambda: ours.remembered() == 0)
+    await host.close()
+    assert recorder.one.path == "/v1/files"
+
+
+async def test_what_others_answer_and_what_is_given_up_is_no_record(confdir: Path) -> None:
+    """An upload that breaks off was no call yet; another addon's answer to a call is that addon's."""
+
+    class First:
+        def request(self, flow: http.HTTPFlow) -> None:
+            flow.response = http.Response.make(418, b"teapot")
+
+    recorder = Kept()
+    async with _inspecting(confdir, recorder, after=[First()]) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            assert (await client.ask()).status == 418
+        async with await H1.tls(lane.proxy) as client:
+            await client.send(headers={"Content-Length": "100"})
+        await lane.until(lambda: not lane.call("proxyserver.active_connections"))
+        assert lane.addon.remembered() == 0
+    assert recorder.records == []
+
+
+async def test_a_flow_keeps_the_last_of_a_long_conversation(confdir: Path, tmp_path: Path) -> None:
+    """mitmproxy would keep every message for ever; the record still counts them all."""
+    host, recorder, engine = _Host(site=talking), Kept(), ScriptedEngine()
+    await host.start(server_context(tmp_path, authority(tmp_path)))
+    ours = make_addon(engine, host, make=_with(engine, recorder))
+    async with inspecting(confdir, engine, addon=ours, upstream=host, ssl_insecure=True) as lane:
+        running = Front(Lane.INSPECT, lane.proxy, host, recorder=recorder)
+        async with _talk(running, "/v1/realtime") as socket:
+            await socket.receive_str()
+            for _ in range(40):
+                await socket.send_bytes(bytes(100_000))
+                await socket.receive_bytes()
+            kept = lane.flow.websocket
+            assert kept is not None
+            assert 0 < sum(len(message.content) for message in kept.messages) <= 1 << 20
+        (record,) = await _records(running)
+    await host.close()
+    assert record.message == "4000000 bytes up, 4000007 bytes down"
+
+
+async def test_a_key_among_the_subprotocols_stands_in_no_flow(confdir: Path, tmp_path: Path) -> None:
+    """The host gets it, and the flow does not keep it."""
+    host = _Host()
+    await host.start(server_context(tmp_path, authority(tmp_path)))
+    protocols = f"realtime, openai-insecure-api-key.{KEY}"
+    async with (
+        inspecting(confdir, ScriptedEngine(), upstream=host, ssl_insecure=True) as lane,
+        await H1.tls(lane.proxy) as client,
+    ):
+        await client.send("/v1/realtime", b"", method="GET", headers={"Sec-WebSocket-Protocol": protocols})
+        assert (await client.answer()).status == 200
+        assert KEY not in str(lane.flow.get_state())
+    assert protocols.encode() in host.requests[0]
+    await host.close()
+
+
+async def test_a_record_from_before_the_engine_runs_is_kept_for_it(confdir: Path) -> None:
+    """What was refused while the engine was still starting is recorded once it has."""
+    recorder, ready, engine = Kept(), asyncio.Event(), ScriptedEngine()
+
+    @contextlib.asynccontextmanager
+    async def slowly(_: AddonOptions) -> AsyncIterator[Running]:
+        await ready.wait()
+        yield Running(engine, recorder)
+
+    upstream = Upstream()
+    await upstream.start()
+    ours = make_addon(engine, upstream, make=slowly)
+    async with (
+        inspecting(confdir, engine, addon=ours, upstream=upstream, tokenhub_origin=False) as lane,
+        await H1.tls(lane.proxy) as client,
+    ):
+        assert (await client.ask("/v1/files")).status == 403
+        assert recorder.records == []
+        ready.set()
+        await lane.until(lambda: len(recorder.records) == 1)
+    await upstream.close()
+
+
+async def test_serve_records_what_passes_in_its_inspect_lane(data_dir: Path, tmp_path: Path) -> None:
+    """The recorder of the engine that `serve` runs gets them."""
+    host = _Host()
+    await host.start(server_context(tmp_path, authority(tmp_path)))
+    async with served(data_dir, ScriptedEngine(), lane="inspect", upstream=host, ssl_insecure=True) as serve:
+        async with await H1.tls(serve.proxy) as client:
+            assert (await client.ask("/v1/files", b"file")).body == b"upstream"
+        (record,) = serve.recorder.records
+    await host.close()
+    assert (record.caller.lane, _ends(record)) == (Lane.INSPECT, (Outcome.PASSED, 200, ""))
+
+
+async def test_nobody_is_recorded_who_is_no_llm_host(passing: Passing) -> None:
+    """A refused tunnel to another host is none of our records."""
+    async with passing() as running:
+        reader, writer = await tunnel(running.proxy, "www.example.org")
+        writer.transport.abort()
+        del reader
+        assert running.recorder.records == []
