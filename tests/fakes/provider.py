@@ -37,7 +37,7 @@ from typing import Any, Self
 import orjson
 
 from tests.fakes.listener import reset
-from tokenhub_core.providers.simulator import MARK, Ending, Profile, Script, play
+from tokenhub_core.providers.simulator import MARK, Ending, Profile, Script, play, dialect_at
 from tokenhub_core.types import Dialect, Headers, Json, header
 
 
@@ -201,14 +201,10 @@ class FakeProvider:
         name, _, argument = faults[min(number, len(faults) - 1)].partition(":")
         raw = name in _RAW
         fault = "ok" if raw else f"{name}:{argument}" if argument else name
-        dialect = (
-            Dialect.ANTHROPIC_MESSAGES
-            if received.path.partition("?")[0].endswith("/messages")
-            else Dialect.OPENAI_CHAT
-        )
         script = play(
-            dialect,
+            dialect_at(received.path) or Dialect.OPENAI_CHAT,
             received.body,
+            target=received.path,
             profile=replace(self.profile, faults=(fault,)),
             call_number=number,
             created=1_767_225_600,

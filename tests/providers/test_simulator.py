@@ -27,6 +27,7 @@ from tokenhub_core.providers.simulator import (
 from tokenhub_core.types import Dialect, ProviderType, header
 
 OPENAI, ANTHROPIC = Dialect.OPENAI_CHAT, Dialect.ANTHROPIC_MESSAGES
+BOTH = (OPENAI, ANTHROPIC)
 EVENTS: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
 WEATHER = {
     "type": "object",
@@ -138,7 +139,7 @@ def test_a_streamed_anthropic_answer_is_one_to_the_sdk() -> None:
     assert last.usage.output_tokens == -(-len(text.encode()) // 4)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 def test_every_simulated_answer_is_marked(dialect: Dialect) -> None:
     """Good ones, streams and errors alike."""
     for raw in (body(dialect), body(dialect, stream=True), b"broken"):
@@ -146,7 +147,7 @@ def test_every_simulated_answer_is_marked(dialect: Dialect) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.text(max_size=300), st.integers(1, 60), st.integers(0, 9))
+@given(st.text(min_size=1, max_size=300), st.integers(1, 60), st.integers(0, 9))
 def test_streamed_and_whole_answers_say_the_same(text: str, limit: int, seed: int) -> None:
     """For any question and cap, the pieces add up to the whole, in both dialects."""
     openai = completion(body(OPENAI, text, max_tokens=limit), seed=seed)
@@ -202,7 +203,7 @@ def test_a_tool_that_is_named_is_called_with_fitting_arguments() -> None:
     assert anthropic.stop_reason == "tool_use"
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 def test_tools_that_nobody_asked_for_are_left_alone(dialect: Dialect) -> None:
     """Offering is not asking; `none` forbids."""
     tools = [tool(dialect, "get_weather", WEATHER)]
@@ -214,7 +215,7 @@ def test_tools_that_nobody_asked_for_are_left_alone(dialect: Dialect) -> None:
         assert b'"tool' not in joined(play(dialect, raw))
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 def test_a_forced_tool_is_called_whatever_the_question(dialect: Dialect) -> None:
     """Required means any, named means that one."""
     tools = [tool(dialect, name, {"type": "object"}) for name in ("first", "second")]
@@ -319,7 +320,7 @@ def test_faults_follow_each_other_by_call_and_the_last_one_stays() -> None:
     assert [script.ending for script in scripts[2:4]] == [Ending.HANG, Ending.CLOSED]
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 @pytest.mark.parametrize(
     ("fault", "ending", "content", "terminal"),
     [
@@ -346,7 +347,7 @@ def test_a_streams_fault_stops_where_it_says(
     assert (b'"error"' in raw) is ("error" in fault)
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 @pytest.mark.parametrize("fault", ["stall", "reset", "truncate", "lifecycle-hang"])
 def test_a_whole_answers_fault_falls_short_of_its_announced_length(dialect: Dialect, fault: str) -> None:
     """That is how HTTP itself can tell."""
@@ -355,7 +356,7 @@ def test_a_whole_answers_fault_falls_short_of_its_announced_length(dialect: Dial
     assert script.ending is not Ending.CLEAN
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("dialect", BOTH)
 def test_other_faults_look_as_they_do_in_the_wild(dialect: Dialect) -> None:
     """An overflow is a 400 in the vendor's words, an error body hides in a 200, and bad JSON is none."""
     overflow = play(dialect, body(dialect), profile=Profile(faults=("overflow",)))
@@ -390,19 +391,41 @@ def test_delays_follow_the_profile() -> None:
 # --- the fleet ---------------------------------------------------------------------------------------------
 
 
-def test_the_fleet_has_two_providers_and_models_of_every_price() -> None:
+def test_a_fleet_of_two_dialects_has_their_providers_and_models_of_every_price() -> None:
     """Public names with the catalogue's prices and sizes; different weights and paces."""
-    providers, models = simulated_fleet(load())
+    providers, models = simulated_fleet(load(), dialects=BOTH)
     assert [(p.id, p.type, p.dialect) for p in providers] == [
         ("sim-openai", ProviderType.SIMULATOR, OPENAI),
         ("sim-anthropic", ProviderType.SIMULATOR, ANTHROPIC),
     ]
     ids = {model.id for model in models}
     assert {"gpt-4o", "gpt-4o-mini", "gpt-4.1", "gpt-4.1-mini", "claude-3-5-haiku-latest"} <= ids
-    assert len(models) == len(SIMULATED_MODELS)
+    assert len(models) == sum(one.dialect in BOTH for one in SIMULATED_MODELS)
     assert all(model.prices.input > 0 and model.max_context_tokens > 0 for model in models)
     assert len({model.weight for model in models}) > 4
     assert len({simulated_profile(model.id).tokens_per_second for model in models}) > 4
+
+
+def test_the_fleet_of_all_dialects_names_every_model_at_a_price() -> None:
+    """With all dialects there are four providers; each says what else it speaks."""
+    providers, models = simulated_fleet(load())
+    assert [(p.id, p.dialect) for p in providers] == [
+        ("sim-openai", OPENAI),
+        ("sim-anthropic", ANTHROPIC),
+        ("sim-gemini", Dialect.GEMINI),
+        ("sim-ollama", Dialect.OLLAMA_CHAT),
+    ]
+    spoken = {p.dialect for p in providers} | {one for p in providers for one in p.also}
+    assert spoken == set(Dialect)
+    assert {model.id for model in models} == {one.id for one in SIMULATED_MODELS}
+    assert all(model.prices.input > 0 and model.max_context_tokens > 0 for model in models)
+
+
+def test_a_provider_says_only_what_was_asked_for() -> None:
+    """A fleet without a dialect names neither its providers nor its models."""
+    providers, models = simulated_fleet(load(), dialects=frozenset({OPENAI, Dialect.OPENAI_RESPONSES}))
+    assert [(p.id, p.also) for p in providers] == [("sim-openai", (Dialect.OPENAI_RESPONSES,))]
+    assert "text-embedding-3-small" not in {model.id for model in models}
 
 
 def test_a_model_that_the_catalogue_does_not_know_is_left_out() -> None:

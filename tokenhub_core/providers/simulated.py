@@ -5,24 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
 from urllib.parse import urlsplit
-
-import orjson
 
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Timeouts, Transport, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.endpoints import SIMULATED_SCHEME
-from tokenhub_core.providers.simulator import (
-    MARK,
-    SIMULATED_MODELS,
-    Ending,
-    Profile,
-    Script,
-    play,
-    simulated_profile,
-)
-from tokenhub_core.types import Dialect, Headers
+from tokenhub_core.providers.simulator import Ending, Profile, Script, Simulator
+from tokenhub_core.types import Headers
 
 
 class SimulatedTransport:
@@ -39,11 +28,9 @@ class SimulatedTransport:
         speed: float = 1.0,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._profiles = dict(profiles or {})
-        self._seed = seed
+        self._simulator = Simulator(profiles=profiles, seed=seed)
         self._speed = speed
         self._now = now
-        self._calls: dict[str, int] = {}
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
         """Answer as `ports.Transport` promises, with the same typed faults as a real provider's."""
@@ -63,21 +50,10 @@ class SimulatedTransport:
         raise _fault(Kind.TIMEOUT, "ttft_timeout", f"{host}: no answer began within {timeouts.ttft:g} s")
 
     def _script(self, request: UpstreamRequest) -> Script:
-        path = urlsplit(request.url).path
-        if request.method == "GET":
-            return _models(urlsplit(request.url).hostname or "")
-        dialect = Dialect.ANTHROPIC_MESSAGES if path.endswith("/messages") else Dialect.OPENAI_CHAT
-        model = _model(request.body)
-        number = self._calls.get(model, 0)
-        self._calls[model] = number + 1
-        profile = self._profiles.get(model) or simulated_profile(model)
-        return play(
-            dialect,
-            request.body,
-            seed=self._seed,
-            profile=profile,
-            call_number=number,
-            created=int(self._now()),
+        url = urlsplit(request.url)
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        return self._simulator.respond(
+            request.method, target, request.body, host=url.hostname or "", created=int(self._now())
         )
 
     def _scaled(self, delay: float) -> float:
@@ -166,20 +142,3 @@ def _fault(
     return TokenHubError(
         Fault(kind, Blame.PROVIDER, message, cause=cause, status=status, upstream_status=upstream_status)
     )
-
-
-def _model(body: bytes) -> str:
-    try:
-        data: Any = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return ""
-    return str(data.get("model", "")) if isinstance(data, dict) else ""
-
-
-def _models(host: str) -> Script:
-    """Return the list of models, which is also what a health probe asks for."""
-    dialect = Dialect.ANTHROPIC_MESSAGES if host == "anthropic" else Dialect.OPENAI_CHAT
-    items = [{"id": one.id, "object": "model"} for one in SIMULATED_MODELS if one.dialect is dialect]
-    body = orjson.dumps({"object": "list", "data": items})
-    headers = (("content-type", "application/json"), ("content-length", str(len(body))), MARK)
-    return Script(200, headers, ((0.0, body),))

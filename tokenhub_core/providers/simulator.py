@@ -1,43 +1,59 @@
 """The built-in stand-in for well-known public models: believable answers, scripted faults, no network.
 
-`play` turns a request into a `Script`: what to send and when, as a value. The in-process transport
-(`simulated`) plays scripts with the loop's clock, and a test server plays them over real sockets. Nothing here
-remembers anything: which call it is, and the seed, are arguments, so the same call gets the same answer.
-
-Faults are named by short words, in `Profile.faults`, one per call of a model; the last one stands for all
-further calls:
-
-    ok                  a good answer
-    500, 429:7          that status, with `Retry-After` where a number follows
-    overflow            a context overflow in the dialect's own words
-    hang                the request is read and never answered
-    disconnect          the connection is closed without an answer
-    lifecycle-hang      a stream opens and says nothing more
-    lifecycle-error:429 a stream opens, then an error event with what would have been that status
-    stall               half an answer, then silence
-    content-error:500   half an answer, then an error event
-    reset, truncate     half an answer, then the connection is reset, or closed without the end that HTTP demands
-    no-terminal         the whole text and a clean end of the body, but no terminal event
-    bad-json            a success that is not JSON
-    error-body:500      a success that holds an error
+`play` turns a request into a `Script`: what to send and when, as a value. Nothing in it remembers anything: which
+call it is, and the seed, are arguments, so the same call gets the same answer. `Simulator` is the vendors with
+their memories: it finds the dialect by the path, counts each model's calls, knows which models there are and which
+prompts are cached. The in-process transport (`simulated`) plays its scripts with the loop's clock, and test servers
+play them over real sockets. What a fault's name means stands in `simulation.profiles`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from tokenhub_core.providers import rendering
+import orjson
+
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.providers.endpoints import SIMULATED_SCHEME
-from tokenhub_core.providers.playing import Ask, Said, answer, read
-from tokenhub_core.types import Dialect, Headers, Model, Provider, ProviderType
+from tokenhub_core.providers.simulation import errors
+from tokenhub_core.providers.simulation.asking import Ask, RejectedError, Told
+from tokenhub_core.providers.simulation.caching import PromptCache
+from tokenhub_core.providers.simulation.frames import Reply
+from tokenhub_core.providers.simulation.playing import Cached, answer
+from tokenhub_core.providers.simulation.profiles import (
+    SIMULATED_MODELS,
+    Fault,
+    Profile,
+    SimulatedModel,
+    simulated_profile,
+)
+from tokenhub_core.providers.simulation.wires import WIRES, dialect_at, missing, model_at, read, stream_type
+from tokenhub_core.types import Dialect, Headers, Json, Model, Provider, ProviderType
+
+__all__ = [
+    "MARK",
+    "SIMULATED_MODELS",
+    "SPOKEN",
+    "Ending",
+    "Profile",
+    "Script",
+    "SimulatedModel",
+    "Simulator",
+    "dialect_at",
+    "play",
+    "simulated_fleet",
+    "simulated_profile",
+]
 
 MARK: Final = ("x-tokenhub-simulated", "1")
 """The header that every simulated answer carries."""
+
+SPOKEN: Final = frozenset(Dialect)
+"""The dialects that the default fleet names: those that have a module in `dialects.registry`."""
 
 
 class Ending(StrEnum):
@@ -64,142 +80,125 @@ class Script:
     ending: Ending = Ending.CLEAN
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """How a simulated model behaves. `ttft` in seconds."""
-
-    ttft: float = 0.0
-    tokens_per_second: float = 0.0
-    """0: no pause between words."""
-    faults: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in self.faults:
-            _fault(name)
+def _provider(name: str, path: str, *dialects: Dialect) -> Provider:
+    endpoint = f"{SIMULATED_SCHEME}://{name}{path}"
+    return Provider(f"sim-{name}", ProviderType.SIMULATOR, (endpoint,), dialects[0], also=dialects[1:])
 
 
-@dataclass(frozen=True, slots=True)
-class SimulatedModel:
-    """A public model that the simulator stands in for."""
-
-    id: str
-    dialect: Dialect
-    weight: int
-    profile: Profile
-
-
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    name: str
-    status: int = 0
-    retry_after: str = ""
-
-
-_WITH_STATUS: Final = frozenset({"lifecycle-error", "content-error", "error-body"})
-_PLAIN: Final = frozenset(
-    {
-        "ok",
-        "overflow",
-        "hang",
-        "disconnect",
-        "lifecycle-hang",
-        "stall",
-        "reset",
-        "truncate",
-        "no-terminal",
-        "bad-json",
-    }
-)
-
-_O: Final = Dialect.OPENAI_CHAT
-_A: Final = Dialect.ANTHROPIC_MESSAGES
-
-# Weight is how much a model is trusted with, 1 to 10; pace is what users of the real ones see, roughly.
-SIMULATED_MODELS: Final = (
-    SimulatedModel("gpt-5.5", _O, 10, Profile(0.60, 70)),
-    SimulatedModel("gpt-5.4", _O, 9, Profile(0.55, 75)),
-    SimulatedModel("gpt-5.4-mini", _O, 6, Profile(0.30, 140)),
-    SimulatedModel("gpt-5.4-nano", _O, 3, Profile(0.20, 200)),
-    SimulatedModel("gpt-5", _O, 8, Profile(0.60, 70)),
-    SimulatedModel("gpt-5-mini", _O, 5, Profile(0.35, 120)),
-    SimulatedModel("gpt-4.1", _O, 7, Profile(0.40, 90)),
-    SimulatedModel("gpt-4.1-mini", _O, 4, Profile(0.30, 130)),
-    SimulatedModel("gpt-4o", _O, 6, Profile(0.35, 110)),
-    SimulatedModel("gpt-4o-2024-08-06", _O, 6, Profile(0.35, 110)),
-    SimulatedModel("gpt-4o-mini", _O, 3, Profile(0.25, 150)),
-    SimulatedModel("o4-mini", _O, 7, Profile(0.80, 100)),
-    SimulatedModel("claude-opus-4-7", _A, 10, Profile(0.70, 60)),
-    SimulatedModel("claude-sonnet-4-6", _A, 8, Profile(0.50, 80)),
-    SimulatedModel("claude-sonnet-4-5", _A, 8, Profile(0.50, 80)),
-    SimulatedModel("claude-sonnet-4-5-20250929", _A, 8, Profile(0.50, 80)),
-    SimulatedModel("claude-sonnet-4-20250514", _A, 7, Profile(0.50, 80)),
-    SimulatedModel("claude-haiku-4-5", _A, 5, Profile(0.30, 150)),
-    SimulatedModel("claude-haiku-4-5-20251001", _A, 5, Profile(0.30, 150)),
-    SimulatedModel("claude-3-5-haiku-latest", _A, 3, Profile(0.30, 120)),
-)
-
+# Beside each provider the vendor in the catalogue whose prices it takes.
 _PROVIDERS: Final = (
-    Provider("sim-openai", ProviderType.SIMULATOR, (f"{SIMULATED_SCHEME}://openai",), _O),
-    Provider("sim-anthropic", ProviderType.SIMULATOR, (f"{SIMULATED_SCHEME}://anthropic",), _A),
+    (
+        "openai",
+        _provider(
+            "openai",
+            "",
+            Dialect.OPENAI_CHAT,
+            Dialect.OPENAI_RESPONSES,
+            Dialect.OPENAI_COMPLETIONS,
+            Dialect.OPENAI_EMBEDDINGS,
+        ),
+    ),
+    (
+        "anthropic",
+        _provider("anthropic", "", Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS),
+    ),
+    ("google", _provider("gemini", "/v1beta", Dialect.GEMINI)),
+    ("", _provider("ollama", "", Dialect.OLLAMA_CHAT, Dialect.OLLAMA_GENERATE)),
 )
 
 
-def simulated_fleet(catalogue: Catalogue) -> tuple[tuple[Provider, ...], tuple[Model, ...]]:
+def simulated_fleet(
+    catalogue: Catalogue, *, dialects: Collection[Dialect] = SPOKEN
+) -> tuple[tuple[Provider, ...], tuple[Model, ...]]:
     """Return the simulated providers and their models under public names, prices and sizes.
 
-    A model that the catalogue does not know is left out: nothing is invented.
+    Only what speaks one of `dialects` is there. A model that the catalogue does not know is left out: nothing is
+    invented.
     """
-    vendors = {_O: ("sim-openai", "openai"), _A: ("sim-anthropic", "anthropic")}
-    models = []
-    for one in SIMULATED_MODELS:
-        provider, vendor = vendors[one.dialect]
-        entry = catalogue.lookup(one.id, vendor)
-        if entry is not None:
-            models.append(priced(Model(one.id, provider, weight=one.weight), entry))
-    return _PROVIDERS, tuple(models)
+    providers, models = [], []
+    for vendor, provider in _PROVIDERS:
+        if provider.dialect not in dialects:
+            continue
+        providers.append(replace(provider, also=tuple(one for one in provider.also if one in dialects)))
+        for one in SIMULATED_MODELS:
+            if one.dialect not in (provider.dialect, *providers[-1].also):
+                continue
+            entry = catalogue.lookup(one.listed or one.id, vendor)
+            if entry is not None:
+                models.append(priced(Model(one.id, provider.id, weight=one.weight), entry))
+    return tuple(providers), tuple(models)
 
 
-def simulated_profile(model: str) -> Profile:
-    """Return how a simulated model behaves; an unknown one answers without delay."""
-    return next((one.profile for one in SIMULATED_MODELS if one.id == model), Profile())
+class Simulator:
+    """All vendors at once, behind their paths; they remember calls and prompts.
+
+    `profiles` overrides how the named models behave, and adds models of these names. With `any_model` there is no
+    model that a vendor does not have.
+    """
+
+    def __init__(
+        self, *, profiles: Mapping[str, Profile] | None = None, seed: int = 0, any_model: bool = False
+    ) -> None:
+        self._profiles = dict(profiles or {})
+        self._seed = seed
+        self._known = None if any_model else {one.id for one in SIMULATED_MODELS} | set(self._profiles)
+        self._calls: dict[str, int] = {}
+        self._cache = PromptCache()
+
+    def script(self, model: str, profile: Profile) -> None:
+        """Say how a model behaves from now on; its calls are counted anew. `*` is every other model."""
+        self._profiles[model] = profile
+        self._calls.pop(model, None)
+        if self._known is not None:
+            self._known.add(model)
+
+    def respond(self, method: str, target: str, body: bytes, *, host: str = "", created: int = 0) -> Script:
+        """Return what the vendor does with a request. `host` tells whose models a list of models is to name."""
+        if method == "GET":
+            return _models(target, host)
+        dialect = dialect_at(target)
+        if dialect is None:
+            message = f"Invalid URL ({method} {target.partition('?')[0]})"
+            refusal = RejectedError(message, status=404, code="unknown_url")
+            return _Stage(Dialect.OPENAI_CHAT, "", created, Profile()).error(refusal)
+        model = model_at(target, body)
+        number = self._calls.get(model, 0)
+        self._calls[model] = number + 1
+        profile = self._profiles.get(model) or self._profiles.get("*") or simulated_profile(model)
+        stage = _stage(dialect, body, seed=self._seed, number=number, created=created, profile=profile)
+        try:
+            reading = read(dialect, body, target)
+            if self._known is not None and reading.model not in self._known:
+                raise missing(dialect, reading.model)
+        except RejectedError as exc:
+            return stage.error(exc)
+        cached = self._cache.meet(reading) if isinstance(reading, Ask) else Cached()
+        return stage.play(reading, profile.at(number), seed=self._seed, cached=cached)
 
 
 def play(
     dialect: Dialect,
     body: bytes,
     *,
+    target: str = "",
     seed: int = 0,
     profile: Profile | None = None,
     call_number: int = 0,
     created: int = 0,
 ) -> Script:
-    """Return what a simulated model does with a request body.
+    """Return what a simulated model does with a request body, whatever the model's name.
 
-    `call_number` counts the model's calls from 0 and picks the fault; `created` is the answer's own time stamp,
-    in seconds since the epoch. The same arguments give the same script.
+    `target` is the request target, where the dialect says something in it. `call_number` counts the model's calls
+    from 0 and picks the fault; `created` is the answer's own time stamp, in seconds since the epoch. The same
+    arguments give the same script.
     """
     behaviour = profile or Profile()
-    key = hashlib.blake2b(b"%d/%d/" % (seed, call_number) + body, digest_size=12).hexdigest()
-    stage = _Stage(dialect, key, created, behaviour)
+    stage = _stage(dialect, body, seed=seed, number=call_number, created=created, profile=behaviour)
     try:
-        ask = read(dialect, body)
-    except ValueError as exc:
-        return stage.error(400, str(exc))
-    fault = _fault(_nth(behaviour.faults, call_number))
-    match fault.name:
-        case "status":
-            return stage.error(fault.status, _words(fault.status), retry_after=fault.retry_after)
-        case "overflow":
-            return stage.overflow()
-        case "hang":
-            return Script(0, (), (), Ending.HANG)
-        case "disconnect":
-            return Script(0, (), (), Ending.CLOSED)
-        case "bad-json":
-            return stage.whole(b'{"choices":[' if dialect is _O else b'{"type":"message","content":[')
-        case _:
-            said = answer(ask, key=key, seed=seed)
-            return stage.stream(ask, said, fault) if ask.stream else stage.answer(ask, said, fault)
+        reading = read(dialect, body, target)
+    except RejectedError as exc:
+        return stage.error(exc)
+    return stage.play(reading, behaviour.at(call_number), seed=seed, cached=Cached())
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +214,9 @@ class _Stage:
     def request_id(self) -> str:
         return f"req_{self.key}"
 
-    @property
-    def answer_id(self) -> str:
-        return f"chatcmpl-{self.key}" if self.dialect is _O else f"msg_{self.key}"
-
     def headers(self, kind: str) -> Headers:
-        name = "x-request-id" if self.dialect is _O else "request-id"
-        return (("content-type", kind), (name, self.request_id), MARK)
+        name = WIRES[self.dialect].request_id
+        return (("content-type", kind), *(((name, self.request_id),) if name else ()), MARK)
 
     def whole(
         self, body: bytes, *, status: int = 200, delay: float | None = None, extra: Headers = ()
@@ -229,29 +224,39 @@ class _Stage:
         headers = (*self.headers("application/json"), ("content-length", str(len(body))), *extra)
         return Script(status, headers, ((self.profile.ttft if delay is None else delay, body),))
 
-    def error(self, status: int, message: str, *, retry_after: str = "", code: str = "") -> Script:
-        body = rendering.error(self.dialect, status, message, id=self.request_id, code=code)
+    def error(self, said: RejectedError, *, retry_after: str = "") -> Script:
+        body = errors.error(self.dialect, said, request_id=self.request_id)
         extra = (("retry-after", retry_after),) if retry_after else ()
-        return self.whole(body, status=status, extra=extra)
+        return self.whole(body, status=said.status, extra=extra)
 
-    def overflow(self) -> Script:
-        if self.dialect is _O:
-            message = (
-                "This model's maximum context length is 128000 tokens. However, your messages resulted in 200000 "
-                "tokens. Please reduce the length of the messages."
-            )
-            return self.error(400, message, code="context_length_exceeded")
-        return self.error(400, "prompt is too long: 250000 tokens > 200000 maximum")
+    def play(self, reading: Ask | Told, fault: Fault, *, seed: int, cached: Cached) -> Script:
+        """Return the script of a request that the vendor accepts."""
+        match fault.name:
+            case "status":
+                return self.error(_trouble(fault.status), retry_after=fault.retry_after)
+            case "overflow":
+                return self.error(errors.overflow(self.dialect))
+            case "hang":
+                return Script(0, (), (), Ending.HANG)
+            case "disconnect":
+                return Script(0, (), (), Ending.CLOSED)
+            case "bad-json":
+                return self.whole(WIRES[self.dialect].broken)
+        if isinstance(reading, Told):
+            return self.answer(reading.body, 0, fault)
+        said = answer(reading, key=self.key, seed=seed, cached=cached)
+        reply = Reply(reading, said, self.key, self.created)
+        tokens = sum(one.output_tokens for one in said)
+        if reading.stream:
+            return self.stream(reply, tokens, fault)
+        return self.answer(WIRES[self.dialect].whole(reply), tokens, fault)
 
-    def answer(self, ask: Ask, said: Said, fault: _Fault) -> Script:
+    def answer(self, body: bytes, tokens: int, fault: Fault) -> Script:
         rate = self.profile.tokens_per_second
-        delay = self.profile.ttft + (said.output_tokens / rate if rate else 0.0)
+        delay = self.profile.ttft + (tokens / rate if rate else 0.0)
         if fault.name in ("error-body", "lifecycle-error", "content-error"):
-            message = _words(fault.status)
-            return self.whole(
-                rendering.error(self.dialect, fault.status, message, id=self.request_id), delay=delay
-            )
-        body = rendering.whole(ask, said, id=self.answer_id, created=self.created)
+            failure = errors.error(self.dialect, _trouble(fault.status), request_id=self.request_id)
+            return self.whole(failure, delay=delay)
         script = self.whole(body, delay=delay)
         half = ((delay, body[: len(body) // 2]),)
         match fault.name:
@@ -266,64 +271,85 @@ class _Stage:
             case _:
                 return script
 
-    def stream(self, ask: Ask, said: Said, fault: _Fault) -> Script:
-        frames = rendering.stream(ask, said, id=self.answer_id, created=self.created)
-        half = frames.content[: max(1, len(frames.content) // 2)]
-        failure = rendering.error_event(
-            self.dialect, fault.status or 500, _words(fault.status), id=self.request_id
-        )
+    def stream(self, reply: Reply, tokens: int, fault: Fault) -> Script:
+        frames = WIRES[self.dialect].stream(reply)
+        half = (*frames.opening, *frames.content[: max(1, len(frames.content) // 2)])
         parts: Sequence[bytes]
         ending = Ending.CLEAN
         match fault.name:
             case "error-body":
-                parts = (failure,)
+                parts = (self._failure(reply.ask, fault, 0),)
             case "lifecycle-hang":
                 parts, ending = frames.opening, Ending.HANG
             case "lifecycle-error":
-                parts = (*frames.opening, failure)
+                parts = (*frames.opening, self._failure(reply.ask, fault, len(frames.opening)))
             case "content-error":
-                parts = (*frames.opening, *half, failure)
+                parts = (*half, self._failure(reply.ask, fault, len(half)))
             case "stall":
-                parts, ending = (*frames.opening, *half), Ending.HANG
+                parts, ending = half, Ending.HANG
             case "reset":
-                parts, ending = (*frames.opening, *half), Ending.RESET
+                parts, ending = half, Ending.RESET
             case "truncate":
-                parts, ending = (*frames.opening, *half), Ending.CLOSED
+                parts, ending = half, Ending.CLOSED
             case "no-terminal":
                 parts = (*frames.opening, *frames.content)
             case _:
                 parts = (*frames.opening, *frames.content, *frames.closing)
-        return Script(200, self.headers("text/event-stream; charset=utf-8"), self._timed(parts, said), ending)
+        return Script(200, self.headers(stream_type(reply.ask)), self._timed(parts, tokens), ending)
 
-    def _timed(self, parts: Sequence[bytes], said: Said) -> tuple[tuple[float, bytes], ...]:
+    def _failure(self, ask: Ask, fault: Fault, frames: int) -> bytes:
+        said = _trouble(fault.status or 500)
+        return errors.error_frame(
+            self.dialect, said, request_id=self.request_id, frames=frames, array=ask.array
+        )
+
+    def _timed(self, parts: Sequence[bytes], tokens: int) -> tuple[tuple[float, bytes], ...]:
         rate = self.profile.tokens_per_second
-        step = said.output_tokens / rate / len(parts) if rate else 0.0
+        step = tokens / rate / len(parts) if rate and parts else 0.0
         return tuple((self.profile.ttft if at == 0 else step, part) for at, part in enumerate(parts))
 
 
-def _nth(faults: Sequence[str], number: int) -> str:
-    return faults[min(number, len(faults) - 1)] if faults else "ok"
+def _stage(
+    dialect: Dialect, body: bytes, *, seed: int, number: int, created: int, profile: Profile
+) -> _Stage:
+    key = hashlib.blake2b(b"%d/%d/" % (seed, number) + body, digest_size=12).hexdigest()
+    return _Stage(dialect, key, created, profile)
 
 
-def _fault(text: str) -> _Fault:
-    """Read a fault's name; raises `ValueError` for an unknown one."""
-    name, _, rest = text.partition(":")
-    if name == "status":
-        name, _, rest = rest.partition(":")
-    if name.isdecimal() and 400 <= int(name) <= 599:
-        return _Fault("status", int(name), rest)
-    if name in _WITH_STATUS and (not rest or rest.isdecimal()):
-        return _Fault(name, int(rest or 500))
-    if name in _PLAIN and not rest:
-        return _Fault(name)
-    raise ValueError(f"unknown fault {text!r}")
-
-
-def _words(status: int) -> str:
+def _trouble(status: int) -> RejectedError:
     said = {
         401: "Incorrect API key provided",
         429: "Rate limit reached",
         503: "Overloaded",
         529: "Overloaded",
     }
-    return f"{said.get(status, 'The server had an error')} (simulated)"
+    return RejectedError(f"{said.get(status, 'The server had an error')} (simulated)", status=status)
+
+
+def _models(target: str, host: str) -> Script:
+    """Return the list of models in the form that the path asks for: also what a health probe asks for."""
+    path = target.partition("?")[0]
+    data: Json
+    if path.endswith("/api/tags"):
+        named = [one.id for one in SIMULATED_MODELS if one.dialect is Dialect.OLLAMA_CHAT]
+        data = {
+            "models": [
+                {"name": name, "model": name, "size": 1, "details": {"format": "gguf"}} for name in named
+            ]
+        }
+    elif "/v1beta/" in path or host == "gemini":
+        named = [one.id for one in SIMULATED_MODELS if one.dialect is Dialect.GEMINI]
+        methods = ["generateContent", "countTokens"]
+        data = {
+            "models": [{"name": f"models/{name}", "supportedGenerationMethods": methods} for name in named]
+        }
+    else:
+        dialects = {
+            "anthropic": (Dialect.ANTHROPIC_MESSAGES,),
+            "ollama": (Dialect.OLLAMA_CHAT,),
+        }.get(host, (Dialect.OPENAI_CHAT, Dialect.OPENAI_EMBEDDINGS))
+        named = [one.id for one in SIMULATED_MODELS if one.dialect in dialects]
+        data = {"object": "list", "data": [{"id": name, "object": "model"} for name in named]}
+    body = orjson.dumps(data)
+    headers = (("content-type", "application/json"), ("content-length", str(len(body))), MARK)
+    return Script(200, headers, ((0.0, body),))
