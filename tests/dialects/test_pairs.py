@@ -144,7 +144,8 @@ def to_openai(raw: bytes) -> Json:
         for chunk in stream:
             usage = chunk.usage or usage
             for choice in chunk.choices:
-                text += choice.delta.content or choice.delta.refusal or ""
+                said = choice.delta.audio.transcript if choice.delta.audio else ""
+                text += choice.delta.content or choice.delta.refusal or said or ""
                 reason = choice.finish_reason or reason
                 for call in choice.delta.tool_calls or ():
                     assert call.function is not None
@@ -228,3 +229,56 @@ def test_the_way_a_stream_is_cut_changes_nothing(case: Case, data: st.DataObject
     places = sorted({0, len(raw), *data.draw(st.lists(st.integers(0, len(raw)), max_size=8))})
     chunks = [raw[begin:end] for begin, end in itertools.pairwise(places)]
     assert read(provider, chunks) == read(provider, [raw])
+
+
+# --- the next turn -----------------------------------------------------------------------------------------
+
+
+def shown_and_returned(client: Dialect, provider: Dialect, answer: Json) -> Json:
+    """Return what the provider is given of its own answer, which the client was shown and sends back."""
+    whole = dialect(client).render_answer(dialect(provider).parse_answer(answer), request=asked(client)).data
+    message = (
+        whole["choices"][0]["message"]
+        if client is OPENAI
+        else {"role": "assistant", "content": whole["content"]}
+    )
+    user = {"role": "user", "content": "x"}
+    body = {"model": "m", "max_tokens": 9, "messages": [user, message, user]}
+    call = dialect(client).parse(dialect(client).open(orjson.dumps(body)))
+    rendered = dialect(provider).render(call, model="gemini-x", max_output_tokens=None)
+    assert rendered.losses == ()
+    return next(each for each in rendered.data["messages"] if each["role"] == "assistant")
+
+
+def test_an_anthropic_thought_comes_back_through_a_client_of_the_other_dialect() -> None:
+    """Block by block, with the signature that Anthropic made."""
+    content = [
+        {"type": "thinking", "thinking": "One.", "signature": "c2ln"},
+        {"type": "thinking", "thinking": "", "signature": "b21pdHRlZA=="},
+        {"type": "redacted_thinking", "data": "eHg="},
+        {"type": "text", "text": "Done."},
+    ]
+    answer = {"type": "message", "content": content, "stop_reason": "end_turn"}
+    assert shown_and_returned(OPENAI, ANTHROPIC, answer)["content"] == content
+
+
+def test_sealed_thoughts_and_calls_come_back_through_an_anthropic_client() -> None:
+    """As the chat provider said them."""
+    message = {
+        "role": "assistant",
+        "content": "Done.",
+        "reasoning_details": [
+            {"type": "reasoning.text", "text": "One.", "signature": "c2ln", "index": 0},
+            {"type": "reasoning.encrypted", "data": "eHg=", "id": "r", "index": 1},
+        ],
+        "tool_calls": [
+            {
+                "id": "call_1",
+                "type": "function",
+                "function": {"name": "f", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "Z2Vt"}},
+            }
+        ],
+    }
+    answer = {"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}
+    assert shown_and_returned(ANTHROPIC, OPENAI, answer) == message

@@ -150,6 +150,6 @@ class DialectModule(Protocol):
         """Return the fault as a whole response."""
         ...
 
-    def stream_error(self, fault: Fault, *, request_id: str) -> bytes:
-        """Return the fault as the last event of a stream that has begun."""
+    def stream_error(self, fault: Fault, *, request_id: str, request: Request | None = None) -> bytes:
+        """Return the fault as the last event of a stream that has begun; `request` tells how it is framed."""
         ...

@@ -7,6 +7,7 @@ everything it does not understand, and only a provider of the maker's dialect is
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Final
 
 from tokenhub_core.types import Dialect
@@ -14,8 +15,13 @@ from tokenhub_core.types import Dialect
 MARK: Final = "tokenhub-seal:"
 """Stands before a seal of another dialect on the wire to a client."""
 
-FOREIGN: Final = MARK.encode()
-"""Where this stands in a request body, something in it is not for a provider's eyes as it is."""
+_FOREIGN: Final = (MARK.encode(), b64encode(MARK.encode()).rstrip(b"=")[:-1])
+"""The mark as it stands in a body, plain or at the beginning of something in base64."""
+
+
+def foreign(body: bytes) -> bool:
+    """Tell whether a request body may hold seals of another dialect: it is not for a provider's eyes as it is."""
+    return any(mark in body for mark in _FOREIGN)
 
 
 def seal(dialect: Dialect, value: str) -> str:

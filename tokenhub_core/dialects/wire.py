@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from tokenhub_core.errors import TokenHubError, client_fault
-from tokenhub_core.types import Json
+from tokenhub_core.types import Json, Request
 
 DEPTH: Final = 64
 """How many objects and arrays may stand inside each other, the outermost included."""
@@ -194,6 +194,11 @@ _MEMBER: Final = (
     rb"[ \t\r\n]*(?:,[ \t\r\n]*|\})"
 )
 """Key and value. Compiled where it is used, because that takes milliseconds; `re` remembers it."""
+
+
+def named(request: Request, model: str) -> Json:
+    """Return the edit that names the model, none where the path names it already and the body does not."""
+    return {} if "model" not in request.data and model == request.features.model else {"model": model}
 
 
 def splice(body: bytes, data: Json, edits: Mapping[str, object]) -> bytes:

@@ -52,8 +52,8 @@ ANSWER = Answer(
     id="msg_1",
     model="claude",
     parts=(
-        Reasoning("hm", "sig"),
-        Reasoning(redacted="xx"),
+        Reasoning("hm", "anthropic_messages:sig"),
+        Reasoning(redacted="anthropic_messages:xx"),
         Text("Hello"),
         ToolUse("t", "f", '{"x":1}'),
         Opaque(Dialect.ANTHROPIC_MESSAGES, "server_tool_use", WHOLE["content"][4]),
@@ -132,7 +132,7 @@ def test_an_answer_of_another_dialect_is_a_message() -> None:
         "role": "assistant",
         "model": "gpt",
         "content": [
-            {"type": "thinking", "thinking": "hm", "signature": ""},
+            {"type": "thinking", "thinking": "hm", "signature": "tokenhub-seal:carried:e30="},
             {"type": "text", "text": "Hi"},
             {"type": "tool_use", "id": "call_1", "name": "f", "input": {"_raw": "{"}},
             {"type": "tool_use", "id": "toolu_chatcmpl-1_1", "name": "g", "input": {}},

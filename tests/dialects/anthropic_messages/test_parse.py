@@ -116,8 +116,11 @@ def test_every_kind_of_block_has_its_part() -> None:
     assert part(
         {"type": "tool_use", "id": "t", "name": "f", "input": {"a": [1, "ü"]}, "caller": {"type": "direct"}}
     ) == (ToolUse("t", "f", '{"a":[1,"ü"]}', {"caller": {"type": "direct"}}))
-    assert part({"type": "thinking", "thinking": "hm", "signature": "s"}) == Reasoning("hm", "s")
-    assert part({"type": "redacted_thinking", "data": "d"}) == Reasoning(redacted="d")
+    assert part({"type": "thinking", "thinking": "hm", "signature": "s"}) == Reasoning(
+        "hm", "anthropic_messages:s"
+    )
+    assert part({"type": "thinking", "thinking": "hm"}) == Reasoning("hm")
+    assert part({"type": "redacted_thinking", "data": "d"}) == Reasoning(redacted="anthropic_messages:d")
     source = {"type": "base64", "media_type": "image/png", "data": "AA=="}
     assert part({"type": "image", "source": source, "cache_control": {}}, "user") == (
         Image(media_type="image/png", data="AA==", rest={"cache_control": {}})
@@ -180,20 +183,22 @@ def test_tool_choices() -> None:
 def test_what_has_no_canonical_place_is_kept_by_its_wire_name() -> None:
     """Unknown members, and what is left of half-known ones; null says nothing."""
     call = parse(
-        top_k=5,
-        thinking={"type": "adaptive"},
+        top_k="5",
+        service_tier=1,
+        thinking={"type": "between_tools"},
         metadata={"user_id": "u", "trace": "t"},
-        output_config={"effort": "low", "format": {"type": "json_schema", "schema": {}}},
+        output_config={"effort": 4, "format": {"type": "json_schema", "schema": {}}, "odd": 1},
         container=None,
         brand_new=[1],
     )
     assert call.rest == {
-        "top_k": 5,
-        "thinking": {"type": "adaptive"},
-        "metadata": {"trace": "t"},
-        "output_config": {"effort": "low"},
+        "top_k": "5",
+        "service_tier": 1,
+        "thinking": {"type": "between_tools"},
+        "output_config": {"effort": 4, "odd": 1},
         "brand_new": [1],
     }
+    assert (call.user, call.metadata) == ("u", {"trace": "t"})
 
 
 def test_an_output_format_of_another_kind_is_kept_as_it_is() -> None:
@@ -205,7 +210,6 @@ def test_an_output_format_of_another_kind_is_kept_as_it_is() -> None:
     assert call.rest == {
         "output_config": {"format": {"type": "grammar"}},
         "output_format": {"x": 1},
-        "metadata": {"user_id": None},
     }
 
 
@@ -213,4 +217,5 @@ def test_the_older_output_format_is_the_same_format() -> None:
     """`output_format` says what `output_config.format` says today."""
     call = parse(output_format={"type": "json_schema", "schema": {"a": 1}}, output_config={"effort": "low"})
     assert call.output == OutputFormat({"a": 1})
-    assert call.rest == {"output_config": {"effort": "low"}}
+    assert call.thinking.effort == "low"
+    assert call.rest == {}

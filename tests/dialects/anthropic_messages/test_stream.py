@@ -113,8 +113,8 @@ def test_thoughts_and_tools() -> None:
     """Tools count from 0 whatever their blocks' indices; a call without arguments has an empty object."""
     assert read(*TOOLS)[2:-3] == [
         ReasoningDelta("hm"),
-        ReasoningDelta(signature="sig"),
-        ReasoningDelta(redacted="xx"),
+        ReasoningDelta(signature="anthropic_messages:sig"),
+        ReasoningDelta(redacted="anthropic_messages:xx", part=1),
         TextDelta("At"),
         ToolStarted(0, "a", "f"),
         ToolArguments(0, '{"x"'),

@@ -35,6 +35,8 @@ from tokenhub_core.types import (
 
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 BODY = b'{"model":"asked-for","max_tokens":9,"messages":[{"role":"user","content":"x"}]}'
+UNSIGNED = "{} + tokenhub-seal:carried:e30="
+"""The signature of a thought that nobody signed, so that Anthropic is never given it back."""
 END = (Stopped(StopReason.END, "stop"), Finished())
 
 
@@ -174,9 +176,10 @@ def test_switching_kinds_closes_the_open_block() -> None:
     raw = written(
         ReasoningDelta("h"),
         ReasoningDelta("m"),
-        ReasoningDelta(signature="sig"),
+        ReasoningDelta(signature="anthropic_messages:sig"),
         ReasoningDelta("more"),
-        ReasoningDelta(redacted="xx"),
+        ReasoningDelta("other", part=1),
+        ReasoningDelta(redacted="anthropic_messages:xx", part=2),
         TextDelta("a"),
         ReasoningDelta("again"),
         RefusalDelta("no"),
@@ -184,14 +187,15 @@ def test_switching_kinds_closes_the_open_block() -> None:
     )
     assert shape(raw)[1:-2] == [
         "0 thinking", "0 + h", "0 + m", "0 + sig", "0 .",
-        "1 thinking", "1 + more", "1 .",
-        "2 redacted_thinking", "2 .",
-        "3 text", "3 + a", "3 .",
-        "4 thinking", "4 + again", "4 .",
-        "5 text", "5 + no", "5 .",
+        "1 thinking", "1 + more", UNSIGNED.format(1), "1 .",
+        "2 thinking", "2 + other", UNSIGNED.format(2), "2 .",
+        "3 redacted_thinking", "3 .",
+        "4 text", "4 + a", "4 .",
+        "5 thinking", "5 + again", UNSIGNED.format(5), "5 .",
+        "6 text", "6 + no", "6 .",
     ]  # fmt: skip
     kinds = [block.type for block in message(raw).content]
-    assert kinds == ["thinking", "thinking", "redacted_thinking", "text", "thinking", "text"]
+    assert kinds == [*["thinking"] * 3, "redacted_thinking", "text", "thinking", "text"]
 
 
 def test_parallel_calls_that_interleave_come_out_one_after_the_other() -> None:
@@ -246,13 +250,16 @@ def test_a_thought_that_was_signed_while_it_waited_stays_as_it_was_signed() -> N
     """What comes after the signature is another thought, also behind an unfinished call."""
     raw = written(
         ToolStarted(0, "a", "f"),
-        ReasoningDelta("one", "sig"),
+        ReasoningDelta("one", "anthropic_messages:sig"),
         ReasoningDelta("two"),
         ToolArguments(0, "{}"),
         *END,
     )
     thoughts = [block for block in message(raw).content if block.type == "thinking"]
-    assert [(block.thinking, block.signature) for block in thoughts] == [("one", "sig"), ("two", "")]
+    assert [(block.thinking, block.signature) for block in thoughts] == [
+        ("one", "sig"),
+        ("two", "tokenhub-seal:carried:e30="),
+    ]
 
 
 def test_counts_never_fall_below_zero() -> None:

@@ -103,7 +103,7 @@ def test_what_is_no_answer_is_refused(data: Json) -> None:
 def test_an_answer_of_another_dialect_fits_the_sdk() -> None:
     """Texts are joined, ids and the model's name are always there, and what cannot be carried is told."""
     answer, losses = rendered(
-        Reasoning("hm", signature="s"),
+        Reasoning("hm", signature="anthropic_messages:s"),
         Text("a", {"citations": []}),
         Text("b"),
         ToolUse("", "f", ""),
@@ -116,14 +116,17 @@ def test_an_answer_of_another_dialect_fits_the_sdk() -> None:
     )
     message = answer.choices[0].message
     assert (answer.id, answer.model, answer.created) == ("chatcmpl-msg_1", "asked", 5)
-    assert (message.content, message.model_extra) == ("ab", {"reasoning_content": "hm"})
+    sealed = {"type": "reasoning.text", "text": "hm", "index": 0}
+    sealed["signature"] = "tokenhub-seal:anthropic_messages:s"
+    assert message.content == "ab"
+    assert message.model_extra == {"reasoning_content": "hm", "reasoning_details": [sealed]}
     assert message.tool_calls is not None
     (call,) = message.tool_calls
     assert isinstance(call, ChatCompletionMessageFunctionToolCall)
     assert (call.id, call.function.arguments) == ("call_msg_1_0", "{}")
     assert answer.usage is not None
     assert (answer.usage.prompt_tokens, answer.usage.total_tokens) == (9, 14)
-    assert losses == ("thinking.signature", "citations", "part:server_tool_use", "container")
+    assert losses == ("citations", "part:server_tool_use", "container")
 
 
 def test_content_is_null_only_beside_something_else() -> None:

@@ -149,7 +149,14 @@ def test_settings_that_have_no_canonical_form_stay_in_rest() -> None:
         "stop": [1],
         "user": 5,
         "response_format": {"type": "grammar"},
-        "seed": 1,
+        "seed": 1.5,
+        "n": True,
+        "top_k": "3",
+        "logprobs": 3,
+        "reasoning_effort": 5,
+        "metadata": ["a"],
+        "service_tier": {},
+        "safety_identifier": 7,
     }
     assert dict(parsed(**odd, logit_bias=None, functions=[]).rest) == odd
     schema = {"name": "n", "schema": {}, "strict": False, "description": "d"}

@@ -196,10 +196,11 @@ def test_usage_is_read_wherever_it_stands() -> None:
 
 
 def test_what_has_no_canonical_form_is_told_once() -> None:
-    """Further choices, audio, annotations."""
+    """Further choices, annotations, what nobody knows."""
     second = {"choices": [{"index": 1, "delta": {"content": "x"}}]}
     assert read(second, second) == [Unread("choices[n>1]")]
-    assert read(chunk({"audio": {"id": "a"}, "annotations": []})) == [Unread("delta.audio")]
+    assert read(chunk({"audio": "?", "video": {"id": "a"}, "annotations": []})) == [Unread("delta.video")]
+    assert read(chunk({"reasoning_details": [{"type": "odd"}, 4]})) == [Unread("delta.reasoning_details")]
     assert read(call(index=0, type="custom", custom={"name": "s"})) == [Unread("tool_call:custom")]
 
 

@@ -132,13 +132,47 @@ def test_arguments_of_no_call_are_a_loss() -> None:
 
 
 def test_reasoning_and_refusal_have_fields_of_their_own() -> None:
-    """Reasoning goes where other servers of this dialect put it; what only its maker can read is a loss."""
+    """Reasoning goes where other servers of this dialect put it; a seal comes with the whole block it seals."""
     given = writer()
-    shown = b"".join(map(given.write, (ReasoningDelta("hm"), ReasoningDelta(signature="s", redacted="r"))))
-    _, reasoning, refusal = chunks(shown + given.write(RefusalDelta("no")))
-    assert reasoning.choices[0].delta.model_extra == {"reasoning_content": "hm"}
+    deltas: list[Delta] = [
+        ReasoningDelta("h"),
+        ReasoningDelta("m"),
+        ReasoningDelta(signature="anthropic_messages:s"),
+        ReasoningDelta(redacted="openai_chat:r", part=1, id="x"),
+        ReasoningDelta("so", part=2, summary=True),
+        ReasoningDelta(redacted="openai_responses:e", part=2, summary=True, id="rs_1"),
+        RefusalDelta("no"),
+    ]
+    _, *thoughts, refusal = chunks(b"".join(map(given.write, deltas)))
+    assert [chunk.choices[0].delta.model_extra for chunk in thoughts] == [
+        {"reasoning_content": "h"},
+        {"reasoning_content": "m"},
+        {
+            "reasoning_details": [
+                {
+                    "type": "reasoning.text",
+                    "text": "hm",
+                    "signature": "tokenhub-seal:anthropic_messages:s",
+                    "index": 0,
+                }
+            ]
+        },
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "r", "id": "x", "index": 1}]},
+        {"reasoning_content": "so"},
+        {
+            "reasoning_details": [
+                {"type": "reasoning.summary", "summary": "so", "id": "rs_1", "index": 2},
+                {
+                    "type": "reasoning.encrypted",
+                    "data": "tokenhub-seal:openai_responses:e",
+                    "id": "rs_1",
+                    "index": 2,
+                },
+            ]
+        },
+    ]
     assert refusal.choices[0].delta.refusal == "no"
-    assert given.losses() == ("thinking.signature", "part:redacted_thinking")
+    assert given.losses() == ()
 
 
 @pytest.mark.parametrize(

@@ -107,8 +107,9 @@ class _AnthropicMessages:
         """Return the fault as a whole response."""
         return faults.error(fault, request_id)
 
-    def stream_error(self, fault: Fault, *, request_id: str) -> bytes:
+    def stream_error(self, fault: Fault, *, request_id: str, request: Request | None = None) -> bytes:
         """Return the fault as an `error` event."""
+        del request
         return faults.stream_error(fault, request_id)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import orjson
 
-from tokenhub_core.dialects.anthropic_messages import blocks, words
+from tokenhub_core.dialects.anthropic_messages import blocks, thoughts, words
 from tokenhub_core.dialects.base import Rendered
-from tokenhub_core.types import Answer, Json, Part, Reasoning, Request, ToolUse, Usage
+from tokenhub_core.types import Answer, File, Image, Json, Part, Reasoning, Request, ToolUse, Usage
 
 _READ: Final = ("id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
 
@@ -66,9 +67,19 @@ def _content(parts: tuple[Part, ...], message_id: str, losses: list[str]) -> lis
     writer = blocks.BlockWriter(own=False, ids={}, losses=losses)
     content: list[Json] = []
     tools = 0
-    for part in parts:
-        # Unlike in a request, reasoning is shown here whoever did it: nobody has to verify it.
-        block = blocks.thinking(part) if isinstance(part, Reasoning) else writer.block(part)
+    for given in parts:
+        part = given
+        # Unlike in a request, thoughts are shown here whoever had them: nobody has to verify them.
+        if isinstance(part, Reasoning):
+            content.append(thoughts.to_client(part))
+            continue
+        if isinstance(part, Image | File):
+            losses.append(f"part:{type(part).__name__.lower()}")
+            continue
+        if isinstance(part, ToolUse) and part.signature:
+            content.append(thoughts.before_tool(part.signature))
+            part = replace(part, signature="")
+        block = writer.block(part)
         if block is None:
             continue
         if isinstance(part, ToolUse):

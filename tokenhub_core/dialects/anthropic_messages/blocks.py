@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Final, assert_never
 
 import orjson
 
 from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.anthropic_messages import documents, thoughts
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.types import (
     Audio,
@@ -55,9 +57,14 @@ def part(block: Json) -> Part:
         case {"type": "thinking", "thinking": str(text)}:
             signature = block.get("signature")
             if signature is None or isinstance(signature, str):
-                return Reasoning(text, signature or "", rest=rest(block, "type", "thinking", "signature"))
+                found = thoughts.read(text, signature or "")
+                return replace(found, rest=rest(block, "type", "thinking", "signature"))
         case {"type": "redacted_thinking", "data": str(data)}:
-            return Reasoning(redacted=data, rest=rest(block, "type", "data"))
+            return replace(thoughts.redacted(data), rest=rest(block, "type", "data"))
+        case {"type": "document"}:
+            file = documents.read(block, rest(block, "type", "source", "title"))
+            if file is not None:
+                return file
     return Opaque(Dialect.ANTHROPIC_MESSAGES, str(block.get("type", "")), block)
 
 
@@ -66,8 +73,15 @@ def parts(content: object) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (Text(content),) if content else ()
     if isinstance(content, list):
-        return tuple(map(_one, content))
+        return thoughts.attached((_one(block), _tool_seal(block)) for block in content)
     return ()
+
+
+def _tool_seal(block: Any) -> str:
+    match block:
+        case {"type": "thinking"}:
+            return thoughts.tool_seal(block)
+    return ""
 
 
 def _one(block: object) -> Part:
@@ -97,8 +111,8 @@ def _result(block: Json, id_: str) -> ToolResult:
 class BlockWriter:
     """Writes parts as blocks and notes what it could not carry in `losses`.
 
-    `own` says that the parts come from a call in this dialect: all of it is restored, blanks included.
-    Parts from elsewhere lose blank texts, which this dialect rejects, and reasoning, which it cannot verify.
+    `own` says that the parts come from a call in this dialect: all of it is restored, blanks included, but for
+    thoughts that Anthropic did not sign. Parts from elsewhere lose blank texts, too, which this dialect rejects.
     `ids` gives tool call ids their wire form; ids that are not in it stay as they are.
     """
 
@@ -115,6 +129,8 @@ class BlockWriter:
         """Return the block of one part; None where it has none."""
         match given:
             case Text(text):
+                if given.logprobs:
+                    self._losses.append("logprobs")
                 if not self._own and not text.strip():
                     return None
                 return self._with_rest({"type": "text", "text": text}, given.rest)
@@ -122,7 +138,11 @@ class BlockWriter:
                 return {"type": "text", "text": text} if text.strip() else None
             case Image():
                 return self._image(given)
+            case File():
+                return self._file(given)
             case ToolUse(id_, name, arguments):
+                if given.signature:
+                    self._losses.append("thinking.signature")
                 body = {
                     "type": "tool_use",
                     "id": self._ids.get(id_, id_),
@@ -133,15 +153,16 @@ class BlockWriter:
             case ToolResult():
                 return self._result(given)
             case Reasoning():
-                return self._reasoning(given)
+                found = thoughts.to_provider(given, self._losses)
+                return self._with_rest(found, given.rest) if found else None
             case Opaque(dialect, kind, raw):
                 if dialect is Dialect.ANTHROPIC_MESSAGES:
                     return raw
                 self._losses.append(f"part:{kind}")
                 return None
-            case File() | Audio():
-                self._losses.append(f"part:{type(given).__name__.lower()}")
-                return None
+            case Audio(transcript=transcript):
+                self._losses.append("part:audio")
+                return {"type": "text", "text": transcript} if transcript.strip() else None
             case _:
                 assert_never(given)
 
@@ -177,11 +198,12 @@ class BlockWriter:
             body["is_error"] = True
         return self._with_rest(body, given.rest)
 
-    def _reasoning(self, given: Reasoning) -> Json | None:
-        if not self._own:
-            self._losses.append("reasoning_content")
+    def _file(self, given: File) -> Json | None:
+        found = documents.write(given, own=self._own)
+        if found is None:
+            self._losses.append("part:file")
             return None
-        return self._with_rest(thinking(given), given.rest)
+        return self._with_rest(found, given.rest)
 
     def _input(self, arguments: str) -> Json:
         if not arguments.strip():
@@ -199,13 +221,6 @@ class BlockWriter:
             else:
                 self._losses.append(name)
         return body
-
-
-def thinking(given: Reasoning) -> Json:
-    """Return the block of a piece of reasoning; its signature is empty where its maker signs nothing."""
-    if given.redacted:
-        return {"type": "redacted_thinking", "data": given.redacted}
-    return {"type": "thinking", "thinking": given.text, "signature": given.signature}
 
 
 def folded(content: list[Json]) -> str | list[Json]:

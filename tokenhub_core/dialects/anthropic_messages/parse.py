@@ -15,6 +15,7 @@ from tokenhub_core.types import (
     OutputFormat,
     Request,
     Role,
+    Thinking,
     Tool,
     ToolChoice,
     ToolResult,
@@ -27,6 +28,8 @@ _CHOICES: Final[dict[str, Choice]] = {
     "none": Choice.NONE,
     "tool": Choice.NAMED,
 }
+
+_DISPLAYS: Final[dict[Any, bool | None]] = {"summarized": True, "omitted": False, None: None}
 
 _ROLES: Final[dict[str, Role]] = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM}
 
@@ -44,6 +47,9 @@ _READ: Final = (
     "metadata",
     "output_config",
     "output_format",
+    "top_k",
+    "thinking",
+    "service_tier",
 )
 """The members that have a canonical place, in whole or in part."""
 
@@ -56,9 +62,16 @@ def parse(request: Request) -> Call:
     """
     data = request.data
     output, format_rest = _output(data)
+    effort = _effort(format_rest)
+    thinking, thinking_rest = _thinking(data.get("thinking"), effort)
+    top_k, tier = data.get("top_k"), data.get("service_tier")
     user, metadata = _user(data.get("metadata"))
     choice, choice_rest = _choice(data.get("tool_choice"))
     left = {name: value for name, value in data.items() if name not in _READ and value is not None}
+    if top_k is not None and type(top_k) is not int:
+        left["top_k"], top_k = top_k, None
+    if tier is not None and not isinstance(tier, str):
+        left["service_tier"], tier = tier, None
     return Call(
         dialect=Dialect.ANTHROPIC_MESSAGES,
         model=request.features.model,
@@ -71,9 +84,13 @@ def parse(request: Request) -> Call:
         top_p=data.get("top_p"),
         stop=tuple(data.get("stop_sequences") or ()),
         output=output,
+        top_k=top_k,
+        thinking=thinking,
+        metadata=metadata,
+        service_tier=tier or "",
         user=user,
         include_usage=True,
-        rest=left | choice_rest | metadata | format_rest,
+        rest=left | choice_rest | thinking_rest | format_rest,
     )
 
 
@@ -130,14 +147,47 @@ def _choice(given: Json | None) -> tuple[ToolChoice | None, Json]:
 
 
 def _user(metadata: Json | None) -> tuple[str, Json]:
-    """Return the user's id, and what else the metadata say, as members of the body."""
+    """Return the user's id, and what else the metadata say."""
     if not metadata:
         return "", {}
     user = metadata.get("user_id")
     if not isinstance(user, str):
-        return "", {"metadata": metadata}
-    left = blocks.rest(metadata, "user_id")
-    return user, {"metadata": left} if left else {}
+        return "", dict(blocks.rest(metadata))
+    return user, dict(blocks.rest(metadata, "user_id"))
+
+
+def _effort(output: Json) -> str:
+    """Return the effort of `output_config` and take it out of what is left of that."""
+    config = output.get("output_config")
+    if not isinstance(config, dict) or not isinstance(config.get("effort"), str):
+        return ""
+    effort: str = config["effort"]
+    left = blocks.rest(config, "effort")
+    if left:
+        output["output_config"] = left
+    else:
+        del output["output_config"]
+    return effort
+
+
+def _thinking(given: Any, effort: str) -> tuple[Thinking, Json]:
+    """Return what is said of thinking; of a kind that has no canonical form, it stays a member of the body."""
+    budget: int | None
+    match given:
+        case None:
+            return Thinking(effort=effort), {}
+        case {"type": "enabled", "budget_tokens": int(budget), **more}:
+            enabled = True
+        case {"type": "adaptive", **more}:
+            enabled, budget = True, -1
+        case {"type": "disabled", **more}:
+            enabled, budget = False, None
+        case _:
+            return Thinking(effort=effort), {"thinking": given}
+    display = more.pop("display", None)
+    if more or not isinstance(display, str | None) or display not in _DISPLAYS or type(budget) is bool:
+        return Thinking(effort=effort), {"thinking": given}
+    return Thinking(enabled, effort, budget, _DISPLAYS[display]), {}
 
 
 def _output(data: Json) -> tuple[OutputFormat | None, Json]:

@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, assert_never
 
+from tokenhub_core.dialects.anthropic_messages import settings
 from tokenhub_core.dialects.anthropic_messages.blocks import BlockWriter, folded
 from tokenhub_core.dialects.anthropic_messages.words import is_tool_id, plain
 from tokenhub_core.dialects.base import Rendered
@@ -19,8 +20,11 @@ from tokenhub_core.types import (
     Call,
     Choice,
     Dialect,
+    File,
+    Image,
     Json,
     Opaque,
+    Part,
     Role,
     Tool,
     ToolChoice,
@@ -63,7 +67,12 @@ def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered
     data["messages"] = messages
     data |= _tools(call, own=own, losses=losses)
     data |= _sampling(call, own=own, losses=losses)
-    data |= _extras(call, data, losses)
+    capped = max_output_tokens is not None or call.max_output_tokens is not None
+    wished = settings.render(call, data, model=model, capped=capped, losses=losses)
+    config = {**(data.get("output_config") or {}), **wished.get("output_config", {}), **_format(call, losses)}
+    data |= wished
+    if config:
+        data["output_config"] = config
     return Rendered(data, tuple(dict.fromkeys(losses)))
 
 
@@ -85,6 +94,9 @@ def _restored(turns: tuple[Turn, ...], writer: BlockWriter) -> tuple[list[Json],
     messages: list[Json] = []
     for previous, turn in zip((None, *turns), turns, strict=False):
         content = writer.blocks(turn.parts)
+        if not content and turn.parts:
+            # All that was said were thoughts that Anthropic did not have.
+            continue
         if previous is not None and previous.role is Role.TOOL and turn.role is Role.USER:
             messages[-1] = _message("user", [*messages[-1]["content"], *content], turn.rest)
         else:
@@ -111,7 +123,13 @@ def _fitted(turns: tuple[Turn, ...], writer: BlockWriter, losses: list[str]) -> 
         if turn.role is Role.SYSTEM:
             system.extend(writer.texts(turn.parts))
             continue
-        content = writer.blocks(turn.parts)
+        parts: Iterable[Part] = turn.parts
+        if turn.role is Role.ASSISTANT:
+            # What a model drew or wrote to a file cannot be said to have been its words here.
+            media = [part for part in parts if isinstance(part, Image | File)]
+            losses.extend(f"part:{type(part).__name__.lower()}" for part in media)
+            parts = [part for part in parts if part not in media]
+        content = writer.blocks(parts)
         role = _role(turn.role)
         if content and merged and merged[-1][0] == role:
             merged[-1][1].extend(content)
@@ -254,14 +272,11 @@ def _sampling(call: Call, *, own: bool, losses: list[str]) -> Json:
     return data
 
 
-def _extras(call: Call, data: Json, losses: list[str]) -> Json:
-    """Return the members that are part canonical, part `rest`: `data` already holds the latter."""
-    extras: Json = {}
-    if call.user:
-        extras["metadata"] = {**(data.get("metadata") or {}), "user_id": call.user}
-    if call.output is not None and call.output.schema is not None:
-        wanted = {"type": "json_schema", "schema": dict(call.output.schema)}
-        extras["output_config"] = {**(data.get("output_config") or {}), "format": wanted}
-    elif call.output is not None:
+def _format(call: Call, losses: list[str]) -> Json:
+    """Return the format of the output, as a member of `output_config`."""
+    if call.output is None:
+        return {}
+    if call.output.schema is None:
         losses.append("response_format")
-    return extras
+        return {}
+    return {"format": {"type": "json_schema", "schema": dict(call.output.schema)}}

@@ -13,9 +13,11 @@ from typing import Any, Final
 
 import orjson
 
+from tokenhub_core.dialects import seals
 from tokenhub_core.dialects.anthropic_messages import faults, words
 from tokenhub_core.types import (
     Delta,
+    Dialect,
     Failed,
     Finished,
     Json,
@@ -47,6 +49,8 @@ class Reader:
     def __init__(self) -> None:
         self._over = False
         self._tools = 0
+        self._thoughts = -1
+        """The number of the last block of thinking."""
         self._open: dict[int, _ToolBlock] = {}
         self._counts: dict[str, int] = {}
 
@@ -123,9 +127,12 @@ class Reader:
                     return (started,)
                 return (started, ToolArguments(tool.number, orjson.dumps(given).decode()))
             case "thinking":
-                return _reasoning(text=block.get("thinking"), signature=block.get("signature"))
+                self._thoughts += 1
+                return self._reasoning(text=block.get("thinking"), signature=block.get("signature"))
             case "redacted_thinking":
-                return (ReasoningDelta(redacted=_str(block["data"])),)
+                self._thoughts += 1
+                data = seals.seal(Dialect.ANTHROPIC_MESSAGES, _str(block["data"]))
+                return (ReasoningDelta(redacted=data, part=self._thoughts),)
             case kind:
                 return (Unread(f"part:{_str(kind)}"),)
 
@@ -143,9 +150,9 @@ class Reader:
                 tool.begun = True
                 return (ToolArguments(tool.number, fragment),)
             case "thinking_delta":
-                return _reasoning(text=delta["thinking"])
+                return self._reasoning(text=delta["thinking"])
             case "signature_delta":
-                return _reasoning(signature=delta["signature"])
+                return self._reasoning(signature=delta["signature"])
             case "citations_delta":
                 return (Unread("citations"),)
             case kind:
@@ -154,9 +161,16 @@ class Reader:
     def _stopped(self, body: Json) -> Sequence[Delta]:
         delta = body.get("delta") or {}
         usage = self._usage(body.get("usage"))
+        unread = [Unread(name) for name in ("container", "stop_details") if delta.get(name) is not None]
         if delta.get("stop_reason") is None:
-            return usage
-        return (*usage, words.stopped(delta["stop_reason"], delta.get("stop_sequence")))
+            return (*usage, *unread)
+        return (*usage, *unread, words.stopped(delta["stop_reason"], delta.get("stop_sequence")))
+
+    def _reasoning(self, text: object = "", signature: object = "") -> tuple[Delta, ...]:
+        if not text and not signature:
+            return _NOTHING
+        sealed = seals.seal(Dialect.ANTHROPIC_MESSAGES, _str(signature or ""))
+        return (ReasoningDelta(_str(text or ""), sealed, part=max(self._thoughts, 0)),)
 
     def _usage(self, given: Any) -> tuple[Delta, ...]:
         """Return the counts so far. Each event repeats some of them and leaves others out or at zero."""
@@ -177,9 +191,3 @@ def _str(value: object) -> str:
 
 def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _reasoning(text: object = "", signature: object = "") -> tuple[Delta, ...]:
-    if not text and not signature:
-        return _NOTHING
-    return (ReasoningDelta(text=_str(text or ""), signature=_str(signature or "")),)

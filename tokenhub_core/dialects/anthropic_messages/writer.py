@@ -19,13 +19,17 @@ from typing import Final, assert_never
 import orjson
 
 from tokenhub_core.dialects import sse
-from tokenhub_core.dialects.anthropic_messages import words
+from tokenhub_core.dialects.anthropic_messages import thoughts, words
 from tokenhub_core.types import (
+    Audio,
     Delta,
     Failed,
+    File,
     Finished,
+    Image,
     Json,
     MediaDelta,
+    Reasoning,
     ReasoningDelta,
     RefusalDelta,
     Request,
@@ -86,7 +90,9 @@ class _Block:
     sealed: bool = False
     """Nothing may be added to it, whatever comes next."""
     number: int = -1
-    """A tool call's own."""
+    """A tool call's own, and that of a block of thinking."""
+    thought: Reasoning = field(default_factory=Reasoning)
+    """What is known of a block of thinking besides its text."""
     unseen: list[str] = field(default_factory=list)
     """Fragments of arguments that nobody has looked at yet."""
     extent: _Extent = field(default_factory=_Extent)
@@ -126,7 +132,11 @@ class Writer:
         if self._over:
             return b""
         match delta:
-            case TextDelta(text) | RefusalDelta(text):
+            case TextDelta(text, tokens):
+                if tokens:
+                    self._losses.append("logprobs")
+                return self._text(text)
+            case RefusalDelta(text):
                 return self._text(text)
             case ToolArguments(number, fragment):
                 return self._arguments(number, fragment)
@@ -150,8 +160,7 @@ class Writer:
                 self._losses.append(kind)
                 return b""
             case MediaDelta(part):
-                self._losses.append(f"part:{type(part).__name__.lower()}")
-                return b""
+                return self._media(part)
             case Failed():
                 return b""
             case _:
@@ -172,21 +181,44 @@ class Writer:
         return self._drain()
 
     def _reasoning(self, delta: ReasoningDelta) -> bytes:
-        if delta.redacted:
-            head = {"type": "redacted_thinking", "data": delta.redacted}
+        last = self._queue[-1] if self._queue else None
+        continues = last is not None and last.kind == "thinking" and last.number == delta.part
+        if delta.redacted and not (delta.text or delta.signature or delta.id or continues):
+            head = thoughts.to_client(Reasoning(redacted=delta.redacted))
             self._queue.append(_Block("redacted_thinking", head, sealed=True))
             return self._drain()
-        if not delta.text and not delta.signature:
+        if not (delta.text or delta.signature or delta.redacted):
             return b""
-        block = self._last("thinking", {"type": "thinking", "thinking": "", "signature": ""})
+        if last is None or not continues or last.sealed:
+            last = _Block(
+                "thinking", {"type": "thinking", "thinking": "", "signature": ""}, number=delta.part
+            )
+            self._queue.append(last)
+        known = last.thought
+        last.thought = Reasoning(
+            signature=delta.signature,
+            redacted=delta.redacted,
+            id=delta.id or known.id,
+            summary=delta.summary or known.summary,
+        )
         if delta.text:
-            block.pending.append({"type": "thinking_delta", "thinking": delta.text})
-        if delta.signature:
-            block.pending.append({"type": "signature_delta", "signature": delta.signature})
-            block.sealed = True
+            last.pending.append({"type": "thinking_delta", "thinking": delta.text})
+        # What is signed or encrypted comes whole, and last.
+        if delta.signature or delta.redacted:
+            last.sealed = True
+            last.pending.append(_signed(last.thought))
         return self._drain()
 
+    def _media(self, part: Image | File | Audio) -> bytes:
+        """Return what a client can see of media: this dialect's answers are words."""
+        self._losses.append(f"part:{type(part).__name__.lower()}")
+        return self._text(part.transcript) if isinstance(part, Audio) else b""
+
     def _tool(self, delta: ToolStarted) -> bytes:
+        if delta.signature:
+            carrier = thoughts.before_tool(delta.signature)
+            sealed = {"type": "signature_delta", "signature": carrier.pop("signature")}
+            self._queue.append(_Block("carrier", carrier | {"signature": ""}, [sealed], sealed=True))
         # Some providers give no ids; the caller's SDK needs one to send the result back.
         id_ = delta.id or words.made_up_tool_id(self._id, delta.index)
         head = {"type": "tool_use", "id": id_, "name": delta.name, "input": {}}
@@ -230,10 +262,14 @@ class Writer:
             block.pending.clear()
             if not (to_end or block.sealed or (len(self._queue) > 1 and block.done)):
                 break
+            if block.kind == "thinking" and not block.sealed:
+                # Nobody signed it. Anthropic must not be given it back as if it had.
+                unsigned = {"type": "content_block_delta", "index": self._index}
+                out.append(_frame({**unsigned, "delta": _signed(block.thought)}))
             out.append(_frame({"type": "content_block_stop", "index": self._index}))
             self._index += 1
             self._queue.popleft()
-            if self._tools.get(block.number) is block:
+            if block.kind == "tool_use" and self._tools.get(block.number) is block:
                 del self._tools[block.number]
         return b"".join(out)
 
@@ -263,6 +299,10 @@ class Writer:
         }
         out += _frame({"type": "message_delta", "delta": delta, "usage": words.usage_json(self._usage)})
         return out + _frame({"type": "message_stop"})
+
+
+def _signed(thought: Reasoning) -> Json:
+    return {"type": "signature_delta", "signature": thoughts.signature(thought)}
 
 
 def _frame(body: Json) -> bytes:

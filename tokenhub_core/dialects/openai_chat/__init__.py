@@ -119,8 +119,9 @@ class _OpenAIChat:
         """Return the fault as a whole response."""
         return _faults.error(fault, request_id=request_id)
 
-    def stream_error(self, fault: Fault, *, request_id: str) -> bytes:
+    def stream_error(self, fault: Fault, *, request_id: str, request: Request | None = None) -> bytes:
         """Return the fault as an event; this dialect has no place for the request's id in it."""
+        del request
         return _faults.stream_error(fault)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 from tokenhub_core.dialects.base import Rendered
-from tokenhub_core.dialects.openai_chat import words
+from tokenhub_core.dialects.openai_chat import logprobs, media, thoughts, words
 from tokenhub_core.dialects.openai_chat.fit import part_losses
 from tokenhub_core.dialects.openai_chat.kept import Kept, others, put_back
 from tokenhub_core.dialects.openai_chat.parse import assistant_parts
 from tokenhub_core.dialects.openai_chat.restore import tool_call
 from tokenhub_core.types import (
     Answer,
+    Audio,
+    Image,
     Json,
     Part,
     Reasoning,
@@ -37,11 +38,11 @@ def parse_answer(data: Json) -> Answer:
         raise ValueError("choices[0].message: expected an object")
     rest = Kept(others(data, _FIELDS))
     rest |= others(message, ("role", "content"), "message.")
-    if choice.get("logprobs") is not None:
-        rest["logprobs"] = choice["logprobs"]
     if len(choices) > 1:
         rest["choices[n>1]"] = choices[1:]
     parts = assistant_parts(message, rest, scope="message.")
+    if choice.get("logprobs") is not None:
+        parts = _with_logprobs(parts, choice["logprobs"], rest)
     id_, model, created = data.get("id"), data.get("model"), data.get("created")
     return Answer(
         id=id_ if isinstance(id_, str) else "",
@@ -59,6 +60,20 @@ def parse_answer(data: Json) -> Answer:
     )
 
 
+def _with_logprobs(parts: tuple[Part, ...], given: object, rest: Kept) -> tuple[Part, ...]:
+    """Return the parts, the first text with its tokens; those of a refusal, or of no text, stay in `rest`."""
+    found = logprobs.read(given)
+    place = next((i for i, part in enumerate(parts) if isinstance(part, Text)), None)
+    if place is None or not found:
+        rest["logprobs"] = given
+        return parts
+    if isinstance(given, dict) and given.get("refusal"):
+        rest["logprobs.refusal"] = given["refusal"]
+    text = parts[place]
+    assert isinstance(text, Text)
+    return (*parts[:place], Text(text.text, text.rest, found), *parts[place + 1 :])
+
+
 def render_answer(answer: Answer, *, request: Request) -> Rendered:
     """Return the chat completion object that the caller's SDK expects.
 
@@ -67,10 +82,11 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
     losses: list[str] = list(words.stop_losses(answer.stop))
     id_ = words.completion_id(answer.id)
     message = _message(answer.parts, id_, losses)
+    tokens = [token for part in answer.parts if isinstance(part, Text) for token in part.logprobs]
     choice: Json = {
         "index": 0,
         "message": message,
-        "logprobs": None,
+        "logprobs": logprobs.write(tuple(tokens)) if tokens else None,
         "finish_reason": words.stop_word(answer.stop),
     }
     data: Json = {
@@ -83,7 +99,9 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
     }
     if isinstance(answer.rest, Kept):
         rest = dict(answer.rest)
-        choice["logprobs"] = rest.pop("logprobs", None)
+        choice["logprobs"] = rest.pop("logprobs", choice["logprobs"])
+        if refused := rest.pop("logprobs.refusal", None):
+            choice["logprobs"]["refusal"] = refused
         data["choices"] += rest.pop("choices[n>1]", [])
         inner = {name: value for name, value in rest.items() if name.startswith("message.")}
         put_back({"message": message}, inner)
@@ -95,7 +113,9 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
 
 def _message(parts: tuple[Part, ...], completion: str, losses: list[str]) -> Json:
     texts: list[str] = []
-    thoughts: list[str] = []
+    thought: list[Reasoning] = []
+    images: list[Json] = []
+    spoken: Json | None = None
     refusals: list[str] = []
     calls: list[Json] = []
     for part in parts:
@@ -103,24 +123,33 @@ def _message(parts: tuple[Part, ...], completion: str, losses: list[str]) -> Jso
             case Text(text, rest):
                 texts.append(text)
                 losses += rest
-            case Reasoning(text):
-                thoughts.append(text)
-                losses += part_losses(replace(part, text=""))
+            case Reasoning():
+                thought.append(part)
+            case Image():
+                images.append(media.image_part(part))
+                losses += part.rest
+            case Audio() if spoken is None:
+                spoken = media.speech(part, fallback_id=words.made_up_audio_id(completion))
+                losses += part.rest
             case Refusal(text):
                 refusals.append(text)
             case ToolUse():
                 made_up = words.made_up_tool_id(completion, len(calls))
-                calls.append(tool_call(ToolUse(part.id or made_up, part.name, part.arguments or "{}")))
+                use = ToolUse(part.id or made_up, part.name, part.arguments or "{}", signature=part.signature)
+                calls.append(tool_call(use, client=True))
                 losses += part.rest
             case _:
                 losses += part_losses(part)
     message: Json = {
         "role": "assistant",
-        "content": "".join(texts) or (None if calls or refusals else ""),
+        "content": "".join(texts) or (None if calls or refusals or spoken else ""),
         "refusal": "".join(refusals) or None,
+        **thoughts.to_client(thought),
     }
-    if thought := "".join(thoughts):
-        message["reasoning_content"] = thought
+    if images:
+        message["images"] = images
+    if spoken:
+        message["audio"] = spoken
     if calls:
         message["tool_calls"] = calls
     return message

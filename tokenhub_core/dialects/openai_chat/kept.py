@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tokenhub_core.types import Json
 
-_NESTED: Final = ("function.", "image_url.", "message.", "response_format.")
+_NESTED: Final = ("file.", "function.", "image_url.", "input_audio.", "message.", "response_format.")
 
 
 class Kept(dict[str, Any]):

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.openai_chat import media, thoughts
 from tokenhub_core.dialects.openai_chat.kept import Kept, others
 from tokenhub_core.dialects.openai_chat.request import wants_usage
 from tokenhub_core.types import (
+    Audio,
     Call,
     Choice,
     Dialect,
-    Image,
     Json,
     Opaque,
     OutputFormat,
     Part,
-    Reasoning,
     Refusal,
     Request,
     Role,
     Text,
+    Thinking,
     Tool,
     ToolChoice,
     ToolResult,
@@ -29,7 +29,6 @@ from tokenhub_core.types import (
     Turn,
 )
 
-_DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
 _FIELDS: Final = frozenset({"model", "messages", "stream", "max_tokens", "max_completion_tokens"})
 """What always has a canonical place; the others leave `rest` where their value is one we know."""
 _CHOICES: Final = {"auto": Choice.AUTO, "none": Choice.NONE, "required": Choice.REQUIRED}
@@ -38,8 +37,11 @@ _CHOICES: Final = {"auto": Choice.AUTO, "none": Choice.NONE, "required": Choice.
 def parse(request: Request) -> Call:
     """Return the canonical call of a request that `open_request` has checked."""
     data, features = request.data, request.features
-    cap = "max_completion_tokens" if data.get("max_completion_tokens") is not None else "max_tokens"
-    rest = Kept(others(data, _FIELDS), cap=cap)
+    caps = [name for name in ("max_completion_tokens", "max_tokens") if data.get(name) is not None]
+    rest = Kept(others(data, _FIELDS), cap=" ".join(caps) or "max_tokens")
+    user = _word(rest, "user")
+    if not user and (user := _word(rest, "safety_identifier")):
+        rest.spelling["user"] = "safety_identifier"
     return Call(
         dialect=Dialect.OPENAI_CHAT,
         model=features.model,
@@ -52,7 +54,16 @@ def parse(request: Request) -> Call:
         top_p=_number(rest, "top_p"),
         stop=_stop(rest),
         output=_output(rest),
-        user=rest.pop("user") if isinstance(rest.get("user"), str) else "",
+        top_k=_count(rest, "top_k"),
+        seed=_count(rest, "seed"),
+        n=_count(rest, "n"),
+        frequency_penalty=_number(rest, "frequency_penalty"),
+        presence_penalty=_number(rest, "presence_penalty"),
+        logprobs=_logprobs(rest),
+        thinking=Thinking(effort=_word(rest, "reasoning_effort")),
+        metadata=rest.pop("metadata") if isinstance(rest.get("metadata"), dict) else {},
+        service_tier=_word(rest, "service_tier"),
+        user=user,
         include_usage=_include_usage(rest),
         rest=rest,
     )
@@ -87,20 +98,23 @@ def _turn(message: Json) -> Turn:
             return Turn(kind, tuple(content_parts(message.get("content"))), name, rest)
 
 
-def assistant_parts(message: Json, rest: Json, *, scope: str = "") -> tuple[Part, ...]:
+def assistant_parts(message: Json, rest: Kept, *, scope: str = "") -> tuple[Part, ...]:
     """Return the parts of a model's message and take their fields out of `rest`.
 
-    The order is reasoning, content, refusal, tool calls: the wire has none between them. `scope` stands before
-    the names in `rest`.
+    The order is reasoning, content, images, sound, refusal, tool calls: the wire has none between them. `scope`
+    stands before the names in `rest`.
     """
     parts: list[Part] = []
-    for key in ("reasoning_content", "reasoning") if scope else ("reasoning_content",):
-        thought = message.get(key)
-        if isinstance(thought, str):
-            rest.pop(scope + key, None)
-            if thought and not parts:
-                parts.append(Reasoning(thought))
+    parts += thoughts.read(message, rest, scope)
     parts += content_parts(message.get("content"))
+    images = media.images(message.get("images"))
+    if images:
+        rest.pop(scope + "images", None)
+        parts += images
+        rest.spelling["images"] = "images"
+    if spoken := _spoken(message.get("audio")):
+        rest.pop(scope + "audio", None)
+        parts.append(spoken)
     refusal = message.get("refusal")
     if isinstance(refusal, str):
         rest.pop(scope + "refusal", None)
@@ -130,20 +144,24 @@ def _part(part: Json) -> Part:
         case {"type": "refusal", "refusal": str(text)}:
             return Refusal(text)
         case {"type": "image_url", "image_url": str(url)}:
-            return _image(url, "", others(part, ("type", "image_url")))
+            return media.image(url, "", others(part, ("type", "image_url")))
         case {"type": "image_url", "image_url": {"url": str(url)} as source}:
             detail = source.get("detail")
             homes = ("url", "detail") if isinstance(detail, str) else ("url",)
             rest = others(part, ("type", "image_url")) | others(source, homes, "image_url.")
-            return _image(url, detail if isinstance(detail, str) else "", rest)
+            return media.image(url, detail if isinstance(detail, str) else "", rest)
+        case {"type": "file", "file": dict(inner)}:
+            return media.file(part, inner) or _opaque("file", part)
+        case {"type": "input_audio", "input_audio": dict(inner)}:
+            return media.audio(part, inner) or _opaque("input_audio", part)
         case _:
             return _opaque(str(part.get("type")), part)
 
 
-def _image(url: str, detail: str, rest: Json) -> Image:
-    if found := _DATA_URL.match(url):
-        return Image(media_type=found[1], data=url[found.end() :], detail=detail, rest=rest)
-    return Image(url=url, detail=detail, rest=rest)
+def _spoken(given: object) -> Audio | None:
+    """Return what the model said aloud; sound that says more than we know stays where it is."""
+    found = media.spoken(given)
+    return found if found and not found.rest else None
 
 
 def _tool_use(call: Json) -> ToolUse | Opaque:
@@ -157,8 +175,12 @@ def _tool_use(call: Json) -> ToolUse | Opaque:
         arguments = ""
     elif not isinstance(arguments, str):
         arguments = wire.encode(arguments).decode()
-    rest = others(call, ("id", "type", "function")) | others(function, ("name", "arguments"), "function.")
-    return ToolUse(str(call.get("id") or ""), name, arguments, rest)
+    rest = others(call, ("id", "type", "function", "extra_content"))
+    rest |= others(function, ("name", "arguments"), "function.")
+    signature, extra = thoughts.signature(call) if "extra_content" in call else ("", {})
+    if extra:
+        rest["extra_content"] = extra
+    return ToolUse(str(call.get("id") or ""), name, arguments, rest, signature)
 
 
 def _opaque(kind: str, raw: Json) -> Opaque:
@@ -206,6 +228,25 @@ def _tool_choice(rest: Json) -> ToolChoice | None:
             return ToolChoice(Choice.NAMED, name, parallel)
         case _:
             return None if parallel is None else ToolChoice(parallel=parallel)
+
+
+def _word(rest: Json, key: str) -> str:
+    return rest.pop(key) if isinstance(rest.get(key), str) else ""
+
+
+def _count(rest: Json, key: str) -> int | None:
+    return rest.pop(key) if type(rest.get(key)) is int else None
+
+
+def _logprobs(rest: Json) -> int | None:
+    """Return how many likely tokens are wanted beside the chosen one; `logprobs: false` says nothing."""
+    wanted, top = rest.get("logprobs"), rest.get("top_logprobs")
+    if not isinstance(wanted, bool) or not (top is None or type(top) is int):
+        return None
+    if not wanted and top is not None:
+        return None
+    del rest["logprobs"]
+    return rest.pop("top_logprobs", 0) if wanted else None
 
 
 def _number(rest: Json, key: str) -> float | None:

@@ -6,14 +6,40 @@ what has no place there is named in the losses, by the caller's own word for it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat.fit import Fitting
 from tokenhub_core.dialects.openai_chat.kept import put_back, spelled
 from tokenhub_core.dialects.openai_chat.restore import restored
-from tokenhub_core.types import Call, Choice, Dialect, Json, OutputFormat, Tool, ToolChoice
+from tokenhub_core.types import Call, Choice, Dialect, Json, OutputFormat, Thinking, Tool, ToolChoice
+
+_NEW_CAP: Final = re.compile(r"(?:^|/)(?:o[1-9]|gpt-[5-9])")
+"""Models of OpenAI that reject `max_tokens`, which everybody else knows."""
+
+_ECHO: Final = re.compile(r"deepseek|kimi|glm|minimax|qwen|mimo", re.IGNORECASE)
+"""Models that want their thoughts back with their tool calls, in `reasoning_content`."""
+
+_SIGNS: Final = re.compile(r"gemini", re.IGNORECASE)
+
+_EFFORTS: Final = (
+    ("minimal", 1024),
+    ("low", 2048),
+    ("medium", 4096),
+    ("high", 8192),
+    ("xhigh", 16384),
+    ("max", 24576),
+)
+"""The effort that a budget of at most so many thinking tokens stands for; a larger one is the last.
+
+The writer of `anthropic_messages` has the same table the other way round, so an effort survives both ways.
+"""
+
+_TIERS: Final = {"standard_only": "default", "standard": "default"} | {
+    word: word for word in ("auto", "default", "flex", "scale", "priority", "fast")
+}
 
 
 def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered:
@@ -21,12 +47,18 @@ def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered
     own = call.dialect is Dialect.OPENAI_CHAT
     losses: list[str] = []
     data: Json = {"model": model}
-    data["messages"] = restored(call.turns) if own else Fitting(losses).messages(call.turns)
+    if own:
+        data["messages"] = restored(call.turns, losses)
+    else:
+        echo, signs = bool(_ECHO.search(model)), bool(_SIGNS.search(model))
+        data["messages"] = Fitting(losses, echo=echo, signs=signs).messages(call.turns)
     cap = call.max_output_tokens if max_output_tokens is None else max_output_tokens
     if cap is not None:
-        data[spelled(call.rest, "cap", "max_tokens")] = cap
+        usual = "max_completion_tokens" if not own and _NEW_CAP.search(model) else "max_tokens"
+        data |= dict.fromkeys(spelled(call.rest, "cap", usual).split(), cap)
     data |= _tools(call, own=own, losses=losses)
     data |= _sampling(call)
+    data |= _settings(call, own=own, losses=losses)
     if call.output is not None:
         data["response_format"] = _output(call.output)
     if own:
@@ -100,9 +132,55 @@ def _sampling(call: Call) -> Json:
         "temperature": call.temperature,
         "top_p": call.top_p,
         "stop": list(call.stop) or None,
-        "user": call.user or None,
+        "seed": call.seed,
+        "n": call.n,
+        "frequency_penalty": call.frequency_penalty,
+        "presence_penalty": call.presence_penalty,
+        "logprobs": None if call.logprobs is None else True,
+        "top_logprobs": call.logprobs or None,
+        spelled(call.rest, "user", "user"): call.user or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _settings(call: Call, *, own: bool, losses: list[str]) -> Json:
+    """Return the settings that not every dialect says in the same words, or at all."""
+    data: Json = {}
+    if effort := call.thinking.effort if own else _effort(call.thinking, losses):
+        data["reasoning_effort"] = effort
+    if tier := call.service_tier if own else _TIERS.get(call.service_tier, ""):
+        data["service_tier"] = tier
+    elif call.service_tier:
+        losses.append("service_tier")
+    if own or all(isinstance(value, str) for value in call.metadata.values()):
+        data |= {"metadata": dict(call.metadata)} if call.metadata else {}
+    else:
+        losses.append("metadata")
+    if call.top_k is not None:
+        # Many servers take it, but OpenAI rejects it: only a caller of this dialect can know.
+        if own:
+            data["top_k"] = call.top_k
+        else:
+            losses.append("top_k")
+    return data
+
+
+def _effort(thinking: Thinking, losses: list[str]) -> str:
+    """Return the effort for what another dialect says of thinking, empty where that is the model's to choose."""
+    if thinking.show is not None:
+        losses.append("thinking.show")
+    budget = thinking.budget_tokens
+    if thinking.enabled is False or budget == 0:
+        return "none"
+    if thinking.effort:
+        if budget is not None and budget > 0:
+            losses.append("thinking.budget_tokens")
+        return thinking.effort
+    if budget is None or budget < 0:
+        return ""
+    if budget not in {tokens for _, tokens in _EFFORTS}:
+        losses.append("thinking.budget_tokens")
+    return next((effort for effort, tokens in _EFFORTS if budget <= tokens), _EFFORTS[-1][0])
 
 
 def _output(output: OutputFormat) -> Json:

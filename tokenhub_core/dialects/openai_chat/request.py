@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import client_fault
+from tokenhub_core.recognise import deployment
 from tokenhub_core.types import Dialect, Features, Json, Need, Request, TextSlot
 
 _ROLES: Final = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
@@ -120,7 +121,7 @@ def open_request(body: bytes, path: str = "") -> Request:
         walk.text(output.get("json_schema"))
     caps = [cap for name in _CAPS if (cap := wire.count(data, name)) is not None]
     features = Features(
-        model=wire.text(data, "model"),
+        model=wire.text(data, "model") or deployment(path),
         stream=wire.flag(data, "stream"),
         max_output_tokens=caps[0] if caps else None,
         needs=frozenset(walk.needs),
@@ -206,7 +207,7 @@ def patch(request: Request, *, model: str, max_output_tokens: int | None) -> byt
     A cap goes under the name that the caller used (both, where it used both), else under `max_tokens`.
     """
     data = request.data
-    edits: Json = {"model": model}
+    edits: Json = wire.named(request, model)
     if max_output_tokens is not None:
         names = [name for name in _CAPS if data.get(name) is not None]
         edits |= dict.fromkeys(names or ["max_tokens"], max_output_tokens)

@@ -14,13 +14,16 @@ from typing import Final
 import orjson
 
 from tokenhub_core.dialects import wire
-from tokenhub_core.dialects.openai_chat import words
+from tokenhub_core.dialects.openai_chat import logprobs, media, thoughts, words
 from tokenhub_core.dialects.openai_chat.faults import failed
 from tokenhub_core.types import (
+    Audio,
     Delta,
     Failed,
     Finished,
     Json,
+    Logprob,
+    MediaDelta,
     ReasoningDelta,
     RefusalDelta,
     Started,
@@ -33,7 +36,11 @@ from tokenhub_core.types import (
 
 _DONE: Final = b"[DONE]"
 _FIELDS: Final = frozenset(
-    {"role", "content", "refusal", "reasoning_content", "reasoning", "tool_calls", "function_call"}
+    {
+        *("role", "content", "refusal", "tool_calls", "function_call", "audio", "images"),
+        *thoughts.PLAIN,
+        thoughts.DETAILS,
+    }
 )
 
 
@@ -48,6 +55,15 @@ class _ToolCall:
     """Arguments that came before the name."""
 
 
+@dataclass(slots=True)
+class _Speech:
+    """What the model says aloud: it comes in pieces and is told whole."""
+
+    id: str = ""
+    data: list[str] = field(default_factory=list)
+    transcript: str = ""
+
+
 class Reader:
     """Turns the chunks of one stream into deltas."""
 
@@ -58,6 +74,10 @@ class Reader:
         self._calls: list[_ToolCall] = []
         self._by_index: dict[int, _ToolCall] = {}
         self._unread: set[str] = set()
+        self._speech: _Speech | None = None
+        self._thought: tuple[object, ...] = ()
+        """Which item of thinking the last fragment was of."""
+        self._part = 0
 
     def end(self) -> Sequence[Delta]:
         """Return nothing: this dialect has a terminal event."""
@@ -81,7 +101,9 @@ class Reader:
         # The straight path: nearly every chunk of a stream is one piece of text and nothing else.
         if self._started and not event and type(choices) is list and len(choices) == 1:
             choice = choices[0]
-            if type(choice) is dict and not (choice.get("finish_reason") or choice.get("index")):
+            if type(choice) is dict and not (
+                choice.get("finish_reason") or choice.get("index") or choice.get("logprobs")
+            ):
                 delta = choice.get("delta")
                 if type(delta) is dict and len(delta) == 1 and not (chunk.get("usage") or "error" in chunk):
                     text = delta.get("content")
@@ -117,11 +139,15 @@ class Reader:
             return
         delta = choice.get("delta")
         if isinstance(delta, dict):
-            self._delta(delta, deltas)
+            told = choice.get("logprobs")
+            self._delta(delta, logprobs.read(told) if told else (), deltas)
+            if isinstance(told, dict) and told.get("refusal"):
+                self._lose("logprobs.refusal", deltas)
         reason = choice.get("finish_reason")
         if not reason or self._stopped:
             return
         self._stopped = True
+        self._spoken(deltas)
         if any(not call.named for call in self._calls):
             self._lose("tool_calls.function.name", deltas)
         stop = words.stopped(
@@ -132,16 +158,21 @@ class Reader:
         )
         deltas.append(stop)
 
-    def _delta(self, delta: Json, deltas: list[Delta]) -> None:
-        thought = delta.get("reasoning_content") or delta.get("reasoning")
-        if thought and isinstance(thought, str):
-            deltas.append(ReasoningDelta(thought))
+    def _delta(self, delta: Json, tokens: tuple[Logprob, ...], deltas: list[Delta]) -> None:
+        if not self._details(delta.get(thoughts.DETAILS), deltas):
+            thought = delta.get("reasoning_content") or delta.get("reasoning")
+            if thought and isinstance(thought, str):
+                deltas.append(ReasoningDelta(thought, part=self._part))
         content = delta.get("content")
-        if isinstance(content, str):
-            if content:
-                deltas.append(TextDelta(content))
-        elif isinstance(content, list):
+        if isinstance(content, list):
             self._parts(content, deltas)
+        elif (isinstance(content, str) and content) or tokens:
+            deltas.append(TextDelta(content if isinstance(content, str) else "", tokens))
+        deltas += [MediaDelta(image) for image in media.images(delta.get("images"))]
+        if isinstance(delta.get("audio"), dict):
+            # Sound that flows is content to a caller of this dialect; others get it whole, at the end.
+            self._lose("delta.audio", deltas)
+            self._speak(delta["audio"])
         refusal = delta.get("refusal")
         if refusal and isinstance(refusal, str):
             self._refused = True
@@ -156,6 +187,49 @@ class Reader:
         for key in delta.keys() - _FIELDS:
             if delta[key]:
                 self._lose(f"delta.{key}", deltas)
+
+    def _details(self, details: object, deltas: list[Delta]) -> bool:
+        """Read fragments of `reasoning_details`; return whether they told a text, which a plain field repeats."""
+        told = False
+        for item in details if isinstance(details, list) else ():
+            found = thoughts.detail(item)
+            if found is None:
+                self._lose(f"delta.{thoughts.DETAILS}", deltas)
+                continue
+            kind, index = item["type"], item.get("index")
+            # A text and its summary are never one block; what is encrypted is one by itself, unless an id
+            # says that it belongs to the text before it.
+            key = (found.id,) if found.id else (kind, index)
+            if self._thought and (key != self._thought or (found.redacted and not found.id)):
+                self._part += 1
+            self._thought = key
+            told = told or bool(found.text)
+            if found.text or found.signature or found.redacted:
+                deltas.append(
+                    ReasoningDelta(
+                        found.text, found.signature, found.redacted, found.id, self._part, found.summary
+                    )
+                )
+        return told
+
+    def _speak(self, piece: Json) -> None:
+        speech = self._speech = self._speech or _Speech()
+        speech.id = speech.id or _text(piece, "id")
+        speech.transcript += _text(piece, "transcript")
+        if data := _text(piece, "data"):
+            speech.data.append(data)
+
+    def _spoken(self, deltas: list[Delta]) -> None:
+        """Tell what was said aloud, once it is whole."""
+        speech, self._speech = self._speech, None
+        if speech is None:
+            return
+        try:
+            data = media.joined(speech.data)
+        except ValueError:
+            self._lose("part:audio", deltas)
+            data = ""
+        deltas.append(MediaDelta(Audio(data=data, id=speech.id, transcript=speech.transcript)))
 
     def _parts(self, parts: list[object], deltas: list[Delta]) -> None:
         """Read content that comes as parts, as Mistral's reasoning models send it."""
@@ -184,7 +258,8 @@ class Reader:
         call = self._call(fragment, name)
         if name and not call.named:
             call.named = True
-            deltas.append(ToolStarted(call.index, call.id, name))
+            signature, _ = thoughts.signature(fragment) if "extra_content" in fragment else ("", None)
+            deltas.append(ToolStarted(call.index, call.id, name, signature))
             deltas += [ToolArguments(call.index, held) for held in call.held]
         arguments = function.get("arguments")
         if isinstance(arguments, dict):

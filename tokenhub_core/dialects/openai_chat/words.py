@@ -105,6 +105,11 @@ def completion_id(given: str) -> str:
     return given if given.startswith("chatcmpl-") else f"chatcmpl-{given or 'unnamed'}"
 
 
+def made_up_audio_id(completion: str) -> str:
+    """Return an id for sound that the provider gave none."""
+    return f"audio_{completion.removeprefix('chatcmpl-')}"
+
+
 def made_up_tool_id(completion: str, number: int) -> str:
     """Return an id for a tool call that the provider gave none, unlike any other of the conversation."""
     return f"call_{completion.removeprefix('chatcmpl-')}_{number}"

@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import Final, assert_never
 
 from tokenhub_core.dialects import sse, wire
-from tokenhub_core.dialects.openai_chat import words
+from tokenhub_core.dialects.openai_chat import logprobs, media, thoughts, words
 from tokenhub_core.dialects.openai_chat.request import wants_usage
 from tokenhub_core.types import (
+    Audio,
     Delta,
     Failed,
+    File,
     Finished,
+    Image,
     Json,
     MediaDelta,
+    Reasoning,
     ReasoningDelta,
     RefusalDelta,
     Request,
@@ -48,6 +52,9 @@ class Writer:
         self._close = b"]" + (b',"usage":null' if self._wants_usage else b"") + b"}\n\n"
         self._calls: dict[int, int] = {}
         """The caller's index of each tool call, which counts from 0 without gaps."""
+        self._thought: list[str] = []
+        """The text of the block of thinking that is being written: its seal repeats it."""
+        self._thought_part = 0
         self._stopped = False
         self._finished = False
         self._losses: dict[str, None] = {}
@@ -61,13 +68,13 @@ class Writer:
         if self._finished:
             return b""
         match delta:
-            case TextDelta(text):
+            case TextDelta(text, tokens):
+                if tokens:
+                    told = wire.encode(logprobs.write(tokens))
+                    return self._piece(b'{"content":' + wire.encode(text) + b"}", tokens=told)
                 return self._piece(b'{"content":' + wire.encode(text) + b"}") if text else b""
             case ToolArguments(index, fragment):
-                # A fragment belongs to a call that was started; else nobody could use it.
-                if index not in self._calls:
-                    return self._lose("tool_calls.function.arguments")
-                return self._tool(index, {"function": {"arguments": fragment}})
+                return self._arguments(index, fragment)
             case Started():
                 return self._start(delta)
             case ReasoningDelta():
@@ -86,7 +93,7 @@ class Writer:
             case Unread(kind):
                 return self._lose(kind)
             case MediaDelta(part):
-                return self._lose(f"part:{type(part).__name__.lower()}")
+                return self._media(part)
             case Failed():
                 return b""
             case _:
@@ -108,17 +115,44 @@ class Writer:
         self._open = b"data: " + wire.encode(head)[:-1] + b',"choices":['
         return self._piece(b'{"role":"assistant","content":""}')
 
-    def _piece(self, delta: bytes, finish: bytes = b"null") -> bytes:
+    def _piece(self, delta: bytes, finish: bytes = b"null", tokens: bytes = b"null") -> bytes:
         begun = b"" if self._open else self._start(Started())
-        choice = b'{"index":0,"delta":' + delta + b',"logprobs":null,"finish_reason":' + finish + b"}"
+        choice = (
+            b'{"index":0,"delta":' + delta + b',"logprobs":' + tokens + b',"finish_reason":' + finish + b"}"
+        )
         return begun + self._open + choice + self._close
 
     def _reasoning(self, delta: ReasoningDelta) -> bytes:
-        if delta.signature:
-            self._lose("thinking.signature")
-        if delta.redacted:
-            self._lose("part:redacted_thinking")
-        return self._piece(wire.encode({"reasoning_content": delta.text})) if delta.text else b""
+        """Return the text as it comes, and with a seal an item that holds the whole block.
+
+        Clients put together what comes in pieces in more than one way, so the item repeats the block's text.
+        """
+        if delta.part != self._thought_part:
+            self._thought_part = delta.part
+            self._thought.clear()
+        fields: Json = {}
+        if delta.text:
+            self._thought.append(delta.text)
+            fields["reasoning_content"] = delta.text
+        if delta.signature or delta.redacted:
+            sealed = Reasoning(
+                "".join(self._thought), delta.signature, delta.redacted, id=delta.id, summary=delta.summary
+            )
+            self._thought.clear()
+            fields[thoughts.DETAILS] = thoughts.items(sealed, client=True, index=delta.part)
+        return self._piece(wire.encode(fields)) if fields else b""
+
+    def _media(self, part: Image | File | Audio) -> bytes:
+        match part:
+            case Image():
+                return self._piece(wire.encode({"images": [media.image_part(part)]}))
+            case Audio():
+                spoken = media.speech(part, fallback_id=words.made_up_audio_id(self._id))
+                return self._piece(wire.encode({"audio": spoken}))
+            case File():
+                return self._lose("part:file")
+            case _:
+                assert_never(part)
 
     def _tool_started(self, delta: ToolStarted) -> bytes:
         begun = b"" if self._open else self._start(Started())
@@ -128,7 +162,15 @@ class Writer:
             "type": "function",
             "function": {"name": delta.name, "arguments": ""},
         }
+        if delta.signature:
+            call |= thoughts.extra_content(delta.signature, client=True)
         return begun + self._tool(delta.index, call)
+
+    def _arguments(self, index: int, fragment: str) -> bytes:
+        # A fragment belongs to a call that was started; else nobody could use it.
+        if index not in self._calls:
+            return self._lose("tool_calls.function.arguments")
+        return self._tool(index, {"function": {"arguments": fragment}})
 
     def _tool(self, index: int, call: Json) -> bytes:
         return self._piece(wire.encode({"tool_calls": [{"index": self._calls[index], **call}]}))
