@@ -42,6 +42,7 @@ SHELLS: Final = {
     "tokenhub_core.http.shapes": "serves HTTP",
     "tokenhub_core.http.side": "serves HTTP",
     "tokenhub_core.http.ui": "reads the page's files",
+    "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.launch.bundle": "keeps trust bundles",
     "tokenhub_core.launch.client": "finds who is serving",
     "tokenhub_core.launch.files": "writes files",
@@ -76,8 +77,8 @@ _RANKS: Final = (
     "tokenhub_core types",
     "errors",
     "ports",
-    """admission certificates config dialects directives dispatch encoding health ids policy providers.decoding
-    recognise routing""",
+    """admission certificates config dialects directives dispatch encoding health ids metering policy providers.decoding
+    providers.vendors recognise routing""",
     "providers",
     "ca clock credentials launch providers.simulated providers.transport store telemetry vault",
     "catalog dispatch.attempt dispatch.executor dispatch.job sources",

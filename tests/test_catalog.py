@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tokenhub_core.providers import catalogue
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.types import Mode, Model, Need, Prices, Provider, ProviderType
+from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType
 
 LIST = catalogue.load()
 P = Provider("p", ProviderType.OPENAI, ("https://p.example",))
@@ -58,6 +59,12 @@ async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
     shelf.database.close()
 
 
+def spoken(provider: Provider) -> Provider:
+    """Return a provider of OpenAI's kind as it stands in a fleet."""
+    whole = (Dialect.OPENAI_RESPONSES, Dialect.OPENAI_COMPLETIONS, Dialect.OPENAI_EMBEDDINGS)
+    return replace(provider, also=whole)
+
+
 async def refused(doing: Any, param: str, kind: Kind = Kind.INVALID) -> str:
     """Await something that must be refused for `param`; return the words."""
     with pytest.raises(TokenHubError) as error:
@@ -91,6 +98,27 @@ async def test_a_provider_is_stored_with_clean_endpoints(shelf: Shelf) -> None:
     assert (patched.endpoints, patched.enabled) == (("https://r.example",), False)
 
 
+async def test_what_a_provider_speaks_follows_from_where_it_is(shelf: Shelf) -> None:
+    """It is not stored: a provider that moves speaks what is spoken there, also after a restart."""
+    catalog = await shelf.catalog()
+    await catalog.put_provider(Provider("p", ProviderType.OPENAI_COMPATIBLE, ("https://p.example",)))
+    assert catalog.fleet.providers["p"].also == (Dialect.OPENAI_EMBEDDINGS,)
+    await catalog.patch_provider("p", {"endpoints": ("https://openrouter.ai/api/v1",)})
+    for again in (catalog, await shelf.catalog()):
+        assert again.fleet.providers["p"].speaks(Dialect.OPENAI_RESPONSES) is Dialect.OPENAI_RESPONSES
+        assert again.fleet.providers["p"].speaks(Dialect.GEMINI) is Dialect.OPENAI_CHAT
+        assert again.stored("p").also == ()
+
+
+async def test_a_dated_endpoint_is_for_azure_alone(shelf: Shelf) -> None:
+    """Elsewhere a query in a base is a mistake."""
+    catalog = await shelf.catalog()
+    dated = ("https://me.openai.azure.com?api-version=2024-10-21",)
+    stored = await catalog.put_provider(Provider("a", ProviderType.AZURE, dated))
+    assert stored.endpoints == dated
+    await refused(catalog.put_provider(Provider("o", ProviderType.OPENAI, dated)), "base_url")
+
+
 @pytest.mark.parametrize(
     ("changes", "param"),
     [
@@ -112,7 +140,7 @@ async def test_what_cannot_be_stored_cannot_be_patched_in(
     await catalog.put_provider(P)
     await refused(catalog.patch_provider("p", changes), param)
     await refused(catalog.put_provider(Provider(**{**fields(P), "id": "q", **changes})), param)
-    assert catalog.fleet.providers["p"] == P
+    assert catalog.fleet.providers["p"] == spoken(P)
 
 
 async def test_plain_http_is_for_those_who_said_so(shelf: Shelf) -> None:
@@ -137,7 +165,7 @@ async def test_what_only_this_process_knows_is_not_changed_here(shelf: Shelf) ->
     await catalog.put_provider(Provider("env", ProviderType.OPENAI, ("https://mine.example",)))
     assert (catalog.fleet.providers["env"].endpoints, catalog.fleet.models) == (("https://mine.example",), ())
     await catalog.delete_provider("env")
-    assert catalog.fleet.providers["env"] == ENV
+    assert catalog.fleet.providers["env"] == spoken(ENV)
 
 
 async def test_a_simulation_leaves_stored_providers_out(shelf: Shelf) -> None:

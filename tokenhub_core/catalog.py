@@ -16,6 +16,7 @@ from tokenhub_core.errors import ConfigError, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import endpoints
+from tokenhub_core.providers.adapters import also_of
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import fleet
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
@@ -81,7 +82,7 @@ class Catalog:
         extra = [provider for provider in second.providers if provider.id not in ids]
         kept = {provider.id for provider in extra}
         return fleet.build(
-            [*first.providers, *extra],
+            [_spoken(provider) for provider in (*first.providers, *extra)],
             [*first.models, *(model for model in second.models if model.provider_id in kept)],
             version=self._version,
         )
@@ -124,7 +125,11 @@ class Catalog:
             raise client_fault(f"type {provider.type} cannot be registered", param="type")
         try:
             checked = [
-                endpoints.check_endpoint(url, allow_http=self._settings.allow_http)
+                endpoints.check_endpoint(
+                    url,
+                    allow_http=self._settings.allow_http,
+                    versioned=provider.type is ProviderType.AZURE,
+                )
                 for url in provider.endpoints
             ]
         except ConfigError as error:
@@ -241,6 +246,11 @@ class Catalog:
         return await asyncio.shield(asyncio.create_task(both(), name="catalog commit"))
 
 
+def _spoken(provider: Provider) -> Provider:
+    """Return the provider with all that it is known to speak; that follows from where it is and is not stored."""
+    return replace(provider, also=provider.also or also_of(provider.type, *provider.endpoints))
+
+
 def prices_per_1k(input_usd: float | None, output_usd: float | None) -> Prices | None:
     """Return the prices of these dollars per thousand tokens, None where neither is given.
 
@@ -290,6 +300,7 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         "max_budget_usd": settings.default_max_budget_usd,
         "max_latency_ms": settings.default_max_latency_ms,
         "fallback": settings.fallback,
+        "lossy": settings.lossy,
     }
     set_later = {
         "mode": routing.default_mode,

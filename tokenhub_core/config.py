@@ -116,6 +116,9 @@ class Settings:
         None, _optional(_whole(1, 3_600_000)), "Most time for one call, in milliseconds; none for no limit"
     )
     fallback: bool = _setting(True, _flag, "Let other models stand in when the named one fails")
+    lossy: bool = _setting(
+        True, _flag, "Let providers serve whose dialect cannot carry all of a call; they are the second choice"
+    )
     directives: str = _setting(
         "reject",
         _one_of("reject", "ignore", "off"),
@@ -139,7 +142,9 @@ class Settings:
         900.0, _number(0.05, 7200), "For all attempts of a call together, a stream's up to its first content"
     )
     stream_gather_ms: float = _setting(
-        8.0, _number(0, 1000), "What a stream brings within this time of the last piece is written with the next"
+        8.0,
+        _number(0, 1000),
+        "What a stream brings within this time of the last piece is written with the next",
     )
     keep_alive_secs: float = _setting(
         15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 from typing import Final
 
 from tokenhub_core import directives, encoding, policy
-from tokenhub_core.dialects import wire
+from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.executor import Executor
@@ -26,7 +26,8 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Recorder, Reply, Summary
 from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances
+from tokenhub_core.routing import estimate
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.plan import OriginOption, plan
 from tokenhub_core.types import (
     Dialect,
@@ -38,6 +39,7 @@ from tokenhub_core.types import (
     Origin,
     Outcome,
     Plan,
+    Policy,
     Provider,
     ProviderType,
     Record,
@@ -63,6 +65,10 @@ _ORIGINS: Final = 256
 _LONGEST_NAME: Final = 200
 """Characters of a name in headers and records; callers and providers choose them."""
 _MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
+
+
+_ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
+_WORDS: Final = frozenset({Need.CHAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,14 @@ class _Progress:
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
+
+
+def _fixed(wishes: Policy) -> Policy:
+    """Return the policy of a call whose answer is one model's own: vectors of two models do not go together."""
+    if wishes.model is None:
+        message = "this operation needs the name of a model: no other one gives the same answer"
+        raise client_fault(message, cause="model_required", param="model")
+    return replace(wishes, fallback=False)
 
 
 def _origin_option(
@@ -163,7 +177,7 @@ class Pipeline:
         progress = _Progress(snapshot, Trace())
         try:
             job = self._prepare(progress)
-            result = await self._executor.run(job, progress.trace)
+            result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
             if isinstance(result, Whole):
                 await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
@@ -181,7 +195,8 @@ class Pipeline:
 
     # --- the way in
 
-    def _prepare(self, progress: _Progress) -> Job:
+    def _prepare(self, progress: _Progress) -> Job | Whole:
+        """Return the call made ready, or its answer where nobody needs to be asked for one."""
         snapshot = progress.snapshot
         if len(snapshot.body) > self._rules.max_body_bytes:
             raise client_fault(
@@ -197,19 +212,25 @@ class Pipeline:
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         view, origin = self._fleet(), self._origin(snapshot, request)
         features = request.features
-        if wishes.output_schema is not None:
-            features = replace(features, needs=features.needs | {Need.JSON_SCHEMA})
+        if request.dialect.translates:
+            wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
+            features = replace(features, needs=features.needs | wanted)
+        else:
+            wishes = _fixed(wishes)
+        bodies = Bodies(request, self._dialects, wishes.output_schema)
         planned = plan(
             view,
             features,
             wishes,
             now=self._circumstances(view, origin),
             seed=snapshot.id,
-            dialect=request.dialect,
+            wire=Wire(request.dialect, bodies.losses),
             origin=origin,
         )
         progress.routed = self._clock.monotonic()
         if isinstance(planned, Fault):
+            if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and planned.kind is Kind.NO_CANDIDATE:
+                return self._counted(progress, request)
             raise TokenHubError(planned)
         progress.plan = planned
         seconds = self._rules.total_seconds
@@ -219,9 +240,15 @@ class Pipeline:
             snapshot=snapshot,
             request=request,
             plan=planned,
-            bodies=Bodies(request, self._dialects, wishes.output_schema),
+            bodies=bodies,
             limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
         )
+
+    def _counted(self, progress: _Progress, request: Request) -> Whole:
+        """Answer a count of tokens by our own estimate, for a model whose providers count none."""
+        progress.trace.losses = ("input_tokens:estimated",)
+        body = wire.encode(anthropic_count_tokens.estimated(estimate.input_tokens(request.features)))
+        return Whole(body, (("content-type", "application/json"),))
 
     def _directives(self, progress: _Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()
@@ -293,7 +320,9 @@ class Pipeline:
         """Record a stream that has failed and return its last event."""
         await self._note(progress, fault)
         snapshot = progress.snapshot
-        return self._dialects[snapshot.dialect].stream_error(fault, request_id=snapshot.id)
+        return self._dialects[snapshot.dialect].stream_error(
+            fault, request_id=snapshot.id, request=progress.request
+        )
 
     async def _refuse(self, progress: _Progress, fault: Fault) -> Reply:
         """Answer with an error in the caller's dialect, recorded like every other answer."""
@@ -332,7 +361,7 @@ class Pipeline:
         """Return the headers that explain the decision."""
         trace, snapshot = progress.trace, progress.snapshot
         told = [("x-request-id", snapshot.id)]
-        if snapshot.dialect is Dialect.ANTHROPIC_MESSAGES:
+        if snapshot.dialect in _ANTHROPIC:
             told.append(("request-id", snapshot.id))
         if progress.directive:
             told.append(("x-tokenhub-directive", progress.directive))
@@ -345,8 +374,8 @@ class Pipeline:
             ]
             if candidate.provider.type is ProviderType.SIMULATOR:
                 told.append(("x-tokenhub-simulated", "true"))
-            if trace.losses:
-                told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
+        if trace.losses:
+            told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
         return tuple(told)
 
     def _reason(self, progress: _Progress) -> str:

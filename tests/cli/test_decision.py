@@ -67,8 +67,8 @@ def test_a_score_is_broken_down() -> None:
     """Its four parts, their sum, what the call would cost there, and what it came to."""
     lines = shown(row()).splitlines()
     assert lines[0].startswith("How req_1 was routed")
-    assert lines[1].split() == ["model", "provider", "cost", "lat", "err", "wt", "score", "estimate"]
-    assert lines[3].split() == ["m", "p", "0.25", "0.00", "0.10", "-0.20", "0.15", "$0.002500"]
+    assert lines[1].split() == ["model", "provider", "cost", "lat", "err", "wt", "loss", "score", "estimate"]
+    assert lines[3].split() == ["m", "p", "0.25", "0.00", "0.10", "-0.20", "0.00", "0.15", "$0.002500"]
     assert lines[4:] == [
         "asked for m, directive none, mode cheap, routed-hint-exact, lane handoff",
         "10 + 5 tokens, $0.001500, 12 ms",

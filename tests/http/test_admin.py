@@ -27,7 +27,7 @@ async def test_the_info_says_what_is_running(simulated: House) -> None:
     """Version, whether answers are made up, the vault's state, and how much there is."""
     info = await simulated.done("GET", "/info")
     assert (info["version"], info["simulated"], info["vault"]) == (__version__, True, "uninitialised")
-    assert info["providers"] == 2
+    assert info["providers"] == 4
     assert info["models"] > 10
 
 
@@ -142,6 +142,7 @@ async def test_a_simulation_shows_scores_skips_and_whys(it: House, fake: FakePro
         "max_budget_usd": "default",
         "max_latency_ms": "default",
         "fallback": "default",
+        "lossy": "default",
     }
 
 

@@ -185,7 +185,7 @@ async def test_a_form_of_another_site_makes_no_call(simulated: House) -> None:
         ("DELETE", "/v1/chat/completions", 405),
         ("OPTIONS", "/v1/chat/completions", 405),
         ("PROPFIND", "/v1/chat/completions", 405),
-        ("POST", "/v1/embeddings", 404),
+        ("POST", "/v1/audio/speech", 404),
         ("POST", "/v1/chat/completions/", 404),
         ("GET", "/v1/models/no/such:model", 404),
         ("POST", "/v1/models", 405),

@@ -111,9 +111,11 @@ def test_a_plan_explains_itself_without_the_callers_words() -> None:
             "model": "claude",
             "provider": "anthropic",
             "score": 0.5,
-            "terms": {"cost": 0.25, "latency": 0.125, "failure": 0.0625, "weight": 0.0625},
+            "terms": {"cost": 0.25, "latency": 0.125, "failure": 0.0625, "weight": 0.0625, "loss": 0.0},
             "estimated_nanousd": 1200,
             "pinned": True,
+            "dialect": "openai_chat",
+            "losses": [],
         }
     ]
     assert told["skips"][0] == {

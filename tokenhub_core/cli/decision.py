@@ -30,7 +30,7 @@ def decision_table(row: Json) -> RenderableType:
     table.pad_edge, table.show_edge, table.padding = False, False, (0, 1, 0, 0)
     table.add_column("model", overflow="fold")
     table.add_column("provider", overflow="fold")
-    for name in ("cost", "lat", "err", "wt", "score", "estimate"):
+    for name in ("cost", "lat", "err", "wt", "loss", "score", "estimate"):
         table.add_column(name, justify="right", no_wrap=True)
     served = (row["model_id"], row["provider_id"])
     for candidate in candidates[:_SHOWN]:
@@ -43,7 +43,9 @@ def decision_table(row: Json) -> RenderableType:
 
 def _cells(candidate: Json) -> list[Text]:
     terms = candidate["terms"]
-    scores = [terms["cost"], terms["latency"], terms["failure"], terms["weight"], candidate["score"]]
+    names = ("cost", "latency", "failure", "weight", "loss")
+    # Decisions that were recorded before there was a term do not have it.
+    scores = [*(terms.get(name, 0.0) for name in names), candidate["score"]]
     return [
         plain(candidate["model"]),
         plain(candidate["provider"]),

@@ -227,7 +227,8 @@ class Attempting:
             body = wire.encode(rendered.data)
             self._losses = (*self._losses, *rendered.losses)
         trace.stop = answer.stop
-        self._note_usage(answer.usage, _length(answer))
+        if self._source.name.billed:
+            self._note_usage(answer.usage, _length(answer))
         await self._end(None)
         return Whole(body, self._labelled(response.headers, "application/json"))
 

@@ -35,8 +35,9 @@ class Bodies:
         self._dialects = dialects
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
         # Thoughts that another dialect sealed would be refused as forgeries.
-        self._passes = self._output is None and seals.FOREIGN not in request.body
+        self._passes = self._output is None and not seals.foreign(request.body)
         self._call: Call | None = None
+        self._losses: dict[Dialect, tuple[str, ...]] = {}
 
     def render(self, candidate: Candidate, cap: int | None) -> Body:
         """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
@@ -50,6 +51,14 @@ class Bodies:
             cap = candidate.model.max_output_tokens or None
         rendered = target.render(call, model=candidate.model.name, max_output_tokens=cap)
         return Body(wire.encode(rendered.data), rendered.losses)
+
+    def losses(self, dialect: Dialect) -> tuple[str, ...]:
+        """Return what another dialect cannot carry of the call; raises `TokenHubError` where it can carry nothing."""
+        found = self._losses.get(dialect)
+        if found is None:
+            rendered = self._dialects[dialect].render(self._canonical(), model="", max_output_tokens=None)
+            found = self._losses[dialect] = rendered.losses
+        return found
 
     def _canonical(self) -> Call:
         if self._call is None:

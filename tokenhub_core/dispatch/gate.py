@@ -5,7 +5,8 @@ One gate serves one attempt. Bytes go in as they arrive, bytes for the caller co
 * Until real content has come, everything is held. A failure in that time leaves no trace: the gate is thrown
   away with what it holds, and the next candidate begins with an empty one.
 * From the first content on the answer is committed, and everything flows as it comes.
-* The terminal event is held once more, until the caller of `tail` knows that the exchange is on record.
+* The terminal event is held once more, until the caller of `tail` knows that the exchange is on record. Where a
+  dialect has none, all is held from the event on with which the answer may be over.
 * A stream that ends without its terminal event was cut short, however clean the connection's end looked.
 
 Same dialect on both sides: every event passes with the very bytes it came in. Otherwise events are read into
@@ -117,6 +118,8 @@ class Gate:
         )
         self._held = bytearray()
         self._received = 0
+        self._over = False
+        """If the body ended now, the answer would be whole."""
         self.committed = False
         """Whether the caller may have seen content."""
         self.finished = False
@@ -161,7 +164,7 @@ class Gate:
                     )
                 )
             return b""
-        if self.finished:
+        if self.finished or self._over:
             return b""
         out = bytes(self._held)
         self._held.clear()
@@ -178,7 +181,9 @@ class Gate:
         A dialect without a terminal event ends here, if all of its answer has come.
         """
         for event in self._parser.flush():
-            if not self.ended() and event.data:
+            if self._over and not event.data:
+                self._held += self._output.write(event, ())
+            elif not self.ended() and event.data:
                 deltas = tuple(self._reader.read(event.name, event.data))
                 if any(isinstance(delta, Finished) for delta in deltas):
                     self.finished = True
@@ -232,6 +237,7 @@ class Gate:
                 case Stopped():
                     self.stop = delta
                     self.committed = True
+                    self._over = bool(self._reader.end())
                 case UsageSeen(usage):
                     self.usage = self.usage.merge(usage)
                 case Finished():

@@ -27,8 +27,15 @@ from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot
 DIRECT: Final[Mapping[str, Dialect]] = {
     "/v1/chat/completions": Dialect.OPENAI_CHAT,
     "/v1/messages": Dialect.ANTHROPIC_MESSAGES,
+    "/v1/responses": Dialect.OPENAI_RESPONSES,
+    "/v1/completions": Dialect.OPENAI_COMPLETIONS,
+    "/v1/embeddings": Dialect.OPENAI_EMBEDDINGS,
+    "/v1/messages/count_tokens": Dialect.ANTHROPIC_COUNT_TOKENS,
+    "/{version:v1|v1beta|v1alpha}/models/{call:.+:(?:generateContent|streamGenerateContent)}": Dialect.GEMINI,
+    "/api/chat": Dialect.OLLAMA_CHAT,
+    "/api/generate": Dialect.OLLAMA_GENERATE,
 }
-"""The routed paths of the side server."""
+"""The routed paths of the side server, as aiohttp's router reads them."""
 
 SILENCE: Final = 60.0
 """Seconds that a request body may pause for; also what ends one that has stopped being HTTP."""

@@ -13,6 +13,7 @@ from tokenhub_core.catalog import NANO_PER_1K, nano_per_token
 from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import State, View
 from tokenhub_core.policy import ANY_MODEL, Layer
+from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.store.rows import MICROS
 from tokenhub_core.types import Json, Mode, Model, Need, Plan, Provider, ProviderType
@@ -35,10 +36,10 @@ type Latency = Annotated[int, Meta(ge=1, le=3_600_000)]
 
 
 class ProviderBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /providers`."""
+    """`POST /providers`. The id of a known vendor says type and base URL; else `openai`, and none."""
 
     id: str
-    type: ProviderType = ProviderType.OPENAI
+    type: ProviderType | None = None
     base_url: str = ""
     endpoints: list[str] = []
     enabled: bool = True
@@ -175,12 +176,13 @@ def model_json(model: Model) -> Json:
 
 def provider_of(body: ProviderBody, cred_store: str) -> Provider:
     """Return the provider that a body describes; `cred_store` holds where the body names none."""
-    named = [body.base_url] if body.base_url else []
+    kind, usual = vendors.starting(body.id, body.type)
+    named = [base] if (base := body.base_url or usual) else []
     return Provider(
         id=body.id,
-        type=body.type,
+        type=kind,
         endpoints=tuple(body.endpoints or named),
-        dialect=dialect_of(body.type),
+        dialect=dialect_of(kind),
         enabled=body.enabled,
         cred_store=body.cred_store or cred_store,
     )

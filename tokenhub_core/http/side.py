@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -31,8 +33,7 @@ OPEN: Final = frozenset(
         "/healthz",
         "/readyz",
         "/metrics",
-        "/v1/chat/completions",
-        "/v1/messages",
+        *(re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path) for path in DIRECT),
         "/v1/models",
         "/v1/models/{id}",
     }
@@ -41,6 +42,8 @@ OPEN: Final = frozenset(
 
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 """Set when the server begins to shut down: an answer that has no end of its own has to end then."""
+
+_GEMINI: Final = ("/v1beta/", "/v1alpha/")
 
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
@@ -81,7 +84,7 @@ class SideServer:
         app = web.Application(middlewares=[self._protect])
         app[LEAVING] = asyncio.Event()
         app.on_shutdown.append(_leave)
-        app.add_routes([web.post(path, self._chat) for path in DIRECT])
+        app.add_routes([web.post(path, partial(self._chat, dialect)) for path, dialect in DIRECT.items()])
         app.add_routes(
             [
                 web.get("/healthz", self._live),
@@ -129,12 +132,14 @@ class SideServer:
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
         dialect = DIRECT.get(request.path)
+        if dialect is None and request.path.startswith(_GEMINI):
+            dialect = Dialect.GEMINI
         if dialect is None and request.path.startswith("/v1/"):
             dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
         return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._consumer.handle(request, DIRECT[request.path])
+    async def _chat(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
+        return await self._consumer.handle(request, dialect)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request

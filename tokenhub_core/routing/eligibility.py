@@ -8,7 +8,19 @@ from typing import Final
 import msgspec
 
 from tokenhub_core.routing import estimate
-from tokenhub_core.types import NANO, Features, Fleet, Model, Policy, Provider, Skip, Skipped, Standing, Usage
+from tokenhub_core.types import (
+    NANO,
+    Dialect,
+    Features,
+    Fleet,
+    Model,
+    Policy,
+    Provider,
+    Skip,
+    Skipped,
+    Standing,
+    Usage,
+)
 
 CONTEXT_MARGIN: Final = 1.15
 """The input estimate is counted this much larger against a context window."""
@@ -36,6 +48,23 @@ class Circumstances(msgspec.Struct, frozen=True):
     """Whether a credential can be had for this provider now."""
 
 
+class Wire(msgspec.Struct, frozen=True):
+    """What the caller's dialect means for who may serve."""
+
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    losses: Callable[[Dialect], tuple[str, ...]] = lambda _: ()
+    """What of the call another dialect cannot carry; costs a translation, so it is asked as seldom as can be."""
+
+    def spoken(self, provider: Provider) -> bool:
+        """Tell whether the call can be said to this provider at all."""
+        return self.dialect.translates or provider.speaks(self.dialect) is self.dialect
+
+    def lost(self, provider: Provider) -> tuple[str, ...]:
+        """Return what of the call this provider's dialect cannot carry."""
+        spoken = provider.speaks(self.dialect)
+        return () if spoken is self.dialect else self.losses(spoken)
+
+
 def eligible(
     fleet: Fleet,
     features: Features,
@@ -43,6 +72,7 @@ def eligible(
     *,
     wanted: frozenset[tuple[str, str]],
     now: Circumstances,
+    wire: Wire = Wire(),
 ) -> Eligible:
     """Sort the fleet's models into options and skips; `wanted` holds (model, provider) of the named model.
 
@@ -55,6 +85,10 @@ def eligible(
     for model in fleet.models:
         provider = fleet.providers.get(model.provider_id)
         reason, cost = _judge(model, provider, features, policy, tokens)
+        if reason is None and provider is not None and not wire.spoken(provider):
+            reason = Skipped.NO_ADAPTER
+        if reason is None and not policy.lossy and provider is not None and wire.lost(provider):
+            reason = Skipped.LOSSY
         if reason is None and _unrequested(model, policy, wanted):
             reason = Skipped.NOT_REQUESTED
         if reason is None and provider is not None and not now.credentialed(provider):

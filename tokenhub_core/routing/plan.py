@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec import structs
 
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.routing import eligibility, estimate, fleet, scoring
-from tokenhub_core.routing.eligibility import Circumstances, Option
+from tokenhub_core.routing.eligibility import Circumstances, Option, Wire
 from tokenhub_core.types import Candidate, Dialect, Features, Fleet, Model, Plan, Policy, Provider, Skipped
 
 
@@ -27,7 +28,7 @@ def plan(
     *,
     now: Circumstances,
     seed: str,
-    dialect: Dialect = Dialect.OPENAI_CHAT,
+    wire: Wire = Wire(),
     origin: OriginOption | None = None,
 ) -> Plan | Fault:
     """Return the candidates in the order in which they should be tried, or why there is none.
@@ -35,6 +36,9 @@ def plan(
     The named model comes first, at each of its providers by score and last at the origin; other models follow
     by score where the policy lets them stand in. Where bad health alone empties the list, the best unhealthy
     candidate is kept, alone: a lone provider is never written off.
+
+    What a dialect cannot carry worsens the score of its providers. It is found out for the best candidate only, and
+    for the next one that takes its place: further down it decides nothing.
     """
     wanted = fleet.named(view, policy.model) if policy.model else ()
     if policy.model and not wanted and (origin is None or origin.model.id != policy.model):
@@ -49,7 +53,7 @@ def plan(
             (*view.models, origin.model),
             view.by_id,
         )
-    sorted_out = eligibility.eligible(view, features, policy, wanted=keys, now=now)
+    sorted_out = eligibility.eligible(view, features, policy, wanted=keys, now=now, wire=wire)
     options = sorted_out.options
     lone = not options and bool(sorted_out.unhealthy)
     if lone:
@@ -63,12 +67,17 @@ def plan(
             t,
             cost,
             pinned=(model.id, model.provider_id) in keys,
-            dialect=provider.speaks(dialect),
+            dialect=provider.speaks(wire.dialect),
         )
         for (model, provider, cost), t in zip(options, terms, strict=True)
     ]
     last = origin.provider.id if origin else ""
-    candidates.sort(key=lambda c: (not c.pinned, c.pinned and c.provider.id == last, c.score, _tie(seed, c)))
+
+    def order(candidate: Candidate) -> tuple[bool, bool, float, bytes]:
+        at_origin = candidate.pinned and candidate.provider.id == last
+        return not candidate.pinned, at_origin, candidate.score, _tie(seed, candidate)
+
+    candidates = _weighed(sorted(candidates, key=order), wire, order)
     if lone:
         candidates = candidates[:1]
     if not candidates:
@@ -84,6 +93,25 @@ def plan(
         fleet_version=view.version,
         lone=lone,
     )
+
+
+def _weighed(
+    candidates: list[Candidate], wire: Wire, order: Callable[[Candidate], tuple[bool, bool, float, bytes]]
+) -> list[Candidate]:
+    """Return the candidates in order with the losses of the best one told, whoever that is then."""
+    known: set[Dialect] = {wire.dialect}
+    while candidates and (spoken := candidates[0].dialect) not in known:
+        known.add(spoken)
+        if losses := wire.losses(spoken):
+            candidates = sorted(
+                (_charged(one, losses) if one.dialect is spoken else one for one in candidates), key=order
+            )
+    return candidates
+
+
+def _charged(candidate: Candidate, losses: tuple[str, ...]) -> Candidate:
+    terms = structs.replace(candidate.terms, loss=scoring.loss(losses))
+    return structs.replace(candidate, terms=terms, score=scoring.total(terms), losses=losses)
 
 
 def _tie(seed: str, candidate: Candidate) -> bytes:
@@ -119,6 +147,9 @@ def _nobody(reasons: Sequence[Skipped], policy: Policy) -> Fault:
         return Fault(Kind.BUDGET, Blame.CLIENT, f"{left_out} The budget for one call is {limit}.")
     if Skipped.CONTEXT_OVERFLOW in reasons:
         return Fault(Kind.OVERFLOW, Blame.CLIENT, left_out, code="context_length_exceeded")
+    if Skipped.LOSSY in reasons:
+        message = f"{left_out} Something in it can only be said in its own dialect."
+        return Fault(Kind.INVALID, Blame.CLIENT, message, cause="lossy")
     if Skipped.CAPABILITY_MISSING in reasons or Skipped.WEIGHT_BELOW_MINIMUM in reasons:
         return Fault(Kind.INVALID, Blame.CLIENT, left_out, cause="no_candidate")
     return Fault(Kind.NO_CANDIDATE, Blame.US, left_out)

@@ -1,9 +1,11 @@
 """The multi-objective score. Lower is better.
 
-    score = Wc·cost/max cost + Wl·latency/max latency + Wf·errors/max errors - Ww·weight/max weight
+    score = Wc·cost/max cost + Wl·latency/max latency + Wf·errors/max errors - Ww·weight/max weight + losses
 
 The maxima are taken over the options at hand; a ratio whose maximum is 0 counts 0. Cost is the call's estimate,
 latency the provider's moving average, errors its share of failures in the window, weight the model's 0..10.
+Losses are what of the call the provider's dialect cannot carry: 0.1 for the first, 0.05 for each further one, at
+most 0.3, in every mode alike.
 """
 
 from __future__ import annotations
@@ -48,7 +50,12 @@ def score(options: Sequence[Option], mode: Mode, standings: Mapping[str, Standin
 
 def total(terms: Terms) -> float:
     """Return the score of these terms."""
-    return terms.cost + terms.latency + terms.failure + terms.weight
+    return terms.cost + terms.latency + terms.failure + terms.weight + terms.loss
+
+
+def loss(losses: Sequence[str]) -> float:
+    """Return the term of what a dialect cannot carry."""
+    return min(0.05 + 0.05 * len(losses), 0.3) if losses else 0.0
 
 
 def _ratio(value: float, top: float) -> float:

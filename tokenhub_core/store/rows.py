@@ -129,7 +129,10 @@ def plan_json(plan: Plan) -> str:
                         "latency": c.terms.latency,
                         "failure": c.terms.failure,
                         "weight": c.terms.weight,
+                        "loss": c.terms.loss,
                     },
+                    "dialect": c.dialect,
+                    "losses": c.losses,
                     "estimated_nanousd": c.estimated_nanousd,
                     "pinned": c.pinned,
                 }

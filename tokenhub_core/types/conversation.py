@@ -13,6 +13,8 @@ from tokenhub_core.types.wire import Dialect, Json
 class Need(StrEnum):
     """A capability without which a model cannot serve a call."""
 
+    CHAT = "chat"
+    """It answers in words; models that make vectors do not."""
     TOOLS = "tools"
     VISION = "vision"
     FILES = "files"

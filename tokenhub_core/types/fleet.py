@@ -114,6 +114,7 @@ class Skipped(StrEnum):
     WEIGHT_BELOW_MINIMUM = "weight_below_minimum"
     CAPABILITY_MISSING = "capability_missing"
     CONTEXT_OVERFLOW = "context_overflow"
+    LOSSY = "lossy"
     BUDGET_EXCEEDED = "budget_exceeded"
     NO_CREDENTIAL = "no_credential"
     HEALTH_DOWN = "health_down"
@@ -129,12 +130,13 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """The four terms of a score, each already weighted; their sum is the score."""
+    """The terms of a score, each already weighted; their sum is the score."""
 
     cost: float = 0.0
     latency: float = 0.0
     failure: float = 0.0
     weight: float = 0.0
+    loss: float = 0.0
 
 
 class Candidate(msgspec.Struct, frozen=True):

@@ -33,5 +33,7 @@ class Policy:
     fallback: bool = True
     """Whether another model may stand in when the named one fails."""
     output_schema: Mapping[str, Any] | None = None
+    lossy: bool = True
+    """Whether a provider may serve whose dialect cannot carry all of the call."""
     tags: tuple[str, ...] = ()
     why: Mapping[str, str] = field(default_factory=dict)

@@ -51,6 +51,11 @@ class Dialect(StrEnum):
         """Whether a call can be served in another dialect. Vectors and counts of one model are no other's."""
         return self not in _FIXED
 
+    @property
+    def billed(self) -> bool:
+        """Whether an answer costs what its tokens cost. To have them counted is free."""
+        return self is not Dialect.ANTHROPIC_COUNT_TOKENS
+
 
 _FIXED: Final = frozenset({Dialect.OPENAI_EMBEDDINGS, Dialect.ANTHROPIC_COUNT_TOKENS})
 
