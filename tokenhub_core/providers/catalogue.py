@@ -121,9 +121,9 @@ class Catalogue:
         return None
 
     def sold_by(self, vendor: str) -> tuple[CatalogueEntry, ...]:
-        """Return the vendor's models that read and write text and that it still sells, by id."""
+        """Return the vendor's models that read text and write text or vectors, and that it still sells, by id."""
         listings = sorted(self._by_vendor.get(vendor, ()), key=lambda listing: listing.id)
-        return tuple(_entry(vendor, listing) for listing in listings if _chats(listing))
+        return tuple(_entry(vendor, listing) for listing in listings if _chats(listing) or _embeds(listing))
 
     def vendor(self, base_url: str) -> str:
         """Return whose prices hold at a base URL, empty where the host is unknown."""
@@ -197,6 +197,12 @@ def _chats(listing: _Listing) -> bool:
     return text_only and listing.tool_call and listing.cost is not None and bool(listing.limit.context)
 
 
+def _embeds(listing: _Listing) -> bool:
+    """Tell whether a listing makes vectors. Nobody gives words away: what it writes costs nothing."""
+    cost = listing.cost
+    return not listing.tool_call and cost is not None and bool(cost.input) and cost.output == 0
+
+
 def _spellings(model_id: str) -> Iterator[str]:
     """Yield the ids to try, the closest first."""
     yield model_id
@@ -254,6 +260,8 @@ def _nano(dollars_per_million: float) -> float:
 
 def _lacks(listing: _Listing) -> Iterator[Need]:
     inputs = listing.modalities.input
+    if _embeds(listing):
+        yield Need.CHAT
     if not listing.tool_call:
         yield Need.TOOLS
     # `attachment` says that images or files are taken at all; the list of kinds is often shorter than the truth,
