@@ -78,7 +78,7 @@ _RANKS: Final = (
     "errors",
     "ports",
     """admission certificates config dialects directives dispatch encoding health ids metering policy providers.decoding
-    providers.vendors recognise routing""",
+    providers.vendors quirks recognise routing""",
     "providers",
     "ca clock credentials launch providers.simulated providers.transport store telemetry vault",
     "catalog dispatch.attempt dispatch.executor dispatch.job sources",
@@ -96,6 +96,7 @@ RANKS: Final = {
 }
 
 EXCEPTIONS: Final = {
+    ("hidden import", "tokenhub_addon.loop:_uvloop"): "it exists for POSIX systems only",
     ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
     ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",
     (

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -38,6 +38,9 @@ __all__ = ["AddonOptions", "TokenHub"]
 
 _DEFAULTS: Final = AddonOptions()
 
+_KNOWN: Final = 1024
+_LONGEST_KNOWN: Final = 512
+"""Bytes of a path: clients choose them."""
 _NOT_HTTP3: Final = b"tokenhub/tcp-only"
 """A protocol that no client offers by ALPN."""
 
@@ -62,6 +65,8 @@ class _Rules:
     recogniser: Recogniser
     fence: Fence
     side: _Side | None
+    known: dict[tuple[object, ...], tuple[Recognised, Origin] | None] = field(default_factory=dict)
+    """What requests to the same place asked for: programs ask few things, over and over."""
 
 
 class TokenHub(Guarded):
@@ -343,11 +348,22 @@ class TokenHub(Guarded):
 
         A client that has resolved the name itself leaves it in the Host header and the SNI only.
         """
-        request, recogniser = flow.request, self._rules.recogniser
-        for host in (request.pretty_host, request.host, flow.client_conn.sni or ""):
+        request, sni, known = flow.request, flow.client_conn.sni or "", self._rules.known
+        data = request.data
+        place = (data.scheme, data.host, data.port, data.authority, data.headers.get("host"), sni)
+        key = (*place, data.method, data.path)
+        if key in known:
+            return known[key]
+        recogniser, found = self._rules.recogniser, None
+        for host in (request.pretty_host, request.host, sni):
             if (what := recogniser.recognise(host, request.method, request.path)) is not None:
-                return what, recogniser.origin(request.scheme, host, request.port)
-        return None
+                found = what, recogniser.origin(request.scheme, host, request.port)
+                break
+        if len(known) >= _KNOWN:
+            known.clear()
+        if len(data.path) <= _LONGEST_KNOWN:
+            known[key] = found
+        return found
 
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)

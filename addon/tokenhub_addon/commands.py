@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 
 from tokenhub_addon.listening import Served, serving
+from tokenhub_addon.loop import loop_factory
 from tokenhub_addon.telling import next_steps
 from tokenhub_core import config, sources
 from tokenhub_core.cli.decision import decision_table
@@ -61,7 +62,8 @@ def serve(data: Path | None, simulate_if_empty: bool, demo: bool, **flags: Any) 
     if simulate_if_empty and not settings.simulate and not sources.configured(settings, environ):
         settings = config.parse(environ, data_dir=directory, overrides={**flags, "simulate": True})
     logs.configure(settings.log_level)
-    code = asyncio.run(_serve(settings, environ, demo=demo))
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        code = runner.run(_serve(settings, environ, demo=demo))
     sys.exit(code)
 
 

@@ -462,7 +462,8 @@ class RoutedHttpLayer(layers.HttpLayer):
         if ticket is None or not isinstance(stream, RoutedStream):
             yield from super().get_connection(event, reuse=reuse)
         elif ticket.routed:
-            stand_in = Server(address=("tokenhub", 0))
+            # An id of our own: to make up a random one takes longer than the rest.
+            stand_in = Server(address=("tokenhub", 0), id=f"{self.context.client.id}/{stream.stream_id}")
             stand_in.state = ConnectionState.OPEN
             forked = self.context.fork()
             forked.server = stand_in

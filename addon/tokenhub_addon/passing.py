@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final, Protocol
 
 from mitmproxy import flow as base
@@ -102,10 +103,13 @@ class Passage:
         self._origin = origin
         self._clock = clock
         self._at, self._started = clock.now(), clock.monotonic()
-        self._caller = caller(flow)
         self._method, self._path = request.method, path
-        self._meter = Meter(request.method, path, lower(request.headers.fields))
         self._sent = self._received = self._kept = 0
+
+    @cached_property
+    def _meter(self) -> Meter:
+        """What counts; made for what passes, which most flows do not."""
+        return Meter(self._method, self._path, lower(self._flow.request.headers.fields))
 
     def up(self, data: bytes) -> bytes:
         """Let a piece of the request go by."""
@@ -145,7 +149,7 @@ class Passage:
             at=self._at,
             outcome=outcome,
             status=status,
-            caller=self._caller,
+            caller=caller(self._flow),
             method=self._method,
             path=without_secrets(self._path),
             dialect=self._what.dialect,
