@@ -8,10 +8,13 @@ from pathlib import Path
 
 from tokenhub_core import config
 from tokenhub_core.cli import COMMANDS
+from tokenhub_core.quirks.table import QUIRKS
 
 DOCS = Path(__file__).parents[1] / "docs"
 START = "<!-- settings: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
 END = "<!-- end of settings -->\n"
+QUIRKS_START = "<!-- quirks: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
+QUIRKS_END = "<!-- end of quirks -->\n"
 
 
 def settings_table() -> str:
@@ -29,6 +32,24 @@ def test_the_table_of_settings_is_the_codes_own() -> None:
     head, _, rest = text.partition(START)
     _, _, tail = rest.partition(END)
     wanted = f"{head}{START}{settings_table()}{END}{tail}"
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(wanted)
+        return
+    assert text == wanted
+
+
+def quirks_table() -> str:
+    rows = [f"| `{name}` | {quirk.text} |" for name, quirk in QUIRKS.items()]
+    return "\n".join(["", "| quirk | what is done |", "| --- | --- |", *rows, "", ""])
+
+
+def test_the_table_of_quirks_is_the_codes_own() -> None:
+    """Every repair stands in the manual with what it does."""
+    path = DOCS / "quirks.md"
+    text = path.read_text()
+    head, _, rest = text.partition(QUIRKS_START)
+    _, _, tail = rest.partition(QUIRKS_END)
+    wanted = f"{head}{QUIRKS_START}{quirks_table()}{QUIRKS_END}{tail}"
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted)
         return

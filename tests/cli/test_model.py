@@ -38,6 +38,18 @@ def test_a_model_is_changed_by_what_is_named(run: Shell) -> None:
     assert run.refusal("set", SLASHED) == "nothing to change: name at least one option"
 
 
+def test_a_model_gets_the_quirks_that_are_named(run: Shell) -> None:
+    """As many as it needs; others in their place, or none any more."""
+    run("add", "m", "--provider", "p", "--quirk", "tool_names", "--quirk", "merge_turns")
+    assert run.json("list")[0]["quirks"] == ["merge_turns", "tool_names"]
+    run("set", "m", "--weight", "1")
+    assert run.json("list")[0]["quirks"] == ["merge_turns", "tool_names"]
+    assert run.json("set", "m", "--quirk", "thinking_tags")["quirks"] == ["thinking_tags"]
+    assert "no quirk 'haste'" in run.refusal("set", "m", "--quirk", "haste")
+    assert "exclude" in run.refusal("set", "m", "--quirk", "tool_names", "--no-quirks")
+    assert run.json("set", "m", "--no-quirks")["quirks"] == []
+
+
 def test_of_several_providers_one_is_named(run: Shell, served: Running) -> None:
     """The refusal says how."""
     served.do(served.it.provider(served.fake, "q"))

@@ -36,6 +36,7 @@ async def test_a_model_is_registered_and_shown(it: House, fake: FakeProvider) ->
         "pricing_source": "manual",
         "enabled": True,
         "lacks": ["tools"],
+        "quirks": [],
     }
     assert await model(it, "m") == told.json
     assert (await it.admin("POST", "/models", {**body, "weight": 10})).status == 200
@@ -105,6 +106,8 @@ async def test_an_id_that_cannot_be_told_is_refused(it: House, fake: FakeProvide
         ("enabled", 1),
         ("lacks", ["wings"]),
         ("lacks", "tools"),
+        ("quirks", "thinking_tags"),
+        ("quirks", [1]),
         ("pricing_source", "models-dev"),
         ("cost_nanousd", 1),
     ],
@@ -123,6 +126,24 @@ async def test_a_bad_value_is_refused_by_its_field(
         assert told.status == 400
         assert field in told.fault["message"] or "out of range" in told.fault["message"]
     assert (await it.done("GET", "/models"))["items"] == [before]
+
+
+async def test_a_models_quirks_are_named_and_changed(it: House, fake: FakeProvider) -> None:
+    """In a list; one that is unknown is refused with those that are known, and nothing changes."""
+    await it.provider(fake)
+    body = {"id": "m", "provider_id": "p", "quirks": ["tool_names", "merge_turns", "tool_names"], **PRICES}
+    assert (await it.done("POST", "/models", body))["quirks"] == ["merge_turns", "tool_names"]
+    for told in (
+        await it.admin("POST", "/models", {**body, "id": "n", "quirks": ["merge_turns", "haste"]}),
+        await it.admin("PATCH", "/models/m", {"quirks": ["haste"]}),
+    ):
+        assert (told.status, told.fault["param"]) == (400, "quirks")
+        assert "no quirk 'haste'" in told.fault["message"]
+        assert "tool_names, tool_call_ids" in told.fault["message"]
+    assert (await model(it, "m"))["quirks"] == ["merge_turns", "tool_names"]
+    assert (await it.done("PATCH", "/models/m", {"quirks": ["thinking_tags"]}))["quirks"] == ["thinking_tags"]
+    assert (await it.done("PATCH", "/models/m", {"weight": 1}))["quirks"] == ["thinking_tags"]
+    assert (await it.done("PATCH", "/models/m", {"quirks": []}))["quirks"] == []
 
 
 async def test_an_infinite_number_is_no_price(it: House, fake: FakeProvider) -> None:

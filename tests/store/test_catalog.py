@@ -32,6 +32,7 @@ _GPT = Model(
     "catalogue",
     True,
     frozenset({Need.AUDIO, Need.VISION}),
+    frozenset({"tool_names", "merge_turns"}),
 )
 
 
@@ -126,6 +127,7 @@ def test_a_patch_changes_what_it_names(filled: Database) -> None:
         ({"prices": {"input": -1}}, "prices"),
         ({"max_context_tokens": -1}, "max_context_tokens"),
         ({"lacks": ["smell"]}, "lacks"),
+        ({"quirks": ["haste"]}, "quirks"),
         ({"id": "other"}, "id"),
         ({"provider_id": "local"}, "provider_id"),
     ],

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
+from alembic import command
 from sqlalchemy import insert, select
 
-from tokenhub_core.store import schema, upgrade
+from tokenhub_core.store import catalog, schema, upgrade
 from tokenhub_core.store.database import open_database
 from tokenhub_core.store.driver import choose
+from tokenhub_core.types import Model, Need, Prices
 
 _RAW: Any = choose().module
 
@@ -65,6 +68,31 @@ def test_an_upgrade_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="vault_entries already exists"):
         open_database(str(path))
     assert _tables(path) == {"alembic_version", "vault_entries"}
+
+
+def test_a_database_of_the_first_schema_keeps_its_models(tmp_path: Path) -> None:
+    """Each gets an empty list of quirks; the provider still takes them along, and nothing else has changed."""
+    path = tmp_path / "t.sqlite"
+    engine = sqlalchemy.create_engine(f"sqlite+pysqlite:///{path}", module=_RAW)
+    provider = "('p', 'openai', '[]', 'openai_chat', 1, 'none', 1, 2)"
+    model = "('m', 'p', 'u', 7, 8, 9, 1.5, 2.5, NULL, 0.5, 'manual', {on}, '[\"vision\"]', 3, 4)"
+    with engine.begin() as connection:
+        command.upgrade(upgrade.configuration(connection), "0001")
+        connection.exec_driver_sql(f"INSERT INTO providers VALUES {provider}")
+        connection.exec_driver_sql(f"INSERT INTO models VALUES {model.format(on=1)}")
+        connection.exec_driver_sql(f"INSERT INTO models VALUES {model.format(on=0).replace('m', 'n', 1)}")
+    engine.dispose()
+    kept = Model("m", "p", "u", 7, 8, 9, Prices(1.5, 2.5, None, 0.5), lacks=frozenset({Need.VISION}))
+    database = open_database(str(path))
+    with database.reading() as connection:
+        stock = catalog.load(connection)
+        times = connection.execute(select(schema.MODELS.c.created_at, schema.MODELS.c.updated_at)).all()
+    with database.writing() as connection:
+        assert catalog.delete_provider(connection, "p")
+        assert catalog.load(connection).models == ()
+    database.close()
+    assert stock.models == (kept, replace(kept, id="n", enabled=False))
+    assert [tuple(row) for row in times] == [(3, 4), (3, 4)]
 
 
 def test_two_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:

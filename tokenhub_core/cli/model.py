@@ -33,6 +33,7 @@ def model() -> None:
 )
 @click.option("--input-per-1k", type=float, help="Dollars per thousand input tokens.")
 @click.option("--output-per-1k", type=float, help="Dollars per thousand output tokens.")
+@click.option("--quirk", "quirks", multiple=True, help="A repair that it needs; may be repeated.")
 @as_json
 @data_option
 def add(*, json: bool, data: Path | None, **fields: Any) -> None:
@@ -49,11 +50,26 @@ def add(*, json: bool, data: Path | None, **fields: Any) -> None:
 @click.option("--enable/--disable", "enabled", default=None)
 @click.option("--input-per-1k", type=float, help="Dollars per thousand input tokens.")
 @click.option("--output-per-1k", type=float, help="Dollars per thousand output tokens.")
+@click.option("--quirk", "quirks", multiple=True, help="A repair that it needs, in place of those before.")
+@click.option("--no-quirks", is_flag=True, help="It needs no repair any more.")
 @as_json
 @data_option
-def set_(*, id: str, provider: str, json: bool, data: Path | None, **fields: Any) -> None:  # noqa: A002 - the argument's name
+def set_(
+    *,
+    id: str,  # noqa: A002 - the argument's name
+    provider: str,
+    quirks: tuple[str, ...],
+    no_quirks: bool,
+    json: bool,
+    data: Path | None,
+    **fields: Any,
+) -> None:
     """Change model ID; what is not named stays."""
+    if quirks and no_quirks:
+        raise ConfigError("--quirk and --no-quirks exclude each other")
     changes = {name: value for name, value in fields.items() if value is not None}
+    if quirks or no_quirks:
+        changes["quirks"] = quirks
     if not changes:
         raise ConfigError("nothing to change: name at least one option")
     changed = admin_client(data).patch(_path(id, provider), changes)

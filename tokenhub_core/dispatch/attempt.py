@@ -23,6 +23,7 @@ from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Means, Pa
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers import adapters
+from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
 from tokenhub_core.types import (
     Answer,
@@ -80,6 +81,7 @@ class Attempting:
         self._started = means.clock.monotonic()
         self._first_byte: float | None = None
         self._losses: tuple[str, ...] = ()
+        self._repairs = UNTOUCHED
         self.refused = False
         """The attempt was not sent: no money, no credential, or somebody else's probe is under way."""
         self.gate: Gate | None = None
@@ -146,9 +148,15 @@ class Attempting:
     def _streams(self) -> bool:
         return self._job.request.features.stream
 
+    @property
+    def _verbatim(self) -> bool:
+        """Tell whether the answer passes as the provider sent it."""
+        return self._source is self._target and self._repairs.idle
+
     async def _answer(self) -> Whole | Live:
         body = self._job.bodies.render(self._candidate, self._step.max_output_tokens)
         self._losses = body.losses
+        self._repairs = body.answers
         limits = self._patience
         timeouts = Timeouts(limits.connect, None, limits.stall if self._streams else limits.whole)
         response = await self._means.transport.send(self._upstream(body), timeouts)
@@ -215,9 +223,10 @@ class Attempting:
         answer = self._parsed(data)
         self._first_byte = self._means.clock.monotonic()
         trace = self._trace
-        if self._source is self._target:
+        if self._verbatim:
             body, trace.identical = raw, True
         else:
+            answer, lost = self._repairs.answer(answer)
             given = replace(
                 answer,
                 id=answer.id or self._job.snapshot.id.removeprefix("req_"),
@@ -225,7 +234,7 @@ class Attempting:
             )
             rendered = self._target.render_answer(given, request=self._job.request)
             body = wire.encode(rendered.data)
-            self._losses = (*self._losses, *rendered.losses)
+            self._losses = (*self._losses, *lost, *rendered.losses)
         trace.stop = answer.stop
         if self._source.name.billed:
             self._note_usage(answer.usage, _length(answer))
@@ -234,7 +243,7 @@ class Attempting:
 
     def _labelled(self, headers: Headers, content_type: str) -> Headers:
         """Return the provider's headers for the caller: what is written anew has a type of its own."""
-        if self._source is self._target:
+        if self._verbatim:
             return headers
         return (*(field for field in headers if field[0] != "content-type"), ("content-type", content_type))
 
@@ -255,6 +264,7 @@ class Attempting:
             request=self._job.request,
             created=int(self._means.clock.now()),
             fallback_id=self._job.snapshot.id.removeprefix("req_"),
+            repairs=self._repairs,
         )
         self.gate = gate
         chunks = self.chunks = response.chunks()

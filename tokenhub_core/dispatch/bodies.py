@@ -10,6 +10,7 @@ import msgspec
 
 from tokenhub_core.dialects import seals, wire
 from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
 from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
 
 
@@ -20,6 +21,8 @@ class Body(msgspec.Struct, frozen=True):
     losses: tuple[str, ...] = ()
     passed: bool = False
     """These are the caller's own bytes, with no more than model and cap changed."""
+    answers: AnswerRepairs = UNTOUCHED
+    """What is to be done to the answer."""
 
 
 class Bodies:
@@ -42,15 +45,21 @@ class Bodies:
     def render(self, candidate: Candidate, cap: int | None) -> Body:
         """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
         target = self._dialects[candidate.dialect]
-        if target.name is self._request.dialect and self._passes:
+        repairs = None
+        if candidate.model.quirks and self._request.dialect.translates:
+            repairs = repaired(self._canonical(), candidate.model.quirks)
+        answers = repairs.answers if repairs else UNTOUCHED
+        sound = repairs is None or repairs.call is self._call
+        if sound and self._passes and target.name is self._request.dialect:
             patched = target.patch(self._request, model=candidate.model.name, max_output_tokens=cap)
-            return Body(patched, passed=True)
-        call = self._canonical()
+            return Body(patched, passed=True, answers=answers)
+        call = repairs.call if repairs else self._canonical()
         if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
             # A dialect that asks for a cap would otherwise cut the answer at its own small default.
             cap = candidate.model.max_output_tokens or None
         rendered = target.render(call, model=candidate.model.name, max_output_tokens=cap)
-        return Body(wire.encode(rendered.data), rendered.losses)
+        lost = (*repairs.losses, *rendered.losses) if repairs else rendered.losses
+        return Body(wire.encode(rendered.data), lost, answers=answers)
 
     def losses(self, dialect: Dialect) -> tuple[str, ...]:
         """Return what another dialect cannot carry of the call; raises `TokenHubError` where it can carry nothing."""

@@ -9,8 +9,8 @@ One gate serves one attempt. Bytes go in as they arrive, bytes for the caller co
   dialect has none, all is held from the event on with which the answer may be over.
 * A stream that ends without its terminal event was cut short, however clean the connection's end looked.
 
-Same dialect on both sides: every event passes with the very bytes it came in. Otherwise events are read into
-deltas and written anew.
+Same dialect on both sides and nothing to repair: every event passes with the very bytes it came in. Otherwise
+events are read into deltas and written anew.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final, Protocol
 from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
 from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs
 from tokenhub_core.types import (
     Delta,
     Failed,
@@ -106,10 +107,11 @@ class Gate:
         parser: EventParser,
         created: int,
         fallback_id: str,
+        repairs: AnswerRepairs = UNTOUCHED,
     ) -> None:
         self._parser = parser
-        self._reader = source.reader()
-        self._same = source.name is target.name
+        self._reader = repairs.reader(source.reader())
+        self._same = source.name is target.name and repairs.idle
         self._hid = False
         self._output: _Output = (
             _Verbatim(target, request)

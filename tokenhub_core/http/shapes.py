@@ -71,6 +71,7 @@ class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
     output_per_1k: PerThousand | None = None
     enabled: bool = True
     lacks: list[Need] = []
+    quirks: list[str] = []
 
 
 class ModelPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -84,6 +85,7 @@ class ModelPatch(msgspec.Struct, forbid_unknown_fields=True):
     output_per_1k: PerThousand | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     lacks: list[Need] | msgspec.UnsetType = msgspec.UNSET
+    quirks: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -171,6 +173,7 @@ def model_json(model: Model) -> Json:
         "pricing_source": model.pricing_source,
         "enabled": model.enabled,
         "lacks": sorted(need.value for need in model.lacks),
+        "quirks": sorted(model.quirks),
     }
 
 
@@ -212,6 +215,7 @@ def model_of(body: ModelBody) -> Model:
         max_output_tokens=body.max_output_tokens,
         enabled=body.enabled,
         lacks=frozenset(body.lacks),
+        quirks=frozenset(body.quirks),
     )
 
 

@@ -20,6 +20,7 @@ import orjson
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
+from tokenhub_core.quirks.table import QUIRKS, unknown
 from tokenhub_core.store.rows import dumps, micros
 from tokenhub_core.store.schema import (
     MODELS,
@@ -115,6 +116,7 @@ def put_model(connection: Connection, model: Model, *, now: float) -> None:
         "pricing_source": model.pricing_source,
         "enabled": model.enabled,
         "lacks": dumps(sorted(model.lacks)),
+        "quirks": dumps(sorted(model.quirks)),
         "updated_at": micros(now),
     }
     key = {"id": model.id, "provider_id": model.provider_id}
@@ -256,6 +258,7 @@ def _model(row: Row[Any]) -> Model:
         row.pricing_source,
         row.enabled,
         frozenset(Need(need) for need in orjson.loads(row.lacks)),
+        frozenset(orjson.loads(row.quirks)),
     )
 
 
@@ -287,6 +290,9 @@ def _merge(target: dict[str, Any], name: str, value: Any) -> None:
 
 
 def _check(model: Model) -> None:
+    if strange := unknown(model.quirks):
+        known = ", ".join(QUIRKS)
+        raise client_fault(f"there is no quirk {strange[0]!r}; known are {known}", param="quirks")
     if not 0 <= model.weight <= 10:
         raise client_fault("weight must be between 0 and 10", param="weight")
     for name in ("max_context_tokens", "max_output_tokens"):

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-REVISIONS: Final = ("0001",)
+REVISIONS: Final = ("0001", "0002")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -76,6 +76,7 @@ MODELS: Final = Table(
     Column("pricing_source", Text, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("lacks", Text, nullable=False),  # a JSON list of needs
+    Column("quirks", Text, nullable=False, server_default="[]"),  # a JSON list of names
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index("ix_models_provider_id", "provider_id"),

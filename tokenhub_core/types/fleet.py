@@ -77,6 +77,8 @@ class Model:
     enabled: bool = True
     lacks: frozenset[Need] = frozenset()
     """Capabilities known to be missing; what is not known is assumed to be there."""
+    quirks: frozenset[str] = frozenset()
+    """Names of the repairs in `quirks.table` that its calls and answers need."""
 
     @property
     def name(self) -> str:
