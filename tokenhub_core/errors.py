@@ -69,7 +69,8 @@ class Fault:
 
     `cause` is a finer low-cardinality label than `kind` (`connect_refused`, `ttft_timeout`, `http_500`, …).
     `retry_after` is in seconds, already clamped. `status` is what the caller should get; 0 means the kind's own.
-    `upstream_status` is what the provider answered; 0 when it did not.
+    `upstream_status` is what the provider answered; 0 when it did not. `final` says that the provider asked not to
+    be tried with this again.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Fault:
     param: str = ""
     upstream_status: int = 0
     provider_request_id: str = ""
+    final: bool = False
 
     @property
     def http_status(self) -> int:

@@ -321,6 +321,8 @@ def test_only_the_message_is_searched() -> None:
 
 def test_the_facts_are_kept() -> None:
     """Code, parameter, wait and request id come along."""
+    assert answer(CHAT, 500, {}, (("x-should-retry", "FALSE"),)).final
+    assert not answer(CHAT, 500, {}, (("x-should-retry", "true"),)).final
     headers = (("retry-after", "7"), ("x-request-id", "req_1"))
     fault = answer(CHAT, 429, chat("slow down", code="rate_limit_exceeded", param="model"), headers)
     assert (fault.code, fault.param, fault.retry_after) == ("rate_limit_exceeded", "model", 7.0)

@@ -183,6 +183,13 @@ def test_what_concerns_one_model_leaves_the_providers_others(fault: Fault) -> No
     assert scene.names == ["a.1", "a.2"]
 
 
+def test_a_provider_that_asks_not_to_be_tried_again_is_not() -> None:
+    """`x-should-retry: false`: others are asked, and this one is not come back to."""
+    scene = Scene(plan("a", "b"))
+    scene.meets(replace(DOWN, final=True), replace(DOWN, final=True))
+    assert scene.names == ["a", "b"]
+
+
 # --- rate limits and Retry-After -------------------------------------------------------------------------------
 
 

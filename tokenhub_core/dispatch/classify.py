@@ -115,7 +115,7 @@ def classify(dialect: Dialect, status: int, headers: Headers, body: bytes, *, no
             provider_request_id=_word(request_id),
         )
     said = _read(_decoded(body))
-    return _fault(
+    fault = _fault(
         dialect,
         said,
         status,
@@ -124,6 +124,8 @@ def classify(dialect: Dialect, status: int, headers: Headers, body: bytes, *, no
         retry_after=parse_retry_after(headers, now=now),
         request_id=request_id,
     )
+    # The official SDKs' own sign between their servers and themselves.
+    return replace(fault, final=True) if header(headers, "x-should-retry").lower() == "false" else fault
 
 
 def classify_body(dialect: Dialect, data: Json) -> Fault | None:

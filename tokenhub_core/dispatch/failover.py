@@ -38,7 +38,7 @@ The rules, in the order in which they win:
     before the second, times 0.5 to 1.5, or as long as Retry-After says, which is honoured up to 5 s and
     otherwise rules the retry out. Nobody is retried more than twice, after a timeout or behind a rate limit
     not more than once: each of those may have been paid for, and a long answer that takes longer than the
-    limit would take as long again.
+    limit would take as long again. Where a provider says `x-should-retry: false` that candidate is out.
 9.  Every further try at a provider that this call has already been sent to, for whatever reason and with
     whichever of its models, is taken out of that provider's retry budget; a first one pays in. A hop to
     another provider is therefore free for the one that failed, and counts as an attempt only. When the budget
@@ -281,6 +281,8 @@ class Failover:
                 self._end = fault
             case _:
                 assert_never(fault.kind)
+        if fault.final and entry.fate in {_Fate.RETRY, _Fate.LIMITED}:
+            entry.fate = _Fate.OUT
 
     def _pass_over(self, provider: str) -> None:
         for entry in self._entries:
