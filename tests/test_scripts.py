@@ -294,10 +294,11 @@ def test_without_any_python_it_says_what_is_missing(house: House) -> None:
 @pytest.mark.parametrize(
     ("args", "select", "rest"),
     [
-        ((), "<-m><not faults and not load><-k><>", ""),
-        (("tests/x.py", "-x"), "<-m><not faults and not load><-k><>", "<tests/x.py><-x>"),
+        ((), "<-m><not faults and not load and not agents><-k><>", ""),
+        (("tests/x.py", "-x"), "<-m><not faults and not load and not agents><-k><>", "<tests/x.py><-x>"),
         (("faults",), "<-m><faults><-k><>", ""),
         (("crash", "-x"), "<-m><load><-k><crash>", "<-x>"),
+        (("agents",), "<-m><agents><-k><>", ""),
         (("all",), "<-m><><-k><>", ""),
     ],
 )
@@ -307,4 +308,4 @@ def test_a_lane_chooses_what_is_run(house: House, args: tuple[str, ...], select:
     _, out, err = house.run("test", *args)
 
     assert out == f"<pytest>{select}{rest}"
-    assert "unit faults load soak crash all" in err
+    assert "unit faults load soak crash agents all" in err

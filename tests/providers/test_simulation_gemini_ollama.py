@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
-from tokenhub_core.providers.simulation.proofs import genuine
+from tokenhub_core.providers.simulation.proofs import genuine, seal
 from tokenhub_core.providers.simulator import Profile, Script, Simulator, play
 from tokenhub_core.types import Dialect, Json, header
 
@@ -104,6 +106,25 @@ def test_an_older_gemini_asks_for_no_signature_and_names_no_call() -> None:
     data = orjson.loads(joined(gemini(BOTH_TOOLS, "gemini-2.5-flash", tools=TOOLS)))
     assert [[*call] for call in parts(data)] == [["functionCall"]] * 2
     assert all("id" not in call["functionCall"] for call in parts(data))
+
+
+@pytest.mark.parametrize("write", [base64.b64encode, base64.urlsafe_b64encode])
+@pytest.mark.parametrize("padding", [b"", b"="])
+def test_gemini_takes_bytes_in_either_alphabet(write: Callable[[bytes], bytes], padding: bytes) -> None:
+    """As JSON for protocol buffers allows, with padding and without: its SDK writes the alphabet of URLs."""
+
+    def written(data: bytes) -> str:
+        return (write(data).rstrip(b"=") + padding * (-len(data) % 3)).decode()
+
+    image = {"inlineData": {"mimeType": "image/png", "data": written(b"\x89PNG\xff\xfe\xfb\xef")}}
+    sealed = [seal("gemini", str(number)) for number in range(8)]
+    assert any("+" in one and "/" in one for one in sealed)
+    said = [{"text": "a", "thoughtSignature": written(base64.b64decode(one))} for one in sealed]
+    turns: list[Json] = [{"role": "user", "parts": [{"text": "Hi"}, image]}, {"role": "model", "parts": said}]
+    model = "gemini-3.1-pro-preview"
+    assert google([*turns, turns[0]], model).status == 200
+    broken: Json = {"role": "model", "parts": [{"text": "a", "thoughtSignature": "a-_/+"}]}
+    assert google([turns[0], broken, turns[0]], model).status == 400
 
 
 def test_gemini_obeys_its_settings() -> None:

@@ -279,6 +279,9 @@ def refused(dialect: Dialect, data: Json, words: str, target: str = "") -> None:
         (MESSAGES, claude(user("Hi"), used("a", "b"), told("b", "a"), {"role": "assistant", "content": "ok"})),
         (MESSAGES, claude(user("Hi"), used("t"), told("t"), thinking={"type": "adaptive"})),
         (RESPONSES, response(user("Hi"), call_item("c"), output("c"), user("So?"))),
+        (RESPONSES, response(user("Hi"), client_metadata={"x": "y"})),
+        (RESPONSES, response(user("Hi"), tools=[{"type": "function", "name": "f", "strict": False, "parameters":
+                                                 {"type": "object", "properties": {"type": {"type": "string"}}}}])),
         (GEMINI, gemini(ASKED, turn("model", CALL), turn("user", ANSWER), ASKED)),
         (GEMINI, gemini(ASKED, turn("model", SIGNED, CALL), turn("user", ANSWER, ANSWER))),
         (GEMINI, gemini(ASKED, turn("model", {**CALL, "thoughtSignature": "skip_thought_signature_validator"}),

@@ -202,3 +202,12 @@ def test_no_event_is_hidden() -> None:
     """Usage always flows in this dialect, so nothing has to be asked for and taken out again."""
     request = ANTHROPIC_MESSAGES.open(body(stream=True))
     assert not ANTHROPIC_MESSAGES.hides("message_delta", b"{}", request=request)
+
+
+def test_the_query_of_a_caller_goes_along_with_its_body() -> None:
+    """Those who use betas ask for them in it; a body of ours is not asked in anybody's words."""
+    request = ANTHROPIC_MESSAGES.open(body(), "/v1/messages?beta=true")
+    assert ANTHROPIC_MESSAGES.operation(model="m", stream=True, request=request) == "/messages?beta=true"
+    plain = ANTHROPIC_MESSAGES.open(body(), "/v1/messages")
+    assert ANTHROPIC_MESSAGES.operation(model="m", stream=True, request=plain) == "/messages"
+    assert ANTHROPIC_MESSAGES.operation(model="m", stream=True) == "/messages"

@@ -172,6 +172,39 @@ def test_the_seal_of_a_tool_call_travels_in_a_block_before_it() -> None:
     assert [block["type"] for block in streamed_blocks] == ["thinking", "tool_use"]
 
 
+SEALS: tuple[Reasoning, ...] = (
+    Reasoning("", "gemini:s"),
+    Reasoning(redacted="openai_responses:e", id="rs_1"),
+    Reasoning(redacted="gemini:d"),
+)
+
+
+@pytest.mark.parametrize("seal", SEALS)
+def test_an_answer_ends_with_its_text_and_not_with_a_seal(seal: Reasoning) -> None:
+    """Clients take the last block for the answer: the seal goes before the text, and comes back from there."""
+    blocks = shown(Text("a"), Reasoning("hm"), Text("b"), Text("c"), seal)
+    assert [block["type"] for block in blocks[2:]] == [shown(seal)[0]["type"], "text", "text"]
+    assert returned(*blocks).turns[1].parts[2:] == (seal, Text("b"), Text("c"))
+    assert shown(ToolUse("t", "f", "{}"), seal)[1:] == shown(seal)
+
+
+@pytest.mark.parametrize("seal", SEALS)
+def test_a_seal_that_ends_a_stream_after_its_text_is_lost(seal: Reasoning) -> None:
+    """The text is out already, and nothing may follow it."""
+    delta = ReasoningDelta("", seal.signature, seal.redacted, seal.id)
+    assert streamed(TextDelta("a"), delta) == ([{"type": "text", "text": "a"}], ("thinking.signature",))
+
+
+@pytest.mark.parametrize("seal", SEALS)
+@pytest.mark.parametrize("last", [TextDelta("b"), ToolStarted(0, "t", "f"), ReasoningDelta("hm", "gemini:t")])
+def test_a_seal_in_the_middle_of_a_stream_stays_where_it_is(seal: Reasoning, last: Delta) -> None:
+    """What comes next shows that the answer goes on."""
+    delta = ReasoningDelta("", seal.signature, seal.redacted, seal.id)
+    blocks, losses = streamed(TextDelta("a"), delta, last)
+    assert blocks[1:2] == shown(seal)
+    assert ([block["type"] for block in blocks][::2], losses) == (["text", blocks[2]["type"]], ())
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     st.binary(max_size=8)

@@ -9,6 +9,8 @@ import pytest
 
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.gemini import GEMINI
+from tokenhub_core.providers.simulation.profiles import SIMULATED_MODELS
+from tokenhub_core.providers.simulator import play
 from tokenhub_core.types import (
     Audio,
     Call,
@@ -32,6 +34,7 @@ from tokenhub_core.types import (
     Turn,
 )
 
+GEMINIS = [model.id for model in SIMULATED_MODELS if model.dialect is Dialect.GEMINI]
 UNSIGNED = "skip_thought_signature_validator"
 PATH = "/v1beta/models/gemini-3-pro:generateContent"
 
@@ -296,7 +299,13 @@ def test_a_callers_own_conversation_is_signed_only_where_a_foreign_signature_wen
         (Thinking(effort="none"), "gemini-2.5-flash", {"thinkingBudget": 0}, ()),
         (Thinking(enabled=False), "gemini-2.5-pro", {"thinkingBudget": 128}, ("thinking.disabled",)),
         (Thinking(enabled=False), "gemini-3-flash", {"thinkingLevel": "MINIMAL"}, ("thinking.disabled",)),
-        (Thinking(enabled=True, budget_tokens=2000), "gemini-3-pro", {"thinkingBudget": 2000}, ()),
+        (
+            Thinking(enabled=True, budget_tokens=2000),
+            "gemini-3-pro",
+            {"includeThoughts": True, "thinkingBudget": 2000},
+            (),
+        ),
+        (Thinking(enabled=True, show=False), "gemini-3-pro", {"includeThoughts": False}, ()),
         (Thinking(budget_tokens=2000, effort="low"), "gemini-2.5-pro", {"thinkingBudget": 2000}, ()),
         (
             Thinking(budget_tokens=60000),
@@ -305,6 +314,15 @@ def test_a_callers_own_conversation_is_signed_only_where_a_foreign_signature_wen
             ("thinking.budget_tokens",),
         ),
         (Thinking(budget_tokens=-1), "gemini-2.5-flash", {"thinkingBudget": -1}, ()),
+        (
+            Thinking(budget_tokens=200),
+            "gemini-2.5-flash-lite",
+            {"thinkingBudget": 512},
+            ("thinking.budget_tokens",),
+        ),
+        (Thinking(effort="high"), "gemini-robotics-er-1.5-preview", {"thinkingBudget": 24576}, ()),
+        (Thinking(effort="low"), "gemini-2.5-flash-image", {}, ("thinking",)),
+        (Thinking(effort="low"), "gemma-3-27b-it", {}, ("thinking",)),
         (Thinking(enabled=True, show=True), "gemini-3-pro", {"includeThoughts": True}, ()),
         (Thinking(enabled=True), "gemini-2.0-flash", {}, ("thinking",)),
         (Thinking(enabled=False, show=False), "gemini-2.0-flash", {}, ()),
@@ -318,6 +336,23 @@ def test_thinking_is_told_in_the_words_of_the_model(
     found, lost = config(thinking=wanted, to=to)
     assert found.get("thinkingConfig", {}) == given
     assert lost == losses
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        *(Thinking(effort=word) for word in ("none", "minimal", "low", "medium", "high", "xhigh")),
+        *(Thinking(budget_tokens=tokens) for tokens in (-1, 0, 1, 1024, 100_000)),
+        *(Thinking(enabled=enabled, show=enabled) for enabled in (True, False)),
+    ],
+)
+@pytest.mark.parametrize("to", GEMINIS)
+def test_every_model_takes_what_it_is_told_of_thinking(wanted: Thinking, to: str) -> None:
+    """Google refuses levels for the models up to 2.5, and any word for those that do not think."""
+    rendered = render(thinking=wanted, to=to)
+    target = f"/v1beta{GEMINI.operation(model=to, stream=False)}"
+    script = play(Dialect.GEMINI, orjson.dumps(rendered.data), target=target)
+    assert script.status == 200, script.frames
 
 
 @pytest.mark.parametrize(

@@ -61,9 +61,10 @@ class _AnthropicMessages:
         return wire.splice(request.body, request.data, edits)
 
     def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
-        """Return the path, which names nothing."""
-        del model, stream, request
-        return "/messages"
+        """Return the path, which names nothing; the caller's own query (`beta=true`) is kept."""
+        del model, stream
+        _, mark, query = request.path.partition("?") if request else ("", "", "")
+        return "/messages" + mark + query
 
     def parse_answer(self, data: Json) -> Answer:
         """Return the canonical answer of a Message object; raises ValueError if it is none."""

@@ -9,7 +9,19 @@ import orjson
 
 from tokenhub_core.dialects.anthropic_messages import blocks, thoughts, words
 from tokenhub_core.dialects.base import Rendered
-from tokenhub_core.types import Answer, File, Image, Json, Part, Reasoning, Request, ToolUse, Usage
+from tokenhub_core.types import (
+    Answer,
+    File,
+    Image,
+    Json,
+    Part,
+    Reasoning,
+    Refusal,
+    Request,
+    Text,
+    ToolUse,
+    Usage,
+)
 
 _READ: Final = ("id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
 
@@ -67,7 +79,7 @@ def _content(parts: tuple[Part, ...], message_id: str, losses: list[str]) -> lis
     writer = blocks.BlockWriter(own=False, ids={}, losses=losses)
     content: list[Json] = []
     tools = 0
-    for given in parts:
+    for given in _text_last(parts):
         part = given
         # Unlike in a request, thoughts are shown here whoever had them: nobody has to verify them.
         if isinstance(part, Reasoning):
@@ -87,6 +99,17 @@ def _content(parts: tuple[Part, ...], message_id: str, losses: list[str]) -> lis
             tools += 1
         content.append(block)
     return content
+
+
+def _text_last(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """Return the parts with seals that end an answer before its last text: clients take the last block for it."""
+    end = len(parts)
+    while end and isinstance(seal := parts[end - 1], Reasoning) and not seal.text:
+        end -= 1
+    start = end
+    while start and isinstance(parts[start - 1], Text | Refusal):
+        start -= 1
+    return parts[:start] + parts[end:] + parts[start:end]
 
 
 def usage(data: Json) -> Usage:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from tokenhub_core.dialects import wire
 from tokenhub_core.types import Json, Stopped, StopReason, Usage
 
 _REASONS: Final[dict[str, StopReason]] = {
@@ -53,10 +54,10 @@ def stop_loss(stop: Stopped) -> tuple[str, ...]:
 
 def counts(raw: Mapping[str, Any]) -> dict[str, int]:
     """Return the non-zero token counts of a wire `usage` object, by their wire names."""
-    found = {name: raw[name] for name in _COUNTS if type(raw.get(name)) is int and raw[name] > 0}
+    found = {name: count for name in _COUNTS if (count := wire.tokens(raw.get(name)))}
     details = raw.get("output_tokens_details")
-    if isinstance(details, dict) and type(details.get("thinking_tokens")) is int:
-        found["thinking_tokens"] = details["thinking_tokens"]
+    if isinstance(details, dict) and (count := wire.tokens(details.get("thinking_tokens"))):
+        found["thinking_tokens"] = count
     return found
 
 

@@ -7,6 +7,9 @@ others collect what comes for them until it is their turn.
 There are three cases of a block being done. A text or a thought is, as soon as something else comes. A tool
 call is, once its arguments are a whole JSON value: nothing can be added to one. Everything is, when the model
 has stopped. The usual stream, one block after the other, is therefore never held back.
+
+A seal without a thought may come after the text that it belongs to. It is kept until another block begins, and lost
+where none does: clients take the last block for the answer, and that has to be the text.
 """
 
 from __future__ import annotations
@@ -122,6 +125,7 @@ class Writer:
         self._over = False
         self._queue: deque[_Block] = deque()
         self._tools: dict[int, _Block] = {}
+        self._seals: list[ReasoningDelta] = []
         self._index = 0
         self._usage = Usage()
         self._stop = Stopped(StopReason.END)
@@ -173,6 +177,7 @@ class Writer:
     def _text(self, text: str) -> bytes:
         if not text:
             return b""
+        self._release()
         # Nearly all deltas of a long answer: more text for the block that the client is reading.
         if len(self._queue) == 1 and self._queue[0].live and self._queue[0].kind == "text":
             return _MORE_TEXT % (self._index, orjson.dumps(text))
@@ -181,14 +186,29 @@ class Writer:
         return self._drain()
 
     def _reasoning(self, delta: ReasoningDelta) -> bytes:
+        if not (delta.text or delta.signature or delta.redacted):
+            return b""
+        if not delta.text and self._queue and self._queue[-1].kind == "text":
+            self._seals.append(delta)
+            return b""
+        self._release()
+        self._think(delta)
+        return self._drain()
+
+    def _release(self) -> None:
+        """Queue the seals that were kept: another block comes after them."""
+        if self._seals:
+            kept, self._seals = self._seals, []
+            for delta in kept:
+                self._think(delta)
+
+    def _think(self, delta: ReasoningDelta) -> None:
         last = self._queue[-1] if self._queue else None
         continues = last is not None and last.kind == "thinking" and last.number == delta.part
         if delta.redacted and not (delta.text or delta.signature or delta.id or continues):
             head = thoughts.to_client(Reasoning(redacted=delta.redacted))
             self._queue.append(_Block("redacted_thinking", head, sealed=True))
-            return self._drain()
-        if not (delta.text or delta.signature or delta.redacted):
-            return b""
+            return
         if last is None or not continues or last.sealed:
             last = _Block(
                 "thinking", {"type": "thinking", "thinking": "", "signature": ""}, number=delta.part
@@ -207,7 +227,6 @@ class Writer:
         if delta.signature or delta.redacted:
             last.sealed = True
             last.pending.append(_signed(last.thought))
-        return self._drain()
 
     def _media(self, part: Image | File | Audio) -> bytes:
         """Return what a client can see of media: this dialect's answers are words."""
@@ -215,6 +234,7 @@ class Writer:
         return self._text(part.transcript) if isinstance(part, Audio) else b""
 
     def _tool(self, delta: ToolStarted) -> bytes:
+        self._release()
         if delta.signature:
             carrier = thoughts.before_tool(delta.signature)
             sealed = {"type": "signature_delta", "signature": carrier.pop("signature")}
@@ -292,6 +312,7 @@ class Writer:
     def _finish(self) -> bytes:
         out = self._drain(to_end=True)
         self._over = True
+        self._losses.extend(["thinking.signature"] if self._seals else [])
         self._losses.extend(words.stop_loss(self._stop))
         delta = {
             "stop_reason": words.stop_word(self._stop),

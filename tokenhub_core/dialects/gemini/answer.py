@@ -192,8 +192,9 @@ def _content(given: Iterable[Part], losses: list[str], *, own: bool) -> list[Jso
             case Reasoning() if own and content and aside(part.rest, "attached"):
                 content[-1] = {**content[-1], "thoughtSignature": words.signature(part.signature)}
             case Reasoning():
-                content += thought(part.text, part.signature, part.redacted)
-                if aside(part.rest, "thought") is False:
+                shown = thought(part.text, part.signature, part.redacted)
+                content += shown
+                if shown and aside(part.rest, "thought") is False:
                     content[-1].pop("thought")
             case ToolUse():
                 call = tool_call(part.id, part.name, arguments(part.arguments, losses))

@@ -13,6 +13,9 @@ from typing import Any, Final
 
 from tokenhub_core.types import Json
 
+_LIMIT: Final = 1 << 63
+"""A larger number is no integer on any wire, however it is written."""
+
 _SNAKE: Final = re.compile(r"_([a-z0-9])")
 
 _VERBATIM: Final = frozenset(
@@ -93,7 +96,7 @@ def whole(value: Any) -> int | None:
     """Return an integer in any of the forms that count as one, None for anything else."""
     if type(value) is int:
         return value
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LIMIT:
         return int(value)
     if isinstance(value, str) and len(value) < 20 and re.fullmatch(r"-?[0-9]+", value):
         return int(value)

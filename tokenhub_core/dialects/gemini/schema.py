@@ -56,8 +56,9 @@ def _type(value: Any) -> Json:
 def _settled(said: Json, given: Json) -> Json:
     """Apply what says something about other members."""
     # "enum" is only Google's word for a string with an `enum` beside it.
-    if given.get("format") not in {None, "enum"}:
-        said["format"] = given["format"]
+    kind_of = given.get("format")
+    if kind_of is not None and kind_of != "enum":
+        said["format"] = kind_of
     if given.get("nullable") is True:
         kind = said.get("type")
         if isinstance(kind, str) and kind != "null":

@@ -14,22 +14,32 @@ from typing import Final
 
 from tokenhub_core.types import Json, Thinking
 
-_BUDGETS_ONLY: Final = re.compile(r"gemini-2\.5\b")
-_THOUGHTLESS: Final = re.compile(r"gemini-(1|2\.0)\b")
+_BUDGETS_ONLY: Final = re.compile(r"gemini-(2|robotics-er-1)\.5\b")
+_THOUGHTLESS: Final = re.compile(
+    r"gemini-(1|2\.0)\b|gemini-2\.5-[a-z-]*(image|tts)|gemma-?[123]|learnlm|gemini-pro\b"
+)
+"""The older models, their cousins, and those of Gemini 2.5 that draw or speak."""
 _BUDGETS: Final = {"minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 _LEVELS: Final = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH"}
 _MOST: Final = frozenset({"xhigh", "max"})
 """Words for more than `high`, which not every model has."""
 _LARGEST: Final = {True: 32768, False: 24576}
 """The largest budget of Gemini 2.5, by whether it is Pro."""
-_LEAST_OF_PRO: Final = 128
+_LEAST: Final = 128
+"""The least that Gemini 2.5 Pro can think, and that any of the family is asked for here, but its smallest."""
+_LEAST_OF_LITE: Final = 512
 
 
 def thinking_config(wanted: Thinking, model: str, losses: list[str], *, own: bool) -> Json:
-    """Return the members of `thinkingConfig`; a call of this dialect (`own`) gets what it said."""
+    """Return the members of `thinkingConfig`; a call of this dialect (`own`) gets what it said.
+
+    Where others say that there is to be thinking, they show it unless told otherwise. Google does not.
+    """
     config: Json = {}
     if wanted.show is not None:
         config["includeThoughts"] = wanted.show
+    elif wanted.enabled and not own:
+        config["includeThoughts"] = True
     if own:
         if wanted.budget_tokens is not None:
             config["thinkingBudget"] = wanted.budget_tokens
@@ -52,7 +62,7 @@ def _off(model: str, losses: list[str]) -> Json:
         return {"thinkingBudget": 0}
     losses.append("thinking.disabled")
     if _BUDGETS_ONLY.search(model):
-        return {"thinkingBudget": _LEAST_OF_PRO}
+        return {"thinkingBudget": _LEAST}
     return {"thinkingLevel": _least(model)}
 
 
@@ -62,7 +72,8 @@ def _least(model: str) -> str:
 
 def _budget(tokens: int, model: str, losses: list[str]) -> Json:
     if _BUDGETS_ONLY.search(model) and tokens > 0:
-        fitting = min(max(tokens, _LEAST_OF_PRO), _LARGEST["pro" in model])
+        least = _LEAST_OF_LITE if "lite" in model else _LEAST
+        fitting = min(max(tokens, least), _LARGEST["pro" in model])
         if fitting != tokens:
             losses.append("thinking.budget_tokens")
         return {"thinkingBudget": fitting}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tokenhub_core.dialects import seals
+from tokenhub_core.dialects import seals, wire
 from tokenhub_core.dialects.gemini.names import whole
 from tokenhub_core.types import Dialect, Json, Stopped, StopReason, Usage
 
@@ -104,8 +104,7 @@ def counts(raw: object) -> dict[str, int]:
     """Return the token counts of a wire `usageMetadata`, by their wire names; absurd ones count as none."""
     if not isinstance(raw, dict):
         return {}
-    found = {name: whole(raw.get(name)) for name in COUNTS}
-    return {name: count for name, count in found.items() if count is not None and count > 0}
+    return {name: count for name in COUNTS if (count := wire.tokens(whole(raw.get(name))))}
 
 
 def usage(found: Mapping[str, int]) -> Usage:

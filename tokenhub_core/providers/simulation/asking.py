@@ -207,7 +207,8 @@ def _bytes(value: object) -> int:
         case list():
             return sum(map(_bytes, value))
         case dict():
-            if value.get("type") in _MEDIA:
+            kind = value.get("type")  # in a schema, a property may have this name
+            if isinstance(kind, str) and kind in _MEDIA:
                 return 0
             return sum(_bytes(item) for key, item in value.items() if key not in _MEDIA_KEYS)
         case _:

@@ -270,7 +270,7 @@ def _signatures(turns: list[Json], model: str) -> None:
         first = True
         for position, part in enumerate(_parts(turn)):
             sealed = part.get("thoughtSignature")
-            valid = sealed is None or genuine(VENDOR, sealed) or _dummy(sealed)
+            valid = sealed is None or genuine(VENDOR, _bytes(sealed)) or _dummy(sealed)
             demand(valid, "Thought signature is not valid")
             if "functionCall" not in part:
                 continue
@@ -285,9 +285,19 @@ def _signatures(turns: list[Json], model: str) -> None:
             first = False
 
 
+def _bytes(data: object) -> object:
+    """Return bytes in the usual base64: JSON for protocol buffers takes either alphabet, with or without padding."""
+    if not isinstance(data, str):
+        return data
+    bare = data.rstrip("=").replace("-", "+").replace("_", "/")
+    return bare + "=" * (-len(bare) % 4)
+
+
 def _dummy(sealed: object) -> bool:
     # The SDKs send bytes as base64, programs often the word itself.
-    return sealed in _DUMMIES or sealed in [base64.b64encode(word.encode()).decode() for word in _DUMMIES]
+    return sealed in _DUMMIES or _bytes(sealed) in [
+        base64.b64encode(word.encode()).decode() for word in _DUMMIES
+    ]
 
 
 def _settings(config: Mapping[str, Any]) -> None:
@@ -377,7 +387,7 @@ def _media(parts: list[Json]) -> tuple[Media, ...]:
             named = str(held.get("mimeType", ""))
             demand("/" in named, f"Unsupported MIME type: {named}")
             demand(
-                decodes(held.get("data")),
+                decodes(_bytes(held.get("data"))),
                 "Invalid value at 'inline_data.data' (TYPE_BYTES), Base64 decoding failed",
             )
             found.append(Media(_kind(named), named))
