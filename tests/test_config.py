@@ -47,6 +47,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "provider_timeout_secs": ("1", 1.0),
     "total_timeout_secs": ("2", 2.0),
     "lossy": ("no", False),
+    "explore": ("thompson", "thompson"),
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),
     "shutdown_drain_secs": ("0", 0.0),

@@ -39,6 +39,7 @@ async def test_the_named_model_answers_and_one_record_remains() -> None:
     answer = ChatCompletion.model_validate_json(body)
     assert (reply.status, answer.model) == (200, "gpt-4o")
     assert told(reply.headers) == {
+        "decision": "req_1",
         "model": "gpt-4o",
         "provider": "sim-openai",
         "reason": "routed-hint-exact",

@@ -31,19 +31,25 @@ from tokenhub_core.dispatch.job import Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
+from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
+from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.passthrough import Passthrough
+from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.launch.files import write_atomic
-from tokenhub_core.pipeline import Pipeline, Rules
+from tokenhub_core.learning import Learning
+from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.ports import Clock, Recorder, Secret
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.routing.bandit import STILL
+from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
@@ -99,6 +105,7 @@ class _Watched:
     bus: Bus
     metrics: Metrics
     health: HealthTracker
+    learning: Learning
     recorder: StoreRecorder
 
 
@@ -119,7 +126,7 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         )
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
-        watched = _watch(stack, kept)
+        watched = await _watch(stack, kept)
         pipeline = await _engine(stack, kept, watched, catalog)
         warnings = (*seeds.warnings, *told)
         yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
@@ -140,12 +147,17 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     return _Kept(settings, clock, prices, database, writer, vault, Credentials(vault, environ))
 
 
-def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
+async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
     bus, metrics, health = Bus(), Metrics(), HealthTracker()
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell])
+    learning = Learning(kept.database, kept.writer, kept.clock, Reward())
+    await learning.load()
+    stack.push_async_callback(learning.close)
+    saver = asyncio.create_task(learning.keep(), name="learning saver")
+    stack.push_async_callback(_cancelled, saver)
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning])
     watcher = asyncio.create_task(_look(health, metrics, bus, kept.clock), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
-    return _Watched(bus, metrics, health, recorder)
+    return _Watched(bus, metrics, health, learning, recorder)
 
 
 async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog: Catalog) -> Pipeline:
@@ -170,6 +182,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
         rules=_rules(settings, catalog),
+        insight=_insight(watched.learning, catalog),
     )
 
 
@@ -236,7 +249,15 @@ async def _doors(
         requests=requests,
         recorder=recorder,
         admin_token=token,
-        side=side.application([*admin.routes(), *Page().routes()]),
+        side=side.application(
+            [
+                *admin.routes(),
+                *Aliases(catalog, requests).routes(),
+                *Decisions(requests, pipeline).routes(),
+                *Prices(catalog).routes(),
+                *Page().routes(),
+            ]
+        ),
         handed_off=HandedOff(consumer, recogniser, passthrough),
         warnings=warnings,
         drain=leaving.set,
@@ -315,6 +336,14 @@ def _patience(settings: Settings) -> Patience:
         whole=settings.provider_timeout_secs,
         gather=settings.stream_gather_ms / 1000,
         tick=settings.keep_alive_secs,
+    )
+
+
+def _insight(learning: Learning, catalog: Catalog) -> Insight:
+    bandit = learning.bandit
+    return Insight(
+        estimates=learning.learner,
+        explorer=lambda: bandit if catalog.explore == "thompson" else STILL,
     )
 
 

@@ -15,16 +15,17 @@ from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.errors import ConfigError, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Clock
-from tokenhub_core.providers import endpoints
+from tokenhub_core.providers import endpoints, pricelist
 from tokenhub_core.providers.adapters import also_of
 from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.routing import fleet
+from tokenhub_core.providers.pricelist import Difference
+from tokenhub_core.routing import aliases, fleet
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Work, Writer
-from tokenhub_core.types import Fleet, Model, Prices, Provider, ProviderType
+from tokenhub_core.types import Alias, Fleet, Model, Prices, Provider, ProviderType
 
 NANO_PER_1K: Final = 1e6
 """Nano-dollars per token for one dollar per thousand tokens."""
@@ -33,7 +34,7 @@ _MAX_MODEL_ID: Final = 200
 
 
 class Catalog:
-    """Providers, models and routing defaults: what the database holds, and what only this process knows.
+    """Providers, models, aliases and routing defaults: what the database holds, and what only this process knows.
 
     The second kind (simulated ones, those from the environment) cannot be changed here and gives way to a
     stored one of the same id. While answers are simulated, stored providers stay out of service: a simulation
@@ -85,6 +86,7 @@ class Catalog:
             [_spoken(provider) for provider in (*first.providers, *extra)],
             [*first.models, *(model for model in second.models if model.provider_id in kept)],
             version=self._version,
+            aliases=stored.aliases,
         )
 
     def _read(self) -> tuple[Stock, RoutingConfig]:
@@ -202,7 +204,11 @@ class Catalog:
             unknown = any(m.pricing_source == UNKNOWN_PRICE for m in self.models(model_id, provider_id))
             if unknown and not {"input", "output"} <= changes["prices"].keys():
                 raise _half_a_price()
-            changes = {"pricing_source": "manual", **changes}
+            prices = dict(changes["prices"])
+            if "tiers" not in prices and prices.keys() & {"input", "output"}:
+                # What a list said of long calls does not go with a price of one's own.
+                prices["tiers"] = ()
+            changes = {"pricing_source": "manual", **changes, "prices": prices}
         return await self._commit(
             partial(
                 rows.patch_model,
@@ -213,6 +219,30 @@ class Catalog:
             )
         )
 
+    async def reprice(
+        self, listed: Catalogue | None, *, source: str, apply: bool
+    ) -> tuple[Difference, frozenset[tuple[str, str]]]:
+        """Compare the stored models with a price list (None: the installed one), and take its prices where `apply`.
+
+        Returns the difference and the (model, provider) that have new prices now: not those that somebody changed
+        in the meantime. The list itself is not kept: what is registered later is priced from the installed one.
+        """
+        stock = self._stored
+        providers = {provider.id: provider for provider in stock.providers}
+        difference = pricelist.compare(stock.models, providers, (listed or self._prices).price)
+        if not apply or not difference.changes:
+            return difference, frozenset()
+        now = self._clock.now()
+
+        def put(connection: Connection) -> frozenset[tuple[str, str]]:
+            return frozenset(
+                (change.model.id, change.model.provider_id)
+                for change in difference.changes
+                if rows.reprice(connection, change.model, change.prices, source=source, now=now)
+            )
+
+        return difference, await self._commit(put)
+
     async def delete_model(self, model_id: str, provider_id: str) -> None:
         """Remove a stored model; raises `TokenHubError` (`NOT_FOUND`)."""
         self.stored(provider_id)
@@ -220,12 +250,38 @@ class Catalog:
         if not await self._commit(work):
             raise client_fault(f"there is no model {model_id!r}", kind=Kind.NOT_FOUND, param="id")
 
+    # --- aliases
+
+    def alias(self, name: str) -> Alias:
+        """Return the alias of this name; raises `TokenHubError` (`NOT_FOUND`)."""
+        found = self.fleet.aliases.get(name)
+        if found is None:
+            raise client_fault(f"there is no alias {name!r}", kind=Kind.NOT_FOUND, param="name")
+        return found
+
+    async def put_alias(self, alias: Alias) -> Alias:
+        """Store an alias, new or replacing one; raises `TokenHubError` (`INVALID`) where it cannot lead to a model."""
+        _check_name(alias.name, _MAX_MODEL_ID, param="name")
+        aliases.check(alias, self.fleet)
+        await self._commit(partial(rows.put_alias, alias=alias, now=self._clock.now()))
+        return alias
+
+    async def delete_alias(self, name: str) -> None:
+        """Remove an alias; raises `TokenHubError` (`NOT_FOUND`)."""
+        if not await self._commit(partial(rows.delete_alias, name=name)):
+            raise client_fault(f"there is no alias {name!r}", kind=Kind.NOT_FOUND, param="name")
+
     # --- routing defaults
 
     @property
     def routing(self) -> RoutingConfig:
         """Return what was set at run time."""
         return self._routing
+
+    @property
+    def explore(self) -> str:
+        """Return how the order of candidates is explored where no model is named: `off` or `thompson`."""
+        return self._routing.explore or self._settings.explore
 
     def defaults(self) -> Layer:
         """Return the lowest layer of every policy: the settings, and over them what was set at run time."""
@@ -277,12 +333,12 @@ def _half_a_price() -> TokenHubError:
     return client_fault("give input_per_1k and output_per_1k, or neither", param="input_per_1k")
 
 
-def _check_name(name: str, most: int, without: str = "") -> None:
+def _check_name(name: str, most: int, without: str = "", *, param: str = "id") -> None:
     """Refuse an id that could not be told apart, stand in a header, or be the last part of a URL."""
     plain = name.isprintable() and name == name.strip() and name not in {"", ".", ".."}
     if not plain or len(name) > most or any(char in name for char in without):
         besides = f", without {' and '.join(without)}" if without else ""
-        raise client_fault(f"id must be 1 to {most} visible characters{besides}", param="id")
+        raise client_fault(f"{param} must be 1 to {most} visible characters{besides}", param=param)
 
 
 def _check_store(store: str) -> None:

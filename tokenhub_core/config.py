@@ -116,6 +116,11 @@ class Settings:
         None, _optional(_whole(1, 3_600_000)), "Most time for one call, in milliseconds; none for no limit"
     )
     fallback: bool = _setting(True, _flag, "Let other models stand in when the named one fails")
+    explore: str = _setting(
+        "off",
+        _one_of("off", "thompson"),
+        "How candidates are tried out where no model is named: thompson orders them by sampled rewards",
+    )
     lossy: bool = _setting(
         True, _flag, "Let providers serve whose dialect cannot carry all of a call; they are the second choice"
     )

@@ -23,6 +23,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tokenhub_core.dialects import wire
+from tokenhub_core.errors import TokenHubError
 from tokenhub_core.types import Mode, TextSlot
 
 MARKER: Final = "@@tokenhub"
@@ -185,7 +187,10 @@ def _value(body: str, at: int) -> tuple[Any, int]:
     if body[at : at + 1] in {"{", "[", '"'}:
         try:
             value, stop = _JSON.raw_decode(body, at)
-        except (ValueError, RecursionError):
+            if isinstance(value, dict):
+                # It is sent on, and Python takes what nobody else does: NaN, half a character, any depth.
+                value = wire.decode(body[at:stop].encode())
+        except (ValueError, RecursionError, TokenHubError):
             raise _BadError("the JSON value does not parse", at) from None
         if stop < len(body) and not body[stop].isspace():
             raise _BadError("white space must follow the value", stop)

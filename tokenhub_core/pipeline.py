@@ -26,11 +26,14 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Recorder, Reply, Summary
 from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.routing import estimate
+from tokenhub_core.routing import aliases, estimate
+from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
-from tokenhub_core.routing.plan import OriginOption, plan
+from tokenhub_core.routing.estimate import UNLEARNED, Estimates
+from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.types import (
     Dialect,
+    Features,
     Fleet,
     Headers,
     Json,
@@ -86,6 +89,14 @@ class Rules:
     """The most that one call may take up to its answer, a stream up to its first content."""
 
 
+@dataclass(frozen=True, slots=True)
+class Insight:
+    """What was learned, as far as routing may use it."""
+
+    estimates: Estimates = UNLEARNED
+    explorer: Callable[[], Explorer] = lambda: STILL
+
+
 @dataclass(slots=True)
 class _Progress:
     """How far one exchange has come; what the record is made of."""
@@ -94,6 +105,8 @@ class _Progress:
     trace: Trace
     request: Request | None = None
     plan: Plan | None = None
+    meant: aliases.Applied | None = None
+    """Whether the model was an alias, and what for."""
     directive: str = ""
     routed: float = 0.0
     recorded: bool = False
@@ -106,6 +119,14 @@ def _fixed(wishes: Policy) -> Policy:
         message = "this operation needs the name of a model: no other one gives the same answer"
         raise client_fault(message, cause="model_required", param="model")
     return replace(wishes, fallback=False)
+
+
+def _framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Features, Policy]:
+    """Return the call and its policy with what follows from the dialect: who translates needs words in return."""
+    if not dialect.translates:
+        return features, _fixed(wishes)
+    wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
+    return replace(features, needs=features.needs | wanted), wishes
 
 
 def _origin_option(
@@ -160,6 +181,7 @@ class Pipeline:
         fleet: Callable[[], Fleet],
         defaults: Callable[[], Layer],
         rules: Rules,
+        insight: Insight = Insight(),
     ) -> None:
         self._executor = executor
         self._recorder = recorder
@@ -169,6 +191,8 @@ class Pipeline:
         self._fleet = fleet
         self._defaults = defaults
         self._rules = rules
+        self._insight = insight
+        self._turns = aliases.Turns()
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
 
@@ -193,6 +217,20 @@ class Pipeline:
             logger.exception("exchange %s failed", snapshot.id)
             return await self._refuse(progress, INTERNAL)
 
+    def simulate(
+        self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
+    ) -> tuple[Plan, Fault | None]:
+        """Decide a call that nobody makes, as if it came directly to us; changes nothing.
+
+        There is no body, so nothing of it is lost where a provider speaks another dialect.
+        """
+        view = self._fleet()
+        asking = aliases.Asking(seed, turn=self._turns.peek)
+        asked = aliases.applied(policy.merge([self._defaults(), wishes]), view, asking).policy
+        features, asked = _framed(dialect, features, asked)
+        now = self._circumstances(view, "", None)
+        return decide(view, features, asked, now=now, seed=seed, wire=Wire(dialect))
+
     # --- the way in
 
     def _prepare(self, progress: _Progress) -> Job | Whole:
@@ -209,30 +247,27 @@ class Pipeline:
         )
         request = progress.request = self._dialects[snapshot.dialect].open(body, snapshot.path)
         request, reading = self._directives(progress, request)
+        view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
-        view, origin = self._fleet(), self._origin(snapshot, request)
-        features = request.features
-        if request.dialect.translates:
-            wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
-            features = replace(features, needs=features.needs | wanted)
-        else:
-            wishes = _fixed(wishes)
+        meant = progress.meant = aliases.applied(wishes, view, self._asking(snapshot, request))
+        wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
+        features, wishes = _framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema)
-        planned = plan(
+        planned, fault = decide(
             view,
             features,
             wishes,
-            now=self._circumstances(view, origin),
+            now=self._circumstances(view, snapshot.caller.program, origin),
             seed=snapshot.id,
             wire=Wire(request.dialect, bodies.losses),
             origin=origin,
         )
         progress.routed = self._clock.monotonic()
-        if isinstance(planned, Fault):
-            if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and planned.kind is Kind.NO_CANDIDATE:
-                return self._counted(progress, request)
-            raise TokenHubError(planned)
         progress.plan = planned
+        if fault is not None:
+            if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
+                return self._counted(progress, request)
+            raise TokenHubError(fault)
         seconds = self._rules.total_seconds
         if wishes.max_latency_ms is not None:
             seconds = min(seconds, wishes.max_latency_ms / 1000)
@@ -247,7 +282,9 @@ class Pipeline:
     def _counted(self, progress: _Progress, request: Request) -> Whole:
         """Answer a count of tokens by our own estimate, for a model whose providers count none."""
         progress.trace.losses = ("input_tokens:estimated",)
-        body = wire.encode(anthropic_count_tokens.estimated(estimate.input_tokens(request.features)))
+        features = request.features
+        tokens = estimate.input_tokens(features, features.model, self._insight.estimates)
+        body = wire.encode(anthropic_count_tokens.estimated(tokens))
         return Whole(body, (("content-type", "application/json"),))
 
     def _directives(self, progress: _Progress, request: Request) -> tuple[Request, directives.Reading]:
@@ -266,17 +303,34 @@ class Pipeline:
             return progress.request, reading
         return request, reading
 
-    def _origin(self, snapshot: Snapshot, request: Request) -> OriginOption | None:
-        name = request.features.model
+    def _asking(self, snapshot: Snapshot, request: Request) -> aliases.Asking:
+        module, caller = self._dialects[request.dialect], snapshot.caller
+        return aliases.Asking(
+            snapshot.id,
+            key=f"user {caller.proxy_user}" if caller.proxy_user else f"peer {caller.peer}",
+            conversation=lambda: aliases.conversation_key(module.text_slots(request.data)),
+            turn=self._turns.take,
+        )
+
+    def _origin(self, snapshot: Snapshot, request: Request, meant: str) -> OriginOption | None:
+        """Return the host that the call was meant for; it is asked for the model that an alias meant."""
+        name = meant or request.features.model
         if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
             return None
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
 
-    def _circumstances(self, view: Fleet, origin: OriginOption | None) -> Circumstances:
+    def _circumstances(self, view: Fleet, program: str, origin: OriginOption | None) -> Circumstances:
         now = self._clock.monotonic()
         ids = [*view.providers, origin.provider.id] if origin else view.providers
         standing = self._executor.means.health.standing
-        return Circumstances({name: standing(name, now) for name in ids}, self._credentialed)
+        return Circumstances(
+            {name: standing(name, now) for name in ids},
+            self._credentialed,
+            estimates=self._insight.estimates,
+            explorer=self._insight.explorer(),
+            program=program,
+            at=self._clock.now(),
+        )
 
     def _credentialed(self, provider: Provider) -> bool:
         if provider.cred_store in {"none", "caller"}:
@@ -360,11 +414,13 @@ class Pipeline:
     def _told(self, progress: _Progress) -> Headers:
         """Return the headers that explain the decision."""
         trace, snapshot = progress.trace, progress.snapshot
-        told = [("x-request-id", snapshot.id)]
+        told = [("x-request-id", snapshot.id), ("x-tokenhub-decision", snapshot.id)]
         if snapshot.dialect in _ANTHROPIC:
             told.append(("request-id", snapshot.id))
         if progress.directive:
             told.append(("x-tokenhub-directive", progress.directive))
+        if progress.meant is not None and progress.meant.alias:
+            told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
         if (candidate := trace.candidate) is not None and progress.plan is not None:
             told += [
                 ("x-tokenhub-model", _visible(candidate.model.id)),
@@ -420,6 +476,8 @@ class Pipeline:
             origin_host=snapshot.origin.host if snapshot.origin else "",
             client_request_id=header(snapshot.headers, "x-request-id")[:200],
             requested_model=request.features.model[:200] if request else "",
+            alias=progress.meant.alias if progress.meant else "",
+            variant=progress.meant.variant if progress.meant else "",
             model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
             provider=candidate.provider.id if candidate else "",
             reason=self._reason(progress),

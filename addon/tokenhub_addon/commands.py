@@ -19,9 +19,10 @@ from tokenhub_addon.listening import Served, serving
 from tokenhub_addon.loop import loop_factory
 from tokenhub_addon.telling import next_steps
 from tokenhub_core import config, sources
-from tokenhub_core.cli.decision import decision_table
+from tokenhub_core.cli.decision import explained
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.http.decisions import of_record
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.telemetry import logs
 from tokenhub_core.types import Json
@@ -82,7 +83,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
             console.print(f"[yellow]note[/]: {warning}")
         if settings.simulate:
             row = await first_call(served)
-            console.print(decision_table(row))
+            console.print(explained(of_record(row)))
         if demo:
             return 0
         console.print(next_steps(served))

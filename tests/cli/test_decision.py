@@ -1,14 +1,18 @@
-"""One decision as a table."""
+"""One decision, told to people."""
 
 from __future__ import annotations
 
 import io
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from tokenhub_core.cli.decision import decision_table
-from tokenhub_core.types import Json
+from tokenhub_core.cli.decision import explained, imagined
+from tokenhub_core.http.decisions import of_record, of_simulation
+from tokenhub_core.routing.eligibility import Circumstances
+from tokenhub_core.routing.fleet import build
+from tokenhub_core.routing.plan import decide
+from tokenhub_core.types import Features, Json, Mode, Model, Need, Policy, Provider, ProviderType
 
 
 def candidate(model: str = "m", **more: Any) -> Json:
@@ -17,33 +21,73 @@ def candidate(model: str = "m", **more: Any) -> Json:
     return {**base, **more}
 
 
+def decided(*candidates: Json, **more: Any) -> Json:
+    """Return a decision as it is stored, of a caller that asked for little."""
+    asked = {
+        "model": "m",
+        "stream": True,
+        "max_output_tokens": 700,
+        "needs": ["tools", "vision"],
+        "text_bytes": 4000,
+        "media": 1,
+        "turns": 2,
+    }
+    policy = {
+        "mode": "cheap",
+        "max_budget_usd": 0.0,
+        "model": "m",
+        "tags": [],
+        "fallback": True,
+        "provider": None,
+    }
+    why = {"mode": "directive", "max_budget_usd": "default", "model": "request", "provider": "default"}
+    base = {"asked": asked, "policy": {**policy, "why": why}, "skips": [], "spared": []}
+    return {**base, "candidates": list(candidates or (candidate(),)), **more}
+
+
 def row(**more: Any) -> Json:
-    """Return one record as the admin API shows it."""
+    """Return one record as the store gives it back."""
     return {
         "id": "req_1",
-        "decision": {"candidates": [candidate()], "skips": []},
+        "at": 1,
+        "decision": decided(),
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "dialect": "openai_chat",
+        "stream": True,
+        "origin_host": "",
+        "program": "",
         "model_id": "m",
         "provider_id": "p",
         "requested_model": "m",
         "directive": "",
-        "mode": "cheap",
         "reason": "routed-hint-exact",
         "lane": "handoff",
         "input_tokens": 10,
         "output_tokens": 5,
+        "cache_read_tokens": 0,
+        "cache_write_tokens": 0,
+        "reasoning_tokens": 0,
+        "usage_estimated": False,
         "cost_nanousd": 1_500_000,
+        "queue_ms": 0.0,
+        "route_ms": 0.26,
+        "ttft_ms": 4.0,
         "total_ms": 12.4,
         "outcome": "ok",
         "status": 200,
         "error_class": "",
         "message": "",
+        "losses": [],
+        "identical": True,
+        "stop_reason": "end",
         "attempts": [attempt()],
         "simulated": False,
         **more,
     }
 
 
-def attempt(n: int = 1, cause: str = "", message: str = "") -> Json:
+def attempt(n: int = 1, cause: str = "", message: str = "", **more: Any) -> Json:
     return {
         "n": n,
         "model": "m",
@@ -51,61 +95,97 @@ def attempt(n: int = 1, cause: str = "", message: str = "") -> Json:
         "cause": cause,
         "message": message,
         "started_ms": 1.0,
+        "first_byte_ms": None,
         "ended_ms": 9.0,
+        "cost_nanousd": 0,
+        "change": "",
+        **more,
     }
 
 
-def shown(data: Json, width: int = 80, *, color: bool = False) -> str:
+def printed(what: RenderableType, *, color: bool = False) -> str:
     out = io.StringIO()
-    Console(file=out, width=width, force_terminal=color, color_system="truecolor" if color else None).print(
-        decision_table(data)
-    )
+    Console(file=out, width=80, force_terminal=color, color_system="truecolor" if color else None).print(what)
     return out.getvalue()
 
 
-def test_a_score_is_broken_down() -> None:
-    """Its four parts, their sum, what the call would cost there, and what it came to."""
-    lines = shown(row()).splitlines()
-    assert lines[0].startswith("How req_1 was routed")
-    assert lines[1].split() == ["model", "provider", "cost", "lat", "err", "wt", "loss", "score", "estimate"]
-    assert lines[3].split() == ["m", "p", "0.25", "0.00", "0.10", "-0.20", "0.00", "0.15", "$0.002500"]
-    assert lines[4:] == [
-        "asked for m, directive none, mode cheap, routed-hint-exact, lane handoff",
-        "10 + 5 tokens, $0.001500, 12 ms",
-    ]
+def shown(data: Json, *, color: bool = False) -> str:
+    return printed(explained(of_record(data)), color=color)
+
+
+def joined(told: str) -> str:
+    return " ".join(told.split())
+
+
+def test_a_call_is_told_from_the_question_to_the_bill() -> None:
+    """What was asked, under which policy and by whose wish, the score in its parts, the try, the end."""
+    head, table, rest = shown(row()).partition("model ")[0], *shown(row()).partition("try ")[::2]
+    assert joined(head) == (
+        "How req_1 was routed asked for m, openai_chat, streamed, 4000 bytes of text, 1 media, at most 700 tokens"
+        " out, needs tools, vision, lane handoff, directive none"
+        " policy: mode cheap (directive), max_budget_usd 0.0 (default),"
+    )
+    names, _, values = table[table.index("model  ") :].splitlines()[:3]
+    assert names.split() == ["model", "provider", "cost", "lat", "err", "wt", "loss", "score", "estimate"]
+    assert values.split() == ["m", "p", "0.25", "0.00", "0.10", "-0.20", "0.00", "0.15", "$0.002500"]
+    assert "1 m @ p .------------- 8 answered 0.000000" in joined(rest)
+    assert joined(rest).endswith(
+        "served by m @ p: routed-hint-exact 10 + 5 tokens, $0.001500, 12 ms, decided in 0.3 ms, first byte after 4 ms"
+    )
 
 
 def test_who_served_stands_out() -> None:
     """Among the others, by model and provider both."""
-    candidates = [candidate(), candidate(provider="q"), candidate("n")]
-    told = shown(row(provider_id="q", decision={"candidates": candidates, "skips": []}), color=True)
+    told = shown(
+        row(provider_id="q", decision=decided(candidate(), candidate(provider="q"), candidate("n"))),
+        color=True,
+    )
     assert [("\x1b[1;32m" in line) for line in told.splitlines() if "0.25" in line] == [False, True, False]
 
 
 def test_a_long_list_is_cut_and_counted() -> None:
-    """Eight candidates, and eight names of those that were left out; beyond that, numbers."""
-    many = {
-        "candidates": [candidate(f"m{n}") for n in range(20)],
-        "skips": [
-            {"model": f"s{n}", "provider": "p", "reason": ("disabled", "health_down")[n % 2]}
-            for n in range(9)
-        ],
-    }
-    told = shown(row(decision=many))
+    """Eight candidates, and eight names for each reason to be left out; beyond that, numbers."""
+    skips = [{"model": f"s{n}", "provider": "p", "reason": "disabled"} for n in range(11)]
+    skips.append({"model": "t", "provider": "p", "reason": "health_down", "detail": "until noon"})
+    told = shown(row(decision=decided(*(candidate(f"m{n}") for n in range(20)), skips=skips)))
     assert "… and 12 more" in told
     assert "m7" in told
     assert "m8" not in told
-    assert "left out: 5 disabled, 4 health_down" in told
-    few = {"candidates": [candidate()], "skips": many["skips"][:2]}
-    assert "left out: s0 (disabled), s1 (health_down)" in shown(row(decision=few))
+    left = joined(told[told.index("left out") :])
+    assert "disabled 11 s0 @ p, s1 @ p" in left
+    assert "s7 @ p, … and 3 more health_down 1 t @ p (until noon)" in left
 
 
-def test_tries_are_told_where_one_failed() -> None:
-    """A single good one is nothing to tell."""
-    assert "answered" not in shown(row())
-    told = shown(row(attempts=[attempt(1, "http_500", "it broke"), attempt(2)]))
-    assert "1. m @ p: http_500 (it broke), 8 ms" in told
-    assert "2. m @ p: answered, 8 ms" in told
+def test_tries_stand_on_one_line_of_time() -> None:
+    """When each began, when its first byte came, when it ended, and what it came to."""
+    first = attempt(1, "http_500", "it broke", started_ms=0.0, ended_ms=5.0)
+    second = attempt(
+        2, started_ms=5.0, first_byte_ms=7.5, ended_ms=10.0, change="reduced-max-tokens", cost_nanousd=7000
+    )
+    told = shown(row(attempts=[first, second], total_ms=10.0))
+    tries = joined(told[told.index("try ") :])
+    assert "1 m @ p ---------- 5 http_500 (it broke) 0.000000" in tries
+    assert "2 m @ p ..........-----===== 5 answered," in tries
+    assert "reduced-max-tokens" in told
+    assert "0.000007" in told
+
+
+def test_what_was_lost_and_what_was_cached_is_told() -> None:
+    """Before anything was sent, and by the answer."""
+    told = joined(
+        shown(
+            row(
+                decision=decided(candidate(losses=["top_k"])),
+                losses=["top_k", "part:thinking"],
+                cache_read_tokens=3,
+                reasoning_tokens=2,
+                usage_estimated=True,
+            )
+        )
+    )
+    assert "m @ p would lose top_k" in told
+    assert "lost on the way: top_k, part:thinking" in told
+    assert "3 from cache, 2 of thought, estimated" in told
 
 
 def test_an_end_that_is_not_good_is_told() -> None:
@@ -113,14 +193,38 @@ def test_an_end_that_is_not_good_is_told() -> None:
     failed = row(
         outcome="error", status=502, error_class="http_500", message="it broke", reason="", model_id=""
     )
-    assert "error 502 http_500: it broke" in shown({**failed, "decision": None})
+    assert "error 502 http_500: it broke" in shown({**failed, "decision": None, "attempts": []})
     assert "cancelled 499" in shown(row(outcome="cancelled", status=499))
+
+
+def test_a_decision_from_before_there_were_versions_is_told() -> None:
+    """It has neither a call nor anyone who was spared."""
+    old = {"candidates": [candidate()], "skips": [], "policy": {"mode": "cheap", "why": {}}}
+    assert "asked for m, openai_chat, lane handoff" in shown(row(decision=old))
 
 
 def test_a_made_up_answer_is_told_as_such() -> None:
     """Nobody shall take it for a real one."""
     assert "SIMULATED: no provider was called, no money was spent" in shown(row(simulated=True))
     assert "SIMULATED" not in shown(row())
+
+
+def test_a_call_that_nobody_made_is_told_like_one() -> None:
+    """Who would be asked first; or why it would be refused, and who is left out for what."""
+    provider = Provider("p", ProviderType.OPENAI, ("https://p.example",))
+    view = build([provider], [Model("m", "p"), Model("n", "p", weight=1)], version=1)
+    now = Circumstances({}, lambda _: True)
+    ask = Features("", needs=frozenset({Need.TOOLS}))
+    policy = Policy(Mode.CHEAP, min_weight=2, why={"min_weight": "request"})
+    told = joined(printed(imagined(of_simulation(*decide(view, ask, policy, now=now, seed="s")))))
+    assert "asked for no model, openai_chat, 0 bytes of text, needs tools" in told
+    assert "policy: min_weight 2 (request)" in told
+    assert "weight_below_minimum 1 n @ p" in told
+    assert told.endswith("m @ p would be asked first (routed-weight-5)")
+    refused = decide(view, ask, Policy(min_weight=9), now=now, seed="s")
+    told = joined(printed(imagined(of_simulation(*refused))))
+    assert "weight_below_minimum 2 m @ p, n @ p" in told
+    assert "refused with 400 no_candidate: No model may serve this call (2 weight_below_minimum)." in told
 
 
 def test_it_fits_a_terminal_whatever_is_in_it() -> None:
@@ -133,11 +237,14 @@ def test_it_fits_a_terminal_whatever_is_in_it() -> None:
             reason=evil,
             message=evil,
             outcome="error",
-            attempts=[attempt(1, "c", evil)],
-            decision={
-                "candidates": [candidate(evil, provider=evil)],
-                "skips": [{"model": evil, "provider": evil, "reason": "disabled"}],
-            },
+            error_class="x",
+            losses=[evil],
+            attempts=[attempt(1, "c", evil, model=evil)],
+            decision=decided(
+                candidate(evil, provider=evil, losses=[evil]),
+                skips=[{"model": evil, "provider": evil, "reason": "disabled"}],
+                policy={"model": evil, "tags": [evil], "why": {"model": evil, "tags": evil}},
+            ),
         )
     )
     assert "\x1b" not in told

@@ -24,6 +24,7 @@ from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.fleet import build
 from tokenhub_core.types import (
+    Alias,
     Caller,
     Dialect,
     Headers,
@@ -90,6 +91,7 @@ class Bench:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     models: Sequence[Model] = PAIR
     providers: Sequence[Provider] = (OPENAI, ANTHROPIC)
+    aliases: Sequence[Alias] = ()
     rules: Rules = field(default_factory=Rules)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     patience: Patience = Patience(ttft=2, stall=2, whole=5)
@@ -105,7 +107,7 @@ class Bench:
         self._ids = itertools.count(1)
         if self.now is not None:
             self.clock.monotonic = self.now  # type: ignore[method-assign] # a scene's own time
-        fleet = build(self.providers, self.models, version=1)
+        fleet = build(self.providers, self.models, version=1, aliases=self.aliases)
         means = Means(
             transport=self.transport or SimulatedTransport(profiles=self.profiles, speed=0),
             secrets=NoSecrets(),

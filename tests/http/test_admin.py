@@ -10,7 +10,6 @@ import pytest
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tokenhub_core import __version__
-from tokenhub_core.types import Json
 
 DIRECTIVE = "@@tokenhub nonsense=1\nHello"
 
@@ -44,12 +43,14 @@ async def test_what_holds_is_shown_beside_what_was_set(tmp_path: Path) -> None:
             "default_max_latency_ms": None,
             "on_malformed_directive": None,
             "fallback": None,
+            "explore": None,
             "effective": {
                 "default_mode": "cheap",
                 "default_max_budget_usd": 0.5,
                 "default_max_latency_ms": None,
                 "on_malformed_directive": "reject",
                 "fallback": True,
+                "explore": "off",
             },
         }
 
@@ -116,110 +117,6 @@ async def test_a_bad_default_is_refused_by_its_field(it: House, field: str, valu
     told = await it.admin("PUT", "/routing-config", {field: value})
     assert (told.status, field in told.fault["message"]) == (400, True)
     assert await it.done("GET", "/routing-config") == before
-
-
-# --- what a call would come to ------------------------------------------------------------------------------
-
-
-async def test_a_simulation_shows_scores_skips_and_whys(it: House, fake: FakeProvider) -> None:
-    """The candidates in order with the parts of their scores, who is left out, and whose wish each was."""
-    await it.provider(fake, "p", "cheap", "dear", "light")
-    await it.done("PATCH", "/models/dear", {"input_per_1k": 0.1, "output_per_1k": 0.1, "weight": 6})
-    await it.done("PATCH", "/models/light", {"weight": 1})
-    wish = {"mode": "cheap", "min_weight": 2, "token_count": 1000, "max_output_tokens": 100}
-    told = await it.done("POST", "/routing/simulate", wish)
-    assert [candidate["model_id"] for candidate in told["candidates"]] == ["cheap", "dear"]
-    first = told["candidates"][0]
-    assert sum(first["terms"].values()) == pytest.approx(first["score"])
-    assert first["estimated_cost_usd"] == pytest.approx(0.002 + 0.1 * 0.008)
-    assert told["skips"] == [
-        {"model": "light", "provider": "p", "reason": "weight_below_minimum", "detail": ""}
-    ]
-    assert (told["reason"], told["input_tokens"]) == ("routed-weight-5", 1000)
-    assert told["policy"]["why"] == {
-        "mode": "request",
-        "min_weight": "request",
-        "max_budget_usd": "default",
-        "max_latency_ms": "default",
-        "fallback": "default",
-        "lossy": "default",
-    }
-
-
-async def test_a_hint_is_pinned_as_in_a_call(it: House, fake: FakeProvider) -> None:
-    """The named model leads, and `*` leaves the choice to the scores."""
-    await it.provider(fake, "p", "a", "b")
-    told = await it.done("POST", "/routing/simulate", {"model_hint": "b"})
-    assert [(c["model_id"], c["pinned"]) for c in told["candidates"]] == [("b", True), ("a", False)]
-    assert told["policy"]["why"]["model"] == "request"
-    free = await it.done("POST", "/routing/simulate", {"model_hint": "*"})
-    assert not any(candidate["pinned"] for candidate in free["candidates"])
-
-
-@pytest.mark.parametrize(
-    ("wish", "status"),
-    [
-        ({"model_hint": "none"}, 404),
-        ({"max_budget_usd": 0}, 402),
-        ({"min_weight": 10}, 400),
-        ({"provider": "none"}, 503),
-    ],
-)
-async def test_a_simulation_that_ends_in_nobody_says_so(
-    it: House, fake: FakeProvider, wish: Json, status: int
-) -> None:
-    """With the status that the call would get."""
-    await it.provider(fake, "p", "m")
-    told = await it.admin("POST", "/routing/simulate", wish)
-    assert (told.status, set(told.fault) >= {"message", "type", "code"}) == (status, True)
-
-
-async def test_a_simulation_changes_nothing(it: House, fake: FakeProvider) -> None:
-    """Not the view, not the health of an ejected provider, not a metric, not the log; and it is repeatable."""
-    await it.provider(fake, "p", "gpt-4o")
-    fake.script("gpt-4o", ["500"])
-    for _ in range(3):
-        await asked(it)
-
-    async def everything() -> tuple[object, ...]:
-        health = await it.done("GET", "/health")
-        metrics = (await it.ask("GET", "/metrics")).body.decode()
-        # The gauge of health follows a watcher of its own, once a second, simulation or not.
-        ours = [
-            line
-            for line in metrics.splitlines()
-            if line.startswith("tokenhub_") and not line.startswith("tokenhub_provider_health_state")
-        ]
-        logs = await it.done("GET", "/logs")
-        config = await it.done("GET", "/routing-config")
-        states = [(i["provider_id"], i["state"], i["probing"], i["ejections"]) for i in health["providers"]]
-        return it.app.catalog.fleet.version, states, ours, len(logs["logs"]), config, len(fake.requests)
-
-    before = await everything()
-    first = await it.done("POST", "/routing/simulate", {"mode": "cheap"})
-    assert await it.done("POST", "/routing/simulate", {"mode": "cheap"}) == first
-    assert await everything() == before
-
-
-@pytest.mark.parametrize(
-    "wish",
-    [
-        {"token_count": -1},
-        {"token_count": 10**18},
-        {"max_output_tokens": -1},
-        {"min_weight": 11},
-        {"max_budget_usd": -1},
-        {"max_latency_ms": 0},
-        {"mode": "fast"},
-        {"needs": ["wings"]},
-        {"model_hint": None},
-        {"api_key_id": 1},
-    ],
-)
-async def test_a_wish_that_cannot_be_is_refused_by_its_field(it: House, wish: Json) -> None:
-    """400, in words that name it."""
-    told = await it.admin("POST", "/routing/simulate", wish)
-    assert (told.status, next(iter(wish)) in told.fault["message"]) == (400, True)
 
 
 # --- health -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
-from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType
+from tokenhub_core.types import Dialect, Model, Need, Prices, Provider, ProviderType
 
 
 def test_a_provider_is_shown_without_its_credential() -> None:
@@ -86,23 +86,6 @@ def test_what_is_no_such_number_is_refused(raw: str) -> None:
     with pytest.raises(TokenHubError, match="n must be between 5 and 10") as refused:
         shapes.whole(make_mocked_request("GET", f"/?n={raw}"), "n", 7, 5, 10)
     assert refused.value.fault.param == "n"
-
-
-def test_wishes_are_a_layer_of_what_was_asked() -> None:
-    """What was not asked for is in no layer, so that each `why` names the one whose wish it was."""
-    assert shapes.layer_of(shapes.SimulateBody()).values == {}
-    wishes = shapes.SimulateBody(
-        mode=Mode.CHEAP, min_weight=0, model_hint="m", provider="p", max_budget_usd=0.0
-    )
-    assert shapes.layer_of(wishes).values == {
-        "mode": Mode.CHEAP,
-        "min_weight": 0,
-        "model": "m",
-        "provider": "p",
-        "max_budget_usd": 0.0,
-    }
-    for any_model in ("", "*", "auto"):
-        assert "model" not in shapes.layer_of(shapes.SimulateBody(model_hint=any_model)).values
 
 
 def test_health_moments_become_calendar_time() -> None:

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tokenhub_core.providers.catalogue import SOURCE, Catalogue, CatalogueEntry, load, priced
-from tokenhub_core.types import Model, Need, Prices
+from tokenhub_core.types import Model, Need, Prices, Tier
 
 
 def listing(id_: str, cost: dict[str, float] | None, **rest: Any) -> dict[str, Any]:
@@ -125,6 +125,52 @@ def test_a_discount_that_is_a_surcharge_is_left_out() -> None:
     entry = catalogue(v=[listing("m", {"input": 0.5, "output": 1.5, "cache_read": 1.25})]).lookup("m")
     assert entry is not None
     assert entry.prices == Prices(500, 1500)
+
+
+_LONG = {"input": 5, "output": 20, "tier": {"type": "context", "size": 200_000}}
+
+
+def _prices(**cost: Any) -> Prices:
+    entry = catalogue(v=[listing("m", {"input": 2.5, "output": 10, **cost})]).lookup("m")
+    assert entry is not None
+    assert entry.prices is not None
+    return entry.prices
+
+
+def test_long_calls_and_thoughts_have_their_prices() -> None:
+    """Tiers by size, in both spellings of the list; thoughts only where they differ from output."""
+    longer = {"input": 6, "output": 30, "cache_read": 1, "tier": {"type": "context", "size": 500_000}}
+    told = _prices(
+        tiers=[longer, _LONG], context_over_200k={"input": 9, "output": 99}, reasoning=12, batch=0.5
+    )
+    assert told.tiers == (Tier(200_000, 5000, 20_000), Tier(500_000, 6000, 30_000, 1000))
+    assert (told.reasoning, told.batch) == (12_000, 0.5)
+    assert _prices(context_over_200k={"input": 5, "output": 20}).tiers == (Tier(200_000, 5000, 20_000),)
+    assert _prices(reasoning=10).reasoning is None
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        {"tiers": [{**_LONG, "tier": {"type": "time", "size": 200_000}}]},
+        {"tiers": [{**_LONG, "tier": {"type": "context", "size": 0}}]},
+        {"tiers": [{**_LONG, "output": None}]},
+        {"tiers": [{**_LONG, "input": 1}]},
+        {"reasoning": 0},
+        {"reasoning": -1},
+        {"batch": 0},
+        {"batch": 2},
+    ],
+)
+def test_a_slip_in_what_is_priced_apart_is_left_out(slip: dict[str, object]) -> None:
+    """A long call that is cheaper, a tier without a size, thoughts for nothing: the plain price holds."""
+    assert _prices(**slip) == Prices(2500, 10_000)
+
+
+def test_the_installed_list_has_tiers() -> None:
+    """Else the names of its fields have changed."""
+    sold = [entry.prices for entry in load().sold_by("google") if entry.prices]
+    assert any(prices.tiers for prices in sold)
 
 
 def test_what_the_operator_set_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import MODELS
 from tokenhub_core.store.writer import Work, Writer
-from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType
+from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType, Tier
 
 _OPENAI = Provider("openai", ProviderType.OPENAI, ("https://api.openai.com",), cred_store="vault")
 _LOCAL = Provider(
@@ -28,7 +29,7 @@ _GPT = Model(
     7,
     128_000,
     16_000,
-    Prices(150.0, 600.0, 75.5, None),
+    Prices(150.0, 600.0, 75.5, None, 700.0, 0.5, (Tier(200_000, 300.0, 900.0, None, 1.5),)),
     "catalogue",
     True,
     frozenset({Need.AUDIO, Need.VISION}),
@@ -97,6 +98,44 @@ def test_a_model_needs_its_provider(filled: Database) -> None:
         connection.execute(insert(MODELS).values(row))
 
 
+# --- prices ------------------------------------------------------------------------------------------------
+
+
+def test_new_prices_change_nothing_else(filled: Database) -> None:
+    """Not the weight, not the sizes: only what the model costs, and who says so."""
+    with filled.writing() as connection:
+        assert catalog.reprice(connection, _GPT, Prices(1.0, 2.0), source="list", now=9.0)
+    assert _stock(filled).models[1] == replace(_GPT, prices=Prices(1.0, 2.0), pricing_source="list")
+
+
+@pytest.mark.parametrize("change", [{"pricing_source": "manual"}, {"prices": {"cache_read": None}}])
+def test_prices_that_were_changed_meanwhile_stay(filled: Database, change: dict[str, Any]) -> None:
+    """By hand or by anyone: what was compared is not there any more."""
+    with filled.writing() as connection:
+        there = catalog.patch_model(connection, "gpt", "openai", change, now=2.0)
+        assert not catalog.reprice(connection, _GPT, Prices(1.0, 2.0), source="list", now=9.0)
+    assert _stock(filled).models[1] == there
+
+
+@pytest.mark.parametrize(
+    "prices",
+    [
+        {"reasoning": -1},
+        {"batch": 0},
+        {"batch": 1.5},
+        {"tiers": [{"above": 0, "input": 1, "output": 1}]},
+        {"tiers": [{"above": 9, "input": 1, "output": -1}]},
+        {"tiers": [{"above": 9, "input": 1, "output": 1}, {"above": 9, "input": 2, "output": 2}]},
+    ],
+)
+def test_prices_that_cannot_be_are_refused(filled: Database, prices: dict[str, Any]) -> None:
+    """Named, and nothing is stored."""
+    with pytest.raises(TokenHubError) as refused, filled.writing() as connection:
+        catalog.patch_model(connection, "gpt", "openai", {"prices": prices}, now=2.0)
+    assert refused.value.fault.param == "prices"
+    assert _stock(filled).models[1] == _GPT
+
+
 # --- patches -----------------------------------------------------------------------------------------------
 
 
@@ -107,7 +146,7 @@ def test_a_patch_changes_what_it_names(filled: Database) -> None:
             connection, "gpt", "openai", {"weight": 3, "prices": {"output": 700}, "upstream": None}, now=2.0
         )
         provider = catalog.patch_provider(connection, "local", {"enabled": True}, now=2.0)
-    assert patched.prices == Prices(150.0, 700.0, 75.5, None)
+    assert patched.prices == replace(_GPT.prices, output=700.0)
     assert (patched.weight, patched.upstream, patched.lacks) == (3, "", _GPT.lacks)
     assert provider.endpoints == _LOCAL.endpoints
     stock = _stock(filled)

@@ -103,28 +103,30 @@ def test_a_record_keeps_its_facts() -> None:
 
 def test_a_plan_explains_itself_without_the_callers_words() -> None:
     """The policy with its whys, every term of every score, every skip; of an output schema only that there was one."""
-    told = orjson.loads(rows.plan_json(_PLAN))
+    told = rows.entry({"decision": rows.plan_json(_PLAN)})["decision"]
+    assert (told["version"], told["fleet_version"], told["reason"]) == (1, 7, "routed-hint-exact")
     assert told["policy"]["why"] == {"mode": "directive"}
-    assert told["policy"]["output_schema"] is True
-    assert told["candidates"] == [
-        {
-            "model": "claude",
-            "provider": "anthropic",
-            "score": 0.5,
-            "terms": {"cost": 0.25, "latency": 0.125, "failure": 0.0625, "weight": 0.0625, "loss": 0.0},
-            "estimated_nanousd": 1200,
-            "pinned": True,
-            "dialect": "openai_chat",
-            "losses": [],
-        }
-    ]
-    assert told["skips"][0] == {
-        "model": "gpt",
-        "provider": "openai",
-        "reason": "health_down",
-        "detail": "open until 12:00",
+    assert (told["policy"]["output_schema"], told["policy"]["lossy"]) == (True, True)
+    (first,) = told["candidates"]
+    assert first["terms"] == {
+        "cost": 0.25,
+        "latency": 0.125,
+        "failure": 0.0625,
+        "weight": 0.0625,
+        "loss": 0.0,
     }
+    assert (first["model"], first["provider"], first["score"]) == ("claude", "anthropic", 0.5)
+    assert (first["estimated_nanousd"], first["pinned"], first["losses"]) == (1200, True, [])
+    assert told["skips"] == [
+        {"model": "gpt", "provider": "openai", "reason": "health_down", "detail": "open until 12:00"}
+    ]
     assert "own words" not in rows.plan_json(_PLAN)
+
+
+def test_a_decision_of_an_older_version_is_shown_as_it_stands() -> None:
+    """It was written as it is shown."""
+    old = {"reason": "routed-weight-5", "candidates": [{"model": "m"}], "skips": []}
+    assert rows.entry({"decision": orjson.dumps(old).decode()})["decision"] == old
 
 
 def test_attempts_are_listed_in_order_with_their_own_usage() -> None:

@@ -20,8 +20,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "web": ("tokenhub_addon.console:web", "Open mitmweb with TokenHub in it."),
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
+    "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
+    "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),
+    "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

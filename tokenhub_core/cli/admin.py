@@ -53,6 +53,10 @@ class AdminClient:
         """Make or do something."""
         return self._ask("POST", path, json)
 
+    def upload(self, path: str, data: bytes) -> Json:
+        """Send bytes as they are."""
+        return self._send("POST", path, data, "application/octet-stream")
+
     def put(self, path: str, json: Mapping[str, Any] | None = None) -> Json:
         """Replace something."""
         return self._ask("PUT", path, json)
@@ -66,11 +70,17 @@ class AdminClient:
         return self._ask("DELETE", path, None)
 
     def _ask(self, method: str, path: str, json: Mapping[str, Any] | None) -> Json:
-        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/json"}
-        if json is not None:
-            headers["content-type"] = "application/json"
         try:
             body = None if json is None else msgspec.json.encode(json)
+        except UnicodeEncodeError:
+            raise ConfigError("what was given is not valid Unicode text") from None
+        return self._send(method, path, body, "application/json")
+
+    def _send(self, method: str, path: str, body: bytes | None, kind: str) -> Json:
+        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/json"}
+        if body is not None:
+            headers["content-type"] = kind
+        try:
             request = Request(self._url + path, data=body, headers=headers, method=method)  # noqa: S310 - see `_safe`
             with self._opener.open(request, timeout=_SECONDS) as response:
                 return _decoded(response.read(_MAX_ANSWER))

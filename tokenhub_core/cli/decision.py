@@ -1,93 +1,202 @@
-"""One decision as a table: the candidates with their scores, who was tried, and who answered."""
+"""One decision for people: what was asked, under which policy, who could serve and who could not, what was tried.
+
+Takes the shape of `http.decisions`, of a call that was made or of one that was only thought through.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from tokenhub_core.cli.options import plain
-from tokenhub_core.types import Json
+from tokenhub_core.cli.options import listing, plain
+from tokenhub_core.types import NANO, Json
 
 _SHOWN: Final = 8
-"""Candidates in the table, and names of models that were left out; the rest are counted."""
+"""Candidates in the table, and names of models that were left out for one reason; the rest are counted."""
+_TERMS: Final = ("cost", "latency", "failure", "weight", "loss")
+_BAR: Final = 20
+"""Characters of the line of time."""
 
 
-def decision_table(row: Json) -> RenderableType:
-    """Show one record of the request log: the candidates with their scores, and who answered."""
-    decision = row["decision"] or {"candidates": [], "skips": []}
-    title = f"How {row['id']} was routed"
-    told = _told(row, decision["skips"])
-    candidates = decision["candidates"]
-    if not candidates:
-        return Group(plain(title), told)
-    table = Table(title=plain(title), title_justify="left", box=box.SIMPLE_HEAD)
-    table.pad_edge, table.show_edge, table.padding = False, False, (0, 1, 0, 0)
-    table.add_column("model", overflow="fold")
-    table.add_column("provider", overflow="fold")
-    for name in ("cost", "lat", "err", "wt", "loss", "score", "estimate"):
+def explained(told: Json) -> RenderableType:
+    """Show a call that was made."""
+    return Group(
+        plain(f"How {told['id']} was routed"),
+        _asked(told["asked"]),
+        *_policy(told["policy"]),
+        *_candidates(told),
+        *_exclusions(told["exclusions"]),
+        *_attempts(told),
+        _end(told),
+    )
+
+
+def imagined(told: Json) -> RenderableType:
+    """Show a call that nobody made."""
+    first = told["decision"]
+    if first is None:
+        end = plain(
+            f"refused with {told['error']['status']} {told['error']['type']}: {told['error']['message']}"
+        )
+    else:
+        end = plain(f"{first['model_id']} @ {first['provider_id']} would be asked first ({first['reason']})")
+    return Group(
+        _asked({**told["asked"], "dialect": told["dialect"]}),
+        *_policy(told["policy"]),
+        *_candidates(told),
+        *_exclusions(told["exclusions"]),
+        end,
+    )
+
+
+def _asked(asked: Json) -> Text:
+    """Return what the caller asked for, in a line."""
+    said = [f"asked for {asked['model'] or 'no model'}", asked["dialect"] or "nothing that is routed"]
+    if "text_bytes" in asked:
+        said += ["streamed"] if asked["stream"] else []
+        said += [f"{asked['text_bytes']} bytes of text"]
+        said += [f"{asked['media']} media"] if asked["media"] else []
+        if asked["max_output_tokens"] is not None:
+            said += [f"at most {asked['max_output_tokens']} tokens out"]
+        said += [f"needs {', '.join(asked['needs'])}"] if asked["needs"] else []
+    if "lane" in asked:
+        said += [f"lane {asked['lane']}", f"directive {asked['directive'] or 'none'}"]
+    return plain(", ".join(said))
+
+
+def _policy(policy: Json | None) -> list[RenderableType]:
+    """Return what was wished and allowed, and who said so; what nobody set is left out."""
+    if policy is None:
+        return []
+    why = policy["why"]
+    said = [
+        f"{name} {_value(policy[name])} ({source})"
+        for name, source in why.items()
+        if name in policy and (policy[name] is not None or source != "default")
+    ]
+    return [plain("policy: " + ", ".join(said))]
+
+
+def _value(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return " ".join(map(str, value))
+    return str(value)
+
+
+def _candidates(told: Json) -> list[RenderableType]:
+    everyone = [*told["candidates"], *told["spared"]]
+    if not everyone:
+        return []
+    # The eighth column only where there is something to say in it: a terminal has eighty characters.
+    drawn = any("draw" in one for one in everyone)
+    table = listing("model", "provider")
+    for name in ("cost", "lat", "err", "wt", "loss", "score", *(("drawn",) if drawn else ()), "estimate"):
         table.add_column(name, justify="right", no_wrap=True)
-    served = (row["model_id"], row["provider_id"])
-    for candidate in candidates[:_SHOWN]:
-        here = (candidate["model"], candidate["provider"]) == served
-        table.add_row(*_cells(candidate), style="bold green" if here else "")
-    if len(candidates) > _SHOWN:
-        table.add_row(f"… and {len(candidates) - _SHOWN} more")
-    return Group(table, told)
+    tried = len(told["candidates"])
+    for at, one in enumerate(everyone[:_SHOWN]):
+        style = "bold green" if one.get("served") else "" if at < tried else "dim"
+        table.add_row(*_cells(one, drawn=drawn), style=style)
+    if len(everyone) > _SHOWN:
+        table.add_row(f"… and {len(everyone) - _SHOWN} more")
+    lost = [one for one in everyone[:_SHOWN] if one.get("losses")]
+    lines = [f"{one['model']} @ {one['provider']} would lose {', '.join(one['losses'])}" for one in lost]
+    if told.get("lone"):
+        lines.insert(0, "all are unhealthy: the best is tried in spite of it, alone")
+    return [table, *map(plain, lines)]
 
 
-def _cells(candidate: Json) -> list[Text]:
-    terms = candidate["terms"]
-    names = ("cost", "latency", "failure", "weight", "loss")
+def _cells(one: Json, *, drawn: bool) -> list[Text]:
     # Decisions that were recorded before there was a term do not have it.
-    scores = [*(terms.get(name, 0.0) for name in names), candidate["score"]]
+    scores = [*(one["terms"].get(name, 0.0) for name in _TERMS), one["score"]]
+    scores += [one["draw"]["sample"] if "draw" in one else 0.0] if drawn else []
     return [
-        plain(candidate["model"]),
-        plain(candidate["provider"]),
+        plain(one["model"]),
+        plain(one["provider"]),
         *(Text(f"{score:.2f}") for score in scores),
-        Text(f"${candidate['estimated_nanousd'] / 1e9:.6f}"),
+        Text(f"${one['estimated_nanousd'] / NANO:.6f}"),
     ]
 
 
-def _told(row: Json, skips: Sequence[Json]) -> Text:
-    """Return what the table does not show: the wishes, the tries, the end, and who was left out."""
-    wishes = [f"asked for {row['requested_model']}" if row["requested_model"] else "asked for no model"]
-    wishes += [f"directive {row['directive'] or 'none'}", f"mode {row['mode'] or 'none'}"]
-    wishes += [row["reason"]] if row["reason"] else []
-    lines = [plain(", ".join([*wishes, f"lane {row['lane']}"]))]
-    tries = row["attempts"]
-    if len(tries) > 1 or any(one["cause"] for one in tries):
-        lines += [plain(_try(one)) for one in tries]
-    lines.append(
-        plain(
-            f"{row['input_tokens']} + {row['output_tokens']} tokens, ${row['cost_nanousd'] / 1e9:.6f},"
-            f" {row['total_ms']:.0f} ms"
+def _exclusions(excluded: Sequence[Json]) -> list[RenderableType]:
+    if not excluded:
+        return []
+    table = listing("left out", "n", "models", right=("n",))
+    for one in excluded:
+        names = [f"{m['model']} @ {m['provider']}{_detail(m)}" for m in one["models"][:_SHOWN]]
+        more = one["count"] - len(names)
+        told = ", ".join([*names, f"… and {more} more"] if more else names)
+        table.add_row(plain(one["reason"]), str(one["count"]), plain(told))
+    return [table]
+
+
+def _detail(model: Json) -> str:
+    return f" ({model['detail']})" if model["detail"] else ""
+
+
+def _attempts(told: Json) -> list[RenderableType]:
+    """Return the tries on one line of time: `.` waiting, `-` up to the first byte, `=` while bytes came."""
+    tries = told["attempts"]
+    if not tries:
+        return []
+    whole = max(told["timings"]["total_ms"] or 0.0, *(one["ended_ms"] or 0.0 for one in tries)) or 1.0
+    table = listing("try", "candidate", "when", "ms", "came to", "$", right=("ms", "$"))
+    for one in tries:
+        came = f"{one['cause']} ({one['message']})" if one["cause"] else "answered"
+        change = f", {one['change']}" if one.get("change") else ""
+        table.add_row(
+            str(one["n"]),
+            plain(f"{one['model']} @ {one['provider']}"),
+            _line(one, whole),
+            f"{(one['ended_ms'] or 0.0) - (one['started_ms'] or 0.0):.0f}",
+            plain(came + change),
+            f"{one.get('cost_nanousd', 0) / NANO:.6f}",
         )
-    )
-    if row["outcome"] != "ok":
-        why = f"{row['error_class']}: {row['message']}" if row["error_class"] else ""
-        lines.append(plain(f"{row['outcome']} {row['status']} {why}".strip()))
-    if skips:
-        lines.append(plain("left out: " + _left_out(skips)))
-    if row["simulated"]:
+    return [table]
+
+
+def _line(one: Json, whole: float) -> str:
+    start, end = one["started_ms"] or 0.0, one["ended_ms"] or 0.0
+    first = end if one.get("first_byte_ms") is None else one["first_byte_ms"]
+    begin, turn, stop = (min(_BAR, int(moment / whole * _BAR)) for moment in (start, first, end))
+    return "." * begin + "-" * (turn - begin) + "=" * (stop - turn) or "-"
+
+
+def _end(told: Json) -> Text:
+    """Return what came of it: who answered, how much it was, how long it took, and what was lost."""
+    usage, timings = told["usage"], told["timings"]
+    served = told["served"]
+    lines: list[Text] = []
+    if served is not None:
+        lines.append(plain(f"served by {served['model']} @ {served['provider']}: {served['reason']}"))
+    told_of = [f"{usage['input_tokens']} + {usage['output_tokens']} tokens"]
+    told_of += [
+        f"{usage[f'{kind}_tokens']} {words}"
+        for kind, words in (
+            ("cache_read", "from cache"),
+            ("cache_write", "to cache"),
+            ("reasoning", "of thought"),
+        )
+        if usage[f"{kind}_tokens"]
+    ]
+    told_of += ["estimated"] if usage["estimated"] else []
+    told_of += [f"${told['cost_usd']:.6f}", f"{timings['total_ms'] or 0.0:.0f} ms"]
+    told_of += [f"decided in {timings['route_ms']:.1f} ms"] if timings["route_ms"] else []
+    told_of += [f"first byte after {timings['ttft_ms']:.0f} ms"] if timings["ttft_ms"] is not None else []
+    lines.append(plain(", ".join(told_of)))
+    if told["losses"]:
+        lines.append(plain("lost on the way: " + ", ".join(told["losses"])))
+    if told["outcome"] != "ok":
+        error = told["error"]
+        why = f"{error['type']}: {error['message']}" if error else ""
+        lines.append(plain(f"{told['outcome']} {told['status']} {why}".strip()))
+    if told["simulated"]:
         lines.append(Text("SIMULATED: no provider was called, no money was spent", style="yellow"))
     return Text("\n").join(lines)
-
-
-def _try(one: Json) -> str:
-    end = f"{one['cause']} ({one['message']})" if one["cause"] else "answered"
-    return (
-        f"{one['n']}. {one['model']} @ {one['provider']}: {end}, {one['ended_ms'] - one['started_ms']:.0f} ms"
-    )
-
-
-def _left_out(skips: Sequence[Json]) -> str:
-    if len(skips) <= _SHOWN:
-        return ", ".join(f"{skip['model']} ({skip['reason']})" for skip in skips)
-    counts = Counter(skip["reason"] for skip in skips)
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())

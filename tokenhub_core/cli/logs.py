@@ -10,7 +10,7 @@ import click
 from rich.text import Text
 
 from tokenhub_core.cli.admin import admin_client
-from tokenhub_core.cli.decision import decision_table
+from tokenhub_core.cli.decision import explained
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.types import Json
 
@@ -55,11 +55,11 @@ def logs(
 def explain(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name
     """Show how one call was routed.
 
-    ID is in the x-request-id header of its reply.
+    ID is in the x-tokenhub-decision header of its reply.
     """
-    row = admin_client(data).get(f"/admin/v1/logs/{quote(id, safe='')}")
-    if not shown(row, json=json):
-        tell(decision_table(row))
+    told = admin_client(data).get(f"/admin/v1/decisions/{quote(id, safe='')}")
+    if not shown(told, json=json):
+        tell(explained(told))
 
 
 def _lines(first: str, second: str) -> Text:

@@ -104,7 +104,7 @@ class DialectModule(Protocol):
     def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
         """Return the path of this operation below a provider's base, like `/chat/completions`.
 
-        `request` is the caller's own where its body passes: what its path says besides the model is kept.
+        `request` is the caller's own where it speaks the same dialect: what its path says besides the model is kept.
         """
         ...
 

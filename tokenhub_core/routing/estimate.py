@@ -1,11 +1,16 @@
-"""Estimates before the fact: tokens from bytes, money from tokens."""
+"""Estimates before the fact: tokens from bytes, time from tokens, money from tokens.
+
+Each is taken from what was learned of the model (`Estimates`), and where nothing was, from a rule of thumb.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from enum import StrEnum
+from typing import Final, Protocol
 
-from tokenhub_core.types import Features, Model, Prices, Usage
+from tokenhub_core.routing import pricing
+from tokenhub_core.types import Expected, Features, Model, Need, Prices, Provider, Usage
 
 BYTES_PER_TOKEN: Final = 4
 MEDIA_TOKENS: Final = 1_000
@@ -15,30 +20,133 @@ TURN_TOKENS: Final = 4
 DEFAULT_OUTPUT_TOKENS: Final = 512
 """What an answer is taken to have where the caller set no cap."""
 
-
-def input_tokens(features: Features) -> int:
-    """Return the estimated input tokens of a call."""
-    text = math.ceil(features.text_bytes / BYTES_PER_TOKEN)
-    return text + MEDIA_TOKENS * features.media + TURN_TOKENS * features.turns
+_STRUCTURED: Final = frozenset({Need.TOOLS, Need.JSON_SCHEMA})
+_WIDEST: Final = 3.0
+"""The reserve for an answer without a cap is at most this much larger, relatively, than the expected one."""
 
 
-def output_tokens(features: Features, model: Model) -> int:
-    """Return the output reserve at this model: the caller's cap, bounded by the model's."""
-    wanted = features.max_output_tokens or DEFAULT_OUTPUT_TOKENS
+class Writing(StrEnum):
+    """What the text of a call mostly is, as far as its features tell without reading it.
+
+    Schemas, tool calls and their results are JSON and code, at about three bytes a token where prose has four to
+    five, and a call that brings tools is made of little else: so the needs tell these two kinds apart at no cost.
+    """
+
+    PROSE = "prose"
+    STRUCTURED = "structured"
+
+
+class Estimates(Protocol):
+    """What was learned of models. None: nothing yet, the rule of thumb holds."""
+
+    def tokens_per_byte(self, model: str, writing: Writing) -> float | None:
+        """Return the input tokens of one UTF-8 byte of text."""
+        ...
+
+    def tokens_per_medium(self, model: str) -> float | None:
+        """Return the input tokens of one image, file or piece of sound."""
+        ...
+
+    def input_error(self, model: str, writing: Writing) -> float:
+        """Return the moving average of the relative error of the input estimate; 0 where nothing was learned."""
+        ...
+
+    def answer(self, program: str, model: str) -> tuple[float, float] | None:
+        """Return the mean length of this model's answers to this program in tokens, and its relative error."""
+        ...
+
+    def latency_ms(self, model: str, provider: str, tokens: float) -> float | None:
+        """Return the time to the end of an answer of so many tokens."""
+        ...
+
+
+class Unlearned:
+    """The estimates of someone who has seen nothing: the rules of thumb hold."""
+
+    def tokens_per_byte(self, model: str, writing: Writing) -> float | None:
+        """Return None."""
+
+    def tokens_per_medium(self, model: str) -> float | None:
+        """Return None."""
+
+    def input_error(self, model: str, writing: Writing) -> float:
+        """Return 0."""
+        return 0.0
+
+    def answer(self, program: str, model: str) -> tuple[float, float] | None:
+        """Return None."""
+
+    def latency_ms(self, model: str, provider: str, tokens: float) -> float | None:
+        """Return None."""
+
+
+UNLEARNED: Final = Unlearned()
+
+
+def writing(features: Features) -> Writing:
+    """Return what the text of the call mostly is."""
+    return Writing.PROSE if features.needs.isdisjoint(_STRUCTURED) else Writing.STRUCTURED
+
+
+def input_tokens(features: Features, model: str = "", learned: Estimates = UNLEARNED) -> int:
+    """Return the estimated input tokens of a call at this model."""
+    rate = learned.tokens_per_byte(model, writing(features))
+    text = math.ceil(features.text_bytes / BYTES_PER_TOKEN if rate is None else features.text_bytes * rate)
+    media = 0
+    if features.media:
+        each = learned.tokens_per_medium(model)
+        media = math.ceil(features.media * (MEDIA_TOKENS if each is None else each))
+    return text + media + TURN_TOKENS * features.turns
+
+
+def output_tokens(features: Features, model: Model, learned: Estimates = UNLEARNED, program: str = "") -> int:
+    """Return the output reserve at this model, which money is set aside for: the caller's cap, bounded by the model's.
+
+    Where the caller set no cap it is what this program's answers from this model have, and their usual error more.
+    """
+    wanted = features.max_output_tokens
+    if not wanted:
+        seen = learned.answer(program, model.id)
+        wanted = DEFAULT_OUTPUT_TOKENS
+        if seen is not None:
+            mean, error = seen
+            wanted = math.ceil(mean * (1 + min(error, _WIDEST)))
     return min(wanted, model.max_output_tokens) if model.max_output_tokens else wanted
 
 
-def cost(prices: Prices, usage: Usage) -> int:
-    """Return what `usage` costs in whole nano-dollars.
+def expected(
+    features: Features,
+    model: Model,
+    provider: Provider,
+    learned: Estimates = UNLEARNED,
+    program: str = "",
+    *,
+    reserved: tuple[int, int, int] | None = None,
+) -> Expected:
+    """Return what the call is expected to be here: what its score is made of.
 
-    Cached input is priced apart where the provider prices it apart, and like other input where it does not.
+    Unlike the reserve, the expected answer is as long as this program's answers from this model were on average,
+    never longer than the reserve. `latency_ms` is 0 where nothing was learned of it. `reserved` is what `reserve`
+    gives, from whoever has it already.
     """
-    read = prices.input if prices.cache_read is None else prices.cache_read
-    write = prices.input if prices.cache_write is None else prices.cache_write
-    plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
-    return round(
-        plain * prices.input
-        + usage.cache_read_tokens * read
-        + usage.cache_write_tokens * write
-        + usage.output_tokens * prices.output
-    )
+    tokens, output, nanousd = reserved or reserve(features, model, learned, program)
+    seen = learned.answer(program, model.id)
+    if seen is not None and seen[0] < output:
+        output = math.ceil(seen[0])
+        nanousd = cost(model.prices, Usage(input_tokens=tokens, output_tokens=output))
+    time = learned.latency_ms(model.id, provider.id, output) or 0.0
+    return Expected(tokens, output, nanousd, time, learned.input_error(model.id, writing(features)))
+
+
+def reserve(
+    features: Features, model: Model, learned: Estimates = UNLEARNED, program: str = ""
+) -> tuple[int, int, int]:
+    """Return the input tokens, the output reserve and what both cost in nano-dollars."""
+    tokens = input_tokens(features, model.id, learned)
+    output = output_tokens(features, model, learned, program)
+    return tokens, output, cost(model.prices, Usage(input_tokens=tokens, output_tokens=output))
+
+
+def cost(prices: Prices, usage: Usage) -> int:
+    """Return what `usage` costs in whole nano-dollars; the rules are those of `pricing`."""
+    return pricing.cost(prices, usage)

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
-from tokenhub_core.types import Fleet, Model, Provider
+from tokenhub_core.types import Alias, Fleet, Model, Provider, Strategy
 
 
-def build(providers: Iterable[Provider], models: Iterable[Model], *, version: int) -> Fleet:
-    """Return the fleet of these providers and models, in a stable order."""
+def build(
+    providers: Iterable[Provider], models: Iterable[Model], *, version: int, aliases: Iterable[Alias] = ()
+) -> Fleet:
+    """Return the fleet of these providers, models and aliases, in a stable order."""
     ordered = tuple(sorted(models, key=lambda model: (model.id, model.provider_id)))
     by_id: dict[str, tuple[Model, ...]] = {}
     for model in ordered:
         by_id[model.id] = (*by_id.get(model.id, ()), model)
+    by_name = {alias.name: alias for alias in sorted(aliases, key=lambda alias: alias.name)}
     return Fleet(
-        version, {p.id: p for p in sorted(providers, key=lambda provider: provider.id)}, ordered, by_id
+        version,
+        {p.id: p for p in sorted(providers, key=lambda provider: provider.id)},
+        ordered,
+        by_id,
+        by_name,
+        {name: _pool(one, by_id) for name, one in by_name.items() if one.strategy is Strategy.POOL},
     )
 
 
@@ -31,3 +40,8 @@ def named(fleet: Fleet, name: str) -> tuple[Model, ...]:
         return ()
     models = fleet.by_id.get(bare, ())
     return tuple(m for m in models if m.provider_id == prefix) or models
+
+
+def _pool(alias: Alias, ids: Iterable[str]) -> frozenset[str]:
+    patterns = [target.model for target in alias.targets if target.weight]
+    return frozenset(id_ for id_ in ids if any(fnmatchcase(id_, pattern) for pattern in patterns))

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import structs
 
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.routing import eligibility, estimate, fleet, scoring
+from tokenhub_core.routing import bandit, eligibility, estimate, fleet, scoring
+from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import Circumstances, Option, Wire
-from tokenhub_core.types import Candidate, Dialect, Features, Fleet, Model, Plan, Policy, Provider, Skipped
+from tokenhub_core.types import (
+    Candidate,
+    Dialect,
+    Features,
+    Fleet,
+    Model,
+    Plan,
+    Policy,
+    Provider,
+    Skipped,
+    Standing,
+)
 
 
 class OriginOption(msgspec.Struct, frozen=True):
@@ -31,18 +44,51 @@ def plan(
     wire: Wire = Wire(),
     origin: OriginOption | None = None,
 ) -> Plan | Fault:
-    """Return the candidates in the order in which they should be tried, or why there is none.
+    """Return the candidates in the order in which they should be tried, or why there is none; see `decide`."""
+    decision, fault = decide(view, features, policy, now=now, seed=seed, wire=wire, origin=origin)
+    return fault or decision
+
+
+def decide(
+    view: Fleet,
+    features: Features,
+    policy: Policy,
+    *,
+    now: Circumstances,
+    seed: str,
+    wire: Wire = Wire(),
+    origin: OriginOption | None = None,
+) -> tuple[Plan, Fault | None]:
+    """Return the candidates in the order in which they should be tried, and why where there is none.
 
     The named model comes first, at each of its providers by score and last at the origin; other models follow
     by score where the policy lets them stand in. Where bad health alone empties the list, the best unhealthy
     candidate is kept, alone: a lone provider is never written off.
 
+    Where somebody explores and no model was named, values sampled for the candidates take the scores' place.
+
     What a dialect cannot carry worsens the score of its providers. It is found out for the best candidate only, and
     for the next one that takes its place: further down it decides nothing.
+
+    A plan without candidates still tells what was asked and who was left out.
     """
+    asked = Plan(
+        policy=policy,
+        candidates=(),
+        skips=(),
+        input_tokens=estimate.input_tokens(features),
+        output_tokens=0,
+        reason="",
+        fleet_version=view.version,
+        features=features,
+        dialect=wire.dialect,
+        seed=seed,
+        origin=origin.provider.id if origin else "",
+        context=bandit.context(features, estimate.input_tokens(features)),
+    )
     wanted = fleet.named(view, policy.model) if policy.model else ()
     if policy.model and not wanted and (origin is None or origin.model.id != policy.model):
-        return _unknown(policy.model)
+        return asked, _unknown(policy.model)
     keys = frozenset((model.id, model.provider_id) for model in wanted)
     if origin is not None:
         if policy.model == origin.model.id:
@@ -58,41 +104,96 @@ def plan(
     lone = not options and bool(sorted_out.unhealthy)
     if lone:
         options = sorted_out.unhealthy
-    terms = scoring.score(options, policy.mode, now.standings)
-    candidates = [
-        Candidate(
-            model,
-            provider,
-            scoring.total(t),
-            t,
-            cost,
-            pinned=(model.id, model.provider_id) in keys,
-            dialect=provider.speaks(wire.dialect),
-        )
-        for (model, provider, cost), t in zip(options, terms, strict=True)
-    ]
-    last = origin.provider.id if origin else ""
-
-    def order(candidate: Candidate) -> tuple[bool, bool, float, bytes]:
-        at_origin = candidate.pinned and candidate.provider.id == last
-        return not candidate.pinned, at_origin, candidate.score, _tie(seed, candidate)
-
-    candidates = _weighed(sorted(candidates, key=order), wire, order)
-    if lone:
-        candidates = candidates[:1]
+    outlook = [sorted_out.expected[model.id, provider.id] for model, provider, _ in options]
+    facts = scoring.facts(options, now.standings, outlook)
+    terms = scoring.weighed(facts, scoring.WEIGHTS[policy.mode])
+    candidates = arranged(
+        _explored(
+            [
+                Candidate(
+                    model,
+                    provider,
+                    scoring.total(t),
+                    t,
+                    cost,
+                    pinned=(model.id, model.provider_id) in keys,
+                    dialect=provider.speaks(wire.dialect),
+                    standing=now.standings.get(provider.id, _FINE),
+                    expected=one,
+                    facts=known,
+                )
+                for (model, provider, cost), t, one, known in zip(options, terms, outlook, facts, strict=True)
+            ],
+            asked,
+            wire,
+            # A named model is served, and a lone one has no rivals.
+            STILL if policy.model or lone else now.explorer,
+            now.at,
+        ),
+        wire=wire,
+        seed=seed,
+        origin_id=asked.origin,
+    )
     if not candidates:
-        return _nobody([skip.reason for skip in sorted_out.skips], policy)
+        told = structs.replace(asked, skips=sorted_out.skips)
+        return told, _nobody([skip.reason for skip in sorted_out.skips], policy)
     best = candidates[0]
-    return Plan(
-        policy=policy,
-        candidates=tuple(candidates),
+    decision = structs.replace(
+        asked,
+        candidates=tuple(candidates[:1] if lone else candidates),
+        spared=tuple(candidates[1:] if lone else ()),
         skips=sorted_out.skips,
-        input_tokens=estimate.input_tokens(features),
-        output_tokens=estimate.output_tokens(features, best.model),
-        reason=_reason(best, last),
-        fleet_version=view.version,
+        input_tokens=best.expected.input_tokens,
+        output_tokens=estimate.output_tokens(features, best.model, now.estimates, now.program),
+        reason=reason(best, asked.origin),
         lone=lone,
     )
+    return decision, None
+
+
+_FINE: Final = Standing()
+
+
+def arranged(candidates: Sequence[Candidate], *, wire: Wire, seed: str, origin_id: str) -> list[Candidate]:
+    """Return scored candidates in the order in which they should be tried, losses counted.
+
+    Where values were drawn for them, these less the losses make the order, and not the scores.
+    """
+    if candidates and all(candidate.draw is not None for candidate in candidates):
+        return sorted(candidates, key=lambda candidate: (-_drawn(candidate), _tie(seed, candidate)))
+
+    def order(candidate: Candidate) -> tuple[bool, bool, float, bytes]:
+        at_origin = candidate.pinned and candidate.provider.id == origin_id
+        return not candidate.pinned, at_origin, candidate.score, _tie(seed, candidate)
+
+    return _weighed(sorted(candidates, key=order), wire, order)
+
+
+def _explored(
+    candidates: list[Candidate], asked: Plan, wire: Wire, explorer: Explorer, at: float
+) -> list[Candidate]:
+    """Return the candidates with a value drawn for each, or as they are where nobody explores.
+
+    All are eligible ones: exploring changes their order and nothing else. Everyone's losses are asked for here,
+    because the probability that one comes first depends on them.
+    """
+    if explorer is STILL or not candidates:
+        return candidates
+    spoken = {one.dialect for one in candidates} - {wire.dialect}
+    lost = {dialect: wire.losses(dialect) for dialect in sorted(spoken)}
+    counted = [charged(one, lost[one.dialect]) if lost.get(one.dialect) else one for one in candidates]
+    draws = explorer.draw(
+        [(one.model.id, one.provider.id) for one in counted],
+        asked.context,
+        penalties=[one.terms.loss for one in counted],
+        seed=asked.seed,
+        now=at,
+    )
+    return [structs.replace(one, draw=draw) for one, draw in zip(counted, draws, strict=True)]
+
+
+def _drawn(candidate: Candidate) -> float:
+    return candidate.draw.sample - candidate.terms.loss if candidate.draw else 0.0
 
 
 def _weighed(
@@ -104,12 +205,13 @@ def _weighed(
         known.add(spoken)
         if losses := wire.losses(spoken):
             candidates = sorted(
-                (_charged(one, losses) if one.dialect is spoken else one for one in candidates), key=order
+                (charged(one, losses) if one.dialect is spoken else one for one in candidates), key=order
             )
     return candidates
 
 
-def _charged(candidate: Candidate, losses: tuple[str, ...]) -> Candidate:
+def charged(candidate: Candidate, losses: tuple[str, ...]) -> Candidate:
+    """Return the candidate with its losses told and counted."""
     terms = structs.replace(candidate.terms, loss=scoring.loss(losses))
     return structs.replace(candidate, terms=terms, score=scoring.total(terms), losses=losses)
 
@@ -120,9 +222,12 @@ def _tie(seed: str, candidate: Candidate) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def _reason(best: Candidate, origin_id: str) -> str:
+def reason(best: Candidate, origin_id: str) -> str:
+    """Return why the best candidate is the best, as one word."""
     if best.provider.id == origin_id:
         return "routed-origin"
+    if best.draw is not None:
+        return "routed-thompson"
     return "routed-hint-exact" if best.pinned else f"routed-weight-{best.model.weight}"
 
 
@@ -155,4 +260,4 @@ def _nobody(reasons: Sequence[Skipped], policy: Policy) -> Fault:
     return Fault(Kind.NO_CANDIDATE, Blame.US, left_out)
 
 
-__all__ = ["Option", "OriginOption", "plan"]
+__all__ = ["Option", "OriginOption", "arranged", "charged", "decide", "plan", "reason"]

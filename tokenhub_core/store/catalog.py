@@ -1,4 +1,4 @@
-"""What is configured: providers, models, routing defaults, the vault's sealed rows, settings.
+"""What is configured: providers, models, aliases, routing defaults, the vault's sealed rows, settings.
 
 Every function works on a connection that its caller holds, so that several of them share one transaction:
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import msgspec
@@ -23,6 +23,7 @@ from tokenhub_core.errors import Kind, TokenHubError, client_fault
 from tokenhub_core.quirks.table import QUIRKS, unknown
 from tokenhub_core.store.rows import dumps, micros
 from tokenhub_core.store.schema import (
+    ALIASES,
     MODELS,
     PROVIDERS,
     ROUTING_CONFIG,
@@ -30,7 +31,20 @@ from tokenhub_core.store.schema import (
     VAULT_ENTRIES,
     VAULT_HEADER,
 )
-from tokenhub_core.types import Dialect, Mode, Model, Need, Prices, Provider, ProviderType
+from tokenhub_core.types import (
+    Alias,
+    Dialect,
+    Mode,
+    Model,
+    Need,
+    Prices,
+    Provider,
+    ProviderType,
+    Sticky,
+    Strategy,
+    Target,
+    Tier,
+)
 
 _SINGLE: Final = {"id": 1}
 
@@ -41,6 +55,7 @@ class Stock:
 
     providers: tuple[Provider, ...]
     models: tuple[Model, ...]
+    aliases: tuple[Alias, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,16 +69,23 @@ class RoutingConfig:
     fallback: bool | None = None
     updated_at: float | None = None
     """Seconds since the epoch; None where nothing was ever set."""
+    explore: str | None = None
+    """`off` or `thompson`."""
 
 
 # --- providers and models ----------------------------------------------------------------------------------
 
 
 def load(connection: Connection) -> Stock:
-    """Return all providers and models."""
+    """Return all providers, models and aliases."""
     providers = connection.execute(select(PROVIDERS).order_by(PROVIDERS.c.id))
     models = connection.execute(select(MODELS).order_by(MODELS.c.id, MODELS.c.provider_id))
-    return Stock(tuple(_provider(row) for row in providers), tuple(_model(row) for row in models))
+    aliases = connection.execute(select(ALIASES).order_by(ALIASES.c.name))
+    return Stock(
+        tuple(_provider(row) for row in providers),
+        tuple(_model(row) for row in models),
+        tuple(_alias(row) for row in aliases),
+    )
 
 
 def put_provider(connection: Connection, provider: Provider, *, now: float) -> None:
@@ -109,10 +131,7 @@ def put_model(connection: Connection, model: Model, *, now: float) -> None:
         "weight": model.weight,
         "max_context_tokens": model.max_context_tokens,
         "max_output_tokens": model.max_output_tokens,
-        "input_nanousd": model.prices.input,
-        "output_nanousd": model.prices.output,
-        "cache_read_nanousd": model.prices.cache_read,
-        "cache_write_nanousd": model.prices.cache_write,
+        **_price_columns(model.prices),
         "pricing_source": model.pricing_source,
         "enabled": model.enabled,
         "lacks": dumps(sorted(model.lacks)),
@@ -136,9 +155,43 @@ def patch_model(
     return patched
 
 
+def reprice(connection: Connection, model: Model, prices: Prices, *, source: str, now: float) -> bool:
+    """Give a stored model other prices and touch nothing else of it; False where it does not stand as `model` any more.
+
+    What was set by hand meanwhile, or by anyone, is left as it is.
+    """
+    _check_prices(prices)
+    was = {**_price_columns(model.prices), "pricing_source": model.pricing_source}
+    where = [MODELS.c.id == model.id, MODELS.c.provider_id == model.provider_id]
+    # `is_not_distinct_from`: a price that is not known is NULL, which equals nothing.
+    where += [MODELS.c[name].is_not_distinct_from(value) for name, value in was.items()]
+    values = {**_price_columns(prices), "pricing_source": source, "updated_at": micros(now)}
+    return connection.execute(update(MODELS).where(*where).values(**values)).rowcount > 0
+
+
 def delete_model(connection: Connection, model_id: str, provider_id: str) -> bool:
     """Remove one model; False where there was none."""
     return _remove(connection, MODELS, {"id": model_id, "provider_id": provider_id})
+
+
+# --- aliases -----------------------------------------------------------------------------------------------
+
+
+def put_alias(connection: Connection, alias: Alias, *, now: float) -> None:
+    """Store `alias`, replacing the one of the same name."""
+    values = {
+        "strategy": alias.strategy.value,
+        "targets": dumps([{"model": one.model, "weight": one.weight} for one in alias.targets]),
+        "sticky": alias.sticky.value,
+        "enabled": alias.enabled,
+        "updated_at": micros(now),
+    }
+    _put(connection, ALIASES, {"name": alias.name}, values, {"created_at": micros(now)})
+
+
+def delete_alias(connection: Connection, name: str) -> bool:
+    """Remove one alias; False where there was none."""
+    return _remove(connection, ALIASES, {"name": name})
 
 
 # --- routing config ----------------------------------------------------------------------------------------
@@ -156,6 +209,7 @@ def routing_config(connection: Connection) -> RoutingConfig:
         row.on_malformed_directive,
         row.fallback,
         row.updated_at / 1e6,
+        row.explore,
     )
 
 
@@ -167,6 +221,7 @@ def put_routing_config(connection: Connection, config: RoutingConfig, *, now: fl
         "default_max_latency_ms": config.default_max_latency_ms,
         "on_malformed_directive": config.on_malformed_directive,
         "fallback": config.fallback,
+        "explore": config.explore,
         "updated_at": micros(now),
     }
     _put(connection, ROUTING_CONFIG, _SINGLE, values)
@@ -246,6 +301,30 @@ def _provider(row: Row[Any]) -> Provider:
     )
 
 
+def _price_columns(prices: Prices) -> dict[str, Any]:
+    return {
+        "input_nanousd": prices.input,
+        "output_nanousd": prices.output,
+        "cache_read_nanousd": prices.cache_read,
+        "cache_write_nanousd": prices.cache_write,
+        "reasoning_nanousd": prices.reasoning,
+        "batch_share": prices.batch,
+        "price_tiers": dumps([asdict(tier) for tier in prices.tiers]),
+    }
+
+
+def _prices(row: Row[Any]) -> Prices:
+    return Prices(
+        row.input_nanousd,
+        row.output_nanousd,
+        row.cache_read_nanousd,
+        row.cache_write_nanousd,
+        row.reasoning_nanousd,
+        row.batch_share,
+        tuple(Tier(**tier) for tier in orjson.loads(row.price_tiers)),
+    )
+
+
 def _model(row: Row[Any]) -> Model:
     return Model(
         row.id,
@@ -254,11 +333,21 @@ def _model(row: Row[Any]) -> Model:
         row.weight,
         row.max_context_tokens,
         row.max_output_tokens,
-        Prices(row.input_nanousd, row.output_nanousd, row.cache_read_nanousd, row.cache_write_nanousd),
+        _prices(row),
         row.pricing_source,
         row.enabled,
         frozenset(Need(need) for need in orjson.loads(row.lacks)),
         frozenset(orjson.loads(row.quirks)),
+    )
+
+
+def _alias(row: Row[Any]) -> Alias:
+    return Alias(
+        row.name,
+        tuple(Target(one["model"], one["weight"]) for one in orjson.loads(row.targets)),
+        Strategy(row.strategy),
+        Sticky(row.sticky),
+        row.enabled,
     )
 
 
@@ -298,10 +387,19 @@ def _check(model: Model) -> None:
     for name in ("max_context_tokens", "max_output_tokens"):
         if not 0 <= getattr(model, name) < 2**53:
             raise client_fault(f"{name} must be 0 or more", param=name)
-    prices = model.prices
-    for price in (prices.input, prices.output, prices.cache_read or 0.0, prices.cache_write or 0.0):
-        if price < 0 or not math.isfinite(price):
-            raise client_fault("prices must be 0 or more", param="prices")
+    _check_prices(model.prices)
+
+
+def _check_prices(prices: Prices) -> None:
+    rates: tuple[Prices | Tier, ...] = (prices, *prices.tiers)
+    each = [price for one in rates for price in (one.input, one.output, one.cache_read, one.cache_write)]
+    if any(price < 0 or not math.isfinite(price) for price in (*each, prices.reasoning) if price is not None):
+        raise client_fault("prices must be 0 or more", param="prices")
+    if prices.batch is not None and not 0 < prices.batch <= 1:
+        raise client_fault("batch must be a share above 0 and at most 1", param="prices")
+    lines = [tier.above for tier in prices.tiers]
+    if any(line <= 0 for line in lines) or lines != sorted(set(lines)):
+        raise client_fault("tiers must begin above 0 and each above the one before", param="prices")
 
 
 def _unknown(noun: str, name: str, *, param: str = "id") -> TokenHubError:

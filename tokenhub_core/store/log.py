@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, func, or_, select
+from sqlalchemy import Row, Select, bindparam, func, or_, select
 from sqlalchemy.dialects import sqlite
 
 from tokenhub_core.errors import client_fault
+from tokenhub_core.routing.experiment import Call
 from tokenhub_core.store import rows
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import REQUEST_LOGS
@@ -90,6 +91,18 @@ class RequestLog:
             )
         return None if row is None else rows.entry(_plain(row))
 
+    def calls(
+        self, alias: str, *, limit: int, since: float | None = None, until: float | None = None
+    ) -> list[Call]:
+        """Return the newest `limit` calls that this alias stood for a model in, newest first."""
+        table = REQUEST_LOGS.c
+        names = ("variant", "model_id", "outcome", "cost_nanousd", "total_ms", "ttft_ms")
+        query = select(*(table[name] for name in (*names, "input_tokens", "output_tokens")))
+        query = _filtered(query.where(table.alias == alias), Filters(since=since, until=until))
+        with self._database.reading() as connection:
+            found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
+            return [_call(row) for row in found]
+
     def count(self, filters: Filters = Filters()) -> int:
         """Return how many records there are."""
         with self._database.reading() as connection:
@@ -124,6 +137,21 @@ def _filtered[S: Select[Any]](query: S, filters: Filters) -> S:
     if filters.q:
         query = query.where(or_(*(table[name].icontains(filters.q, autoescape=True) for name in _SEARCHED)))
     return query
+
+
+def _call(row: Row[Any]) -> Call:
+    """Return a row as the report reads it; of a pool's row the variant is the model that served."""
+    variant, model = row.variant, row.model_id
+    return Call(
+        variant=variant or model,
+        outcome=row.outcome,
+        cost=row.cost_nanousd,
+        total_ms=row.total_ms,
+        ttft_ms=row.ttft_ms,
+        input_tokens=row.input_tokens,
+        output_tokens=row.output_tokens,
+        failed_over=bool(model) and variant not in {"", model} and variant.partition("/")[2] != model,
+    )
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import orjson
 
-from tokenhub_core.types import Attempt, Json, Plan, Policy, Record
+from tokenhub_core.routing.decision import pack, unpack
+from tokenhub_core.types import Attempt, Json, Plan, Record
 
 COLUMNS: Final = (
     "id",
@@ -33,6 +34,8 @@ COLUMNS: Final = (
     "origin_host",
     "client_request_id",
     "requested_model",
+    "alias",
+    "variant",
     "model_id",
     "provider_id",
     "mode",
@@ -111,39 +114,8 @@ def attempts_json(attempts: Sequence[Attempt]) -> str:
 
 
 def plan_json(plan: Plan) -> str:
-    """Return the decision as JSON: the policy with its whys, the candidates with their score terms, the skips."""
-    return dumps(
-        {
-            "reason": plan.reason,
-            "fleet_version": plan.fleet_version,
-            "input_tokens": plan.input_tokens,
-            "output_tokens": plan.output_tokens,
-            "policy": _policy(plan.policy),
-            "candidates": [
-                {
-                    "model": c.model.id,
-                    "provider": c.provider.id,
-                    "score": c.score,
-                    "terms": {
-                        "cost": c.terms.cost,
-                        "latency": c.terms.latency,
-                        "failure": c.terms.failure,
-                        "weight": c.terms.weight,
-                        "loss": c.terms.loss,
-                    },
-                    "dialect": c.dialect,
-                    "losses": c.losses,
-                    "estimated_nanousd": c.estimated_nanousd,
-                    "pinned": c.pinned,
-                }
-                for c in plan.candidates
-            ],
-            "skips": [
-                {"model": s.model, "provider": s.provider, "reason": s.reason, "detail": s.detail}
-                for s in plan.skips
-            ],
-        }
-    )
+    """Return the decision as JSON, in the form of `routing.decision`."""
+    return dumps(pack(plan))
 
 
 def record_row(record: Record) -> tuple[Any, ...]:
@@ -166,6 +138,8 @@ def record_row(record: Record) -> tuple[Any, ...]:
         text(record.origin_host),
         text(record.client_request_id),
         text(record.requested_model),
+        text(record.alias) or None,
+        text(record.variant),
         text(record.model),
         text(record.provider),
         plan.policy.mode.value if plan else "",
@@ -200,6 +174,8 @@ def entry(row: Mapping[str, Any]) -> Json:
     for name in _JSON_COLUMNS:
         if shown.get(name) is not None:
             shown[name] = orjson.loads(shown[name])
+    if shown.get("decision") is not None:
+        shown["decision"] = unpack(shown["decision"])
     return shown
 
 
@@ -214,21 +190,6 @@ def dumps(value: object) -> str:
 def whole(value: int) -> int:
     """Return `value` within the 64 bits that a column has."""
     return max(-_INT_MAX, min(_INT_MAX, value))
-
-
-def _policy(policy: Policy) -> Json:
-    return {
-        "mode": policy.mode,
-        "max_budget_usd": policy.max_budget_usd,
-        "max_latency_ms": policy.max_latency_ms,
-        "min_weight": policy.min_weight,
-        "model": policy.model,
-        "provider": policy.provider,
-        "fallback": policy.fallback,
-        "output_schema": policy.output_schema is not None,  # the schema itself is the caller's text
-        "tags": policy.tags,
-        "why": dict(policy.why),
-    }
 
 
 def _attempt(attempt: Attempt) -> Json:

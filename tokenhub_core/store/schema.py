@@ -26,9 +26,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
-REVISIONS: Final = ("0001", "0002")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -73,6 +74,9 @@ MODELS: Final = Table(
     Column("output_nanousd", Double, nullable=False),
     Column("cache_read_nanousd", Double),
     Column("cache_write_nanousd", Double),
+    Column("reasoning_nanousd", Double),
+    Column("batch_share", Double),
+    Column("price_tiers", Text, nullable=False, server_default="[]"),  # a JSON list, prices as above
     Column("pricing_source", Text, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("lacks", Text, nullable=False),  # a JSON list of needs
@@ -80,6 +84,18 @@ MODELS: Final = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
     Index("ix_models_provider_id", "provider_id"),
+)
+
+ALIASES: Final = Table(
+    "aliases",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("strategy", Text, nullable=False),
+    Column("targets", Text, nullable=False),  # a JSON list of {model, weight}
+    Column("sticky", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
 )
 
 ROUTING_CONFIG: Final = Table(
@@ -92,6 +108,7 @@ ROUTING_CONFIG: Final = Table(
     Column("default_max_latency_ms", Integer),
     Column("on_malformed_directive", Text),
     Column("fallback", Boolean),
+    Column("explore", Text),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="single"),
 )
@@ -120,6 +137,30 @@ SETTINGS: Final = Table(
     Column("value", Text, nullable=False),
 )
 
+POSTERIORS: Final = Table(
+    "posteriors",
+    METADATA,
+    Column("model_id", Text, primary_key=True),
+    Column("provider_id", Text, primary_key=True),
+    Column("context", Text, primary_key=True),  # empty: over all contexts
+    Column("won", Double, nullable=False),
+    Column("lost", Double, nullable=False),
+    Column("step", BigInteger, nullable=False),
+    Column("at", BigInteger, nullable=False),
+)
+
+ESTIMATES: Final = Table(
+    "estimates",
+    METADATA,
+    Column("measure", Text, primary_key=True),
+    Column("model_id", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("mean", Double, nullable=False),
+    Column("error", Double, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
 REQUEST_LOGS: Final = Table(
     "request_logs",
     METADATA,
@@ -142,6 +183,8 @@ REQUEST_LOGS: Final = Table(
     Column("origin_host", Text, nullable=False),
     Column("client_request_id", Text, nullable=False),
     Column("requested_model", Text, nullable=False),
+    Column("alias", Text),  # NULL in most rows, which the index therefore leaves out
+    Column("variant", Text, nullable=False),
     Column("model_id", Text, nullable=False),
     Column("provider_id", Text, nullable=False),
     Column("mode", Text, nullable=False),
@@ -172,5 +215,12 @@ REQUEST_LOGS: Final = Table(
     Index("ix_request_logs_model", "model_id", "seq"),
     Index("ix_request_logs_provider", "provider_id", "seq"),
     Index("ix_request_logs_outcome", "outcome", "seq"),
+    Index(
+        "ix_request_logs_alias",
+        "alias",
+        "seq",
+        sqlite_where=text("alias IS NOT NULL"),
+        postgresql_where=text("alias IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )

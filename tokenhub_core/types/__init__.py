@@ -8,6 +8,7 @@ of a $0.05-per-million model costs 50), wall time in seconds since the epoch, du
 
 from __future__ import annotations
 
+from tokenhub_core.types.aliases import Alias, Sticky, Strategy, Target
 from tokenhub_core.types.answer import (
     Answer,
     Content,
@@ -54,6 +55,9 @@ from tokenhub_core.types.conversation import (
 )
 from tokenhub_core.types.fleet import (
     Candidate,
+    Draw,
+    Expected,
+    Facts,
     Fleet,
     Model,
     Plan,
@@ -64,6 +68,7 @@ from tokenhub_core.types.fleet import (
     Skipped,
     Standing,
     Terms,
+    Tier,
 )
 from tokenhub_core.types.policy import Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
@@ -71,6 +76,7 @@ from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane,
 
 __all__ = [
     "NANO",
+    "Alias",
     "Answer",
     "Attempt",
     "Audio",
@@ -81,6 +87,9 @@ __all__ = [
     "Content",
     "Delta",
     "Dialect",
+    "Draw",
+    "Expected",
+    "Facts",
     "Failed",
     "Features",
     "File",
@@ -117,13 +126,17 @@ __all__ = [
     "Snapshot",
     "Standing",
     "Started",
+    "Sticky",
     "StopReason",
     "Stopped",
+    "Strategy",
+    "Target",
     "Terms",
     "Text",
     "TextDelta",
     "TextSlot",
     "Thinking",
+    "Tier",
     "Timings",
     "Tool",
     "ToolArguments",

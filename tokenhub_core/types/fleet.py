@@ -8,7 +8,8 @@ from enum import StrEnum
 
 import msgspec
 
-from tokenhub_core.types.conversation import Need
+from tokenhub_core.types.aliases import Alias
+from tokenhub_core.types.conversation import Features, Need
 from tokenhub_core.types.policy import Policy
 from tokenhub_core.types.wire import Dialect
 
@@ -49,6 +50,17 @@ class Provider:
 
 
 @dataclass(frozen=True, slots=True)
+class Tier:
+    """Nano-dollars per token of a call with more than `above` input tokens: of all its tokens, the first ones too."""
+
+    above: int
+    input: float
+    output: float
+    cache_read: float | None = None
+    cache_write: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Nano-dollars per token."""
 
@@ -57,6 +69,12 @@ class Prices:
     cache_read: float | None = None
     """None: cached input costs like other input."""
     cache_write: float | None = None
+    reasoning: float | None = None
+    """None: thoughts cost like other output."""
+    batch: float | None = None
+    """The share of all these that a batched call pays. Only known and shown: batches pass through, unrouted."""
+    tiers: tuple[Tier, ...] = ()
+    """By `above`, ascending."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +123,10 @@ class Fleet:
     models: tuple[Model, ...] = ()
     by_id: Mapping[str, tuple[Model, ...]] = field(default_factory=dict)
     """Derived from `models` by `routing.fleet.build`."""
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    """By name, the switched-off ones too."""
+    pools: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Derived: the ids of the models that the patterns of each pool match."""
 
 
 class Skipped(StrEnum):
@@ -141,6 +163,39 @@ class Terms(msgspec.Struct, frozen=True):
     loss: float = 0.0
 
 
+class Expected(msgspec.Struct, frozen=True):
+    """What a call was expected to be at one candidate; with its terms these are all that its score was made of."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    """The likely length of the answer; the reserve that money is set aside for may be larger."""
+    nanousd: int = 0
+    latency_ms: float = 0.0
+    """To the end of the answer where that was learned, else the provider's moving average."""
+    input_error: float = 0.0
+    """The relative error of the input estimate, as learned; 0 where nothing was."""
+
+
+class Draw(msgspec.Struct, frozen=True):
+    """One sampled value and the Beta distribution it came from."""
+
+    sample: float
+    alpha: float
+    beta: float
+    propensity: float
+    """The probability that this candidate comes first, over all draws from the same distributions."""
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What one candidate's score is made of: all of it, so that whoever kept them can score again."""
+
+    cost: int | None = 0
+    """Nano-dollars; None where the price is unknown, which counts like the dearest."""
+    latency_ms: float = 0.0
+    error_rate: float = 0.0
+    weight: int = 0
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """One way to serve the call. Lower scores are better."""
 
@@ -156,6 +211,12 @@ class Candidate(msgspec.Struct, frozen=True):
     """What is spoken to the provider for this call."""
     losses: tuple[str, ...] = ()
     """What of the call this dialect cannot carry, told before anything is sent."""
+    expected: Expected = Expected()
+    draw: Draw | None = None
+    """Set where sampled values and not the scores made the order."""
+    facts: Facts = Facts()
+    standing: Standing = Standing()
+    """The provider's health as it was seen."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -167,7 +228,19 @@ class Plan(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     reason: str
-    """`routed-hint-exact`, `routed-weight-N` or `routed-origin`."""
+    """`routed-hint-exact`, `routed-weight-N`, `routed-origin` or `routed-thompson`."""
     fleet_version: int = 0
     lone: bool = False
     """Bad health alone had emptied the list: the one candidate is to be tried in spite of it."""
+    features: Features | None = None
+    """The call as routing saw it."""
+    context: str = ""
+    """The kind of call that rewards are learned for, see `routing.bandit.context`."""
+    dialect: Dialect = Dialect.OPENAI_CHAT
+    """The caller's."""
+    seed: str = ""
+    """What broke ties."""
+    origin: str = ""
+    """The id of the provider that stands for the host that the call was meant for, empty where it was no option."""
+    spared: tuple[Candidate, ...] = ()
+    """The other unhealthy ones where `lone`: scored, and not to be tried."""

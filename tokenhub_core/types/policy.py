@@ -28,6 +28,8 @@ class Policy:
     min_weight: int = 0
     model: str | None = None
     """The model to serve; None leaves the choice to the scores."""
+    models: frozenset[str] | None = None
+    """Only models of these ids may serve; None for all."""
     provider: str | None = None
     """Only this provider may serve."""
     fallback: bool = True

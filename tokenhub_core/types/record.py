@@ -30,6 +30,8 @@ class Attempt(msgspec.Struct, frozen=True):
     change: str = ""
     """`reduced-max-tokens` or `escalated-context-overflow` where the machine changed the call."""
     provider_request_id: str = ""
+    blame: str = ""
+    """Whose fault it was, by `errors.Blame`; empty on success."""
 
 
 class Outcome(StrEnum):
@@ -67,6 +69,10 @@ class Record(msgspec.Struct, frozen=True):
     origin_host: str = ""
     client_request_id: str = ""
     requested_model: str = ""
+    alias: str = ""
+    """The alias that stood for a model in this call, empty where none did."""
+    variant: str = ""
+    """The target that the alias came to, as it names it; empty for a pool."""
     model: str = ""
     provider: str = ""
     reason: str = ""

@@ -155,6 +155,11 @@ def test_there_are_no_streams() -> None:
 def test_path_and_errors_are_those_of_messages() -> None:
     """As the caller's SDK expects them."""
     assert ANTHROPIC_COUNT_TOKENS.operation(model="m", stream=False) == "/messages/count_tokens"
+    asked = ANTHROPIC_COUNT_TOKENS.open(
+        b'{"model":"m","messages":[{"role":"user","content":"x"}]}', "/v1/messages/count_tokens?beta=true"
+    )
+    kept = ANTHROPIC_COUNT_TOKENS.operation(model="m", stream=False, request=asked)
+    assert kept == "/messages/count_tokens?beta=true"
     fault = Fault(Kind.NOT_FOUND, Blame.CLIENT, "no such model")
     reply = ANTHROPIC_COUNT_TOKENS.error(fault, request_id="req_1")
     error = {"type": "not_found_error", "message": "no such model"}

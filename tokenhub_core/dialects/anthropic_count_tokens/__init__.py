@@ -85,9 +85,10 @@ class _AnthropicCountTokens:
         return wire.splice(request.body, request.data, {"model": model})
 
     def operation(self, *, model: str, stream: bool, request: Request | None = None) -> str:
-        """Return the path, which names nothing."""
-        del model, stream, request
-        return "/messages/count_tokens"
+        """Return the path, which names nothing; the caller's own query (`beta=true`) is kept."""
+        del model, stream
+        _, mark, query = request.path.partition("?") if request else ("", "", "")
+        return "/messages/count_tokens" + mark + query
 
     def parse_answer(self, data: Json) -> Answer:
         """Return the count as usage of an answer without parts; raises ValueError if `data` is no count."""
@@ -103,8 +104,7 @@ class _AnthropicCountTokens:
 
     def usage(self, data: Json) -> Usage:
         """Return the count, which is of a call that may come, not of this one: counting uses no tokens."""
-        tokens = data.get("input_tokens")
-        return Usage(tokens) if type(tokens) is int and tokens > 0 else Usage()
+        return Usage(wire.tokens(data.get("input_tokens")))
 
     def parser(self, content_type: str) -> EventParser | None:
         """Return None: there are no streams."""

@@ -52,7 +52,7 @@ def thinking_config(wanted: Thinking, model: str, losses: list[str], *, own: boo
         return {}
     if wanted.enabled is False or wanted.effort == "none" or wanted.budget_tokens == 0:
         return config | _off(model, losses)
-    if wanted.budget_tokens is not None:
+    if wanted.budget_tokens is not None and (wanted.budget_tokens > 0 or not wanted.effort):
         return config | _budget(wanted.budget_tokens, model, losses)
     return config | _effort(wanted.effort, model, losses)
 

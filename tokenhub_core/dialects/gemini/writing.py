@@ -118,6 +118,8 @@ class PartWriter:
         body: Json = {"functionCall": call}
         if signature := seals.opened(Dialect.GEMINI, part.signature):
             body["thoughtSignature"] = signature
+        elif part.signature:
+            self._losses.append("thinking.signature")
         return self._whole(body, part.rest)
 
     def _tool_result(self, part: ToolResult) -> list[Json]:
@@ -174,6 +176,8 @@ class PartWriter:
             body["displayName"] = name
         elif name:
             self._losses.append("file.filename")
+        if isinstance(part, Audio) and part.transcript:
+            self._losses.append("audio.transcript")
         return {"fileData" if url else "inlineData": body}
 
 

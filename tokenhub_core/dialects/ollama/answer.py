@@ -37,7 +37,8 @@ _MESSAGE: Final = ("role", "content", "thinking", "tool_calls", "images")
 def parse_answer(dialect: Dialect, data: Json) -> Answer:
     """Return the canonical answer; raises ValueError if `data` is none of this dialect."""
     message = said(dialect, data)
-    rest = Kept(others(data, _READ | _QUIET), quiet={name: data[name] for name in _QUIET if name in data})
+    quiet = {name: value for name, value in data.items() if name in _QUIET}
+    rest = Kept(others(data, _READ | _QUIET), quiet=quiet)
     if dialect is Dialect.OLLAMA_CHAT:
         rest |= others(message, _MESSAGE, "message.")
     uses = tool_uses(message)
@@ -161,6 +162,7 @@ def _message(parts: tuple[Part, ...], losses: list[str]) -> tuple[Json, list[Log
                 losses += ["thinking.signature"] if part.signature else []
             case Image(data=picture) if picture:
                 images.append(picture)
+                losses += part.rest
             case _:
                 losses += part_losses(part)
     message: Json = {"role": "assistant", "content": "".join(texts)}

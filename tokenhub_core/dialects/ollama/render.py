@@ -27,6 +27,10 @@ _EFFORTS: Final = {"minimal": "low", "xhigh": "high"}
 _LEVELS: Final = frozenset({"low", "medium", "high", "max"})
 
 
+_PLUMBING: Final = frozenset({"stream_options"})
+"""Foreign members that steer the wire and not the answer: leaving them out loses nothing."""
+
+
 def render(dialect: Dialect, call: Call, *, model: str, max_output_tokens: int | None) -> Rendered:
     """Return the server's body; `max_output_tokens` overrides the call's own cap."""
     own = call.dialect in FAMILY
@@ -141,7 +145,7 @@ def _rest(dialect: Dialect, call: Call, data: Json, losses: list[str]) -> None:
     }
     losses += [name for name, said in has_no_place.items() if said]
     if call.dialect not in FAMILY:
-        losses += call.rest
+        losses += [name for name in call.rest if name not in _PLUMBING]
         return
     fits = dict(call.rest)
     if call.dialect is not dialect:

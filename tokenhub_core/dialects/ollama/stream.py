@@ -58,7 +58,10 @@ class Reader:
             return (Failed(502, "bad_json", "The provider sent a line that is not a JSON object."),)
         if line.get("error"):
             return (failed(line["error"], line),)
-        return self._line(line)
+        try:
+            return self._line(line)
+        except orjson.JSONEncodeError:
+            return (Failed(502, "bad_event", "The provider sent a line that is nested too deeply."),)
 
     def _line(self, line: Json) -> list[Delta]:
         deltas: list[Delta] = []
@@ -97,8 +100,8 @@ class Reader:
             deltas.append(ToolStarted(self._calls, use.id, use.name))
             deltas.append(ToolArguments(self._calls, use.arguments))
             self._calls += 1
-        for key in message.keys() - _FIELDS:
-            if message[key]:
+        for key, value in message.items():
+            if value and key not in _FIELDS:
                 self._lose(f"message.{key}", deltas)
 
     def _lose(self, kind: str, deltas: list[Delta]) -> None:

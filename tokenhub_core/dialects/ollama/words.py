@@ -56,8 +56,7 @@ def usage(data: Json) -> Usage:
 
 
 def _count(data: Json, key: str) -> int:
-    value = data.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return wire.tokens(data.get(key))
 
 
 def measures(known: Usage) -> Json:

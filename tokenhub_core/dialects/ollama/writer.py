@@ -107,6 +107,7 @@ class Writer:
 
     def _media(self, part: Image | File | Audio) -> bytes:
         if isinstance(part, Image) and part.data:
+            self._losses += part.rest
             return self._line({"content": "", "images": [part.data]})
         self._losses.append(f"part:{type(part).__name__.lower()}")
         return b""

@@ -101,7 +101,8 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
         rest = dict(answer.rest)
         choice["logprobs"] = rest.pop("logprobs", choice["logprobs"])
         if refused := rest.pop("logprobs.refusal", None):
-            choice["logprobs"]["refusal"] = refused
+            told = choice["logprobs"]
+            choice["logprobs"] = {**(told if isinstance(told, dict) else {}), "refusal": refused}
         data["choices"] += rest.pop("choices[n>1]", [])
         inner = {name: value for name, value in rest.items() if name.startswith("message.")}
         put_back({"message": message}, inner)

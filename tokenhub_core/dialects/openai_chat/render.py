@@ -42,6 +42,10 @@ _TIERS: Final = {"standard_only": "default", "standard": "default"} | {
 }
 
 
+_PLUMBING: Final = frozenset({"stream_options"})
+"""Foreign members that steer the wire and not the answer: leaving them out loses nothing."""
+
+
 def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered:
     """Return the provider's body; `max_output_tokens` overrides the call's own cap."""
     own = call.dialect is Dialect.OPENAI_CHAT
@@ -64,7 +68,7 @@ def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered
     if own:
         put_back(data, call.rest)
     else:
-        losses += call.rest
+        losses += [name for name in call.rest if name not in _PLUMBING]
     if call.stream:
         data["stream"] = True
         options = data.get("stream_options")

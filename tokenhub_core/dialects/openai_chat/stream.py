@@ -184,8 +184,8 @@ class Reader:
         legacy = delta.get("function_call")
         if isinstance(legacy, dict):
             self._tool({"index": 0, "function": legacy}, deltas)
-        for key in delta.keys() - _FIELDS:
-            if delta[key]:
+        for key, value in delta.items():
+            if value and key not in _FIELDS:
                 self._lose(f"delta.{key}", deltas)
 
     def _details(self, details: object, deltas: list[Delta]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from tokenhub_core.dialects import wire
 from tokenhub_core.types import Json, Stopped, StopReason, Usage
 
 _REASONS: Final = {
@@ -80,8 +81,7 @@ def usage(raw: object) -> Usage:
 
 
 def _count(data: Json, key: str) -> int:
-    value = data.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return wire.tokens(data.get(key))
 
 
 def usage_json(known: Usage) -> Json:

@@ -143,6 +143,8 @@ class Writer:
         return self._piece(wire.encode(fields)) if fields else b""
 
     def _media(self, part: Image | File | Audio) -> bytes:
+        for name in part.rest:
+            self._lose(name)
         match part:
             case Image():
                 return self._piece(wire.encode({"images": [media.image_part(part)]}))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat import words as _chat
 from tokenhub_core.dialects.openai_chat.fit import part_losses
-from tokenhub_core.dialects.openai_chat.kept import Kept, others, spelled
+from tokenhub_core.dialects.openai_chat.kept import others
 from tokenhub_core.dialects.openai_completions import words
 from tokenhub_core.dialects.openai_completions.parse import echoed
-from tokenhub_core.types import Answer, Dialect, Json, Logprob, Part, Refusal, Request, Text
+from tokenhub_core.types import Answer, Json, Logprob, Part, Refusal, Request, Text
 
 _FIELDS: Final = frozenset({"id", "object", "created", "model", "choices", "usage"})
+
+
+class _Kept(dict[str, Any]):
+    """A `rest` that this dialect made: further choices are of another shape than those of a chat."""
 
 
 def parse_answer(data: Json) -> Answer:
@@ -24,7 +28,7 @@ def parse_answer(data: Json) -> Answer:
     text = choice.get("text")
     if not isinstance(text, str):
         raise ValueError("choices[0].text: expected a string")
-    rest = Kept(others(data, _FIELDS), dialect=Dialect.OPENAI_COMPLETIONS.value)
+    rest = _Kept(others(data, _FIELDS))
     if len(choices) > 1:
         rest["choices[n>1]"] = choices[1:]
     logprobs = words.logprobs(choice.get("logprobs"))
@@ -59,7 +63,7 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
         "choices": [choice],
         "usage": _chat.usage_json(answer.usage),
     }
-    if spelled(answer.rest, "dialect", "") == Dialect.OPENAI_COMPLETIONS:
+    if isinstance(answer.rest, _Kept):
         rest = dict(answer.rest)
         data["choices"] += rest.pop("choices[n>1]", [])
         data |= rest

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat.kept import spelled
 from tokenhub_core.dialects.openai_completions.transcript import transcript
 from tokenhub_core.types import Call, Choice, Dialect, Json, Thinking
+
+_PLUMBING: Final = frozenset({"stream_options"})
+"""Foreign members that steer the wire and not the answer: leaving them out loses nothing."""
 
 
 def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered:
@@ -35,7 +38,7 @@ def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered
         if spelled(call.rest, "echo", ""):
             data["echo"] = True
     else:
-        losses += call.rest
+        losses += [name for name in call.rest if name not in _PLUMBING]
     if call.stream:
         options = data.get("stream_options")
         data["stream"] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from tokenhub_core.dialects import wire
@@ -74,11 +75,9 @@ def parse_answer(data: Json) -> Answer:
         raise ValueError("output: expected a list of objects")
     if data.get("status") not in _OVER:
         raise ValueError(f"status: expected a response that is over, got {data.get('status')!r}")
-    rest = kept(data, _FIELDS, _ECHOED)
-    if rest.get("service_tier") in _USUAL_TIERS:
-        rest.silent["service_tier"] = rest.pop("service_tier")
+    rest = left(data)
     parts = _parts(items)
-    id_, model, created = data.get("id"), data.get("model"), data.get("created_at")
+    id_, model = data.get("id"), data.get("model")
     return Answer(
         id=id_ if isinstance(id_, str) else "",
         model=model if isinstance(model, str) else "",
@@ -89,9 +88,17 @@ def parse_answer(data: Json) -> Answer:
             refused=any(isinstance(part, Refusal) for part in parts),
         ),
         usage=usage(data),
-        created=int(created) if isinstance(created, int | float) else 0,
+        created=words.seconds(data.get("created_at")),
         rest=rest,
     )
+
+
+def left(data: Json) -> Kept:
+    """Return what a response says besides its answer; what it only repeats of its request is no loss elsewhere."""
+    rest = kept(data, _FIELDS, _ECHOED)
+    if rest.get("service_tier") in _USUAL_TIERS:
+        rest.silent["service_tier"] = rest.pop("service_tier")
+    return rest
 
 
 def _parts(items: list[Json]) -> tuple[Part, ...]:
@@ -100,7 +107,7 @@ def _parts(items: list[Json]) -> tuple[Part, ...]:
     for item in items:
         match item.get("type"):
             case "message":
-                parts += content.spoken(item.get("content"))
+                parts += _phased(content.spoken(item.get("content")), item.get("phase"))
             case "reasoning":
                 found, sealed = content.thoughts(item)
                 signature = sealed or signature
@@ -113,6 +120,17 @@ def _parts(items: list[Json]) -> tuple[Part, ...]:
             case _:
                 parts.append(content.generated(item) or content.opaque(item))
     return tuple(parts)
+
+
+def _phased(found: list[Part], phase: object) -> list[Part]:
+    """Return the parts of a message; what the message is to its turn is told with its first text."""
+    place = next((i for i, part in enumerate(found) if isinstance(part, Text)), None)
+    if not phase or place is None:
+        return found
+    first = found[place]
+    assert isinstance(first, Text)
+    found[place] = replace(first, rest=Kept({**first.rest, "phase": phase}))
+    return found
 
 
 def call_item(item: Json) -> Json:
@@ -167,8 +185,8 @@ class _Items:
             self._think()
             match part:
                 case Text():
-                    body = output.text(part.text, part.logprobs)
-                    self._say(self._with_rest(body, part))
+                    body = self._with_rest(output.text(part.text, part.logprobs), part)
+                    self._say(body, phase=body.pop("phase", None))
                 case Refusal(text):
                     self._say(output.refusal(text))
                 case ToolUse():
@@ -188,11 +206,12 @@ class _Items:
     def _add(self, item: Json) -> None:
         self._found.append(item)
 
-    def _say(self, body: Json) -> None:
-        if self._found and self._found[-1]["type"] == "message":
+    def _say(self, body: Json, *, phase: object = None) -> None:
+        if not phase and self._found and self._found[-1].get("type") == "message":
             self._found[-1]["content"].append(body)
-        else:
-            self._add(output.message(self._id("msg"), [body], "completed"))
+            return
+        message = output.message(self._id("msg"), [body], "completed")
+        self._add(message | ({"phase": phase} if phase else {}))
 
     def _think(self) -> None:
         for row in thoughts.rows(self._thoughts):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final, assert_never
 
 from tokenhub_core.dialects.openai_responses.restore import file_part, folded, image_part
-from tokenhub_core.dialects.openai_responses.thoughts import reasoning_items
+from tokenhub_core.dialects.openai_responses.thoughts import lost, reasoning_items
 from tokenhub_core.types import (
     Audio,
     File,
@@ -127,6 +127,7 @@ class Fitting:
 
     def _call(self, use: ToolUse) -> None:
         self._losses += use.rest
+        self._losses += ["thinking.signature"] if use.signature else []
         item = {"type": "function_call", "call_id": _call_id(use.id, self._calls), "name": use.name}
         self._items.append({**item, "arguments": use.arguments or "{}"})
         self._calls += not use.id
@@ -208,7 +209,7 @@ def part_losses(part: Part) -> list[str]:
         case Opaque(kind=kind):
             return [f"part:{kind}"]
         case Reasoning():
-            return ["part:thinking"]
+            return lost(part)
         case ToolUse():
             return ["part:tool_use"]
         case ToolResult():

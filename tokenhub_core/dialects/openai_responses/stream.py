@@ -159,8 +159,7 @@ class Reader:
         if self._started:
             return
         self._started = True
-        created = response.get("created_at")
-        seconds = int(created) if isinstance(created, int | float) else 0
+        seconds = words.seconds(response.get("created_at"))
         deltas.append(Started(_text(response, "id"), _text(response, "model"), seconds))
 
     def _end(self, response: Json, deltas: list[Delta]) -> None:
@@ -169,6 +168,8 @@ class Reader:
         self._catch_up(output if isinstance(output, list) else [], deltas)
         if any(item.kind == "function_call" and item.tool < 0 for item in self._items.values()):
             self._lose("tool_calls.name", deltas)
+        for name in answer.left(response):
+            self._lose(name, deltas)
         deltas.append(words.stopped(response, tools=self._tools > 0, refused=self._refused))
         if usage := words.usage(response.get("usage")):
             deltas.append(UsageSeen(usage))
@@ -241,8 +242,12 @@ class Reader:
             case "message":
                 for number, part in enumerate(raw.get("content") or ()):
                     self._part(index, number, part, deltas)
+                if raw.get("phase"):
+                    self._lose("phase", deltas)
             case "function_call":
                 self._call(index, item, raw, deltas)
+                for name in content.tool_use(answer.call_item(raw)).rest:
+                    self._lose(name, deltas)
                 arguments = answer.call_item(raw)["arguments"]
                 self._rest(
                     item, ("arguments", 0), arguments, lambda text: ToolArguments(item.tool, text), deltas

@@ -54,11 +54,17 @@ def _value(thought: Reasoning) -> str:
     return opened(Dialect.OPENAI_RESPONSES, _sealed(thought))
 
 
+def lost(thought: Reasoning) -> list[str]:
+    """Return the names of what goes with a thought that cannot be told."""
+    names = ["part:thinking"] if thought.text else []
+    names += ["thinking.signature"] if thought.signature else []
+    return names + (["part:redacted_thinking"] if thought.redacted else [])
+
+
 def _item(row: list[Reasoning], losses: list[str], *, own: bool) -> Json | None:
     value = _value(row[-1])
     if not value and (_sealed(row[-1]) or not own):
-        if _sealed(row[-1]) or any(thought.text for thought in row):
-            losses.append("part:thinking")
+        losses += [name for thought in row for name in lost(thought)]
         return None
     item: Json = {"type": "reasoning"}
     if row[-1].id:

@@ -6,12 +6,15 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from tokenhub_core.dialects import wire
 from tokenhub_core.types import Json, Logprob, Stopped, StopReason, Usage
 
 _INCOMPLETE: Final = {"max_output_tokens": StopReason.LENGTH, "content_filter": StopReason.FILTERED}
 
 _OTHER_INCOMPLETE: Final = frozenset({"max_messages", "steered"})
 """Reasons that no other dialect has a word for."""
+
+_NEVER: Final = 1 << 40
 
 _NOT_IN_AN_ID: Final = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -86,8 +89,7 @@ def _object(value: object) -> Json:
 
 
 def _count(data: Json, key: str) -> int:
-    value = data.get(key)
-    return value if type(value) is int and value > 0 else 0
+    return wire.tokens(data.get(key))
 
 
 def usage_json(known: Usage) -> Json:
@@ -102,6 +104,14 @@ def usage_json(known: Usage) -> Json:
         "output_tokens_details": {"reasoning_tokens": known.reasoning_tokens},
         "total_tokens": known.input_tokens + known.output_tokens,
     }
+
+
+# --- times -------------------------------------------------------------------------------------------------
+
+
+def seconds(created_at: object) -> int:
+    """Return a time of the epoch in whole seconds, 0 for what is no time that an answer could be made at."""
+    return int(created_at) if isinstance(created_at, int | float) and 0 <= created_at < _NEVER else 0
 
 
 # --- log probabilities -------------------------------------------------------------------------------------

@@ -1,0 +1,119 @@
+"""Random fleets, calls and circumstances, for properties of plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
+from tokenhub_core.routing.fleet import build
+from tokenhub_core.routing.plan import OriginOption
+from tokenhub_core.types import (
+    Dialect,
+    Features,
+    Fleet,
+    Mode,
+    Model,
+    Need,
+    Policy,
+    Prices,
+    Provider,
+    ProviderType,
+    Standing,
+    Tier,
+)
+
+DIALECTS = (Dialect.OPENAI_CHAT, Dialect.ANTHROPIC_MESSAGES, Dialect.GEMINI)
+
+_share = st.floats(0, 1)
+_price = st.one_of(st.just(0.0), st.floats(0, 1e5))
+_tokens = st.sampled_from([0, 1_000, 8_000, 200_000])
+_needs = st.frozensets(st.sampled_from(list(Need)), max_size=2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that a plan follows from."""
+
+    view: Fleet
+    features: Features
+    policy: Policy
+    now: Circumstances
+    seed: str
+    wire: Wire
+    origin: OriginOption | None
+
+
+@st.composite
+def prices(draw: st.DrawFn) -> Prices:
+    tiers = tuple(Tier(above, draw(_price), draw(_price)) for above in draw(st.sampled_from([(), (500,)])))
+    return Prices(draw(_price), draw(_price), tiers=tiers)
+
+
+@st.composite
+def models(draw: st.DrawFn, name: str, provider: str) -> Model:
+    return Model(
+        name,
+        provider,
+        weight=draw(st.integers(0, 10)),
+        max_context_tokens=draw(_tokens),
+        max_output_tokens=draw(_tokens),
+        prices=draw(prices()),
+        pricing_source=draw(st.sampled_from(["manual", UNKNOWN_PRICE])),
+        enabled=draw(st.integers(0, 9)) > 0,
+        lacks=draw(_needs) if draw(st.integers(0, 3)) == 0 else frozenset(),
+    )
+
+
+@st.composite
+def scenes(draw: st.DrawFn) -> Scene:
+    """Draw a fleet of up to four providers with the same few models, in any state of health, and a call."""
+    providers = [
+        Provider(
+            f"p{n}", ProviderType.OPENAI_COMPATIBLE, ("https://x.example",), draw(st.sampled_from(DIALECTS))
+        )
+        for n in range(draw(st.integers(1, 4)))
+    ]
+    names = ["a", "b", "vendor/c"]
+    stock = [
+        draw(models(name, provider.id)) for provider in providers for name in names if draw(st.booleans())
+    ]
+    standings = {
+        provider.id: Standing(draw(st.integers(0, 3)) > 0, False, draw(_share), draw(st.floats(0, 1e4)))
+        for provider in providers
+        if draw(st.booleans())
+    }
+    losses = {dialect: draw(st.sampled_from([(), ("top_k",), ("n", "seed")])) for dialect in DIALECTS}
+    wanted = draw(st.sampled_from([None, "a", "p0/b", "vendor/c", "nobody"]))
+    features = Features(
+        model=wanted or "*",
+        stream=draw(st.booleans()),
+        max_output_tokens=draw(st.sampled_from([None, 1, 5_000])),
+        needs=draw(_needs),
+        text_bytes=draw(st.integers(0, 50_000)),
+        media=draw(st.integers(0, 2)),
+        turns=draw(st.integers(0, 9)),
+    )
+    policy = Policy(
+        mode=draw(st.sampled_from(list(Mode))),
+        model=wanted,
+        min_weight=draw(st.sampled_from([0, 0, 3])),
+        max_budget_usd=draw(st.sampled_from([None, None, 0.01])),
+        fallback=draw(st.booleans()),
+        lossy=draw(st.integers(0, 3)) > 0,
+        output_schema=draw(st.sampled_from([None, {"type": "object"}])),
+        tags=("t",),
+        models=draw(st.sampled_from([None, None, frozenset({"a", "b"})])),
+        why={"mode": "default"},
+    )
+    host = Provider("origin:h", ProviderType.ORIGIN, ("https://h",), draw(st.sampled_from(DIALECTS)))
+    return Scene(
+        build(providers, stock, version=draw(st.integers(0, 9))),
+        features,
+        policy,
+        Circumstances(standings, lambda _: True),
+        draw(st.text(max_size=8)),
+        Wire(draw(st.sampled_from(DIALECTS)), lambda dialect: losses[dialect]),
+        OriginOption(draw(models(wanted, host.id)), host) if wanted and draw(st.booleans()) else None,
+    )

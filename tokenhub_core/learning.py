@@ -1,0 +1,84 @@
+"""What keeps learning going: hears of every record, reads at start what was learned, and saves it as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import Final
+
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.ports import Clock
+from tokenhub_core.routing.bandit import Bandit, Kept
+from tokenhub_core.routing.learning import Average, Key, Learner
+from tokenhub_core.routing.reward import Reward
+from tokenhub_core.store import learned
+from tokenhub_core.store.database import Database
+from tokenhub_core.store.writer import Writer
+from tokenhub_core.types import Record
+
+SAVE_SECONDS: Final = 5.0
+"""Between two savings: what a crash can take back."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Learning:
+    """The learner and the bandit, fed by records. Implements `ports.Subscriber`.
+
+    They learn in every mode, also while nobody explores: whoever switches exploring on does not begin with nothing.
+    """
+
+    def __init__(self, database: Database, writer: Writer, clock: Clock, reward: Reward) -> None:
+        self._database = database
+        self._writer = writer
+        self._clock = clock
+        self._reward = reward
+        self.learner = Learner()
+        self.bandit = Bandit()
+
+    async def load(self) -> None:
+        """Go on from what was saved; called once, before the first record."""
+        records, averages = await asyncio.to_thread(self._read)
+        self.learner, self.bandit = Learner(averages), Bandit(records)
+
+    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]]]:
+        with self._database.reading() as connection:
+            return learned.posteriors(connection), learned.estimates(connection)
+
+    def __call__(self, record: Record) -> None:
+        """Learn from one finished exchange: every attempt is rewarded, failed ones too."""
+        self.learner.learn(record)
+        context = record.plan.context if record.plan else ""
+        now = self._clock.now()
+        for model, provider, reward in self._reward.lessons(record):
+            self.bandit.reward((model, provider), context, reward, now)
+
+    async def save(self, *, everything: bool = False) -> None:
+        """Store what has changed, or all there is; return once it is durable. Raises as the writer does."""
+        records, averages = self.bandit.changes(), self.learner.changes()
+        if everything:
+            records, averages = self.bandit.kept(), list(self.learner.averages().items())
+        if records or averages:
+            await self._writer.commit(
+                partial(learned.save, records=records, averages=averages, now=self._clock.now())
+            )
+
+    async def keep(self, every: float = SAVE_SECONDS) -> None:
+        """Save every so many seconds, for ever; after a saving that failed the next one stores everything."""
+        failed = False
+        while True:
+            await asyncio.sleep(every)
+            try:
+                await self.save(everything=failed)
+                failed = False
+            except TokenHubError as error:
+                failed = True
+                _log.warning("what was learned could not be saved: %s", error)
+
+    async def close(self) -> None:
+        """Save for the last time. A store that is gone does not keep anyone from ending."""
+        try:
+            await self.save(everything=True)
+        except TokenHubError as error:
+            _log.warning("what was learned could not be saved: %s", error)

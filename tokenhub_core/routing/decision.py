@@ -1,0 +1,210 @@
+"""Decisions as they are stored: everything that a plan followed from, kept small, and everything that it came to.
+
+    version, reason, seed, dialect, origin, fleet_version, lone, input_tokens, output_tokens, context
+    asked        the call as routing saw it
+    policy       with its whys; of an output schema only that there was one: it is the caller's text
+    weights      of the terms of a score, in this mode
+    columns      the names of what each row holds; `terms.cost` is the member `cost` of the object `terms`
+    common       the columns whose value is the same in every row, and that value
+    twins        the columns that say the same as another one in every row, and which one
+    candidates   one row each, in the order in which they were to be tried
+    spared       rows of unhealthy candidates that were scored and not to be tried
+    skips        who was left out: reason → provider → models, each by its id or as [id, detail]
+
+A fleet can hold a thousand models, so names stand once and not in every row, and of a model only what its score was
+made of. The columns name themselves: what is added to a candidate is read by an older reader as one more member, and
+needs no other `VERSION`. `routing.recompute` makes the plan again from this.
+
+`pack` makes the stored form, `unpack` the one in which the API shows it: an object for each candidate and each skip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Final
+
+from msgspec import structs
+
+from tokenhub_core.routing import scoring
+from tokenhub_core.routing.pricing import at
+from tokenhub_core.types import Candidate, Draw, Expected, Facts, Json, Plan, Policy, Skip, Standing, Terms
+
+VERSION: Final = 1
+"""Of what the members mean. Decisions from before there were versions have none, and cannot be recomputed."""
+
+_OBJECTS: Final = {"terms": Terms, "facts": Facts, "expected": Expected, "standing": Standing}
+_PLAIN: Final = (
+    "model",
+    "provider",
+    "score",
+    "estimated_nanousd",
+    "pinned",
+    "dialect",
+    "losses",
+    "input_nanousd",
+    "output_nanousd",
+    "max_context_tokens",
+    "max_output_tokens",
+)
+_COLUMNS: Final = (
+    *_PLAIN,
+    *(f"{name}.{field}" for name, kind in _OBJECTS.items() for field in kind.__struct_fields__),
+)
+_DRAWN: Final = tuple(f"draw.{field}" for field in Draw.__struct_fields__)
+_HOW_STORED: Final = frozenset({"columns", "common", "twins"})
+_LONGEST_NAME: Final = 256
+"""Characters. A registered model's is shorter; at the host that a call was meant for, callers choose it."""
+_TWINS: Final = {
+    "estimated_nanousd": "facts.cost",
+    "expected.nanousd": "facts.cost",
+    "expected.latency_ms": "facts.latency_ms",
+    "standing.latency_ms": "facts.latency_ms",
+    "standing.error_rate": "facts.error_rate",
+}
+"""Columns that mostly say what another one does: where nothing was learned, and where the price is known."""
+_NEVER_SHARED: Final = ("model", "provider", "score")
+"""Columns that are not looked through for a common value: they have none."""
+
+
+def pack(plan: Plan) -> Json:
+    """Return the plan as it is stored."""
+    everyone = (*plan.candidates, *plan.spared)
+    drawn = bool(everyone) and all(candidate.draw for candidate in everyone)
+    columns = _COLUMNS + _DRAWN if drawn else _COLUMNS
+    values = [_row(candidate, drawn=drawn) for candidate in everyone]
+    lines = dict(zip(columns, zip(*values, strict=True), strict=True)) if values else {}
+    twins = {name: other for name, other in _TWINS.items() if lines and lines[name] == lines[other]}
+    common, kept = _shared({name: line for name, line in lines.items() if name not in twins})
+    rows = [list(row) for row in zip(*kept.values(), strict=True)] or [[] for _ in everyone]
+    return {
+        "version": VERSION,
+        "reason": plan.reason,
+        "seed": plan.seed,
+        "dialect": plan.dialect.value,
+        "origin": plan.origin,
+        "fleet_version": plan.fleet_version,
+        "lone": plan.lone,
+        "input_tokens": plan.input_tokens,
+        "output_tokens": plan.output_tokens,
+        "context": plan.context,
+        "asked": _asked(plan),
+        "policy": policy_json(plan.policy),
+        "weights": structs.asdict(scoring.WEIGHTS[plan.policy.mode]),
+        "columns": list(kept),
+        "common": common,
+        "twins": twins,
+        "candidates": rows[: len(plan.candidates)],
+        "spared": rows[len(plan.candidates) :],
+        "skips": _grouped(plan.skips),
+    }
+
+
+def unpack(stored: Json) -> Json:
+    """Return a stored decision as the API shows it; one from before there were versions is that already."""
+    if "columns" not in stored:
+        return stored
+    shown = {name: value for name, value in stored.items() if name not in _HOW_STORED}
+    for name in ("candidates", "spared"):
+        shown[name] = [_nested(_whole(stored, row)) for row in stored[name]]
+    return {**shown, "skips": list(_listed(stored["skips"]))}
+
+
+def shown(plan: Plan) -> Json:
+    """Return a plan as the API shows it."""
+    return unpack(pack(plan))
+
+
+def policy_json(policy: Policy) -> Json:
+    """Return a policy's fields with their whys, the caller's own text left out."""
+    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    values |= {name: sorted(value) for name, value in values.items() if isinstance(value, frozenset)}
+    values["models"] = None if policy.models is None else sorted(policy.models)
+    return {
+        **values,
+        "mode": policy.mode.value,
+        "model": policy.model and _name(policy.model),
+        "output_schema": policy.output_schema is not None,
+        "why": dict(policy.why),
+    }
+
+
+def _asked(plan: Plan) -> Json | None:
+    if plan.features is None:
+        return None
+    asked, needs = asdict(plan.features), plan.features.needs
+    return {**asked, "model": _name(plan.features.model), "needs": sorted(need.value for need in needs)}
+
+
+def _name(name: str) -> str:
+    """Return a name that a caller chose, as long as a name can reasonably be."""
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
+
+
+def _row(candidate: Candidate, *, drawn: bool) -> tuple[Any, ...]:
+    """Return a candidate's values in the order of the columns."""
+    model = candidate.model
+    prices = at(model.prices, candidate.expected.input_tokens)
+    row = (
+        _name(model.id),
+        candidate.provider.id,
+        candidate.score,
+        candidate.estimated_nanousd,
+        candidate.pinned,
+        candidate.dialect.value,
+        candidate.losses,
+        prices.input,
+        prices.output,
+        model.max_context_tokens,
+        model.max_output_tokens,
+        *structs.astuple(candidate.terms),
+        *structs.astuple(candidate.facts),
+        *structs.astuple(candidate.expected),
+        *structs.astuple(candidate.standing),
+    )
+    return (*row, *structs.astuple(candidate.draw)) if drawn and candidate.draw else row
+
+
+def _shared(lines: Mapping[str, tuple[Any, ...]]) -> tuple[Json, dict[str, tuple[Any, ...]]]:
+    """Return the columns whose value is the same in every row, with that value, and the other columns."""
+    common = {
+        name: line[0]
+        for name, line in lines.items()
+        if name not in _NEVER_SHARED and len(line) > 1 and line.count(line[0]) == len(line)
+    }
+    return common, {name: line for name, line in lines.items() if name not in common}
+
+
+def _whole(stored: Json, row: Sequence[Any]) -> Json:
+    """Return all columns of a row."""
+    flat = {**dict(zip(stored["columns"], row, strict=True)), **stored["common"]}
+    return {**flat, **{name: flat[other] for name, other in stored["twins"].items()}}
+
+
+def _nested(flat: Mapping[str, Any]) -> Json:
+    """Return `terms.cost` as a member of an object `terms`."""
+    found: Json = {}
+    for name, value in flat.items():
+        outer, dot, inner = name.partition(".")
+        if dot:
+            found.setdefault(outer, {})[inner] = value
+        else:
+            found[name] = value
+    return found
+
+
+def _grouped(skips: Sequence[Skip]) -> dict[str, dict[str, list[Any]]]:
+    found: dict[str, dict[str, list[Any]]] = {}
+    for skip in skips:
+        model = _name(skip.model)
+        one = [model, skip.detail] if skip.detail else model
+        found.setdefault(skip.reason.value, {}).setdefault(skip.provider, []).append(one)
+    return found
+
+
+def _listed(grouped: Mapping[str, Mapping[str, Sequence[Any]]]) -> Iterator[Json]:
+    for reason, providers in grouped.items():
+        for provider, models in providers.items():
+            for one in models:
+                model, detail = (one, "") if isinstance(one, str) else one
+                yield {"model": model, "provider": provider, "reason": reason, "detail": detail}

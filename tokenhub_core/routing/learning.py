@@ -1,0 +1,201 @@
+"""What finished calls teach about models: tokens per byte, lengths of answers, times. Pure.
+
+Every lesson is an exponentially weighted moving average: new = old + w·(seen - old), with w = max(1/n, 0.1) for the
+n-th observation, so that the first ones count alike and later the last twenty or so decide. Beside each stands the
+same average of |seen - old| / seen, the relative error that the estimate would have had.
+
+    tokens    per (model, kind of content): (input tokens - 4·turns) / bytes of text, of calls without media
+    media     per model: what calls with media have above their text, per medium
+    output    per (model, program) and per model: tokens of an answer that was not cut short
+    ttft      per (model, provider) and per provider: milliseconds to a stream's first content
+    pace      per (model, provider) and per provider: milliseconds per output token after that
+
+A time is expected as ttft + output·pace. Milliseconds per token are averaged and not tokens per second, because it is
+times that add up: the pace's inverse is the harmonic mean of the rates.
+
+Only counts that a provider told are learned from, never our own estimates. What it told is held within what can be
+true (`_BOUNDS`): a provider that miscounts must not make a model look as if nothing, or everything, fitted into it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from tokenhub_core.routing import estimate
+from tokenhub_core.routing.estimate import Writing
+from tokenhub_core.types import Attempt, Features, Outcome, Record, StopReason
+
+KEEP: Final = 10_000
+"""Averages that are kept; programs and models are named by strangers. The one longest unchanged goes first."""
+_SLOWEST: Final = 0.1
+_FEW_TOKENS: Final = 8
+"""Shorter answers say nothing of pace."""
+_FEW_BYTES: Final = 64
+"""Shorter texts say nothing of bytes per token: what the provider adds to a prompt weighs more."""
+_WORST: Final = 10.0
+
+
+class Measure(StrEnum):
+    """What is averaged."""
+
+    TOKENS = "tokens"
+    MEDIA = "media"
+    OUTPUT = "output"
+    TTFT = "ttft"
+    PACE = "pace"
+
+
+_BOUNDS: Final = {
+    Measure.TOKENS: (0.05, 1.5),
+    Measure.MEDIA: (0.0, 1e6),
+    Measure.OUTPUT: (0.0, 1e6),
+    Measure.TTFT: (0.0, 3.6e6),
+    Measure.PACE: (0.0, 6e4),
+}
+
+
+class Key(msgspec.Struct, frozen=True):
+    """Of what an average is. `model` is empty for a whole provider, `subject` a kind, program or provider."""
+
+    measure: Measure
+    model: str
+    subject: str = ""
+
+
+class Average(msgspec.Struct, frozen=True):
+    """A moving average of `count` observations and that of its relative error."""
+
+    mean: float
+    error: float = 0.0
+    count: int = 1
+
+    def after(self, seen: float) -> Average:
+        """Return the average with one more observation."""
+        count = self.count + 1
+        weight = max(1 / count, _SLOWEST)
+        off = min(abs(seen - self.mean) / max(abs(seen), 1e-9), _WORST)
+        # The first observation had no estimate, so it has no error either.
+        error = off if self.count == 1 else self.error + max(1 / self.count, _SLOWEST) * (off - self.error)
+        return Average(self.mean + weight * (seen - self.mean), error, count)
+
+
+class Learner:
+    """All averages, and the estimates made of them. Implements `routing.estimate.Estimates`."""
+
+    def __init__(self, known: Iterable[tuple[Key, Average]] = ()) -> None:
+        self._averages = {key: average for key, average in known if _sound(key, average)}
+        self._changed: set[Key] = set()
+
+    # --- what routing reads
+
+    def tokens_per_byte(self, model: str, writing: Writing) -> float | None:
+        """Return the input tokens of one byte of text, None where nothing was learned."""
+        found = self._averages.get(Key(Measure.TOKENS, model, writing))
+        return None if found is None else found.mean
+
+    def tokens_per_medium(self, model: str) -> float | None:
+        """Return the input tokens of one medium, None where nothing was learned."""
+        found = self._averages.get(Key(Measure.MEDIA, model))
+        return None if found is None else found.mean
+
+    def input_error(self, model: str, writing: Writing) -> float:
+        """Return the average relative error of the input estimate, 0 where nothing was learned."""
+        found = self._averages.get(Key(Measure.TOKENS, model, writing))
+        return 0.0 if found is None else found.error
+
+    def answer(self, program: str, model: str) -> tuple[float, float] | None:
+        """Return mean and relative error of answers' lengths: this program's, else everybody's, else None."""
+        found = self._averages.get(Key(Measure.OUTPUT, model, program))
+        if found is None and program:
+            found = self._averages.get(Key(Measure.OUTPUT, model))
+        return None if found is None else (found.mean, found.error)
+
+    def latency_ms(self, model: str, provider: str, tokens: float) -> float | None:
+        """Return the expected time of an answer: this model's, else its provider's, else None."""
+        for name in (model, ""):
+            first = self._averages.get(Key(Measure.TTFT, name, provider))
+            pace = self._averages.get(Key(Measure.PACE, name, provider))
+            if first is not None or pace is not None:
+                return (first.mean if first else 0.0) + tokens * (pace.mean if pace else 0.0)
+        return None
+
+    # --- what it learns from
+
+    def learn(self, record: Record) -> None:
+        """Learn from one finished exchange; from those that were not answered there is nothing to learn here."""
+        plan = record.plan
+        if record.outcome is not Outcome.OK or plan is None or not record.attempts:
+            return
+        last = record.attempts[-1]
+        if last.cause:
+            return
+        counted = bool(last.usage) and not record.usage_estimated
+        if counted and plan.features is not None:
+            self._learn_input(last, plan.features)
+        if counted and not last.change and record.stop != StopReason.LENGTH.value:
+            for program in {record.caller.program, ""}:
+                self._see(Key(Measure.OUTPUT, last.model, program), last.usage.output_tokens)
+        tokens = last.usage.output_tokens if counted else 0
+        self._learn_times(last, tokens, streamed=record.stream)
+
+    def _learn_input(self, last: Attempt, features: Features) -> None:
+        model = last.model
+        tokens = last.usage.input_tokens - estimate.TURN_TOKENS * features.turns
+        if tokens <= 0:
+            return
+        if not features.media:
+            if features.text_bytes >= _FEW_BYTES:
+                key = Key(Measure.TOKENS, model, estimate.writing(features))
+                self._see(key, tokens / features.text_bytes)
+            return
+        rate = self.tokens_per_byte(model, estimate.writing(features)) or 1 / estimate.BYTES_PER_TOKEN
+        self._see(Key(Measure.MEDIA, model), (tokens - rate * features.text_bytes) / features.media)
+
+    def _learn_times(self, last: Attempt, tokens: int, *, streamed: bool) -> None:
+        whole = last.ended_ms - last.started_ms
+        for name in (last.model, ""):
+            key = Key(Measure.TTFT, name, last.provider)
+            if streamed and last.first_byte_ms is not None:
+                first = last.first_byte_ms - last.started_ms
+                self._see(key, first)
+            else:
+                known = self._averages.get(key)
+                # An answer in one piece does not say when it began: as streams have taught, if they have.
+                first = min(known.mean, whole) if known else 0.0
+            if tokens >= _FEW_TOKENS:
+                self._see(Key(Measure.PACE, name, last.provider), (whole - first) / tokens)
+
+    def _see(self, key: Key, seen: float) -> None:
+        if not math.isfinite(seen):
+            return
+        low, high = _BOUNDS[key.measure]
+        seen = max(low, min(high, seen))
+        # Taken out and put back, so that the order is that of the last change.
+        old = self._averages.pop(key, None)
+        self._averages[key] = Average(seen) if old is None else old.after(seen)
+        self._changed.add(key)
+        if len(self._averages) > KEEP:
+            eldest = next(iter(self._averages))
+            del self._averages[eldest]
+
+    # --- what is kept
+
+    def averages(self) -> dict[Key, Average]:
+        """Return every average, the one longest unchanged first."""
+        return dict(self._averages)
+
+    def changes(self) -> list[tuple[Key, Average]]:
+        """Return what has changed since this was last asked."""
+        changed, self._changed = self._changed, set()
+        return [(key, self._averages[key]) for key in changed if key in self._averages]
+
+
+def _sound(key: Key, average: Average) -> bool:
+    """Tell whether a stored average can be true; one that cannot is forgotten."""
+    low, high = _BOUNDS[key.measure]
+    return low <= average.mean <= high and 0 <= average.error <= _WORST and average.count >= 1
