@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scripts.benchmark import certificates, figures, load, profiles, report, rounds, subjects, traffic
+from scripts.benchmark import certificates, figures, load, pairs, profiles, report, rounds, subjects, traffic
 from scripts.benchmark.figures import Bar, Spread
 from scripts.benchmark.load import LoadError, Pace, Route
 from scripts.benchmark.processes import cpu_seconds, times
 from scripts.benchmark.rounds import Measured, Outcome
 from scripts.benchmark.subjects import Place, Subject
 from scripts.benchmark.traffic import Traffic
+from tokenhub_core.types import Dialect
 
 ANYWHERE: frozenset[int] = frozenset()
 
@@ -154,6 +155,32 @@ def test_time_in_the_standard_library_is_its_callers() -> None:
         "tokenhub_core/pipeline": 1.0,
     }
     assert profiles.functions(notes) == {"tokenhub_core/pipeline: Pipeline.exchange": 3.0}
+
+
+# --- pairs
+
+
+def test_every_pair_is_measured_on_a_stream_that_arrives_whole() -> None:
+    """Each client gets all of the text from each provider, byte for byte where both speak the same."""
+    told: list[str] = []
+
+    found = pairs.run(pairs.Pace(1, 0.0), lambda _done, _total, what: told.append(what))
+
+    count = len(pairs.dialects())
+    assert len(found) == len(told) == count**2
+    assert sum(pair.verbatim for pair in found) == count
+    assert all(0 < pair.megabytes.low <= pair.megabytes.high for pair in found)
+
+
+def test_a_pair_that_loses_text_is_no_result() -> None:
+    """What is fast because a part of it was left out is an error."""
+    stream = pairs.transcript(Dialect.OPENAI_CHAT)
+    pairs.check(Dialect.OPENAI_CHAT, stream)
+
+    with pytest.raises(pairs.PairError, match="did not get the text"):
+        pairs.check(Dialect.OPENAI_CHAT, stream.replace(b"word042", b"", 1))
+    with pytest.raises(pairs.PairError, match="did not reach"):
+        pairs.passed(Dialect.ANTHROPIC_MESSAGES, Dialect.OPENAI_CHAT, [stream[:5000]])
 
 
 # --- the load, and a run

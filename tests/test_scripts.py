@@ -28,7 +28,7 @@ case $* in
     esac ;;
 "-c import pip") ;;
 "-c "*) echo "$0" ;;
-"-m pytest "*) shift; printf '<%s>' "$@" ;;
+"-m pytest "* | "-m tests.fuzz "*) shift; printf '<%s>' "$@" ;;
 *) exit 9 ;;
 esac
 """
@@ -309,3 +309,12 @@ def test_a_lane_chooses_what_is_run(house: House, args: tuple[str, ...], select:
 
     assert out == f"<pytest>{select}{rest}"
     assert "unit faults load soak crash agents all" in err
+
+
+def test_the_fuzz_lane_has_a_program_of_its_own(house: House) -> None:
+    """It is not pytest that makes a million inputs; its options are passed on."""
+    house.python()
+
+    _, out, _ = house.run("test", "fuzz", "--runs", "9")
+
+    assert out == "<tests.fuzz><--runs><9>"

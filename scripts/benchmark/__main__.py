@@ -6,6 +6,7 @@ import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.benchmark import profiles, report, rounds, subjects
+from scripts.benchmark import pairs, profiles, rehearsals, report, rounds, subjects
 from scripts.benchmark.load import LoadError
 from scripts.benchmark.processes import cores
 from scripts.benchmark.subjects import SubjectError
@@ -46,13 +47,46 @@ _TRAFFIC: Final = {
     help="With --profile: answers whole, streamed at once, or streamed 3 ms apart.",
 )
 @click.option(
+    "--regret",
+    "instead",
+    flag_value="regret",
+    help="Instead: regret of every way of choosing in a simulated fleet.",
+)
+@click.option(
+    "--plan", "instead", flag_value="plan", help="Instead: the CPU time of a plan by size of the fleet."
+)
+@click.option(
+    "--pairs",
+    "instead",
+    flag_value="pairs",
+    help="Instead: how fast streams are read and written, for every client and provider; within a minute.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
     help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
 )
-def main(quick: bool, kept: Path | None, profiled: str | None, traffic: str, folder: Path) -> None:
+def main(
+    quick: bool,
+    kept: Path | None,
+    *,
+    profiled: str | None,
+    traffic: str,
+    folder: Path,
+    instead: str | None,
+) -> None:
     """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
+    match instead:
+        case "plan":
+            rehearsals.show_plan(Console())
+            return
+        case "regret":
+            rehearsals.show_regret(_ROOT / "docs" / "regret.svg", Console())
+            return
+        case "pairs":
+            _pairs(quick, kept)
+            return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,15 +104,31 @@ def main(quick: bool, kept: Path | None, profiled: str | None, traffic: str, fol
         kept.write_text(json.dumps(report.as_json(outcome), indent=1) + "\n")
 
 
+def _pairs(quick: bool, kept: Path | None) -> None:
+    with _progress() as progress:
+        try:
+            found = pairs.run(pairs.QUICK if quick else pairs.FULL, _teller(progress))
+        except pairs.PairError as error:
+            raise click.ClickException(str(error)) from None
+    pairs.show(found, Console(width=110))
+    if kept is not None:
+        kept.write_text(json.dumps({"pairs": pairs.as_json(found)}, indent=1) + "\n")
+
+
 def _measured(place: Path, length: rounds.Length) -> rounds.Outcome:
     with _progress() as progress:
-        task = progress.add_task("starting", total=None)
+        return asyncio.run(rounds.run(place, length, cores(), _teller(progress)))
 
-        def tell(done: int, total: int, what: str) -> None:
-            progress.update(task, completed=done, total=total or None, description=what)
-            progress.refresh()
 
-        return asyncio.run(rounds.run(place, length, cores(), tell))
+def _teller(progress: Progress) -> Callable[[int, int, str], None]:
+    """Return what moves the line."""
+    task = progress.add_task("starting", total=None)
+
+    def tell(done: int, total: int, what: str) -> None:
+        progress.update(task, completed=done, total=total or None, description=what)
+        progress.refresh()
+
+    return tell
 
 
 def _progress() -> Progress:
