@@ -122,7 +122,9 @@ class Settings:
         "How candidates are tried out where no model is named: thompson orders them by sampled rewards",
     )
     lossy: bool = _setting(
-        True, _flag, "Let providers serve whose dialect cannot carry all of a call; they are the second choice"
+        True,
+        _flag,
+        "Let providers serve whose dialect cannot carry all of a call; they are the second choice",
     )
     directives: str = _setting(
         "reject",

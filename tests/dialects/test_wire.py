@@ -190,3 +190,12 @@ def test_json_keeps_its_type_through_an_edit() -> None:
     """One, true and 1.0 are equal in Python, and are not on the wire."""
     assert wire.splice(b'{"a":1}', {"a": 1}, {"a": True}) == b'{"a":true}'
     assert wire.splice(b'{"a":1.0}', {"a": 1.0}, {"a": 1}) == b'{"a":1}'
+
+
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [(7, 7), (10**12, 10**12), (10**12 + 1, 0), (-1, 0), (True, 0), (1.5, 0), ("7", 0), (None, 0)],
+)
+def test_an_absurd_count_of_tokens_is_none(value: object, count: int) -> None:
+    """Sums of counts are stored and written as 64-bit integers, whatever a provider says."""
+    assert wire.tokens(value) == count

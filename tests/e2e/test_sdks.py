@@ -54,6 +54,7 @@ async def test_a_call_is_answered_by_our_provider_and_leaves_one_exact_record(
             "provider": provider.id,
             "reason": "routed-hint-exact",
             "attempts": "1",
+            "decision": said["headers"]["x-request-id"],
         }
         record = await only_record(world, provider)
         tokens = sdk.usage(answer)

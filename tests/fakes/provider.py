@@ -37,7 +37,7 @@ from typing import Any, Self
 import orjson
 
 from tests.fakes.listener import reset
-from tokenhub_core.providers.simulator import MARK, Ending, Profile, Script, play, dialect_at
+from tokenhub_core.providers.simulator import MARK, Ending, Profile, Script, dialect_at, play
 from tokenhub_core.types import Dialect, Headers, Json, header
 
 

@@ -73,7 +73,7 @@ def streams(dialect: Dialect) -> tuple[bytes, ...]:
             for path in _files(dialect, "streams")
             if path.name.count(".") == 1 or ".written." in path.name
         ),
-        *sorted(HOME.glob(f"pairs/*-to-{dialect}/streams/*.sse")),
+        *sorted(HOME.glob(f"inputs/{dialect}/streams/*")),
     ]
     return tuple(path.read_bytes() for path in paths if path.suffix in _ENDINGS)
 

@@ -18,7 +18,7 @@ from tokenhub_core.types import Delta
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 HOME = GOLDEN / "anthropic_messages"
-PROVIDED = GOLDEN / "pairs" / "openai_chat-to-anthropic_messages" / "streams"
+PROVIDED = GOLDEN / "inputs" / "anthropic_messages" / "streams"
 REQUESTS = sorted(path.name[:-5] for path in (HOME / "requests").glob("*.json") if path.name.count(".") == 1)
 STREAMS = sorted(path.name[:-4] for path in PROVIDED.glob("*.sse") if path.name.count(".") == 1)
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)

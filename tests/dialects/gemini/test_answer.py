@@ -215,3 +215,13 @@ def test_ratings_and_averages_are_no_loss_elsewhere() -> None:
     answer = GEMINI.parse_answer(data | {"createTime": "no time", "modelStatus": {}})
     assert sorted(answer.rest) == ["candidates[n>1]", "citationMetadata"]
     assert answer.created == 0
+
+
+@pytest.mark.parametrize("before", [(), ({"text": "Hi"},), ({"text": "Hm", "thought": True},)])
+def test_a_part_that_holds_nothing_is_left_out(before: tuple[Json, ...]) -> None:
+    """Wherever it stands, and the part before it stays as it is."""
+    answer = GEMINI.parse_answer(candidate(*before, {}))
+
+    rendered = GEMINI.render_answer(answer, request=REQUEST).data
+
+    assert rendered["candidates"][0]["content"]["parts"] == list(before)

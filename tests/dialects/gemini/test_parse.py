@@ -343,6 +343,7 @@ def test_functions_and_other_tools_are_told_apart() -> None:
             {"type": "INTEGER", "format": "int32", "example": 1},
             {"type": "integer", "examples": [1], "format": "int32"},
         ),
+        ({"type": "INTEGER", "format": {"a": []}}, {"type": "integer", "format": {"a": []}}),
         (
             {
                 "type": "OBJECT",
@@ -417,3 +418,11 @@ def test_any_conversation_comes_back_as_it_was(contents: list[Json]) -> None:
     rendered = GEMINI.render(found, model="gemini-3-pro", max_output_tokens=None)
     assert rendered.data == body
     assert rendered.losses == ()
+
+
+@pytest.mark.parametrize("number", [1e300, -1e300, 2.0**63])
+def test_a_number_that_no_integer_holds_has_no_canonical_place(number: float) -> None:
+    """It looks like a whole number and could not be written to any provider as one: it stays as it came."""
+    call = config(topK=number)
+
+    assert (call.top_k, call.rest["generationConfig.topK"]) == (None, number)

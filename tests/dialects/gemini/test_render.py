@@ -283,6 +283,13 @@ def test_a_callers_own_conversation_is_signed_only_where_a_foreign_signature_wen
     assert rendered.losses == ("thinking.signature",)
 
 
+def test_what_a_client_hears_besides_is_named() -> None:
+    """The proof that another dialect put on a call, and the words of a sound."""
+    turn = model(ToolUse("a", "look", "{}", signature="openai_responses:gAAAA"))
+    assert render(turn).losses == ("thinking.signature",)
+    assert render(user(Audio("audio/wav", "AA==", transcript="Hi."))).losses == ("audio.transcript",)
+
+
 # --- settings ----------------------------------------------------------------------------------------------
 
 
@@ -312,6 +319,12 @@ def test_a_callers_own_conversation_is_signed_only_where_a_foreign_signature_wen
             "gemini-2.5-pro",
             {"thinkingBudget": 32768},
             ("thinking.budget_tokens",),
+        ),
+        (
+            Thinking(enabled=None, effort="low", budget_tokens=-1),
+            "gemini-3-pro",
+            {"thinkingLevel": "LOW"},
+            (),
         ),
         (Thinking(budget_tokens=-1), "gemini-2.5-flash", {"thinkingBudget": -1}, ()),
         (

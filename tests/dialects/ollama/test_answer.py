@@ -65,6 +65,12 @@ def rendered(*parts: Part, stop: StopReason = StopReason.END, **fields: Any) -> 
     return found.data, found.losses
 
 
+def test_what_an_image_says_of_itself_is_a_loss() -> None:
+    """There is only its content here."""
+    _, losses = rendered(Image(media_type="image/png", data="iVBO", rest={"revised_prompt": "a cat"}))
+    assert losses == ("revised_prompt",)
+
+
 def test_a_whole_answer_is_read() -> None:
     """Thoughts, text with its log probabilities, then images."""
     answer = OLLAMA_CHAT.parse_answer(WHOLE)

@@ -230,7 +230,7 @@ def test_what_a_line_cannot_say_is_a_loss() -> None:
     """Once for each name; a refusal is text, an image by value is one here too."""
     lines, losses = write(
         RefusalDelta("no"),
-        MediaDelta(Image(media_type="image/png", data=PNG)),
+        MediaDelta(Image(media_type="image/png", data=PNG, rest={"revised_prompt": "a cat"})),
         MediaDelta(Image(url="u")),
         MediaDelta(File(file_id="f")),
         ReasoningDelta(signature="s"),
@@ -246,7 +246,7 @@ def test_what_a_line_cannot_say_is_a_loss() -> None:
     assert [line["message"].get("content") for line in lines] == ["no", "", "", ""]
     assert lines[1]["message"]["images"] == [PNG]
     assert losses == (
-        *("part:image", "part:file", "thinking.signature", "part:redacted_thinking"),
+        *("revised_prompt", "part:image", "part:file", "thinking.signature", "part:redacted_thinking"),
         *("message.x", "stop_reason:refusal"),
     )
 
@@ -285,3 +285,14 @@ JSON = st.recursive(
 def test_odd_lines_never_raise_and_can_be_written(lines: list[Any]) -> None:
     """Whatever a server sends, there are deltas, and a caller's stream of them is well formed."""
     write(*read(*lines), Finished())
+
+
+def test_arguments_that_are_too_deep_end_the_stream() -> None:
+    """They can be read and not be written again; the reader says so and raises nothing."""
+    deep = b"[" * 300 + b"]" * 300
+    line = orjson.dumps(said(tool_calls=[{"function": {"name": "f", "arguments": {"a": 0}}}]))
+
+    (failed,) = read(line.replace(b'"a":0', b'"a":' + deep))
+
+    assert isinstance(failed, Failed)
+    assert (failed.status, failed.code) == (502, "bad_event")

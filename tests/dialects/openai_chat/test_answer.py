@@ -181,3 +181,21 @@ def test_odd_answers_never_break_anything(message: Json, odd: Any) -> None:
         body(usage=odd, id=odd) | {"choices": [{"message": message, "finish_reason": odd}]}
     )
     assert OPENAI_CHAT.render_answer(answer, request=REQUEST).data["choices"]
+
+
+def test_a_field_that_is_called_like_one_of_a_choice_breaks_nothing() -> None:
+    """A server may put `logprobs` beside the choices, too, and anything in it."""
+    token = {"token": "Hi", "logprob": -1, "bytes": None, "top_logprobs": []}
+    data = body(logprobs="none")
+    data["choices"][0]["logprobs"] = {"content": [token], "refusal": [token]}
+
+    shown = OPENAI_CHAT.render_answer(OPENAI_CHAT.parse_answer(data), request=REQUEST).data
+
+    assert shown["choices"][0]["logprobs"]["refusal"] == [token]
+
+
+def test_a_field_whose_name_looks_like_a_path_stays_where_it_was() -> None:
+    """Only what was read from inside goes back inside."""
+    answer = OPENAI_CHAT.parse_answer(body() | {"message.content.x": 1})
+
+    assert OPENAI_CHAT.render_answer(answer, request=REQUEST).data["message.content.x"] == 1

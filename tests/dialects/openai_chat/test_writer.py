@@ -14,6 +14,8 @@ from tokenhub_core.types import (
     Delta,
     Failed,
     Finished,
+    Image,
+    MediaDelta,
     ReasoningDelta,
     RefusalDelta,
     Started,
@@ -44,6 +46,16 @@ def chunks(stream: bytes) -> list[ChatCompletionChunk]:
 def write(deltas: Iterable[Delta], *, usage: bool = False) -> list[ChatCompletionChunk]:
     given = writer(usage=usage)
     return chunks(b"".join(given.write(delta) for delta in deltas))
+
+
+def test_what_an_image_says_of_itself_is_a_loss() -> None:
+    """There is only its content here."""
+    given = writer()
+    written = given.write(
+        MediaDelta(Image(media_type="image/png", data="iVBO", rest={"revised_prompt": "a cat"}))
+    )
+    assert b"iVBO" in written
+    assert given.losses() == ("revised_prompt",)
 
 
 def test_a_stream_begins_with_the_role_and_ends_with_done() -> None:

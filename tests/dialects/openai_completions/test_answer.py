@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai.types import Completion
 
+from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
 from tokenhub_core.dialects.openai_completions import OPENAI_COMPLETIONS
 from tokenhub_core.dialects.sse import Parser
 from tokenhub_core.types import (
@@ -85,6 +86,14 @@ def test_a_whole_answer_is_read_and_within_the_dialect_nothing_is_lost() -> None
     assert answer.stop == Stopped(StopReason.LENGTH, "length")
     assert answer.usage == OPENAI_COMPLETIONS.usage(WHOLE) == Usage(3, 4, 1)
     assert OPENAI_COMPLETIONS.render_answer(answer, request=REQUEST).data == WHOLE
+
+
+def test_further_choices_are_none_of_a_chat() -> None:
+    """They are of another shape, so a caller of chat completions hears that there were more."""
+    request = OPENAI_CHAT.open(b'{"messages":[{"role":"user","content":"Hi"}]}')
+    found = OPENAI_CHAT.render_answer(OPENAI_COMPLETIONS.parse_answer(WHOLE), request=request)
+    assert len(found.data["choices"]) == 1
+    assert "choices[n>1]" in found.losses
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,17 @@ def test_annotations_and_log_probabilities_are_kept() -> None:
     assert part == Text("A", {"annotations": [{"type": "url_citation"}]}, (Logprob("A", -1),))
 
 
+def test_what_a_message_is_to_its_turn_is_kept() -> None:
+    """With its first text, and on the message again; no other dialect has a word for it."""
+    refusal, text = {"type": "refusal", "refusal": "No."}, {"type": "output_text", "text": "A"}
+    found = OPENAI_RESPONSES.parse_answer(response({**message(refusal, text), "phase": "commentary"}))
+    assert found.parts == (Refusal("No."), Text("A", {"phase": "commentary"}))
+    request = OPENAI_RESPONSES.open(b'{"input":"Hello"}')
+    (_, again) = OPENAI_RESPONSES.render_answer(found, request=request).data["output"]
+    assert again["phase"] == "commentary"
+    assert "phase" not in again["content"][0]
+
+
 def test_a_call_without_a_call_id_takes_its_items() -> None:
     """Some servers tell but one id; and arguments that are no text become some."""
     item = {"type": "function_call", "id": "fc_1", "name": "f", "arguments": {"a": 1}}
@@ -226,3 +237,20 @@ def test_what_has_no_place_is_named() -> None:
     opaque = Opaque(Dialect.ANTHROPIC_MESSAGES, "server_tool_use", {})
     _, losses = shown(Text("x", {"citations": []}), Audio("audio/wav", "x"), opaque, rest={"container": {}})
     assert losses == ("citations", "part:audio", "part:server_tool_use", "container")
+
+
+@pytest.mark.parametrize("when", [1e308, -1, "soon", None, 1 << 60])
+def test_a_time_that_cannot_be_is_none(when: object) -> None:
+    """What a provider calls a time may be too large for any integer on a wire."""
+    assert OPENAI_RESPONSES.parse_answer(response(created_at=when)).created == 0
+
+
+def test_text_after_an_item_without_a_type_is_a_message_of_its_own() -> None:
+    """An item that is kept as it came may lack what all others have."""
+    odd: Json = {"id": "x_1", "text": "?"}
+    answer = OPENAI_RESPONSES.parse_answer(response(odd, message({"type": "output_text", "text": "Hi"})))
+    request = OPENAI_RESPONSES.open(b'{"model":"m","input":"x"}')
+
+    output = OPENAI_RESPONSES.render_answer(answer, request=request).data["output"]
+
+    assert [item.get("type") for item in output] == [None, "message"]

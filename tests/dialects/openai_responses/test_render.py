@@ -162,13 +162,25 @@ def test_thoughts_of_one_item_come_together_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "thought", [Reasoning("Hm."), Reasoning("Hm.", "anthropic_messages:EqMB"), Reasoning(redacted="gemini:x")]
+    ("thought", "losses"),
+    [
+        (Reasoning("Hm."), ("part:thinking",)),
+        (Reasoning("Hm.", "anthropic_messages:EqMB"), ("part:thinking", "thinking.signature")),
+        (Reasoning(signature="anthropic_messages:EqMB"), ("thinking.signature",)),
+        (Reasoning(redacted="gemini:x"), ("part:redacted_thinking",)),
+    ],
 )
-def test_thoughts_that_nobody_here_sealed_are_a_loss(thought: Reasoning) -> None:
-    """A provider takes back only its own."""
+def test_thoughts_that_nobody_here_sealed_are_a_loss(thought: Reasoning, losses: tuple[str, ...]) -> None:
+    """A provider takes back only its own; the text and its seals are named apart."""
     result = rendered(assistant(thought, Text("x")))
     assert [item["type"] for item in result.data["input"]] == ["message"]
-    assert result.losses == ("part:thinking",)
+    assert result.losses == losses
+
+
+def test_the_proof_that_a_tool_call_carries_is_a_loss() -> None:
+    """There is no place for it beside a function call."""
+    result = rendered(assistant(ToolUse("call_1", "look", "{}", signature="gemini:c2ln")))
+    assert result.losses == ("thinking.signature",)
 
 
 def test_a_thought_that_another_dialect_sealed_does_not_pass_here_either() -> None:
@@ -178,7 +190,7 @@ def test_a_thought_that_another_dialect_sealed_does_not_pass_here_either() -> No
     call = OPENAI_RESPONSES.parse(OPENAI_RESPONSES.open(body))
     result = OPENAI_RESPONSES.render(call, model="m", max_output_tokens=None)
     assert result.data["input"] == [{"type": "message", "role": "user", "content": "go"}]
-    assert result.losses == ("part:thinking",)
+    assert result.losses == ("part:thinking", "thinking.signature")
 
 
 def test_errors_of_tools_are_told_in_words() -> None:

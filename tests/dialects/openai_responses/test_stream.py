@@ -48,6 +48,10 @@ def read(*events: Json, named: bool = True) -> list[Delta]:
     ]
 
 
+def unread(*events: Json) -> list[str]:
+    return [delta.kind for delta in read(*events) if isinstance(delta, Unread)]
+
+
 def texts(deltas: list[Delta]) -> str:
     return "".join(delta.text for delta in deltas if isinstance(delta, TextDelta))
 
@@ -184,6 +188,17 @@ def test_a_refusal_is_read_and_is_why_it_stopped() -> None:
     assert Stopped(StopReason.REFUSED, "completed") in deltas
 
 
+def test_what_is_said_beside_the_answer_is_named() -> None:
+    """What a message is to its turn, where a function lives, how it was served: as in a whole answer."""
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"}
+    told = text("A") | {"phase": "commentary"}
+    end = completed(told, call)
+    end["response"] |= {"service_tier": "flex", "temperature": 1, "tool_usage": {}}
+    assert unread(end) == ["phase", "namespace", "service_tier", "tool_usage"]
+    end["response"] |= {"service_tier": "default"}
+    assert unread(end) == ["phase", "namespace", "tool_usage"]
+
+
 def test_what_cannot_be_read_is_named_once() -> None:
     """Tools of the provider's by their item, whatever their events; anything else by its own name."""
     deltas = read(
@@ -259,3 +274,20 @@ def test_an_item_that_the_stream_left_out_is_found_beside_its_like() -> None:
     other = text("Wait.") | {"id": "msg_0"}
     deltas = read(BEGIN, *TELLINGS[:6], completed(other, text("A cat.")))
     assert [delta.text for delta in deltas if isinstance(delta, TextDelta)] == ["A c", "at.", "Wait."]
+
+
+def test_a_time_that_cannot_be_is_none() -> None:
+    """A number that no integer on a wire can hold is no time."""
+    begin = event("created", response={"id": "resp_1", "model": "m", "created_at": 1e308})
+    assert read(begin)[0] == Started("resp_1", "m", 0)
+
+
+@pytest.mark.parametrize(
+    "part", [{"type": "output_text", "text": ["x"]}, {"type": "refusal", "refusal": ["x"]}]
+)
+def test_a_text_that_is_none_ends_the_stream(part: Json) -> None:
+    """A list where the text of a whole part should be goes no further."""
+    deltas = read(BEGIN, completed({"type": "message", "id": "msg_1", "content": [part]}))
+
+    assert isinstance(deltas[-1], Failed)
+    assert deltas[-1].code == "bad_event"

@@ -105,7 +105,10 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
             choice["logprobs"] = {**(told if isinstance(told, dict) else {}), "refusal": refused}
         data["choices"] += rest.pop("choices[n>1]", [])
         inner = {name: value for name, value in rest.items() if name.startswith("message.")}
-        put_back({"message": message}, inner)
+        around: Json = {"message": message}
+        put_back(around, inner)
+        del around["message"]
+        data |= around
         data |= {name: value for name, value in rest.items() if name not in inner}
     else:
         losses += answer.rest

@@ -46,5 +46,10 @@ def put_back(target: Json, rest: Mapping[str, Any]) -> None:
         *path, last = name.split(".") if name.startswith(_NESTED) else (name,)
         box = target
         for key in path:
-            box = box.setdefault(key, {})
+            inner = box.setdefault(key, {})
+            if not isinstance(inner, dict):
+                # A field of the caller's own whose name only looks like the path of one.
+                box, last = target, name
+                break
+            box = inner
         box[last] = value

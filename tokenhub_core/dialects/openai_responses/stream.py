@@ -337,8 +337,12 @@ class Reader:
         elif item.tool >= 0:
             self._rest(item, (key, 0), text, lambda left: ToolArguments(item.tool, left), deltas)
 
-    def _rest(self, item: _Item, key: tuple[str, int], text: str, delta: _Make, deltas: list[Delta]) -> None:
-        """Add a delta of what was not passed on of a text that is told as a whole."""
+    def _rest(
+        self, item: _Item, key: tuple[str, int], text: object, delta: _Make, deltas: list[Delta]
+    ) -> None:
+        """Add a delta of what was not passed on of a text that is told as a whole; raises TypeError if it is none."""
+        if not isinstance(text, str):
+            raise TypeError("expected text")
         sent = item.sent.get(key, 0)
         if len(text) > sent:
             item.sent[key] = len(text)
