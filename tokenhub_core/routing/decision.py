@@ -21,14 +21,26 @@ needs no other `VERSION`. `routing.recompute` makes the plan again from this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Final
 
 from msgspec import structs
 
 from tokenhub_core.routing import scoring
 from tokenhub_core.routing.pricing import at
-from tokenhub_core.types import Candidate, Draw, Expected, Facts, Json, Plan, Policy, Skip, Standing, Terms
+from tokenhub_core.types import (
+    Candidate,
+    Draw,
+    Expected,
+    Facts,
+    Features,
+    Json,
+    Plan,
+    Policy,
+    Skip,
+    Standing,
+    Terms,
+)
 
 VERSION: Final = 1
 """Of what the members mean. Decisions from before there were versions have none, and cannot be recomputed."""
@@ -52,6 +64,9 @@ _COLUMNS: Final = (
     *(f"{name}.{field}" for name, kind in _OBJECTS.items() for field in kind.__struct_fields__),
 )
 _DRAWN: Final = tuple(f"draw.{field}" for field in Draw.__struct_fields__)
+_ASKED: Final = tuple(field.name for field in fields(Features))
+_WISHES: Final = tuple(field.name for field in fields(Policy))
+_WEIGHTS: Final = {mode: structs.asdict(terms) for mode, terms in scoring.WEIGHTS.items()}
 _HOW_STORED: Final = frozenset({"columns", "common", "twins"})
 _LONGEST_NAME: Final = 256
 """Characters. A registered model's is shorter; at the host that a call was meant for, callers choose it."""
@@ -90,7 +105,7 @@ def pack(plan: Plan) -> Json:
         "context": plan.context,
         "asked": _asked(plan),
         "policy": policy_json(plan.policy),
-        "weights": structs.asdict(scoring.WEIGHTS[plan.policy.mode]),
+        "weights": _WEIGHTS[plan.policy.mode],
         "columns": list(kept),
         "common": common,
         "twins": twins,
@@ -117,7 +132,7 @@ def shown(plan: Plan) -> Json:
 
 def policy_json(policy: Policy) -> Json:
     """Return a policy's fields with their whys, the caller's own text left out."""
-    values = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    values = {name: getattr(policy, name) for name in _WISHES}
     values |= {name: sorted(value) for name, value in values.items() if isinstance(value, frozenset)}
     values["models"] = None if policy.models is None else sorted(policy.models)
     return {
@@ -132,7 +147,8 @@ def policy_json(policy: Policy) -> Json:
 def _asked(plan: Plan) -> Json | None:
     if plan.features is None:
         return None
-    asked, needs = asdict(plan.features), plan.features.needs
+    features = plan.features
+    asked, needs = {name: getattr(features, name) for name in _ASKED}, features.needs
     return {**asked, "model": _name(plan.features.model), "needs": sorted(need.value for need in needs)}
 
 
