@@ -388,8 +388,8 @@ def audit(event, args):
     elif event.startswith(("socket.", "subprocess.", "sqlite3.", "shutil.", "tempfile.", "os.system", "os.mkdir",
                            "os.remove", "os.rename", "os.putenv", "os.exec", "os.fork", "os.posix_spawn")):
         seen.append(event)
-began = time.process_time()
 import numpy  # it sets a variable for its libraries while it is imported, and takes it back
+began = time.process_time()
 sys.addaudithook(audit)
 for name in json.loads(sys.argv[1]):
     __import__(name)
