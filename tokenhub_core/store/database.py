@@ -179,7 +179,7 @@ def _engine(where: str, driver: Driver, pragmas: dict[str, object]) -> Engine:
         for name, value in pragmas.items():
             raw.execute(f"PRAGMA {name} = {value}")
         raw.execute("PRAGMA foreign_keys = ON")
-        mode = raw.execute(f"PRAGMA journal_mode = {journal}").fetchone()[0]
+        mode = _journalled(raw, journal, driver, seconds=float(str(pragmas["busy_timeout"])) / 1000)
         if mode != journal:
             raise ConfigError(f"database {where}: this file system gives journal mode {mode}, not {journal}")
 
@@ -190,6 +190,22 @@ def _engine(where: str, driver: Driver, pragmas: dict[str, object]) -> Engine:
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
     return engine
+
+
+def _journalled(raw: Any, journal: str, driver: Driver, *, seconds: float) -> str:
+    """Set the journal mode and return the one that holds then.
+
+    The first change of it needs the file for itself, and SQLite's busy timeout does not wait for that: another
+    process that is making the same database is waited for here.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return str(raw.execute(f"PRAGMA journal_mode = {journal}").fetchone()[0])
+        except driver.module.OperationalError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _path(path_or_url: str) -> str:
