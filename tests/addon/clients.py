@@ -26,7 +26,7 @@ MESSAGES: Final = "/v1/messages"
 KEY: Final = "sk-canary-0123456789"
 """A credential that must not turn up where it does not belong."""
 
-PATIENCE: Final = 5.0
+PATIENCE: Final = 15.0
 """Seconds that any single step of a scene may take."""
 
 _dial = asyncio.open_connection
