@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.benchmark import pairs, profiles, rehearsals, report, rounds, subjects
+from scripts.benchmark import imports, pairs, profiles, rehearsals, report, rounds, subjects
 from scripts.benchmark.load import LoadError
 from scripts.benchmark.processes import cores
 from scripts.benchmark.subjects import SubjectError
@@ -56,6 +56,9 @@ _TRAFFIC: Final = {
     "--plan", "instead", flag_value="plan", help="Instead: the CPU time of a plan by size of the fleet."
 )
 @click.option(
+    "--imports", "instead", flag_value="imports", help="Instead: the CPU time of imports; within a minute."
+)
+@click.option(
     "--pairs",
     "instead",
     flag_value="pairs",
@@ -83,6 +86,11 @@ def main(
             return
         case "regret":
             rehearsals.show_regret(_ROOT / "docs" / "regret.svg", Console())
+            return
+        case "imports":
+            with _progress() as progress:
+                taken = imports.imports(_teller(progress))
+            imports.show(taken, Console())
             return
         case "pairs":
             _pairs(quick, kept)
