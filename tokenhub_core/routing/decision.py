@@ -12,7 +12,7 @@
     skips        who was left out: reason → provider → models, each by its id or as [id, detail]
 
 A fleet can hold a thousand models, so names stand once and not in every row, and of a model only what its score was
-made of. The columns name themselves: what is added to a candidate is read by an older reader as one more member, and
+made of; where there are only a few rows, looking for what they share would cost more than it saves. The columns name themselves: what is added to a candidate is read by an older reader as one more member, and
 needs no other `VERSION`. `routing.recompute` makes the plan again from this.
 
 `pack` makes the stored form, `unpack` the one in which the API shows it: an object for each candidate and each skip.
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
+import msgspec
 from msgspec import structs
 
 from tokenhub_core.routing import scoring
@@ -80,6 +81,8 @@ _TWINS: Final = {
 """Columns that mostly say what another one does: where nothing was learned, and where the price is known."""
 _NEVER_SHARED: Final = ("model", "provider", "score")
 """Columns that are not looked through for a common value: they have none."""
+_FEW: Final = 4
+"""So many rows are stored as they are."""
 
 
 def pack(plan: Plan) -> Json:
@@ -88,10 +91,7 @@ def pack(plan: Plan) -> Json:
     drawn = bool(everyone) and all(candidate.draw for candidate in everyone)
     columns = _COLUMNS + _DRAWN if drawn else _COLUMNS
     values = [_row(candidate, drawn=drawn) for candidate in everyone]
-    lines = dict(zip(columns, zip(*values, strict=True), strict=True)) if values else {}
-    twins = {name: other for name, other in _TWINS.items() if lines and lines[name] == lines[other]}
-    common, kept = _shared({name: line for name, line in lines.items() if name not in twins})
-    rows = [list(row) for row in zip(*kept.values(), strict=True)] or [[] for _ in everyone]
+    table = _Table(columns, {}, {}, values) if len(values) <= _FEW else _folded(columns, values)
     return {
         "version": VERSION,
         "reason": plan.reason,
@@ -106,11 +106,11 @@ def pack(plan: Plan) -> Json:
         "asked": _asked(plan),
         "policy": policy_json(plan.policy),
         "weights": _WEIGHTS[plan.policy.mode],
-        "columns": list(kept),
-        "common": common,
-        "twins": twins,
-        "candidates": rows[: len(plan.candidates)],
-        "spared": rows[len(plan.candidates) :],
+        "columns": table.columns,
+        "common": table.common,
+        "twins": table.twins,
+        "candidates": table.rows[: len(plan.candidates)],
+        "spared": table.rows[len(plan.candidates) :],
         "skips": _grouped(plan.skips),
     }
 
@@ -132,15 +132,11 @@ def shown(plan: Plan) -> Json:
 
 def policy_json(policy: Policy) -> Json:
     """Return a policy's fields with their whys, the caller's own text left out."""
-    values = {name: getattr(policy, name) for name in _WISHES}
-    values |= {name: sorted(value) for name, value in values.items() if isinstance(value, frozenset)}
-    values["models"] = None if policy.models is None else sorted(policy.models)
     return {
-        **values,
-        "mode": policy.mode.value,
+        **{name: getattr(policy, name) for name in _WISHES},
+        "models": None if policy.models is None else sorted(policy.models),
         "model": policy.model and _name(policy.model),
         "output_schema": policy.output_schema is not None,
-        "why": dict(policy.why),
     }
 
 
@@ -181,14 +177,26 @@ def _row(candidate: Candidate, *, drawn: bool) -> tuple[Any, ...]:
     return (*row, *structs.astuple(candidate.draw)) if drawn and candidate.draw else row
 
 
-def _shared(lines: Mapping[str, tuple[Any, ...]]) -> tuple[Json, dict[str, tuple[Any, ...]]]:
-    """Return the columns whose value is the same in every row, with that value, and the other columns."""
+class _Table(msgspec.Struct, frozen=True):
+    """Rows of candidates, what they share left out."""
+
+    columns: tuple[str, ...]
+    common: Json
+    twins: Mapping[str, str]
+    rows: list[tuple[Any, ...]]
+
+
+def _folded(columns: tuple[str, ...], values: list[tuple[Any, ...]]) -> _Table:
+    """Return the table without the columns that say the same in every row, or the same as another column."""
+    lines = dict(zip(columns, zip(*values, strict=True), strict=True))
+    twins = {name: other for name, other in _TWINS.items() if lines[name] == lines[other]}
     common = {
         name: line[0]
         for name, line in lines.items()
-        if name not in _NEVER_SHARED and len(line) > 1 and line.count(line[0]) == len(line)
+        if name not in twins and name not in _NEVER_SHARED and line.count(line[0]) == len(line)
     }
-    return common, {name: line for name, line in lines.items() if name not in common}
+    kept = {name: line for name, line in lines.items() if name not in twins and name not in common}
+    return _Table(tuple(kept), common, twins, list(zip(*kept.values(), strict=True)))
 
 
 def _whole(stored: Json, row: Sequence[Any]) -> Json:

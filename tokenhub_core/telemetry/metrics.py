@@ -1,36 +1,91 @@
-"""Prometheus metrics. Base units, closed label sets: nothing that a caller chooses becomes a label."""
+"""Prometheus metrics. Base units, closed label sets: nothing that a caller chooses becomes a label.
+
+Records are counted into plain dictionaries and become Prometheus's own families when somebody scrapes: every call
+counts a dozen times, and a lock for each would cost as much as routing it. They are counted in the event loop, and
+rendered there.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from tokenhub_core import __version__
 from tokenhub_core.types import NANO, Outcome, Record
 
 _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
+_SHORT: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+_SERVED: Final = ("mode", "model", "provider")
 _STATES: Final = {"healthy": 2, "degraded": 1}
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 
-class _Children[Metric: (Counter, Histogram)]:
-    """The children of one metric, by their labels: to ask the metric itself costs more than to count."""
+class _Counter:
+    """Sums by their labels."""
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric: Metric = metric
-        self._known: dict[tuple[str, ...], Metric] = {}
+    def __init__(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> None:
+        self._told = (name, meaning)
+        self._labels = labels
+        self._sums: dict[tuple[str, ...], float] = {} if labels else {(): 0.0}
 
-    def labels(self, *labels: str) -> Metric:
-        child = self._known.get(labels)
-        if child is None:
-            child = self._known[labels] = self._metric.labels(*labels)
-        return child
+    def add(self, *labels: str, amount: float = 1.0) -> None:
+        self._sums[labels] = self._sums.get(labels, 0.0) + amount
+
+    def family(self) -> Metric:
+        family = CounterMetricFamily(*self._told, labels=self._labels)
+        for labels, value in self._sums.items():
+            family.add_metric(labels, value)
+        return family
+
+
+class _Histogram:
+    """How many values were at most each bound, and what all were together, by their labels."""
+
+    def __init__(self, name: str, meaning: str, labels: tuple[str, ...], bounds: tuple[float, ...]) -> None:
+        self._told = (name, meaning)
+        self._labels = labels
+        self._bounds = bounds
+        self._names = [*map(floatToGoString, bounds), "+Inf"]
+        self._seen: dict[tuple[str, ...], list[int]] = {}
+        self._sums: dict[tuple[str, ...], float] = {}
+        if not labels:
+            self._seen[()], self._sums[()] = [0] * len(self._names), 0.0
+
+    def observe(self, value: float, *labels: str) -> None:
+        seen = self._seen.get(labels)
+        if seen is None:
+            seen = self._seen[labels] = [0] * len(self._names)
+        seen[bisect_left(self._bounds, value)] += 1
+        self._sums[labels] = self._sums.get(labels, 0.0) + value
+
+    def family(self) -> Metric:
+        family = HistogramMetricFamily(*self._told, labels=self._labels)
+        for labels, seen in self._seen.items():
+            buckets = list(zip(self._names, map(float, accumulate(seen)), strict=True))
+            family.add_metric(labels, buckets, self._sums[labels])
+        return family
+
+
+class _Families(Collector):
+    """What was counted, as the registry wants it."""
+
+    def __init__(self, *counted: _Counter | _Histogram) -> None:
+        self._counted = counted
+
+    def collect(self) -> Iterator[Metric]:
+        for one in self._counted:
+            yield one.family()
 
 
 class Metrics:
@@ -41,65 +96,45 @@ class Metrics:
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
-        served = ("mode", "model", "provider")
-        self._requests = _Children(
-            Counter(
-                "tokenhub_requests", "Exchanges that ended", (*served, "outcome", "lane"), registry=registry
+        self._requests = _Counter("tokenhub_requests", "Exchanges that ended", (*_SERVED, "outcome", "lane"))
+        self._latency = _Histogram(
+            "tokenhub_request_duration_seconds",
+            "From the request to the reply's last byte, successes only",
+            _SERVED,
+            _SECONDS,
+        )
+        self._ttft = _Histogram(
+            "tokenhub_time_to_first_token_seconds",
+            "From the request to the first content, successes only",
+            _SERVED,
+            _SECONDS,
+        )
+        self._overhead = _Histogram(
+            "tokenhub_route_duration_seconds", "From the request to the routing decision", (), _SHORT
+        )
+        self._cost = _Counter("tokenhub_cost_usd", "Dollars spent", ("model", "provider"))
+        self._tokens = _Counter("tokenhub_tokens", "Tokens used", ("model", "provider", "direction"))
+        self._errors = _Counter("tokenhub_request_errors", "Exchanges that failed, by fault", ("fault",))
+        self._attempts = _Counter("tokenhub_attempts", "Tries at providers", ("provider", "result"))
+        self._skips = _Counter(
+            "tokenhub_provider_skips", "Models left out of a plan, by reason", ("provider", "reason")
+        )
+        self._directives = _Counter("tokenhub_directives", "Calls with a directive, by outcome", ("outcome",))
+        self._identical = _Counter("tokenhub_identical_replies", "Replies whose bytes are the provider's own")
+        registry.register(
+            _Families(
+                self._requests,
+                self._latency,
+                self._ttft,
+                self._overhead,
+                self._cost,
+                self._tokens,
+                self._errors,
+                self._attempts,
+                self._skips,
+                self._directives,
+                self._identical,
             )
-        )
-        self._latency = _Children(
-            Histogram(
-                "tokenhub_request_duration_seconds",
-                "From the request to the reply's last byte, successes only",
-                served,
-                buckets=_SECONDS,
-                registry=registry,
-            )
-        )
-        self._ttft = _Children(
-            Histogram(
-                "tokenhub_time_to_first_token_seconds",
-                "From the request to the first content, successes only",
-                served,
-                buckets=_SECONDS,
-                registry=registry,
-            )
-        )
-        self._overhead = Histogram(
-            "tokenhub_route_duration_seconds",
-            "From the request to the routing decision",
-            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25),
-            registry=registry,
-        )
-        self._cost = _Children(
-            Counter("tokenhub_cost_usd", "Dollars spent", ("model", "provider"), registry=registry)
-        )
-        self._tokens = _Children(
-            Counter("tokenhub_tokens", "Tokens used", ("model", "provider", "direction"), registry=registry)
-        )
-        self._errors = _Children(
-            Counter(
-                "tokenhub_request_errors", "Exchanges that failed, by fault", ("fault",), registry=registry
-            )
-        )
-        self._attempts = _Children(
-            Counter("tokenhub_attempts", "Tries at providers", ("provider", "result"), registry=registry)
-        )
-        self._skips = _Children(
-            Counter(
-                "tokenhub_provider_skips",
-                "Models left out of a plan, by reason",
-                ("provider", "reason"),
-                registry=registry,
-            )
-        )
-        self._directives = _Children(
-            Counter(
-                "tokenhub_directives", "Calls with a directive, by outcome", ("outcome",), registry=registry
-            )
-        )
-        self._identical = Counter(
-            "tokenhub_identical_replies", "Replies whose bytes are the provider's own", registry=registry
         )
         self._health = Gauge(
             "tokenhub_provider_health_state",
@@ -111,32 +146,32 @@ class Metrics:
 
     def __call__(self, record: Record) -> None:
         """Count one record."""
-        mode = record.plan.policy.mode.value if record.plan else ""
+        plan, timings, usage = record.plan, record.timings, record.usage
+        mode = plan.policy.mode.value if plan else ""
         provider = _bounded(record.provider)
         model = "" if provider == "origin" else record.model
-        served = (mode, model, provider)
-        self._requests.labels(*served, record.outcome.value, record.caller.lane.value).inc()
-        if record.timings.route_ms:
-            self._overhead.observe(record.timings.route_ms / 1000)
+        self._requests.add(mode, model, provider, record.outcome.value, record.caller.lane.value)
+        if timings.route_ms:
+            self._overhead.observe(timings.route_ms / 1000)
         if record.fault:
-            self._errors.labels(record.fault).inc()
+            self._errors.add(record.fault)
         if record.outcome is Outcome.OK:
-            self._latency.labels(*served).observe(record.timings.total_ms / 1000)
-            if record.timings.ttft_ms is not None:
-                self._ttft.labels(*served).observe(record.timings.ttft_ms / 1000)
+            self._latency.observe(timings.total_ms / 1000, mode, model, provider)
+            if timings.ttft_ms is not None:
+                self._ttft.observe(timings.ttft_ms / 1000, mode, model, provider)
         if record.cost_nanousd:
-            self._cost.labels(model, provider).inc(record.cost_nanousd / NANO)
-        if record.usage:
-            self._tokens.labels(model, provider, "input").inc(record.usage.input_tokens)
-            self._tokens.labels(model, provider, "output").inc(record.usage.output_tokens)
+            self._cost.add(model, provider, amount=record.cost_nanousd / NANO)
+        if usage:
+            self._tokens.add(model, provider, "input", amount=usage.input_tokens)
+            self._tokens.add(model, provider, "output", amount=usage.output_tokens)
         for attempt in record.attempts:
-            self._attempts.labels(_bounded(attempt.provider), attempt.cause or "ok").inc()
-        for skip in record.plan.skips if record.plan else ():
-            self._skips.labels(_bounded(skip.provider), skip.reason.value).inc()
+            self._attempts.add(_bounded(attempt.provider), attempt.cause or "ok")
+        for skip in plan.skips if plan else ():
+            self._skips.add(_bounded(skip.provider), skip.reason.value)
         if record.directive:
-            self._directives.labels(record.directive).inc()
+            self._directives.add(record.directive)
         if record.identical:
-            self._identical.inc()
+            self._identical.add()
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""
