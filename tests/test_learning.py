@@ -70,6 +70,7 @@ async def test_every_attempt_is_rewarded_the_failed_ones_too(database: Database)
     """A failover teaches twice: of the one that failed and of the one that answered."""
     learning = Learning(database, Writer(database), SystemClock(), Reward())
     learning(RECORD)
+    learning.learn()
     bad, good = means(learning)
     assert bad < 0.5 < good
     assert learning.learner.latency_ms("good", "q", 100) == pytest.approx(1_000)

@@ -19,6 +19,9 @@ from tokenhub_core.types import Record
 
 SAVE_SECONDS: Final = 5.0
 """Between two savings: what a crash can take back."""
+LEARN_SECONDS: Final = 0.05
+"""The longest that a record waits to be learned from: a few together cost less than each by itself."""
+_TOGETHER: Final = 64
 
 _log: Final = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class Learning:
         self._writer = writer
         self._clock = clock
         self._reward = reward
+        self._waiting: list[Record] = []
         self.learner = Learner()
         self.bandit = Bandit()
 
@@ -47,6 +51,20 @@ class Learning:
             return learned.posteriors(connection), learned.estimates(connection)
 
     def __call__(self, record: Record) -> None:
+        """Take one finished exchange, to be learned from within `LEARN_SECONDS`."""
+        self._waiting.append(record)
+        if len(self._waiting) >= _TOGETHER:
+            self.learn()
+        elif len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(LEARN_SECONDS, self.learn)
+
+    def learn(self) -> None:
+        """Learn from everything that waits."""
+        waiting, self._waiting = self._waiting, []
+        for record in waiting:
+            self._learn(record)
+
+    def _learn(self, record: Record) -> None:
         """Learn from one finished exchange: every attempt is rewarded, failed ones too."""
         self.learner.learn(record)
         context = record.plan.context if record.plan else ""
@@ -56,6 +74,7 @@ class Learning:
 
     async def save(self, *, everything: bool = False) -> None:
         """Store what has changed, or all there is; return once it is durable. Raises as the writer does."""
+        self.learn()
         records, averages = self.bandit.changes(), self.learner.changes()
         if everything:
             records, averages = self.bandit.kept(), list(self.learner.averages().items())

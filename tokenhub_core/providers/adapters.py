@@ -12,10 +12,10 @@ A dialect says what a body means; an adapter says where it goes and with what au
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
 import orjson
 
 from tokenhub_core import __version__
@@ -57,24 +57,26 @@ _OURS: Final = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sending:
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of one attempt."""
 
     provider: Provider
     model: Model
-    body: bytes = field(repr=False)
+    body: bytes
     dialect: Dialect
     """What the body is written in."""
     operation: str
     """The path below the provider's base."""
     stream: bool
     credential: Secret | None
-    caller: Headers = field(repr=False)
+    caller: Headers
     """The caller's own header fields."""
     request_id: str
     endpoint: int = 0
     """Counts attempts: where a provider has several endpoints they are used in turn."""
+
+    def __repr__(self) -> str:
+        return f"Sending({self.provider.id}, {self.model.id}, {self.operation})"
 
     @property
     def base(self) -> str:
@@ -137,7 +139,8 @@ def models_url(provider: Provider, endpoint: int = 0) -> str:
     if provider.type is ProviderType.AZURE:
         _, _, query = base.partition("?")
         return f"{_azure_site(base)}/openai{f'/models?{query}' if query else '/v1/models'}"
-    return _placed(provider, base, dialect_of(provider.type), "/models")
+    vendor = vendors.of(provider.type, base)
+    return _placed(vendor, provider.type, base, dialect_of(provider.type), "/models")
 
 
 def health_url(provider: Provider, endpoint: int = 0) -> str:
@@ -160,7 +163,7 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
         return ()
     dialect = dialect_of(provider.type)
     base = provider.endpoints[0] if provider.endpoints else ""
-    headers = _key(provider, credential, _way(provider, base, dialect))
+    headers = _key(provider, credential, _way(vendors.of(provider.type, base), dialect))
     return (*headers, ("anthropic-version", _ANTHROPIC_VERSION)) if dialect in _ANTHROPIC else headers
 
 
@@ -169,35 +172,33 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
 
 def _vendor(sending: Sending) -> UpstreamRequest:
     provider, base, dialect = sending.provider, sending.base, sending.dialect
-    cap = vendors.of(provider.type, base).cap
+    vendor = vendors.of(provider.type, base)
     headers = (
-        *_key(provider, sending.credential, _way(provider, base, dialect)),
+        *_key(provider, sending.credential, _way(vendor, dialect)),
         *_version(sending),
         *_common(sending),
         *_allowed(sending.caller, _TRACE | _own(provider)),
     )
     azure = provider.type is ProviderType.AZURE
-    url = _azure(sending) if azure else _placed(provider, base, dialect, _path(sending))
-    return UpstreamRequest("POST", url, headers, _capped(sending, cap))
+    url = _azure(sending) if azure else _placed(vendor, provider.type, base, dialect, _path(sending))
+    return UpstreamRequest("POST", url, headers, _capped(sending, vendor.cap))
 
 
-def _way(provider: Provider, base: str, dialect: Dialect, prefix: str = "") -> Way:
+def _way(vendor: Vendor, dialect: Dialect, prefix: str = "") -> Way:
     """Return how a dialect is spoken: at `prefix` if it is spoken there, else where it is spoken first."""
-    known = vendors.of(provider.type, base).ways
-    speaking = [way for way in known if dialect in way.dialects] or list(known)
+    speaking = [way for way in vendor.ways if dialect in way.dialects] or vendor.ways
     return next((way for way in speaking if prefix and way.prefix == prefix), speaking[0])
 
 
-def _placed(provider: Provider, base: str, dialect: Dialect, path: str) -> str:
+def _placed(vendor: Vendor, kind: ProviderType, base: str, dialect: Dialect, path: str) -> str:
     """Return the URL of a dialect's operation: below the vendor's prefix for it, else as `join` has it."""
-    if provider.type is ProviderType.OLLAMA:
+    if kind is ProviderType.OLLAMA:
         base = base.removesuffix("/api")
-    known = vendors.of(provider.type, base)
-    place = mount(base, [way.prefix for way in known.ways])
-    if place is None or not _spoken(known, dialect):
+    place = mount(base, [way.prefix for way in vendor.ways])
+    if place is None or not _spoken(vendor, dialect):
         return join(base, path)
     where, prefix = place
-    return where + _way(provider, base, dialect, prefix).prefix + path
+    return where + _way(vendor, dialect, prefix).prefix + path
 
 
 def _spoken(vendor: Vendor, dialect: Dialect) -> bool:

@@ -12,8 +12,9 @@
     skips        who was left out: reason → provider → models, each by its id or as [id, detail]
 
 A fleet can hold a thousand models, so names stand once and not in every row, and of a model only what its score was
-made of; where there are only a few rows, looking for what they share would cost more than it saves. The columns name themselves: what is added to a candidate is read by an older reader as one more member, and
-needs no other `VERSION`. `routing.recompute` makes the plan again from this.
+made of; where there are only a few rows, looking for what they share would cost more than it saves. The columns name
+themselves: what is added to a candidate is read by an older reader as one more member, and needs no other `VERSION`.
+`routing.recompute` makes the plan again from this.
 
 `pack` makes the stored form, `unpack` the one in which the API shows it: an object for each candidate and each skip.
 """
