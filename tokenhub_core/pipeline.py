@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
+
+from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
 from tokenhub_core.dialects import anthropic_count_tokens, wire
@@ -118,7 +120,7 @@ def _fixed(wishes: Policy) -> Policy:
     if wishes.model is None:
         message = "this operation needs the name of a model: no other one gives the same answer"
         raise client_fault(message, cause="model_required", param="model")
-    return replace(wishes, fallback=False)
+    return structs.replace(wishes, fallback=False)
 
 
 def _framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Features, Policy]:
@@ -126,7 +128,7 @@ def _framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Featu
     if not dialect.translates:
         return features, _fixed(wishes)
     wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
-    return replace(features, needs=features.needs | wanted), wishes
+    return structs.replace(features, needs=features.needs | wanted), wishes
 
 
 def _origin_option(

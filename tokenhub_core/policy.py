@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any, Final
+
+import msgspec
 
 from tokenhub_core.types import Policy
 
 ANY_MODEL: Final = frozenset({"", "*", "auto", "tokenhub/auto"})
 """Model names by which a caller leaves the choice to the router."""
 
-_FIELDS: Final = frozenset(f.name for f in fields(Policy)) - {"why"}
+_FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why"}
 _FREEING: Final = ("mode", "min_weight")
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """One source of wishes, by the field names of `Policy`. A None lifts a limit that an earlier layer set."""
 
     source: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
 
 def merge(layers: Sequence[Layer]) -> Policy:

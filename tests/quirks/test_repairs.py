@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from tokenhub_core.dialects.openai_chat.kept import Kept
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
 from tokenhub_core.quirks.table import QUIRKS, unknown
@@ -192,9 +194,9 @@ def test_tokens_stay_with_words_that_were_left_alone() -> None:
     tokens = (Logprob("b", -1.0),)
     plain = Text("b", {"x": 1}, tokens)
     rest = Kept({"logprobs.refusal": [], "z": 1}, images="images")
-    whole = replace(answer(plain), rest=rest)
+    whole = structs.replace(answer(plain), rest=rest)
     assert repairs.answer(whole) == (whole, ())
-    mended, losses = repairs.answer(replace(whole, parts=(replace(plain, text="<think>a</think>b"),)))
+    mended, losses = repairs.answer(structs.replace(whole, parts=(replace(plain, text="<think>a</think>b"),)))
     assert mended.parts == (Reasoning("a"), Text("b"))
     assert losses == ("x", "logprobs")
     assert isinstance(mended.rest, Kept)

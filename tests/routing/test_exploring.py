@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tokenhub_core.errors import Fault
 from tokenhub_core.routing import estimate, scoring
@@ -84,7 +85,7 @@ def test_streams_are_explored_like_whole_answers() -> None:
     now = circumstances(knowing(a=(3.0, 1.0)))
     for seed in map(str, range(20)):
         whole = plan(FLEET, ASK, Policy(), now=now, seed=seed)
-        stream = plan(FLEET, replace(ASK, stream=True), Policy(), now=now, seed=seed)
+        stream = plan(FLEET, structs.replace(ASK, stream=True), Policy(), now=now, seed=seed)
         assert isinstance(whole, Plan)
         assert isinstance(stream, Plan)
         assert whole.candidates == stream.candidates
@@ -159,7 +160,7 @@ def test_scores_are_made_of_what_was_learned_of_each_model() -> None:
 def test_a_learned_count_decides_what_fits() -> None:
     """A model whose tokenizer needs more tokens than the rule of thumb says is left out in time."""
     fleet = build(PROVIDERS, [Model("m", "p", max_context_tokens=1_200)], version=1)
-    ask = replace(ASK, text_bytes=4_000)
+    ask = structs.replace(ASK, text_bytes=4_000)
     dense = Learner([(Key(Measure.TOKENS, "m", "prose"), Average(0.4))])
     fits = plan(fleet, ask, Policy(), now=Circumstances({}, lambda _: True), seed="s")
     full = plan(fleet, ask, Policy(), now=Circumstances({}, lambda _: True, estimates=dense), seed="s")

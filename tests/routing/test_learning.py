@@ -30,7 +30,7 @@ from tokenhub_core.types import (
 )
 
 PROSE = Features(model="*", text_bytes=4_000, turns=0)
-TOOLS = replace(PROSE, needs=frozenset({Need.TOOLS}))
+TOOLS = structs.replace(PROSE, needs=frozenset({Need.TOOLS}))
 MODEL = Model("m", "p", max_output_tokens=4_000, prices=Prices(10, 20))
 PROVIDER = Provider("p", ProviderType.VLLM, ("https://x.example",))
 DONE = Attempt(1, "m", "p", 100.0, 1_100.0, 300.0, 200, usage=Usage(1_000, 100))
@@ -82,7 +82,7 @@ def test_prose_and_structured_text_are_told_apart() -> None:
 
 def test_turns_are_not_counted_as_text() -> None:
     """What belongs to a message's frame is taken off before the rate is learned, and put on again after."""
-    framed = replace(PROSE, turns=10)
+    framed = structs.replace(PROSE, turns=10)
     learner = taught(record(used(840), framed))
     assert learner.tokens_per_byte("m", Writing.PROSE) == pytest.approx(0.2)
     assert estimate.input_tokens(framed, "m", learner) == 840
@@ -90,7 +90,7 @@ def test_turns_are_not_counted_as_text() -> None:
 
 def test_media_are_learned_apart_from_their_text() -> None:
     """What stands above the text's own tokens is the pictures'."""
-    pictures = replace(PROSE, media=2)
+    pictures = structs.replace(PROSE, media=2)
     learner = taught(record(used(1_000)), record(used(1_000 + 2 * 700), pictures))
     assert estimate.input_tokens(pictures, "m", learner) == 1_000 + 2 * 700
     assert learner.tokens_per_byte("m", Writing.PROSE) == pytest.approx(0.25)
@@ -129,7 +129,7 @@ def test_answers_are_as_long_as_this_programs_were() -> None:
 def test_the_callers_cap_and_the_models_bound_every_estimate() -> None:
     """Nobody answers longer than it may."""
     learner = taught(record(used(1_000, 9_000)))
-    capped = replace(PROSE, max_output_tokens=300)
+    capped = structs.replace(PROSE, max_output_tokens=300)
     assert estimate.expected(capped, MODEL, PROVIDER, learner).output_tokens == 300
     assert estimate.expected(PROSE, MODEL, PROVIDER, learner).output_tokens == 4_000
 
@@ -137,7 +137,7 @@ def test_the_callers_cap_and_the_models_bound_every_estimate() -> None:
 def test_a_cap_stays_the_reserve_however_short_answers_were() -> None:
     """Money is set aside for what may come; the score is made of what is likely."""
     learner = taught(record(used(1_000, 50)))
-    capped = replace(PROSE, max_output_tokens=2_000)
+    capped = structs.replace(PROSE, max_output_tokens=2_000)
     assert estimate.output_tokens(capped, MODEL, learner, "cli") == 2_000
     assert estimate.expected(capped, MODEL, PROVIDER, learner, "cli").output_tokens == 50
 
@@ -252,8 +252,8 @@ def test_no_record_can_make_an_estimate_that_is_no_number(
         attempt = structs.replace(
             DONE, usage=Usage(tokens, output), started_ms=begun, first_byte_ms=first, ended_ms=ended
         )
-        learner.learn(record(attempt, replace(PROSE, media=size % 2)))
-    ask = replace(PROSE, text_bytes=size, media=1, turns=3)
+        learner.learn(record(attempt, structs.replace(PROSE, media=size % 2)))
+    ask = structs.replace(PROSE, text_bytes=size, media=1, turns=3)
     found = estimate.expected(ask, MODEL, PROVIDER, learner, "cli")
     assert found.input_tokens >= 0
     assert 0 <= found.output_tokens <= MODEL.max_output_tokens

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tokenhub_core.errors import Fault, Kind
 from tokenhub_core.routing.eligibility import CONTEXT_MARGIN, Circumstances
@@ -105,9 +106,9 @@ def test_a_name_that_nobody_can_serve_is_404() -> None:
 def test_every_exclusion_has_its_reason() -> None:
     """Each hard limit is told by name, and the fault says the most telling one."""
     cases = [
-        (Policy(max_budget_usd=0.0), replace(ASK, needs=frozenset({Need.VISION})), Kind.BUDGET),
-        (Policy(provider="local"), replace(ASK, text_bytes=40_000), Kind.OVERFLOW),
-        (Policy(provider="local"), replace(ASK, needs=frozenset({Need.VISION})), Kind.INVALID),
+        (Policy(max_budget_usd=0.0), structs.replace(ASK, needs=frozenset({Need.VISION})), Kind.BUDGET),
+        (Policy(provider="local"), structs.replace(ASK, text_bytes=40_000), Kind.OVERFLOW),
+        (Policy(provider="local"), structs.replace(ASK, needs=frozenset({Need.VISION})), Kind.INVALID),
         (Policy(min_weight=10), ASK, Kind.INVALID),
         (Policy(provider="nobody"), ASK, Kind.NO_CANDIDATE),
     ]

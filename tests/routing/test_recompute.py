@@ -9,6 +9,7 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.routing.fleets import Scene, scenes
 from tokenhub_core.routing import decision, pricing
@@ -84,7 +85,7 @@ def same(again: Plan, plan: Plan) -> None:
     kept = ("reason", "lone", "input_tokens", "output_tokens", "features", "dialect", "seed", "origin")
     assert [getattr(again, name) for name in kept] == [getattr(plan, name) for name in kept]
     schema: Json | None = None if plan.policy.output_schema is None else {}
-    assert again.policy == replace(plan.policy, output_schema=schema)
+    assert again.policy == structs.replace(plan.policy, output_schema=schema)
 
 
 @settings(max_examples=150, deadline=None)
@@ -103,7 +104,7 @@ def test_a_drawn_order_can_be_made_again(scene: Scene, rewards: list[tuple[str, 
     for name, reward in rewards:
         bandit.reward((name, "p0"), "small", reward, 1.0)
     now = Circumstances(scene.now.standings, scene.now.credentialed, explorer=bandit, at=2.0)
-    plan = decided(replace(scene, now=now, policy=replace(scene.policy, model=None), origin=None))
+    plan = decided(replace(scene, now=now, policy=structs.replace(scene.policy, model=None), origin=None))
     assert plan.lone or all(one.draw for one in plan.candidates)
     same(recompute(stored(plan)), plan)
 

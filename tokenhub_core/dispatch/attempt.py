@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.base import EventParser
@@ -227,7 +228,7 @@ class Attempting:
             body, trace.identical = raw, True
         else:
             answer, lost = self._repairs.answer(answer)
-            given = replace(
+            given = structs.replace(
                 answer,
                 id=answer.id or self._job.snapshot.id.removeprefix("req_"),
                 created=answer.created or int(self._means.clock.now()),
@@ -296,7 +297,7 @@ class Attempting:
         output = Usage(output_tokens=-(-output_chars // estimate.BYTES_PER_TOKEN))
         trace.usage_estimated = not (usage and final)
         if not usage:
-            trace.usage = replace(output, input_tokens=self._job.plan.input_tokens)
+            trace.usage = structs.replace(output, input_tokens=self._job.plan.input_tokens)
         else:
             trace.usage = usage if final else usage.merge(output)
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from msgspec import structs
+
 from tokenhub_core.dialects.base import StreamReader
 from tokenhub_core.quirks.base import Found, Scanner
 from tokenhub_core.quirks.table import QUIRKS
@@ -70,7 +72,7 @@ class AnswerRepairs:
         rest = answer.rest
         if _LOGPROBS in losses and f"{_LOGPROBS}.refusal" in rest:
             rest = _without(rest, f"{_LOGPROBS}.refusal")
-        return replace(answer, parts=tuple(parts), stop=stop, rest=rest), tuple(losses)
+        return structs.replace(answer, parts=tuple(parts), stop=stop, rest=rest), tuple(losses)
 
     def _line(self) -> _Line:
         return _Line([*(_Scanned(make()) for make in self.scanners), _Renamed(self.names)])
@@ -176,10 +178,10 @@ class _Scanned:
                     delta = Stopped(StopReason.TOOL_USE)
                 return [*self.flush(), delta]
             case ToolStarted(index):
-                delta = replace(delta, index=self._number(self._told, index))
+                delta = structs.replace(delta, index=self._number(self._told, index))
                 return [*self.flush(), delta]
             case ToolArguments(index):
-                return (replace(delta, index=self._told.get(index, index)),)
+                return (structs.replace(delta, index=self._told.get(index, index)),)
             case _:
                 return [*self.flush(), delta]
 
@@ -193,9 +195,9 @@ class _Scanned:
         for delta in found:
             match delta:
                 case ToolStarted(index):
-                    deltas.append(replace(delta, index=self._number(self._own, index)))
+                    deltas.append(structs.replace(delta, index=self._number(self._own, index)))
                 case ToolArguments(index):
-                    deltas.append(replace(delta, index=self._own[index]))
+                    deltas.append(structs.replace(delta, index=self._own[index]))
                 case TextDelta(text) if deltas and isinstance(last := deltas[-1], TextDelta):
                     deltas[-1] = TextDelta(last.text + text)
                 case _:
@@ -217,7 +219,7 @@ class _Renamed:
     def feed(self, delta: Delta) -> Sequence[Delta]:
         """Return what becomes of one delta."""
         if isinstance(delta, ToolStarted):
-            delta = replace(delta, name=self._names.get(delta.name, delta.name))
+            delta = structs.replace(delta, name=self._names.get(delta.name, delta.name))
         return (delta,)
 
     def flush(self) -> Sequence[Delta]:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.policy import ANY_MODEL
@@ -87,7 +87,7 @@ def applied(wishes: Policy, view: Fleet, asking: Asking) -> Applied:
     source = f"{wishes.why.get('model', 'default')}, alias {name}"
     if alias.strategy is Strategy.POOL:
         why = {**wishes.why, "model": source, "models": f"alias {name}"}
-        pool = replace(wishes, model=None, models=view.pools.get(name, frozenset()), why=why)
+        pool = structs.replace(wishes, model=None, models=view.pools.get(name, frozenset()), why=why)
         return Applied(pool, name, model=ANY)
     gone = missing(alias, view)
     variant = resolve(
@@ -107,7 +107,7 @@ def applied(wishes: Policy, view: Fleet, asking: Asking) -> Applied:
     if name == ANY:
         bound = frozenset(model.id for target in alias.targets for model in named(view, target.model))
         why["models"] = f"alias {name}"
-    policy = replace(wishes, model=variant, models=bound, why=why)
+    policy = structs.replace(wishes, model=variant, models=bound, why=why)
     return Applied(policy, name, variant, named(view, variant)[0].id)
 
 

@@ -22,7 +22,6 @@ themselves: what is added to a candidate is read by an older reader as one more 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Final
 
 import msgspec
@@ -35,7 +34,6 @@ from tokenhub_core.types import (
     Draw,
     Expected,
     Facts,
-    Features,
     Json,
     Plan,
     Policy,
@@ -66,8 +64,6 @@ _COLUMNS: Final = (
     *(f"{name}.{field}" for name, kind in _OBJECTS.items() for field in kind.__struct_fields__),
 )
 _DRAWN: Final = tuple(f"draw.{field}" for field in Draw.__struct_fields__)
-_ASKED: Final = tuple(field.name for field in fields(Features))
-_WISHES: Final = tuple(field.name for field in fields(Policy))
 _WEIGHTS: Final = {mode: structs.asdict(terms) for mode, terms in scoring.WEIGHTS.items()}
 _HOW_STORED: Final = frozenset({"columns", "common", "twins"})
 _LONGEST_NAME: Final = 256
@@ -134,7 +130,7 @@ def shown(plan: Plan) -> Json:
 def policy_json(policy: Policy) -> Json:
     """Return a policy's fields with their whys, the caller's own text left out."""
     return {
-        **{name: getattr(policy, name) for name in _WISHES},
+        **structs.asdict(policy),
         "models": None if policy.models is None else sorted(policy.models),
         "model": policy.model and _name(policy.model),
         "output_schema": policy.output_schema is not None,
@@ -145,8 +141,8 @@ def _asked(plan: Plan) -> Json | None:
     if plan.features is None:
         return None
     features = plan.features
-    asked, needs = {name: getattr(features, name) for name in _ASKED}, features.needs
-    return {**asked, "model": _name(plan.features.model), "needs": sorted(need.value for need in needs)}
+    needs = sorted(need.value for need in features.needs)
+    return {**structs.asdict(features), "model": _name(features.model), "needs": needs}
 
 
 def _name(name: str) -> str:

@@ -11,7 +11,6 @@ Who was left out stands as it was recorded: the facts of models that were no can
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import msgspec
@@ -142,7 +141,7 @@ def _losses(rows: Sequence[Json]) -> Callable[[Dialect], tuple[str, ...]]:
 
 
 def _policy(shown: Mapping[str, Any]) -> Policy:
-    known = {field.name for field in fields(Policy)}
+    known = set(Policy.__struct_fields__)
     values = {name: value for name, value in shown.items() if name in known}
     values["output_schema"] = {} if shown["output_schema"] else None
     return msgspec.convert(values, Policy)

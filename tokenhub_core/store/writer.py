@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, cast
 
+import msgspec
 from sqlalchemy import Connection
 
 from tokenhub_core.errors import TokenHubError
@@ -44,8 +45,7 @@ _GATHER: Final = 0.001
 """Seconds. The longest that an item waits for company, but for the turn of the loop that is under way then."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Insert:
+class Insert(msgspec.Struct, frozen=True, eq=False):
     """One row for a statement that does nothing where the row is already there. Its result: whether it was new.
 
     `statement` is driver SQL; neighbours in a batch with the same statement go to the driver in one call.
@@ -77,8 +77,7 @@ class Counts:
     """Items whose waiter was told of a failure."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Item:
+class _Item(msgspec.Struct, frozen=True, eq=False):
     work: Work[Any] | Insert
     waiter: asyncio.Future[Any] | None
 

@@ -6,8 +6,9 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from tokenhub_core.types import NANO, Json, Record
 
@@ -15,8 +16,7 @@ KEPT: Final = 200
 """Events that wait for one listener, and that a new one, or one that comes back, can still get."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event. `id` counts up from 1 while the server runs."""
 
     id: int

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 from tokenhub_core.types.conversation import Audio, File, Image, Logprob, Part
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """Token counts. `input_tokens` includes what was read from and written to a cache."""
 
     input_tokens: int = 0
@@ -48,8 +48,7 @@ class StopReason(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(msgspec.Struct, frozen=True):
     """A stream's first word: the provider's id and model name."""
 
     id: str = ""
@@ -57,63 +56,56 @@ class Started:
     created: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+class TextDelta(msgspec.Struct, frozen=True):
     """More text."""
 
     text: str
     logprobs: tuple[Logprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+class ReasoningDelta(msgspec.Struct, frozen=True):
     """More reasoning; `signature` and `redacted` come whole, in the form of `dialects.seals`.
 
     A delta with another `part` than the one before it begins a new block of thinking.
     """
 
     text: str = ""
-    signature: str = field(default="", repr=False)
-    redacted: str = field(default="", repr=False)
+    signature: str = ""
+    redacted: str = ""
     id: str = ""
     part: int = 0
     summary: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalDelta:
+class RefusalDelta(msgspec.Struct, frozen=True):
     """More of a refusal."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ToolStarted:
+class ToolStarted(msgspec.Struct, frozen=True):
     """The model begins to call a tool. `index` tells parallel calls apart, from 0."""
 
     index: int
     id: str
     name: str
-    signature: str = field(default="", repr=False)
+    signature: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ToolArguments:
+class ToolArguments(msgspec.Struct, frozen=True):
     """A fragment of the JSON text of a tool call's arguments."""
 
     index: int
     fragment: str
 
 
-@dataclass(frozen=True, slots=True)
-class MediaDelta:
+class MediaDelta(msgspec.Struct, frozen=True):
     """A whole image, file or piece of sound that the model made."""
 
     part: Image | File | Audio
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """The model stopped. `raw` is the wire's own word, `sequence` the stop sequence it met."""
 
     reason: StopReason
@@ -121,20 +113,17 @@ class Stopped:
     sequence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSeen:
+class UsageSeen(msgspec.Struct, frozen=True):
     """Token counts so far."""
 
     usage: Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """The dialect's terminal event. A stream without it was cut short."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The provider reported an error inside its stream; `status` is what it would have been as a response."""
 
     status: int
@@ -142,8 +131,7 @@ class Failed:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(msgspec.Struct, frozen=True):
     """Something in the stream that has no canonical form; `kind` goes to the list of losses."""
 
     kind: str
@@ -168,8 +156,7 @@ type Content = TextDelta | ReasoningDelta | RefusalDelta | ToolStarted | ToolArg
 """The deltas that a user can see: the first of them commits the answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A whole answer in no dialect."""
 
     id: str
@@ -178,4 +165,4 @@ class Answer:
     stop: Stopped
     usage: Usage
     created: int = 0
-    rest: Mapping[str, Any] = field(default_factory=dict)
+    rest: Mapping[str, Any] = msgspec.field(default_factory=dict)

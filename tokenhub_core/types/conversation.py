@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from tokenhub_core.types.wire import Dialect, Json
 
 
@@ -22,8 +24,7 @@ class Need(StrEnum):
     JSON_SCHEMA = "json_schema"
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
+class Features(msgspec.Struct, frozen=True):
     """What routing has to know of a call; read in one walk over the decoded body."""
 
     model: str
@@ -38,20 +39,22 @@ class Features:
     turns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A call as its own dialect reads it. `data` is `body` decoded: never changed in place."""
 
     dialect: Dialect
-    body: bytes = field(repr=False)
-    data: Json = field(repr=False)
-    features: Features = field(repr=False)
+    body: bytes
+    data: Json
+    features: Features
     path: str = ""
     """The request target, query included: some dialects name the model, or the wish for a stream, in it."""
 
+    def __repr__(self) -> str:
+        # What callers say is not for logs.
+        return f"Request({self.dialect}, {len(self.body)} bytes)"
 
-@dataclass(frozen=True, slots=True)
-class TextSlot:
+
+class TextSlot(msgspec.Struct, frozen=True):
     """One piece of text that a directive may stand in, and where it stands in the body."""
 
     role: str

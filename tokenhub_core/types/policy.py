@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+import msgspec
 
 
 class Mode(StrEnum):
@@ -18,8 +19,7 @@ class Mode(StrEnum):
     ADVERSARIAL = "adversarial"
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """The merged wishes and limits for one call. None means no limit. `why` names each field's source."""
 
     mode: Mode = Mode.NORMAL
@@ -38,4 +38,4 @@ class Policy:
     lossy: bool = True
     """Whether a provider may serve whose dialect cannot carry all of the call."""
     tags: tuple[str, ...] = ()
-    why: Mapping[str, str] = field(default_factory=dict)
+    why: Mapping[str, str] = msgspec.field(default_factory=dict)

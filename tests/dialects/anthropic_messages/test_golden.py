@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from anthropic.types import RawMessageStreamEvent
 from pydantic import TypeAdapter
@@ -15,6 +13,8 @@ from pydantic import TypeAdapter
 from tokenhub_core.dialects import sse
 from tokenhub_core.dialects.anthropic_messages import ANTHROPIC_MESSAGES
 from tokenhub_core.types import Delta
+
+type Golden = Callable[[str, object], None]
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 HOME = GOLDEN / "anthropic_messages"
@@ -24,24 +24,6 @@ STREAMS = sorted(path.name[:-4] for path in PROVIDED.glob("*.sse") if path.name.
 EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 
 
-def check(name: str, value: object) -> None:
-    """Compare with the file of this name: bytes as they are, anything else as JSON with its types told."""
-    options = orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_APPEND_NEWLINE
-    seen = value if isinstance(value, bytes) else orjson.dumps(value, _tagged, options)
-    path = HOME / name
-    if os.environ.get("UPDATE_GOLDEN"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(seen)
-    assert seen.decode() == path.read_bytes().decode()
-
-
-def _tagged(value: Any) -> Any:
-    said = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return {"": type(value).__name__} | {
-        name: what for name, what in said.items() if what not in ("", None, (), {})
-    }
-
-
 def deltas_of(raw: bytes) -> list[Delta]:
     reader = ANTHROPIC_MESSAGES.reader()
     events = sse.Parser().feed(raw)
@@ -49,18 +31,18 @@ def deltas_of(raw: bytes) -> list[Delta]:
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_a_request_becomes_this_call_and_the_same_request_again(name: str) -> None:
+def test_a_request_becomes_this_call_and_the_same_request_again(name: str, golden: Golden) -> None:
     """What is read from a body is written down; a provider of this dialect gets what the caller wrote."""
     request = ANTHROPIC_MESSAGES.open((HOME / "requests" / f"{name}.json").read_bytes())
     call = ANTHROPIC_MESSAGES.parse(request)
-    check(f"requests/{name}.call.json", call)
+    golden(f"requests/{name}.call.json", call)
     rendered = ANTHROPIC_MESSAGES.render(call, model="claude-x", max_output_tokens=None)
     assert rendered.data == request.data
     assert rendered.losses == ()
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_becomes_these_deltas_and_this_stream_again(name: str) -> None:
+def test_a_stream_becomes_these_deltas_and_this_stream_again(name: str, golden: Golden) -> None:
     """What is read from a provider's stream, and what a caller of the same dialect would get, is written down."""
     deltas = deltas_of((PROVIDED / f"{name}.sse").read_bytes())
     request = ANTHROPIC_MESSAGES.open(
@@ -69,7 +51,7 @@ def test_a_stream_becomes_these_deltas_and_this_stream_again(name: str) -> None:
     writer = ANTHROPIC_MESSAGES.writer(request=request, created=0, fallback_id="f")
     written = b"".join(writer.write(delta) for delta in deltas)
 
-    check(f"streams/{name}.deltas.json", deltas)
-    check(f"streams/{name}.written.sse", written)
+    golden(f"streams/{name}.deltas.json", deltas)
+    golden(f"streams/{name}.written.sse", written)
     for event in sse.Parser().feed(written):
         EVENT.validate_json(event.data)

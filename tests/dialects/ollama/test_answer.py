@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tokenhub_core.dialects.ollama import OLLAMA_CHAT, OLLAMA_GENERATE
 from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
@@ -60,7 +60,7 @@ WHOLE: Json = {
 
 
 def rendered(*parts: Part, stop: StopReason = StopReason.END, **fields: Any) -> tuple[Json, tuple[str, ...]]:
-    answer = replace(Answer("x", "m", parts, Stopped(stop, "raw"), Usage(3, 4), 5), **fields)
+    answer = structs.replace(Answer("x", "m", parts, Stopped(stop, "raw"), Usage(3, 4), 5), **fields)
     found = OLLAMA_CHAT.render_answer(answer, request=CHAT)
     return found.data, found.losses
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from openai.types.chat import ChatCompletion, ChatCompletionMessageFunctionToolCall
 
 from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
@@ -45,7 +45,7 @@ def body(message: Json | None = None, **fields: Any) -> Json:
 
 
 def rendered(*parts: Part, stop: Stopped = END, **fields: Any) -> tuple[ChatCompletion, tuple[str, ...]]:
-    answer = replace(Answer("x", "m", parts, stop, Usage()), **fields)
+    answer = structs.replace(Answer("x", "m", parts, stop, Usage()), **fields)
     found = OPENAI_CHAT.render_answer(answer, request=REQUEST)
     return ChatCompletion.model_validate(orjson.loads(orjson.dumps(found.data))), found.losses
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 from openai.types import Completion
 
 from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
@@ -72,7 +72,7 @@ WHOLE: Json = {
 
 
 def rendered(*parts: Part, **fields: Any) -> tuple[Completion, tuple[str, ...]]:
-    answer = replace(Answer("x", "m", parts, Stopped(StopReason.END), Usage(3, 4), 5), **fields)
+    answer = structs.replace(Answer("x", "m", parts, Stopped(StopReason.END), Usage(3, 4), 5), **fields)
     found = OPENAI_COMPLETIONS.render_answer(answer, request=REQUEST)
     return Completion.model_validate(orjson.loads(orjson.dumps(found.data))), found.losses
 

@@ -7,8 +7,9 @@ way, so a call is only ever served by a provider of this dialect, or estimated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec import structs
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.anthropic_messages import ANTHROPIC_MESSAGES
@@ -59,7 +60,7 @@ class _AnthropicCountTokens:
         """Decode and check a body as one of a message, but for its cap."""
         data = wire.decode(body)
         message = ANTHROPIC_MESSAGES.open(wire.encode(data | _NO_CAP), path)
-        return Request(self.name, body, data, replace(message.features, max_output_tokens=None), path)
+        return Request(self.name, body, data, structs.replace(message.features, max_output_tokens=None), path)
 
     def text_slots(self, data: Json) -> Iterator[TextSlot]:
         """Yield `system` and the messages' own texts; never tool results, documents or thinking."""
