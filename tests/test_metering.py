@@ -10,6 +10,7 @@ import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
+import brotli
 import orjson
 import pytest
 import zstandard
@@ -176,13 +177,14 @@ def test_what_is_only_looked_at_is_not_counted(path: str) -> None:
     assert read(body, (("content-type", "application/octet-stream"),)).usage == Usage()
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd", "identity"])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "identity"])
 def test_a_compressed_answer_is_read_as_well(encoding: str) -> None:
     """What goes by stays compressed; its copy is unpacked."""
     body = orjson.dumps({**CHAT, "filler": ["x"] * 40_000})
     pack: dict[str, Callable[[bytes], bytes]] = {
         "gzip": gzip.compress,
         "deflate": zlib.compress,
+        "br": brotli.compress,
         "zstd": zstandard.compress,
         "identity": bytes,
     }
@@ -191,7 +193,7 @@ def test_a_compressed_answer_is_read_as_well(encoding: str) -> None:
     assert read(pieces, (*JSON, ("content-encoding", encoding))).usage == Usage(20, 9, 16, 0, 4)
 
 
-@pytest.mark.parametrize("encoding", ["br", "gzip", "deflate", "zstd", "gzip, br"])
+@pytest.mark.parametrize("encoding", ["br", "gzip", "deflate", "zstd", "gzip, br", "compress"])
 def test_what_cannot_be_unpacked_is_not_counted(encoding: str) -> None:
     """An encoding that is unknown, or a body that is not what it says."""
     assert read(orjson.dumps(CHAT), (*JSON, ("content-encoding", encoding))).usage == Usage()
@@ -258,7 +260,12 @@ _TOKENS = [
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.one_of(st.sampled_from(_TOKENS), st.binary(max_size=20)), max_size=60),
-    st.sampled_from([JSON, SSE, EVENTS, (*JSON, ("content-encoding", "gzip")), (*SSE, ("content-encoding", "zstd"))]),
+    st.sampled_from(
+        [
+            *(JSON, SSE, EVENTS, (*JSON, ("content-encoding", "gzip"))),
+            *((*SSE, ("content-encoding", "zstd")), (*JSON, ("content-encoding", "br"))),
+        ]
+    ),
 )  # fmt: skip
 def test_nothing_that_goes_by_raises(pieces: list[bytes], headers: Headers) -> None:
     """Whatever a host sends, its answer is passed on; the meter finds something or nothing."""

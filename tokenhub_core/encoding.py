@@ -21,7 +21,7 @@ def decoded(body: bytes, encoding: str, *, limit: int) -> bytes:
     """Return the body without its content encoding (RFC 9110, 8.4).
 
     Raises `TokenHubError`: `TOO_LARGE` where more than `limit` bytes would come out, `INVALID` where the body
-    is not what its header says or the encoding is none of gzip, deflate and zstd.
+    is not what its header says or the encoding is none of gzip, deflate, brotli and zstd.
     """
     name = encoding.strip().lower()
     if name in {"", "identity"}:
@@ -34,7 +34,7 @@ def decoded(body: bytes, encoding: str, *, limit: int) -> bytes:
                 raise _too_large(f"the body is larger than {limit} bytes once decoded")
     except UnknownEncodingError:
         raise client_fault(
-            f"content-encoding {name[:40]!r} is not supported; use gzip, deflate, zstd or none",
+            f"content-encoding {name[:40]!r} is not supported; use gzip, deflate, br, zstd or none",
             cause="bad_encoding",
         ) from None
     except BombError as error:

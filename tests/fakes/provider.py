@@ -10,7 +10,7 @@ Raw sockets, because frameworks refuse to send broken HTTP. Good answers and the
 
     drip               one byte per chunk, with a short pause after each
     bytes:N            the body in chunks of N bytes
-    gzip, deflate, raw-deflate, double-gzip, unknown-encoding, bad-gzip, short-gzip
+    gzip, deflate, raw-deflate, brotli, double-gzip, unknown-encoding, bad-gzip, bad-brotli, short-gzip
     bomb:MB            a gzip body that unpacks to so many megabytes of zeros
     big:N              a JSON body of N bytes, length announced; big-chunked:N without a length
     long-header, many-headers, big-head, bad-http
@@ -34,6 +34,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import brotli
 import orjson
 
 from tests.fakes.listener import reset
@@ -218,7 +219,8 @@ class FakeProvider:
 
 _RAW = frozenset(
     {
-        "drip", "bytes", "gzip", "deflate", "raw-deflate", "double-gzip", "unknown-encoding", "bad-gzip",
+        "drip", "bytes", "gzip", "deflate", "raw-deflate", "brotli", "double-gzip", "unknown-encoding", "bad-gzip",
+        "bad-brotli",
         "short-gzip", "bomb", "big", "big-chunked", "long-header", "many-headers", "big-head", "bad-http",
         "bad-chunk", "redirect", "until-eof", "until-eof-reset",
     }
@@ -360,6 +362,10 @@ def _packed(name: str, argument: str, body: bytes) -> tuple[str, bytes]:
         case "double-gzip":
             return "gzip, gzip", gzip.compress(gzip.compress(body))
         case "unknown-encoding":
+            return "compress", body
+        case "brotli":
+            return "br", brotli.compress(body)
+        case "bad-brotli":
             return "br", body
         case "bad-gzip":
             return "gzip", body

@@ -226,6 +226,7 @@ async def test_broken_http_has_one_typed_cause(
         ("unknown-encoding", Kind.TRANSIENT, "bad_encoding"),
         ("double-gzip", Kind.TRANSIENT, "bad_encoding"),
         ("bad-gzip", Kind.TRANSIENT, "bad_encoding"),
+        ("bad-brotli", Kind.TRANSIENT, "bad_encoding"),
         ("short-gzip", Kind.TRUNCATED, "truncated"),
     ],
 )
@@ -317,7 +318,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(
     assert provider.connections[1].sent < 20_000_000
 
 
-@pytest.mark.parametrize("script", ["gzip", "deflate", "raw-deflate"])
+@pytest.mark.parametrize("script", ["gzip", "deflate", "raw-deflate", "brotli"])
 async def test_encoded_bodies_are_decoded(
     transport: HttpTransport, provider: FakeProvider, script: str
 ) -> None:
