@@ -415,7 +415,7 @@ _CONTRACTS: Final = ("tokenhub_core", "tokenhub_core.types", "tokenhub_core.erro
 _PURE: Final = tuple(
     module.name for module in HOUSE if module.name.startswith("tokenhub_core") and module.name not in _SHELLS
 )
-_FOR_PURE: Final = {"argon2", "cryptography", "msgspec", "orjson", "zstandard"}
+_FOR_PURE: Final = {"argon2", "brotli", "cryptography", "msgspec", "orjson", "zstandard"}
 """Others' packages that the pure part needs, besides NumPy."""
 _THEIRS: Final = {"bcrypt", "numpy", "typing_extensions"}
 """What those load in their turn."""

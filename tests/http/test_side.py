@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from google import genai
+from google.genai.types import HttpOptions
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.engine import Bench, chat, message
@@ -358,8 +361,61 @@ async def test_models_are_listed_in_either_dialect(it: House, fake: FakeProvider
     assert len((await it.ask("GET", "/v1/models")).json["data"]) == 2
 
 
+async def test_an_alias_is_listed_and_says_that_it_is_one(it: House, fake: FakeProvider) -> None:
+    """After the models, where it can serve: not what is off, what stands for nothing, or for calls without a name."""
+    await it.provider(fake, "p", "a", "b", "m")
+    await it.done("PATCH", "/models/a", {"max_context_tokens": 9000, "max_output_tokens": 700})
+    await it.done("PATCH", "/models/b", {"max_context_tokens": 8000})
+    both = [{"model_id": "a", "weight": 1}, {"model_id": "b", "weight": 1}]
+    await it.done("POST", "/aliases", {"name": "fast", "variants": both})
+    await it.done("POST", "/aliases", {"name": "off", "variants": both, "enabled": False})
+    await it.done("POST", "/aliases", {"name": "*", "variants": both})
+    only = [{"model_id": "m", "weight": 1}, {"model_id": "a", "weight": 0}]
+    await it.done("POST", "/aliases", {"name": "gone", "variants": only})
+    pool = {"name": "pool", "strategy": "pool", "variants": [{"model_id": "[ab]", "weight": 1}]}
+    await it.done("POST", "/aliases", pool)
+    await it.done("PATCH", "/models/m", {"enabled": False})
+    openai = (await it.ask("GET", "/v1/models")).json["data"]
+    owned = [(one["id"], one["owned_by"], one["context_length"]) for one in openai]
+    assert owned == [("a", "p", 9000), ("b", "p", 8000), ("fast", "alias", 8000), ("pool", "alias", 8000)]
+    anthropic = (await it.ask("GET", "/v1/models/fast", headers=ANTHROPIC)).json
+    assert (anthropic["id"], anthropic["display_name"]) == ("fast", "fast (alias)")
+    gemini = (await it.ask("GET", "/v1beta/models/pool")).json
+    assert (gemini["name"], gemini["displayName"]) == ("models/pool", "pool (alias)")
+    assert (gemini["inputTokenLimit"], gemini["outputTokenLimit"]) == (8000, 700)
+    for path in ("/v1/models/gone", "/v1/models/off", "/v1/models/*"):
+        assert (await it.ask("GET", path)).status == 404
+
+
+def google_models(url: str) -> list[tuple[str | None, list[str] | None]]:
+    """Return what Google's own SDK lists."""
+    with genai.Client(api_key="x", http_options=HttpOptions(base_url=url)) as client:
+        return [(one.name, one.supported_actions) for one in client.models.list()]
+
+
+async def test_models_are_listed_to_google_and_ollama_clients(it: House, fake: FakeProvider) -> None:
+    """The same names in every dialect; Google's SDK reads them, and a missing one is an error of the dialect."""
+    await it.provider(fake, "p", "meta/llama:free", "z")
+    listed = (await it.ask("GET", "/v1beta/models")).json["models"]
+    assert [one["name"] for one in listed] == ["models/meta/llama:free", "models/z"]
+    assert await asyncio.to_thread(google_models, it.url) == [
+        (one["name"], ["generateContent", "streamGenerateContent"]) for one in listed
+    ]
+    assert (await it.ask("GET", "/v1alpha/models/meta/llama:free")).json == listed[0]
+    assert (await it.ask("GET", "/v1beta/models/none")).json["error"]["status"] == "NOT_FOUND"
+    tags = (await it.ask("GET", "/api/tags")).json["models"]
+    assert [(one["name"], one["model"], len(one["digest"])) for one in tags] == [
+        ("meta/llama:free", "meta/llama:free", 64),
+        ("z", "z", 64),
+    ]
+    refused = await it.ask("POST", "/api/tags")
+    assert (refused.status, list(refused.json)) == (405, ["error"])
+
+
 async def test_a_list_without_models_is_a_list(it: House) -> None:
-    """Empty is `[]` in both dialects, never null."""
+    """Empty is `[]` in every dialect, never null."""
     assert (await it.ask("GET", "/v1/models")).json == {"object": "list", "data": []}
     empty = {"data": [], "has_more": False, "first_id": None, "last_id": None}
     assert (await it.ask("GET", "/v1/models", headers=ANTHROPIC)).json == empty
+    for path in ("/v1beta/models", "/api/tags"):
+        assert (await it.ask("GET", path)).json == {"models": []}

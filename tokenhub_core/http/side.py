@@ -9,7 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,10 +19,11 @@ from aiohttp import web
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
-from tokenhub_core.types import Dialect, Fleet, Json, Model
+from tokenhub_core.types import Dialect, Fleet, Json
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,6 +37,9 @@ OPEN: Final = frozenset(
         *(re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path) for path in DIRECT),
         "/v1/models",
         "/v1/models/{id}",
+        "/{version}/models",
+        "/{version}/models/{id}",
+        "/api/tags",
     }
 )
 """The routes that need no admin token. The server binds to loopback as long as callers have no keys."""
@@ -44,6 +48,7 @@ LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 """Set when the server begins to shut down: an answer that has no end of its own has to end then."""
 
 _GEMINI: Final = ("/v1beta/", "/v1alpha/")
+_OLLAMA: Final = "/api/"
 
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
@@ -92,6 +97,9 @@ class SideServer:
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/models", self._models),
                 web.get(r"/v1/models/{id:.+}", self._model),
+                web.get("/{version:v1beta|v1alpha}/models", self._gemini_models),
+                web.get("/{version:v1beta|v1alpha}/models/{id:.+}", self._gemini_model),
+                web.get("/api/tags", self._tags),
                 *more,
             ]
         )
@@ -134,6 +142,8 @@ class SideServer:
         dialect = DIRECT.get(request.path)
         if dialect is None and request.path.startswith(_GEMINI):
             dialect = Dialect.GEMINI
+        if dialect is None and request.path.startswith(_OLLAMA):
+            dialect = Dialect.OLLAMA_CHAT
         if dialect is None and request.path.startswith("/v1/"):
             dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
         return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)
@@ -168,19 +178,33 @@ class SideServer:
         return web.Response(body=self._metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, request: web.Request) -> web.Response:
-        view = self._fleet()
+        names = listing.names(self._fleet())
         if _speaks_anthropic(request):
-            listed = [_anthropic_model(models[0]) for models in _served(view)]
+            listed = [listing.anthropic(name) for name in names]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
             return answer({"data": listed, "has_more": False, "first_id": None, "last_id": None, **ends})
-        return answer({"object": "list", "data": [_openai_model(models[0]) for models in _served(view)]})
+        return answer({"object": "list", "data": [listing.openai(name) for name in names]})
 
     async def _model(self, request: web.Request) -> web.Response:
+        shape = listing.anthropic if _speaks_anthropic(request) else listing.openai
+        return answer(shape(self._named(request)))
+
+    async def _gemini_models(self, request: web.Request) -> web.Response:
+        del request
+        return answer({"models": [listing.gemini(name) for name in listing.names(self._fleet())]})
+
+    async def _gemini_model(self, request: web.Request) -> web.Response:
+        return answer(listing.gemini(self._named(request)))
+
+    async def _tags(self, request: web.Request) -> web.Response:
+        del request
+        return answer({"models": [listing.ollama(name) for name in listing.names(self._fleet())]})
+
+    def _named(self, request: web.Request) -> listing.Name:
         wanted = request.match_info["id"]
-        for models in _served(self._fleet()):
-            if models[0].id == wanted:
-                shape = _anthropic_model if _speaks_anthropic(request) else _openai_model
-                return answer(shape(models[0]))
+        for name in listing.names(self._fleet()):
+            if name.id == wanted:
+                return name
         raise client_fault(f"The model '{wanted}' is not registered.", kind=Kind.NOT_FOUND, param="model")
 
 
@@ -215,36 +239,6 @@ def local_host(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _served(view: Fleet) -> list[Sequence[Model]]:
-    """Return the enabled models by id, in order; several providers of one id stand together."""
-    found: list[Sequence[Model]] = []
-    for models in view.by_id.values():
-        enabled = [m for m in models if m.enabled and view.providers[m.provider_id].enabled]
-        if enabled:
-            found.append(enabled)
-    return found
-
-
-def _openai_model(model: Model) -> Json:
-    return {
-        "id": model.id,
-        "object": "model",
-        "created": 0,
-        "owned_by": model.provider_id,
-        "context_length": model.max_context_tokens,
-        "max_model_len": model.max_context_tokens,
-    }
-
-
-def _anthropic_model(model: Model) -> Json:
-    return {
-        "type": "model",
-        "id": model.id,
-        "display_name": model.id,
-        "created_at": "1970-01-01T00:00:00Z",
-    }
 
 
 def _speaks_anthropic(request: web.Request) -> bool:
