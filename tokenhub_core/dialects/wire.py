@@ -7,7 +7,7 @@ Every fault that is found here is the caller's: `INVALID`, with `param` set to t
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import orjson
@@ -177,6 +177,27 @@ _MOST: Final = 10**12
 def tokens(value: object) -> int:
     """Return a provider's count of tokens, 0 for what is none: nobody sends a trillion, and sums must fit."""
     return value if type(value) is int and 0 < value <= _MOST else 0
+
+
+def usage_extras(raw: object, known: Mapping[str, Collection[str]]) -> Json:
+    """Return what a usage object tells besides the `known` counts, by its path; zeros tell nothing.
+
+    Each known member has the names that are known in it, where it is an object.
+    """
+    found: Json = {}
+    for name, value in raw.items() if isinstance(raw, dict) else ():
+        if name not in known:
+            found[f"usage.{name}"] = value
+        elif isinstance(value, dict):
+            found |= {f"usage.{name}.{key}": each for key, each in value.items() if key not in known[name]}
+    return {path: value for path, value in found.items() if telling(value)}
+
+
+def telling(value: Any, depth: int = 3) -> bool:
+    """Tell whether a value says anything: nulls, zeros and what holds nothing else do not, as far down as `depth`."""
+    if depth and isinstance(value, dict):
+        return any(telling(each, depth - 1) for each in value.values())
+    return bool(value)
 
 
 # --- edits -------------------------------------------------------------------------------------------------

@@ -193,7 +193,11 @@ def test_what_is_said_beside_the_answer_is_named() -> None:
     call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}", "namespace": "n"}
     told = text("A") | {"phase": "commentary"}
     end = completed(told, call)
-    end["response"] |= {"service_tier": "flex", "temperature": 1, "tool_usage": {}}
+    end["response"] |= {
+        "service_tier": "flex",
+        "temperature": 1,
+        "tool_usage": {"web_search": {"num_requests": 1}},
+    }
     assert unread(end) == ["phase", "namespace", "service_tier", "tool_usage"]
     end["response"] |= {"service_tier": "default"}
     assert unread(end) == ["phase", "namespace", "tool_usage"]

@@ -25,6 +25,12 @@ from tokenhub_core.types import (
 
 _READ: Final = ("id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage")
 
+_OWN_USAGE: Final = frozenset(
+    f"usage.{name}"
+    for name in ("cache_creation", "inference_geo", "server_tool_use", "service_tier", "speed")
+)
+"""As `_ADOPTED`, of the usage."""
+
 _ADOPTED: Final = frozenset({"container", "context_management", "diagnostics", "stop_details"})
 """Members of `Answer.rest` that are this dialect's own; whatever else stands there came from another one."""
 
@@ -47,7 +53,7 @@ def parse_answer(data: Json) -> Answer:
         parts=parts,
         stop=words.stopped(data.get("stop_reason"), data.get("stop_sequence")),
         usage=usage(data),
-        rest=blocks.rest(data, *_READ),
+        rest={**blocks.rest(data, *_READ), **words.usage_extras(data.get("usage"))},
     )
 
 
@@ -70,6 +76,8 @@ def render_answer(answer: Answer, request: Request) -> Rendered:
     for name, value in answer.rest.items():
         if name in _ADOPTED:
             data[name] = value
+        elif name in _OWN_USAGE:
+            data["usage"][name.removeprefix("usage.")] = value
         else:
             losses.append(name)
     return Rendered(data, tuple(dict.fromkeys(losses)))
@@ -84,6 +92,7 @@ def _content(parts: tuple[Part, ...], message_id: str, losses: list[str]) -> lis
         # Unlike in a request, thoughts are shown here whoever had them: nobody has to verify them.
         if isinstance(part, Reasoning):
             content.append(thoughts.to_client(part))
+            losses += part.rest
             continue
         if isinstance(part, Image | File):
             losses.append(f"part:{type(part).__name__.lower()}")

@@ -31,6 +31,10 @@ _ADOPTED: Final = frozenset({"cache_control", "citations", "caller", "toolset_na
 cacheable parts in this one's words, too."""
 
 
+TOOL_USE: Final = ("type", "id", "name", "input")
+"""The members of a `tool_use` that have a canonical place."""
+
+
 def part(block: Json) -> Part:
     """Return the canonical part of a block; members without a canonical place go to its `rest`.
 
@@ -40,9 +44,7 @@ def part(block: Json) -> Part:
         case {"type": "text", "text": str(text)}:
             return Text(text, rest(block, "type", "text"))
         case {"type": "tool_use", "id": str(id_), "name": str(name), "input": dict(given)}:
-            return ToolUse(
-                id_, name, orjson.dumps(given).decode(), rest(block, "type", "id", "name", "input")
-            )
+            return ToolUse(id_, name, orjson.dumps(given).decode(), rest(block, *TOOL_USE))
         case {"type": "tool_result", "tool_use_id": str(id_)}:
             return _result(block, id_)
         case {

@@ -7,14 +7,14 @@ the token counts so far; then `message_stop`. `ping` may come anywhere, `error` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
-from tokenhub_core.dialects import seals
-from tokenhub_core.dialects.anthropic_messages import faults, words
+from tokenhub_core.dialects import seals, wire
+from tokenhub_core.dialects.anthropic_messages import blocks, faults, words
 from tokenhub_core.types import (
     Delta,
     Dialect,
@@ -30,6 +30,9 @@ from tokenhub_core.types import (
     UsageSeen,
 )
 
+_DIRECT: Final = {"type": "direct"}
+"""The usual caller of a tool, the model itself: it is told, and means nothing."""
+_BESIDES: Final = ("container", "context_management", "diagnostics", "stop_details")
 _NOTHING: Final[tuple[Delta, ...]] = ()
 
 
@@ -53,6 +56,7 @@ class Reader:
         """The number of the last block of thinking."""
         self._open: dict[int, _ToolBlock] = {}
         self._counts: dict[str, int] = {}
+        self._unread: set[str] = set()
 
     def end(self) -> Sequence[Delta]:
         """Return nothing: this dialect has a terminal event."""
@@ -96,7 +100,7 @@ class Reader:
             case "message_start":
                 message = body["message"]
                 started = Started(_text(message.get("id")), _text(message.get("model")))
-                return (started, *self._usage(message.get("usage")))
+                return (started, *self._usage(message.get("usage")), *self._besides(message))
             case "message_delta":
                 return self._stopped(body)
             case "message_stop":
@@ -122,10 +126,13 @@ class Reader:
                 whole = isinstance(given, dict) and bool(given)
                 tool = self._open[index] = _ToolBlock(self._tools, whole)
                 self._tools += 1
+                told = blocks.rest(block, *blocks.TOOL_USE)
+                rest = [name for name, value in told.items() if value != _DIRECT]
                 started = ToolStarted(tool.number, _str(block["id"]), _str(block["name"]))
-                if not whole:
-                    return (started,)
-                return (started, ToolArguments(tool.number, orjson.dumps(given).decode()))
+                found: list[Delta] = [*self._lost(rest), started]
+                if whole:
+                    found.append(ToolArguments(tool.number, orjson.dumps(given).decode()))
+                return found
             case "thinking":
                 self._thoughts += 1
                 return self._reasoning(text=block.get("thinking"), signature=block.get("signature"))
@@ -161,10 +168,20 @@ class Reader:
     def _stopped(self, body: Json) -> Sequence[Delta]:
         delta = body.get("delta") or {}
         usage = self._usage(body.get("usage"))
-        unread = [Unread(name) for name in ("container", "stop_details") if delta.get(name) is not None]
+        unread = self._besides(delta)
         if delta.get("stop_reason") is None:
             return (*usage, *unread)
         return (*usage, *unread, words.stopped(delta["stop_reason"], delta.get("stop_sequence")))
+
+    def _besides(self, message: Json) -> list[Unread]:
+        """Name what a message tells about itself that has no canonical form."""
+        return self._lost(name for name in _BESIDES if wire.telling(message.get(name)))
+
+    def _lost(self, names: Iterable[str]) -> list[Unread]:
+        """Name each of these once."""
+        new = [name for name in names if name not in self._unread]
+        self._unread.update(new)
+        return [Unread(name) for name in new]
 
     def _reasoning(self, text: object = "", signature: object = "") -> tuple[Delta, ...]:
         if not text and not signature:
@@ -176,11 +193,12 @@ class Reader:
         """Return the counts so far. Each event repeats some of them and leaves others out or at zero."""
         if not isinstance(given, dict):
             return _NOTHING
+        unread = self._lost(words.usage_extras(given))
         found = words.counts(given)
         if not found:
-            return _NOTHING
+            return tuple(unread)
         self._counts |= found
-        return (UsageSeen(words.usage(self._counts)),)
+        return (UsageSeen(words.usage(self._counts)), *unread)
 
 
 def _str(value: object) -> str:

@@ -32,6 +32,15 @@ _WORDS: Final[dict[StopReason, str]] = {
 
 _COUNTS: Final = ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
+_COUNTED: Final = {**dict.fromkeys(_COUNTS, ()), "output_tokens_details": ("thinking_tokens",)}
+
+_USUAL: Final[Mapping[str, tuple[object, ...]]] = {
+    "usage.service_tier": ("standard",),
+    "usage.speed": ("standard",),
+    "usage.inference_geo": ("global", "not_available"),
+}
+"""What a usage object says where nothing out of the ordinary was done."""
+
 _NOT_IN_AN_ID: Final = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -59,6 +68,18 @@ def counts(raw: Mapping[str, Any]) -> dict[str, int]:
     if isinstance(details, dict) and (count := wire.tokens(details.get("thinking_tokens"))):
         found["thinking_tokens"] = count
     return found
+
+
+def usage_extras(raw: object) -> Json:
+    """Return what a wire `usage` object tells besides `counts`, by its path; what is usual or zero tells nothing.
+
+    How long what was written is kept matters only where some of it is kept longer than the five minutes that are usual.
+    """
+    found = wire.usage_extras(raw, _COUNTED)
+    kept = found.get("usage.cache_creation")
+    if isinstance(kept, dict) and not wire.telling({**kept, "ephemeral_5m_input_tokens": 0}):
+        del found["usage.cache_creation"]
+    return {path: value for path, value in found.items() if value not in _USUAL.get(path, ())}
 
 
 def usage(found: Mapping[str, int]) -> Usage:

@@ -70,6 +70,7 @@ def _answer(body: Json) -> Answer:
     rest |= {name: value for name, value in candidate.items() if name in _SHOWN}
     if len(candidates) > 1:
         rest["candidates[n>1]"] = candidates[1:]
+    rest |= words.media_counts(body.get("usageMetadata"))
     chosen = candidate.get("logprobsResult")
     if chosen is not None:
         tokens = logprobs(chosen)
@@ -85,7 +86,7 @@ def _answer(body: Json) -> Answer:
         parts=tuple(found),
         stop=block or words.stopped(words.text_of(candidate, "finishReason"), tools=tools),
         usage=usage(body),
-        created=_seconds(body.get("createTime")),
+        created=seconds(body.get("createTime")),
         rest=rest,
     )
 
@@ -102,7 +103,7 @@ def _put_aside(body: Json, candidate: Json) -> Json:
     return said
 
 
-def _seconds(moment: object) -> int:
+def seconds(moment: object) -> int:
     """Return the seconds since the epoch of an RFC 3339 time, 0 for anything else."""
     try:
         return int(datetime.fromisoformat(moment).timestamp()) if isinstance(moment, str) else 0
@@ -178,7 +179,7 @@ def _restore(answer: Answer, data: Json, candidate: Json) -> None:
             data["candidates"] = [candidate, *value]
         elif name in _SHOWN or name == "logprobsResult":
             candidate[name] = value
-        else:
+        elif not name.startswith(words.COUNTED):
             data[name] = value
     if words.blocked(data.get("promptFeedback")) and not answer.parts:
         del data["candidates"]

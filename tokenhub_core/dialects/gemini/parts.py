@@ -60,6 +60,12 @@ def kind_of(raw: Json) -> str:
     return next((name for name in raw if name not in {*_MARKS, "partMetadata"}), "part")
 
 
+def _beside(raw: Json, home: str) -> Json:
+    """Return what else a part of a call or of media has; that it is a thought is told of texts alone elsewhere."""
+    thought = {"thought": True} if raw.get("thought") is True else {}
+    return others(raw, (home, *_MARKS)) | thought
+
+
 def _thought(raw: Json) -> Reasoning:
     seal, redacted = words.sealed(raw.get("thoughtSignature"))
     rest = Kept(others(raw, ("text", *_MARKS)), thought=raw.get("thought") is True)
@@ -78,7 +84,7 @@ def _signature(raw: Json) -> tuple[Reasoning, ...]:
 def _tool_use(raw: Json, call: Json, name: str) -> ToolUse:
     args = call.get("args")
     homes = ("id", "name", "args") if args is None or isinstance(args, dict) else ("id", "name")
-    rest = others(raw, ("functionCall", *_MARKS)) | others(call, homes, "functionCall.")
+    rest = _beside(raw, "functionCall") | others(call, homes, "functionCall.")
     seal, _ = words.sealed(raw.get("thoughtSignature"))
     arguments = wire.encode(args if isinstance(args, dict) else {}).decode()
     return ToolUse(words.text_of(call, "id"), name, arguments, Kept(rest), seal)
@@ -117,7 +123,7 @@ def _inline(raw: Json, kind: str, data: str) -> Part:
     given: Json = raw["inlineData"]
     found = media(kind, data, words.text_of(given, "displayName"))
     homes = ["mimeType", "data"] + (["displayName"] if isinstance(found, File) else [])
-    rest = others(raw, ("inlineData", *_MARKS)) | others(given, homes, "inlineData.")
+    rest = _beside(raw, "inlineData") | others(given, homes, "inlineData.")
     return replace(found, rest=Kept(rest))
 
 
@@ -125,7 +131,7 @@ def _by_reference(raw: Json, uri: str) -> Part:
     """Return media by URL. What only Google's servers can fetch is a file of theirs."""
     given: Json = raw["fileData"]
     kind, name = words.text_of(given, "mimeType"), words.text_of(given, "displayName")
-    rest = others(raw, ("fileData", *_MARKS))
+    rest = _beside(raw, "fileData")
     if kind.startswith("image/") and fetchable(uri):
         left = others(given, ("fileUri", "mimeType"), "fileData.")
         return Image(uri, kind, rest=Kept(rest | left))

@@ -13,7 +13,7 @@ from typing import Any, Final, assert_never
 import orjson
 
 from tokenhub_core.dialects.gemini import faults, words
-from tokenhub_core.dialects.gemini.answer import logprobs
+from tokenhub_core.dialects.gemini.answer import logprobs, seconds
 from tokenhub_core.dialects.gemini.names import many, plain
 from tokenhub_core.dialects.gemini.parts import kind_of, part
 from tokenhub_core.types import (
@@ -100,12 +100,18 @@ class Reader:
         if not self._started:
             self._started = True
             deltas.append(
-                Started(words.text_of(response, "responseId"), words.text_of(response, "modelVersion"))
+                Started(
+                    words.text_of(response, "responseId"),
+                    words.text_of(response, "modelVersion"),
+                    seconds(response.get("createTime")),
+                )
             )
         for candidate in many(response.get("candidates")):
             if isinstance(candidate, dict):
                 self._candidate(candidate, deltas)
         self._usage(response.get("usageMetadata"), deltas)
+        for name in words.media_counts(response.get("usageMetadata")):
+            self._lose(name, deltas)
         block = words.blocked(response.get("promptFeedback"))
         if block is not None:
             self._stop(block, deltas)
@@ -138,6 +144,8 @@ class Reader:
             if not call.get("name"):
                 return
         for found in part(raw):
+            for name in () if isinstance(found, Opaque | Refusal) else found.rest:
+                self._lose(name, deltas)
             match found:
                 case Text(text):
                     deltas += [TextDelta(text, tokens)] if text else []

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tokenhub_core.dialects import seals, wire
-from tokenhub_core.dialects.gemini.names import whole
+from tokenhub_core.dialects.gemini.names import many, whole
 from tokenhub_core.types import Dialect, Json, Stopped, StopReason, Usage
 
 _REASONS: Final[dict[str, StopReason]] = {
@@ -53,6 +53,8 @@ _WORDS: Final[dict[StopReason, str]] = {
 
 UNSPECIFIED: Final = frozenset({"", "FINISH_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
 """Words that say that nothing was said."""
+
+COUNTED: Final = "usageMetadata."
 
 COUNTS: Final = (
     "promptTokenCount",
@@ -105,6 +107,16 @@ def counts(raw: object) -> dict[str, int]:
     if not isinstance(raw, dict):
         return {}
     return {name: count for name in COUNTS if (count := wire.tokens(whole(raw.get(name))))}
+
+
+def media_counts(raw: object) -> Json:
+    """Return the counts by kind of medium that tell of more than text, by their path: a price may depend on it."""
+    return {
+        f"{COUNTED}{name}": value
+        for name, value in (raw.items() if isinstance(raw, dict) else ())
+        if name.endswith("TokensDetails")
+        and any(isinstance(each, dict) and each.get("modality") != "TEXT" for each in many(value))
+    }
 
 
 def usage(found: Mapping[str, int]) -> Usage:

@@ -156,7 +156,7 @@ def _message(parts: tuple[Part, ...], losses: list[str]) -> tuple[Json, list[Log
                 texts.append(text)
             case Reasoning(text):
                 thoughts.append(text)
-                losses += reasoning_losses(part.signature, part.redacted)
+                losses += [*reasoning_losses(part.signature, part.redacted), *part.rest]
             case ToolUse():
                 calls.append(tool_call(part, len(calls), losses))
                 losses += ["thinking.signature"] if part.signature else []

@@ -7,7 +7,7 @@ from typing import Final
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat import logprobs, media, thoughts, words
 from tokenhub_core.dialects.openai_chat.fit import part_losses
-from tokenhub_core.dialects.openai_chat.kept import Kept, others, put_back
+from tokenhub_core.dialects.openai_chat.kept import Kept, others, put_back, spelled
 from tokenhub_core.dialects.openai_chat.parse import assistant_parts
 from tokenhub_core.dialects.openai_chat.restore import tool_call
 from tokenhub_core.types import (
@@ -36,7 +36,9 @@ def parse_answer(data: Json) -> Answer:
     message = choice.get("message")
     if not isinstance(message, dict):
         raise ValueError("choices[0].message: expected an object")
-    rest = Kept(others(data, _FIELDS))
+    rest = _left(data)
+    rest |= others(choice, words.CHOICE, "choices.")
+    rest |= words.usage_extras(data.get("usage"))
     rest |= others(message, ("role", "content"), "message.")
     if len(choices) > 1:
         rest["choices[n>1]"] = choices[1:]
@@ -58,6 +60,14 @@ def parse_answer(data: Json) -> Answer:
         created=created if type(created) is int else 0,
         rest=rest,
     )
+
+
+def _left(data: Json) -> Kept:
+    """Return what an answer tells of itself that has no canonical place; the usual tier says nothing elsewhere."""
+    tier = data.get("service_tier")
+    if tier in words.USUAL_TIERS:
+        return Kept(others(data, (*_FIELDS, "service_tier")), service_tier=tier)
+    return Kept(others(data, _FIELDS))
 
 
 def _with_logprobs(parts: tuple[Part, ...], given: object, rest: Kept) -> tuple[Part, ...]:
@@ -99,13 +109,20 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
     }
     if isinstance(answer.rest, Kept):
         rest = dict(answer.rest)
+        if tier := spelled(answer.rest, "service_tier", ""):
+            rest["service_tier"] = tier
+        choice |= {
+            name.removeprefix("choices."): rest.pop(name)
+            for name in answer.rest
+            if name.startswith("choices.")
+        }
         choice["logprobs"] = rest.pop("logprobs", choice["logprobs"])
         if refused := rest.pop("logprobs.refusal", None):
             told = choice["logprobs"]
             choice["logprobs"] = {**(told if isinstance(told, dict) else {}), "refusal": refused}
         data["choices"] += rest.pop("choices[n>1]", [])
-        inner = {name: value for name, value in rest.items() if name.startswith("message.")}
-        around: Json = {"message": message}
+        inner = {name: value for name, value in rest.items() if name.startswith(("message.", "usage."))}
+        around: Json = {"message": message, "usage": data["usage"]}
         put_back(around, inner)
         del around["message"]
         data |= around
@@ -129,6 +146,7 @@ def _message(parts: tuple[Part, ...], completion: str, losses: list[str]) -> Jso
                 losses += rest
             case Reasoning():
                 thought.append(part)
+                losses += part.rest
             case Image():
                 images.append(media.image_part(part))
                 losses += part.rest

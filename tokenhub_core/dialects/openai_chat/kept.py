@@ -11,7 +11,15 @@ from typing import Any, Final
 
 from tokenhub_core.types import Json
 
-_NESTED: Final = ("file.", "function.", "image_url.", "input_audio.", "message.", "response_format.")
+_NESTED: Final = (
+    "file.",
+    "function.",
+    "image_url.",
+    "input_audio.",
+    "message.",
+    "response_format.",
+    "usage.",
+)
 
 
 class Kept(dict[str, Any]):

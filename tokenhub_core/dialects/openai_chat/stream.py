@@ -16,6 +16,7 @@ import orjson
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.openai_chat import logprobs, media, thoughts, words
 from tokenhub_core.dialects.openai_chat.faults import failed
+from tokenhub_core.dialects.openai_chat.kept import others
 from tokenhub_core.types import (
     Audio,
     Delta,
@@ -42,6 +43,10 @@ _FIELDS: Final = frozenset(
         thoughts.DETAILS,
     }
 )
+
+
+_CHUNK: Final = frozenset({"id", "object", "created", "model", "choices", "usage", "x_groq", "obfuscation"})
+"""The members of a chunk that are read, and the padding that hides how long a text is."""
 
 
 @dataclass(slots=True)
@@ -127,9 +132,11 @@ class Reader:
             if isinstance(choice, dict):
                 self._choice(choice, deltas)
         groq = chunk.get("x_groq")
-        usage = words.usage(chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None))
-        if usage:
+        told = chunk.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+        if usage := words.usage(told):
             deltas.append(UsageSeen(usage))
+        for name in (*unread(chunk), *words.usage_extras(told)):
+            self._lose(name, deltas)
         return deltas
 
     def _choice(self, choice: Json, deltas: list[Delta]) -> None:
@@ -137,6 +144,8 @@ class Reader:
         if isinstance(index, int) and index > 0:
             self._lose("choices[n>1]", deltas)
             return
+        for name in others(choice, words.CHOICE, "choices."):
+            self._lose(name, deltas)
         delta = choice.get("delta")
         if isinstance(delta, dict):
             told = choice.get("logprobs")
@@ -288,6 +297,14 @@ class Reader:
         if kind not in self._unread:
             self._unread.add(kind)
             deltas.append(Unread(kind))
+
+
+def unread(chunk: Json) -> Json:
+    """Return what a chunk tells besides its choices and its usage; the usual tier says nothing."""
+    found = others(chunk, _CHUNK)
+    if found.get("service_tier") in words.USUAL_TIERS:
+        del found["service_tier"]
+    return found
 
 
 def _another(known: _ToolCall, id_: str, name: str, *, placed: bool) -> bool:

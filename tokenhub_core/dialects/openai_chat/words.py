@@ -27,6 +27,28 @@ _WORDS: Final = {
 }
 
 
+_COUNTED: Final[dict[str, tuple[str, ...]]] = {
+    "prompt_tokens": (),
+    "completion_tokens": (),
+    "total_tokens": (),
+    # How many were text is what the others leave of the sum.
+    "prompt_tokens_details": ("cached_tokens", "cache_write_tokens", "text_tokens"),
+    "completion_tokens_details": ("reasoning_tokens", "text_tokens"),
+    "prompt_cache_hit_tokens": (),
+    "prompt_cache_miss_tokens": (),
+    **dict.fromkeys(("queue_time", "prompt_time", "completion_time", "total_time"), ()),
+}
+"""The members of a usage object that are read, or follow from those; and how long each step took at Groq."""
+
+CHOICE: Final = frozenset(
+    {"index", "message", "delta", "text", "finish_reason", "logprobs", "stop_reason", "native_finish_reason"}
+)
+"""The members of a choice that are read, or say a second time why it ended."""
+
+USUAL_TIERS: Final = ("auto", "default")
+"""What an answer says of its service where nothing out of the ordinary was done."""
+
+
 def stopped(word: object, *, sequence: object, tools: bool, refused: bool) -> Stopped:
     """Return the canonical stop for the wire's `finish_reason`.
 
@@ -78,6 +100,11 @@ def usage(raw: object) -> Usage:
         cache_write_tokens=_count(prompt, "cache_write_tokens"),
         reasoning_tokens=_count(completion, "reasoning_tokens"),
     )
+
+
+def usage_extras(raw: object) -> Json:
+    """Return what a wire `usage` object tells besides `usage`, by its path."""
+    return wire.usage_extras(raw, _COUNTED)
 
 
 def _count(data: Json, key: str) -> int:

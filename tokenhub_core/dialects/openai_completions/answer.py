@@ -7,7 +7,7 @@ from typing import Any, Final
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat import words as _chat
 from tokenhub_core.dialects.openai_chat.fit import part_losses
-from tokenhub_core.dialects.openai_chat.kept import others
+from tokenhub_core.dialects.openai_chat.kept import others, put_back
 from tokenhub_core.dialects.openai_completions import words
 from tokenhub_core.dialects.openai_completions.parse import echoed
 from tokenhub_core.types import Answer, Json, Logprob, Part, Refusal, Request, Text
@@ -29,6 +29,8 @@ def parse_answer(data: Json) -> Answer:
     if not isinstance(text, str):
         raise ValueError("choices[0].text: expected a string")
     rest = _Kept(others(data, _FIELDS))
+    rest |= others(choice, _chat.CHOICE, "choices.")
+    rest |= _chat.usage_extras(data.get("usage"))
     if len(choices) > 1:
         rest["choices[n>1]"] = choices[1:]
     logprobs = words.logprobs(choice.get("logprobs"))
@@ -65,7 +67,13 @@ def render_answer(answer: Answer, *, request: Request) -> Rendered:
     }
     if isinstance(answer.rest, _Kept):
         rest = dict(answer.rest)
+        choice |= {
+            name.removeprefix("choices."): rest.pop(name)
+            for name in answer.rest
+            if name.startswith("choices.")
+        }
         data["choices"] += rest.pop("choices[n>1]", [])
+        put_back(data, {name: rest.pop(name) for name in answer.rest if name.startswith("usage.")})
         data |= rest
     else:
         losses += answer.rest

@@ -9,6 +9,8 @@ import orjson
 
 from tokenhub_core.dialects.openai_chat import words as _chat
 from tokenhub_core.dialects.openai_chat.faults import failed
+from tokenhub_core.dialects.openai_chat.kept import others
+from tokenhub_core.dialects.openai_chat.stream import unread
 from tokenhub_core.dialects.openai_completions import words
 from tokenhub_core.types import Delta, Failed, Finished, Json, Started, TextDelta, Unread, UsageSeen
 
@@ -21,7 +23,7 @@ class Reader:
     def __init__(self) -> None:
         self._started = False
         self._stopped = False
-        self._told = False
+        self._unread: set[str] = set()
 
     def end(self) -> Sequence[Delta]:
         """Return nothing: this dialect has a terminal event."""
@@ -60,20 +62,28 @@ class Reader:
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict):
                 self._choice(choice, deltas)
-        if usage := _chat.usage(chunk.get("usage")):
+        told = chunk.get("usage")
+        if usage := _chat.usage(told):
             deltas.append(UsageSeen(usage))
+        for name in (*unread(chunk), *_chat.usage_extras(told)):
+            self._lose(name, deltas)
         return deltas
 
     def _choice(self, choice: Json, deltas: list[Delta]) -> None:
         index = choice.get("index")
         if isinstance(index, int) and index > 0:
-            if not self._told:
-                self._told = True
-                deltas.append(Unread("choices[n>1]"))
+            self._lose("choices[n>1]", deltas)
             return
+        for name in others(choice, _chat.CHOICE, "choices."):
+            self._lose(name, deltas)
         text, logprobs = choice.get("text"), words.logprobs(choice.get("logprobs"))
         if isinstance(text, str) and (text or logprobs):
             deltas.append(TextDelta(text, logprobs))
         if choice.get("finish_reason") and not self._stopped:
             self._stopped = True
             deltas.append(words.stopped(choice))
+
+    def _lose(self, kind: str, deltas: list[Delta]) -> None:
+        if kind not in self._unread:
+            self._unread.add(kind)
+            deltas.append(Unread(kind))

@@ -44,7 +44,6 @@ _ECHOED: Final = frozenset(
         "presence_penalty",
         "previous_response_id",
         "prompt",
-        "prompt_cache_diagnostics",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -98,6 +97,9 @@ def left(data: Json) -> Kept:
     rest = kept(data, _FIELDS, _ECHOED)
     if rest.get("service_tier") in _USUAL_TIERS:
         rest.silent["service_tier"] = rest.pop("service_tier")
+    if not wire.telling(rest.get("tool_usage")) and "tool_usage" in rest:
+        rest.silent["tool_usage"] = rest.pop("tool_usage")
+    rest |= words.usage_extras(data.get("usage"))
     return rest
 
 

@@ -24,6 +24,8 @@ from tokenhub_core.types import (
 
 _DATA_URL: Final = re.compile(r"data:([\w.+-]+/[\w.+-]+);base64,")
 _OWN: Final = ("id", "status")
+_BESIDE_IMAGES: Final = ("revised_prompt", "svg_usage")
+"""What is told of an image that is not seen in it, nor how it was made."""
 """Fields of an item that steer the wire and not the answer."""
 _AUDIO: Final = {"mp3": "audio/mpeg", "wav": "audio/wav"}
 
@@ -154,7 +156,7 @@ def generated(item: Json) -> Image | None:
             media_type = f"image/{kind}" if isinstance(kind, str) else "image/png"
             # How it was made: none of it is seen in the image.
             rest = kept(
-                item, ("type", "result", "output_format"), [key for key in item if key != "revised_prompt"]
+                item, ("type", "result", "output_format"), [key for key in item if key not in _BESIDE_IMAGES]
             )
             return Image(media_type=media_type, data=data, rest=rest)
     return None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tokenhub_core.types import Json
 
-_NESTED: Final = ("text.", "reasoning.")
+_NESTED: Final = ("text.", "reasoning.", "usage.")
 
 
 class Kept(dict[str, Any]):

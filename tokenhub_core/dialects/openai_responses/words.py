@@ -14,6 +14,14 @@ _INCOMPLETE: Final = {"max_output_tokens": StopReason.LENGTH, "content_filter": 
 _OTHER_INCOMPLETE: Final = frozenset({"max_messages", "steered"})
 """Reasons that no other dialect has a word for."""
 
+_COUNTED: Final[dict[str, tuple[str, ...]]] = {
+    "input_tokens": (),
+    "output_tokens": (),
+    "total_tokens": (),
+    "input_tokens_details": ("cached_tokens", "cache_write_tokens"),
+    "output_tokens_details": ("reasoning_tokens",),
+}
+
 _NEVER: Final = 1 << 40
 
 _NOT_IN_AN_ID: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -82,6 +90,11 @@ def usage(raw: object) -> Usage:
         cache_write_tokens=_count(given, "cache_write_tokens"),
         reasoning_tokens=_count(made, "reasoning_tokens"),
     )
+
+
+def usage_extras(raw: object) -> Json:
+    """Return what a wire `usage` object tells besides `usage`, by its path."""
+    return wire.usage_extras(raw, _COUNTED)
 
 
 def _object(value: object) -> Json:
