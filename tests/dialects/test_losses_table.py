@@ -10,6 +10,7 @@ from typing import Final
 from tests.dialects import pairs
 from tests.dialects.pairs import CHATS
 from tests.dialects.vanished import MARKER
+from tokenhub_core.dialects import unsent
 from tokenhub_core.types import Dialect
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "losses.md"
@@ -34,6 +35,8 @@ does not come back in an answer (*answer*; *in a stream* and *when whole* where 
 * `thinking`, `thinking.show`, `thinking.budget_tokens` and `thinking.effort` are about how much is thought, however a
   dialect says it; `thinking.signature` and `part:redacted_thinking` are seals that only their maker can open.
 * `messages` says that a conversation was told as one text, `choices[n>1]` that only the first of several answers came.
+* `unsent:…` is what changes neither the answer nor its price, and is about the caller; no provider is thought less
+  of for it. The table below says what these are.
 * `x_…` are made-up fields: what nobody knows is named like anything else.
 
 Some losses depend on the model, the value or the server, not on the dialects alone (a temperature above 1, a budget
@@ -46,11 +49,20 @@ reason for each (`tests/dialects/omissions.py`).
 * The reply's header `x-tokenhub-loss` has the names of what the request lost and, where the answer is whole, of what
   the answer did, up to 1,000 characters. Headers go before a stream, so what a stream loses is in the record only.
 * The record of the call has the first fifty of them; `tokenhub explain` and the admin API show it.
-* Routing counts what the request would lose: a candidate whose dialect loses something scores worse, by 0.1 for the
-  first loss and 0.05 for each other one, at most 0.3.
+* Routing counts what the request would lose, but for what is only unsent: a candidate whose dialect loses something
+  scores worse, by 0.1 for the first loss and 0.05 for each other one, at most 0.3.
 * With `TOKENHUB_LOSSY=false` such candidates are left out. A call that only they could serve is refused with 400.
 
 [dialects.md](dialects.md) says what is carried, and how.
+
+## What is not sent, and not missed
+
+"""
+
+REST: Final = """
+What changes the price counts as a loss, if the answer is the same: `prompt_cache_key`, `prompt_cache_retention`,
+`prompt_cache_options`, `prompt_cache_breakpoint` and `cache_control` say what is read from a cache and for how long,
+`service_tier` how fast a call is served.
 """
 
 
@@ -64,7 +76,7 @@ def listed(names: Iterable[str]) -> str:
 
 def lost(client: Dialect, provider: Dialect) -> tuple[str, str]:
     """Return what a request of this pair loses, and what its answer does, as cells of a table."""
-    asked = pairs.rendered(client, provider, full(client, "requests")).losses
+    asked = unsent.told(pairs.rendered(client, provider, full(client, "requests")).losses)
     whole = set(pairs.answered(client, provider, full(provider, "answers")).losses)
     streamed = set(pairs.streamed(client, provider, full(provider, "streams"))[1])
     cell = listed(sorted(whole & streamed)) if whole & streamed or not whole | streamed else ""
@@ -87,7 +99,8 @@ def table(client: Dialect) -> str:
 
 def test_the_page_of_losses_says_what_is_lost() -> None:
     """For every ordered pair, from its full request, answer and stream."""
-    seen = HEAD + "".join(map(table, CHATS))
+    rows = "".join(f"| `{name}` | {why} |\n" for name, why in unsent.UNSENT.items())
+    seen = f"{HEAD}| field | what it says |\n| --- | --- |\n{rows}{REST}" + "".join(map(table, CHATS))
     if os.environ.get("UPDATE_DOCS"):
         PAGE.write_text(seen)
     assert PAGE.read_text() == seen

@@ -40,6 +40,16 @@ def test_another_dialect_is_rendered_and_its_losses_named() -> None:
     assert made.losses == ("seed",)
 
 
+def test_what_is_only_unsent_is_told_as_such_and_counts_for_nothing() -> None:
+    """Who the user is changes neither the answer nor its price; what a cache is found by changes the price."""
+    made = bodies(chat(metadata={"a": "b"}, store=True, seed=1, prompt_cache_key="k"))
+    told = made.render(TO_ANTHROPIC, None).losses
+    assert {*told} == {"unsent:metadata", "unsent:store", "seed", "prompt_cache_key"}
+    assert {*made.losses(Dialect.ANTHROPIC_MESSAGES)} == {"seed", "prompt_cache_key"}
+    alone = bodies(chat(metadata={"a": "b"}, store=True))
+    assert alone.losses(Dialect.ANTHROPIC_MESSAGES) == ()
+
+
 def test_a_schema_from_a_directive_goes_upstream_in_the_providers_form() -> None:
     """Also where the dialect is the same and the body would else have passed as it was."""
     schema = {"type": "object", "properties": {"a": {"type": "string"}}}

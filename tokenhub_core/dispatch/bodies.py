@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tokenhub_core.dialects import seals, wire
+from tokenhub_core.dialects import seals, unsent, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
 from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
@@ -57,14 +57,17 @@ class Bodies:
             cap = candidate.model.max_output_tokens or None
         rendered = target.render(call, model=candidate.model.name, max_output_tokens=cap)
         lost = (*repairs.losses, *rendered.losses) if repairs else rendered.losses
-        return Body(wire.encode(rendered.data), lost, answers=answers)
+        return Body(wire.encode(rendered.data), unsent.told(lost), answers=answers)
 
     def losses(self, dialect: Dialect) -> tuple[str, ...]:
-        """Return what another dialect cannot carry of the call; raises `TokenHubError` where it can carry nothing."""
+        """Return what another dialect cannot carry of the call, as far as that changes its answer or price.
+
+        Raises `TokenHubError` where it can carry nothing.
+        """
         found = self._losses.get(dialect)
         if found is None:
             rendered = self._dialects[dialect].render(self._canonical(), model="", max_output_tokens=None)
-            found = self._losses[dialect] = rendered.losses
+            found = self._losses[dialect] = unsent.counted(rendered.losses)
         return found
 
     def _canonical(self) -> Call:
