@@ -5,10 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
+from msgspec.structs import replace
 
 from tests.fakes.engine import ANTHROPIC, OPENAI, PAIR, chat, message
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.dialects.seals import MARK
 from tokenhub_core.dispatch.bodies import Bodies
+from tokenhub_core.errors import TokenHubError
 from tokenhub_core.types import Candidate, Dialect, Json, Terms
 
 TO_OPENAI = Candidate(PAIR[0], OPENAI, 0.0, Terms(), 0, dialect=OPENAI.dialect)
@@ -48,6 +52,26 @@ def test_what_is_only_unsent_is_told_as_such_and_counts_for_nothing() -> None:
     assert {*made.losses(Dialect.ANTHROPIC_MESSAGES)} == {"seed", "prompt_cache_key"}
     alone = bodies(chat(metadata={"a": "b"}, store=True))
     assert alone.losses(Dialect.ANTHROPIC_MESSAGES) == ()
+
+
+def test_a_call_that_leans_on_a_stored_one_goes_on_without_foreign_thoughts() -> None:
+    """The id is the provider's own, and is honoured; what another dialect sealed is left out, and named."""
+    sealed = {
+        "type": "reasoning",
+        "id": "rs_1",
+        "summary": [],
+        "encrypted_content": f"{MARK}anthropic_messages:x",
+    }
+    said = {"role": "user", "content": "Go on."}
+    body = {"model": "m", "previous_response_id": "resp_1", "input": [sealed, said], "store": True}
+    made = bodies(body, Dialect.OPENAI_RESPONSES)
+    candidate = replace(TO_OPENAI, dialect=Dialect.OPENAI_RESPONSES)
+    found = made.render(candidate, None)
+    assert found.losses == ("thinking.signature",)
+    wanted = {**body, "model": candidate.model.name, "input": [said]}
+    assert orjson.loads(found.data) == wanted
+    with pytest.raises(TokenHubError, match="previous_response_id"):
+        made.losses(Dialect.OPENAI_CHAT)
 
 
 def test_a_schema_from_a_directive_goes_upstream_in_the_providers_form() -> None:

@@ -370,6 +370,7 @@ async def test_a_stream_leaves_as_it_is_made() -> None:
         async with asyncio.timeout(2):
             head = await line.reader.readuntil(b"data: first\n\n")
             assert b"cache-control: no-cache" in head
+            assert b"x-accel-buffering: no" in head
             gate.set()
             await line.reader.readuntil(b"data: last\n\n\r\n0\r\n\r\n")
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from base64 import b64encode
 from typing import Final
 
-from tokenhub_core.types import Dialect
+from tokenhub_core.dialects import wire
+from tokenhub_core.types import Dialect, Json
 
 MARK: Final = "tokenhub-seal:"
 """Stands before a seal of another dialect on the wire to a client."""
@@ -23,6 +24,17 @@ def foreign(body: bytes) -> bool:
     """Tell whether a request body may hold seals of another dialect: it is not for a provider's eyes as it is."""
     plain, encoded = _FOREIGN
     return plain in body or encoded in body
+
+
+def unsealed(data: Json) -> Json:
+    """Return a Responses body without the items of thinking that hold seals of another dialect."""
+    items = data.get("input")
+    kept = [
+        item
+        for item in (items if isinstance(items, list) else ())
+        if not (isinstance(item, dict) and item.get("type") == "reasoning" and foreign(wire.encode(item)))
+    ]
+    return {**data, "input": kept} if isinstance(items, list) else data
 
 
 def seal(dialect: Dialect, value: str) -> str:

@@ -37,6 +37,7 @@ class Bodies:
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
         # Thoughts that another dialect sealed would be refused as forgeries.
         self._passes = self._output is None and not seals.foreign(request.body)
+        self._leans = not self._passes and self._output is None and _leans(request)
         self._call: Call | None = None
         self._losses: dict[Dialect, tuple[str, ...]] = {}
 
@@ -51,6 +52,12 @@ class Bodies:
         if sound and self._passes and target.name is self._request.dialect:
             patched = target.patch(self._request, model=candidate.model.name, max_output_tokens=cap)
             return Body(patched, answers=answers)
+        if self._leans and repairs is None and target.name is self._request.dialect:
+            # The provider has the rest of the conversation: only what it cannot open is left out.
+            data = seals.unsealed(self._request.data)
+            request = replace(self._request, data=data, body=wire.encode(data))
+            patched = target.patch(request, model=candidate.model.name, max_output_tokens=cap)
+            return Body(patched, ("thinking.signature",))
         call = repairs.call if repairs else self._canonical()
         if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
             # A dialect that asks for a cap would otherwise cut the answer at its own small default.
@@ -75,3 +82,9 @@ class Bodies:
             call = self._dialects[self._request.dialect].parse(self._request)
             self._call = replace(call, output=self._output) if self._output else call
         return self._call
+
+
+def _leans(request: Request) -> bool:
+    """Tell whether a call goes on from one that its provider keeps: it cannot be told anew, not even to that one."""
+    stored = request.data.get("previous_response_id") or request.data.get("conversation")
+    return request.dialect is Dialect.OPENAI_RESPONSES and bool(stored)

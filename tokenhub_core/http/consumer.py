@@ -145,6 +145,8 @@ async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
         return _whole(reply)
     response = web.StreamResponse(status=reply.status, headers=_fields(reply.headers))
     response.headers.setdefault("cache-control", "no-cache")
+    # nginx holds a stream back until a buffer is full, unless it is told not to.
+    response.headers.setdefault("x-accel-buffering", "no")
     frames = cast("AsyncGenerator[bytes]", reply.frames)
     try:
         await response.prepare(request)
