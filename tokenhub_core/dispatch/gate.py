@@ -249,9 +249,9 @@ class Gate:
                     return
                 case Started(model=model):
                     self.model = model or self.model
-                case Unread():
+                case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
-                    self.committed = self.committed or self._same
+                    self.committed = self.committed or (self._same and not beside)
         out = self._output.write(event, deltas)
         if not out and event.raw:
             self._hid = True

@@ -135,6 +135,8 @@ class Unread(msgspec.Struct, frozen=True):
     """Something in the stream that has no canonical form; `kind` goes to the list of losses."""
 
     kind: str
+    beside: bool = False
+    """It is told about the answer and is no part of it: nothing has been said yet."""
 
 
 type Delta = (

@@ -181,7 +181,7 @@ class Reader:
         """Name each of these once."""
         new = [name for name in names if name not in self._unread]
         self._unread.update(new)
-        return [Unread(name) for name in new]
+        return [Unread(name, beside=True) for name in new]
 
     def _reasoning(self, text: object = "", signature: object = "") -> tuple[Delta, ...]:
         if not text and not signature:

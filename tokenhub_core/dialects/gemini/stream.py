@@ -111,7 +111,7 @@ class Reader:
                 self._candidate(candidate, deltas)
         self._usage(response.get("usageMetadata"), deltas)
         for name in words.media_counts(response.get("usageMetadata")):
-            self._lose(name, deltas)
+            self._lose(name, deltas, beside=True)
         block = words.blocked(response.get("promptFeedback"))
         if block is not None:
             self._stop(block, deltas)
@@ -178,7 +178,7 @@ class Reader:
             self._counts |= grown
             deltas.append(UsageSeen(words.usage(self._counts)))
 
-    def _lose(self, kind: str, deltas: list[Delta]) -> None:
+    def _lose(self, kind: str, deltas: list[Delta], *, beside: bool = False) -> None:
         if kind not in self._unread:
             self._unread.add(kind)
-            deltas.append(Unread(kind))
+            deltas.append(Unread(kind, beside))

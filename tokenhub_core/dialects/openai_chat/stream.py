@@ -136,7 +136,7 @@ class Reader:
         if usage := words.usage(told):
             deltas.append(UsageSeen(usage))
         for name in (*unread(chunk), *words.usage_extras(told)):
-            self._lose(name, deltas)
+            self._lose(name, deltas, beside=True)
         return deltas
 
     def _choice(self, choice: Json, deltas: list[Delta]) -> None:
@@ -145,7 +145,7 @@ class Reader:
             self._lose("choices[n>1]", deltas)
             return
         for name in others(choice, words.CHOICE, "choices."):
-            self._lose(name, deltas)
+            self._lose(name, deltas, beside=True)
         delta = choice.get("delta")
         if isinstance(delta, dict):
             told = choice.get("logprobs")
@@ -293,10 +293,10 @@ class Reader:
             self._by_index[index] = known
         return known
 
-    def _lose(self, kind: str, deltas: list[Delta]) -> None:
+    def _lose(self, kind: str, deltas: list[Delta], *, beside: bool = False) -> None:
         if kind not in self._unread:
             self._unread.add(kind)
-            deltas.append(Unread(kind))
+            deltas.append(Unread(kind, beside))
 
 
 def unread(chunk: Json) -> Json:

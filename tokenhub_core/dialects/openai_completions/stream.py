@@ -66,7 +66,7 @@ class Reader:
         if usage := _chat.usage(told):
             deltas.append(UsageSeen(usage))
         for name in (*unread(chunk), *_chat.usage_extras(told)):
-            self._lose(name, deltas)
+            self._lose(name, deltas, beside=True)
         return deltas
 
     def _choice(self, choice: Json, deltas: list[Delta]) -> None:
@@ -75,7 +75,7 @@ class Reader:
             self._lose("choices[n>1]", deltas)
             return
         for name in others(choice, _chat.CHOICE, "choices."):
-            self._lose(name, deltas)
+            self._lose(name, deltas, beside=True)
         text, logprobs = choice.get("text"), words.logprobs(choice.get("logprobs"))
         if isinstance(text, str) and (text or logprobs):
             deltas.append(TextDelta(text, logprobs))
@@ -83,7 +83,7 @@ class Reader:
             self._stopped = True
             deltas.append(words.stopped(choice))
 
-    def _lose(self, kind: str, deltas: list[Delta]) -> None:
+    def _lose(self, kind: str, deltas: list[Delta], *, beside: bool = False) -> None:
         if kind not in self._unread:
             self._unread.add(kind)
-            deltas.append(Unread(kind))
+            deltas.append(Unread(kind, beside))
