@@ -55,7 +55,7 @@ class Bodies:
         if self._leans and repairs is None and target.name is self._request.dialect:
             # The provider has the rest of the conversation: only what it cannot open is left out.
             data = seals.unsealed(self._request.data)
-            request = replace(self._request, data=data, body=wire.encode(data))
+            request = msgspec.structs.replace(self._request, data=data, body=wire.encode(data))
             patched = target.patch(request, model=candidate.model.name, max_output_tokens=cap)
             return Body(patched, ("thinking.signature",))
         call = repairs.call if repairs else self._canonical()
