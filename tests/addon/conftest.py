@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from mitmproxy.certs import CertStore
+from mitmproxy import certs
 
 from tests.addon import lanes
 from tests.addon.lanes import Front, Lanes
@@ -20,8 +22,16 @@ from tokenhub_core.types import Lane
 def confdir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One CA for all scenes: making a key takes longer than most of them."""
     folder = tmp_path_factory.mktemp("mitmproxy")
-    CertStore.from_store(folder, "mitmproxy", 2048)
+    certs.CertStore.from_store(folder, "mitmproxy", 2048)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _keys_are_read_once() -> Iterator[None]:
+    """Every start of mitmproxy reads its CA's key, and checking a key takes longer than most scenes."""
+    once = functools.cache(certs.load_pem_private_key)
+    with mock.patch.object(certs, "load_pem_private_key", once):
+        yield
 
 
 @pytest.fixture(scope="session")
