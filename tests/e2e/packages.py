@@ -19,6 +19,8 @@ AGENTS: Final = CLIENTS / "agents"
 _LEAST_NODE: Final = 20
 _INSTALL: Final = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 _PATIENCE: Final = 600.0
+_OURS: Final = frozenset({"EUSAGE", "EINTEGRITY", "EJSONPARSE"})
+"""What npm finds wrong with a lock file, and not with the way to its registry."""
 
 
 class MissingError(Exception):
@@ -28,7 +30,8 @@ class MissingError(Exception):
 def installed(folder: Path) -> Path:
     """Return the `node_modules` that the lock file in `folder` describes, installing them where they are not yet.
 
-    No script of any package is run. Raises `MissingError` where there is no fit Node, no npm, or no registry.
+    No script of any package is run. Raises `MissingError` where there is no fit Node, no npm, or no registry, and
+    `ValueError` where the lock file is not one.
     """
     if lacking := [name for name in ("node", "npm") if shutil.which(name) is None]:
         raise MissingError(f"there is no {lacking[0]} on this machine")
@@ -63,8 +66,10 @@ def _install(folder: Path, place: Path) -> None:
         except subprocess.TimeoutExpired:
             raise MissingError(f"npm did not end within {_PATIENCE:g} s") from None
         if ran.returncode:
-            told = next((line for line in ran.stderr.splitlines() if "error" in line), "it does not say why")
-            raise MissingError(f"npm could not install the packages: {told}")
+            told = [line for line in ran.stderr.splitlines() if "error" in line] or ["it does not say why"]
+            if _OURS & set(told[0].split()):
+                raise ValueError(f"{folder} cannot be installed: {told}")
+            raise MissingError(f"npm could not install the packages: {told[0]}")
         try:
             fresh.rename(place)
         except OSError:
