@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from mitmproxy.certs import CertStore
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core import ca, certificates
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.errors import ConfigError
@@ -169,7 +170,7 @@ def test_four_first_starts_at_once_make_one_authority(place: Path, calendar: Cal
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    answers = {process.communicate(timeout=30)[0] for process in processes}
+    answers = {process.communicate(timeout=PROGRAM_PATIENCE)[0] for process in processes}
 
     assert len(answers) == 1
     assert answers.pop().split()[1] == "4"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.patience import PATIENCE
 from tokenhub_core import config
 from tokenhub_core.catalog import Catalog, nano_per_token, prices_per_1k
 from tokenhub_core.clock import SystemClock
@@ -297,7 +298,7 @@ async def test_an_older_read_does_not_take_a_newer_ones_place(
         found = read()
         if not reading.is_set():
             loop.call_soon_threadsafe(reading.set)
-            gate.wait(5)
+            gate.wait(PATIENCE)
         return found
 
     monkeypatch.setattr(catalog, "_read", slow)

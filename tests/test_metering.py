@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import gzip
 import itertools
-import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +16,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.growth import spent
 from tokenhub_core.metering import KEPT, Meter, Reading
 from tokenhub_core.types import Headers, Json, Usage
 
@@ -199,15 +199,15 @@ def test_what_cannot_be_unpacked_is_not_counted(encoding: str) -> None:
     assert read(orjson.dumps(CHAT), (*JSON, ("content-encoding", encoding))).usage == Usage()
 
 
+@pytest.mark.load
 def test_a_body_that_unpacks_without_end_costs_little() -> None:
     """A bomb is given up."""
     bomb = gzip.compress(b" " * (200 << 20), 9)
-    started = time.process_time()
     assert read(bomb, (*JSON, ("content-encoding", "gzip"))).usage == Usage()
-    assert time.process_time() - started < 2
+    assert spent(lambda: read(bomb, (*JSON, ("content-encoding", "gzip")))) < 2
 
 
-def test_memory_is_bounded_and_time_is_linear() -> None:
+def test_memory_is_bounded() -> None:
     """Of a hundred megabytes in small pieces no more than a few hundred kilobytes are held."""
     piece = b'"usage":{"a":{"model":"' + b"x" * 1000
 
@@ -215,13 +215,11 @@ def test_memory_is_bounded_and_time_is_linear() -> None:
         for _ in range(100_000):
             yield piece
 
-    started = time.process_time()
     tracemalloc.start()
     read(much(), SSE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 << 20
-    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("number", ["-1", "1.5", "true", '"7"', "1e400", "9" * 30, "null"])

@@ -19,6 +19,8 @@ import h2.connection
 import h2.errors
 import h2.events
 
+from tests.patience import PATIENCE
+
 OPENAI: Final = "api.openai.com"
 ANTHROPIC: Final = "api.anthropic.com"
 CHAT: Final = "/v1/chat/completions"
@@ -26,7 +28,6 @@ MESSAGES: Final = "/v1/messages"
 KEY: Final = "sk-canary-0123456789"
 """A credential that must not turn up where it does not belong."""
 
-PATIENCE: Final = 15.0
 """Seconds that any single step of a scene may take."""
 
 _dial = asyncio.open_connection

@@ -21,6 +21,7 @@ from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
 
+from tests.patience import PATIENCE
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core.ca import CertificateAuthority
@@ -175,7 +176,7 @@ async def opened(
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.002)
 
@@ -194,7 +195,7 @@ async def post(streams: Streams, path: str = "/v1/chat/completions", body: str =
 async def ended(reader: asyncio.StreamReader) -> bytes:
     """Return what is left to read before the other side closes, however it does that."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await reader.read()
     except (ConnectionResetError, ssl.SSLError):
         return b""

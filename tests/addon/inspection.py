@@ -29,6 +29,7 @@ from mitmproxy.master import Master
 from tests.addon.clients import Proxy
 from tests.addon.scripted import errors
 from tests.addon.upstream import Upstream
+from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, EngineFactory
 from tokenhub_core.ports import Engine
@@ -71,7 +72,7 @@ class Inspection:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         for delay in itertools.repeat(0.005):
             if condition():
                 return

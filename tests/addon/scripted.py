@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from tests.addon.clients import PATIENCE, timely
+from tests.addon.clients import timely
+from tests.patience import PATIENCE
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
@@ -172,7 +173,7 @@ class Flood:
     async def stalled(self) -> None:
         """Wait until nobody pulls any more."""
         before = -1
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             while before != self.sent or not self.sent:
                 before = self.sent
                 await asyncio.sleep(0.2)

@@ -22,6 +22,7 @@ from tests.addon.clients import ANTHROPIC, CHAT, H1, MESSAGES, OPENAI, Proxy, tu
 from tests.addon.inspection import inspecting, make_addon
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_addon.engines import alone
 from tokenhub_addon.host import AddonOptions
 from tokenhub_core.errors import ConfigError
@@ -243,7 +244,7 @@ async def test_the_script_works_in_plain_mitmdump(tmp_path: Path) -> None:
     process = await _mitmdump(tmp_path, *(word for setting in settings for word in ("--set", setting)))
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             while not (
                 found := re.search(rb"listening at 127\.0\.0\.1:(\d+)", await process.stdout.readline())
             ):
@@ -270,7 +271,7 @@ async def test_the_script_says_what_is_missing(tmp_path: Path) -> None:
     script.write_text(_SHIM.read_text())
     process = await _mitmdump(tmp_path, script=script, path=str(fake.parent))
     try:
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             out, _ = await process.communicate()
     finally:
         if process.returncode is None:

@@ -15,6 +15,7 @@ from tests.addon.clients import CHAT, H1, KEY, OPENAI, RefusedError, tunnel
 from tests.addon.lanes import Front, Lanes
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import ANSWER, standing_in
+from tests.patience import PATIENCE
 from tokenhub_core.types import Lane, Outcome
 
 _LOOPBACK: dict[str, Any] = {"tokenhub_allow_private": ["127.0.0.0/8", "0.0.0.0", "localhost"]}
@@ -184,7 +185,7 @@ async def test_an_upload_that_is_not_routed_is_streamed(proxied: Lanes, tmp_path
 
 
 async def _until(running: Front, uploaded: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while running.upstream.uploaded < uploaded:  # noqa: ASYNC110 - the stand-in has no event
             await asyncio.sleep(0.005)
 

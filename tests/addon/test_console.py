@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.cli import COMMANDS
 
 _LOOK = """
@@ -39,7 +40,7 @@ def _python(folder: Path, *args: str, **environ: str) -> subprocess.CompletedPro
         env={**os.environ, "TOKENHUB_DATA_DIR": str(folder / "data"), "PYTHONWARNINGS": "ignore", **environ},
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=PROGRAM_PATIENCE,
         check=False,
     )
 

@@ -6,14 +6,12 @@ learn at once that it should come back over TCP.
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from aioquic.asyncio.client import connect
 from aioquic.asyncio.protocol import QuicConnectionProtocol
 from aioquic.quic.configuration import QuicConfiguration
 
-from tests.addon.clients import H1, OPENAI
+from tests.addon.clients import H1, OPENAI, timely
 from tests.addon.lanes import Lanes
 from tests.addon.scripted import ScriptedEngine
 
@@ -29,13 +27,11 @@ async def _shake(port: int, cafile: str, host: str = OPENAI) -> None:
 
 @pytest.mark.parametrize("scheme", ["https", "http3"])
 async def test_http3_to_a_listed_host_is_refused_at_once(proxied: Lanes, scheme: str) -> None:
-    """A QUIC handshake is turned down, long before its client would give it up, and TCP serves it."""
+    """A QUIC handshake is turned down before its client would give it up after a minute, and TCP serves it."""
     engine = ScriptedEngine()
     async with proxied(engine, mode=f"reverse:{scheme}://{OPENAI}") as running:
-        began = time.monotonic()
         with pytest.raises(ConnectionError):
-            await _shake(running.proxy.port, running.proxy.cafile)
-        assert time.monotonic() - began < 3
+            await timely(_shake(running.proxy.port, running.proxy.cafile))
         assert engine.snapshots == []
         if scheme == "https":
             async with await H1.tls(running.proxy, via="direct") as client:

@@ -224,11 +224,11 @@ async def test_nothing_is_left_of_many_connections(
 
 
 async def _at_rest(serve: Serve, engine: ScriptedEngine, wanted: _Left | None = None) -> _Left:
-    """Return what is open once that no longer changes, or is what is wanted."""
+    """Return what is open once that is what is wanted, or no longer changes and no client is left."""
     seen = _look(serve, engine)
-    for _ in range(30):
+    for _ in range(100):
         await asyncio.sleep(0.1)
         before, seen = seen, _look(serve, engine)
-        if seen == (wanted or before):
+        if seen == (wanted or before) and not (seen.connections or seen.links or seen.exchanges):
             break
     return seen

@@ -12,6 +12,7 @@ import pytest
 from tests.addon.clients import H1
 from tests.addon.lanes import Serve, served
 from tests.addon.scripted import ScriptedEngine, endless, never, ready, streamed
+from tests.patience import PATIENCE
 
 
 @contextlib.asynccontextmanager
@@ -35,7 +36,7 @@ async def test_a_stop_without_a_drain_ends_at_once(data_dir: Path, begun: bool) 
         for client in clients:
             await client.send()
         await engine.until(lambda e: e.running == 3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await stopping.aclose()
         assert (engine.running, engine.cancelled) == (0, 3)
 
@@ -52,7 +53,7 @@ async def test_a_stop_lets_calls_end(data_dir: Path) -> None:
 
     engine = ScriptedEngine(lambda _: ready(streamed(frames())))
     stopping = contextlib.AsyncExitStack()
-    serve = await stopping.enter_async_context(served(data_dir, engine, drain=30))
+    serve = await stopping.enter_async_context(served(data_dir, engine, drain=10 * PATIENCE))
     async with _by_every_door(serve) as clients:
         for client in clients:
             await client.send()
@@ -63,6 +64,6 @@ async def test_a_stop_lets_calls_end(data_dir: Path) -> None:
         for client, answer in zip(clients, answers, strict=True):
             assert (await client.rest(answer)).complete
             assert answer.body == b"firstlast"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await stop
         assert engine.cancelled == 0

@@ -25,6 +25,7 @@ from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.engine import Kept
+from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.types import Lane, Outcome, Record, Usage
@@ -105,7 +106,7 @@ def _with(engine: ScriptedEngine, recorder: Kept) -> Any:
 
 
 async def _records(running: Front, count: int = 1) -> list[Record]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(running.recorder.records) < count:  # noqa: ASYNC110 - a recorder tells nobody
             await asyncio.sleep(0.005)
     return running.recorder.records
@@ -232,7 +233,7 @@ async def test_a_client_that_leaves_is_recorded(passing: Passing, moment: str) -
                 await client.send_chunk(b"part")
             else:
                 await client.send("/v1/files", b"")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await come.wait()
             if moment == "download":
                 await client.head()
@@ -366,7 +367,7 @@ async def _talk(
             compress=compress,
             timeout=aiohttp.ClientWSTimeout(ws_close=5),
         ) as socket,
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE),
     ):
         yield socket
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from mitmproxy import ctx
 from mitmproxy.addonmanager import Loader
 
+from tests.patience import PATIENCE
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core.ca import CertificateAuthority
@@ -107,7 +108,7 @@ async def body(reader: asyncio.StreamReader) -> bytes:
 
 
 async def ended(reader: asyncio.StreamReader) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         with contextlib.suppress(ConnectionResetError, ssl.SSLError):
             assert await reader.read() == b""
 
@@ -240,7 +241,7 @@ async def test_a_shutdown_lets_handed_off_requests_end(scene: Scene) -> None:
     await scene.slow.entered.wait()
     where = scene.proxy.listen_addrs()[0]
 
-    stopping = asyncio.create_task(scene.proxy.shutdown(30))
+    stopping = asyncio.create_task(scene.proxy.shutdown(10 * PATIENCE))
     await ended(idle[0])
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(*where)
@@ -249,7 +250,7 @@ async def test_a_shutdown_lets_handed_off_requests_end(scene: Scene) -> None:
     scene.slow.go.set()
     assert await body(busy[0]) == b"/slow 0"
     await ended(busy[0])
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         await stopping
     assert not scene.slow.cancelled
     leave(busy, idle)
@@ -260,13 +261,13 @@ async def test_a_half_uploaded_request_is_finished(scene: Scene) -> None:
     reader, writer = await scene.secure()
     writer.write(f"POST /slow HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 6\r\n\r\nabc".encode())
     await scene.slow.entered.wait()
-    stopping = asyncio.create_task(scene.proxy.shutdown(30))
+    stopping = asyncio.create_task(scene.proxy.shutdown(10 * PATIENCE))
     await asyncio.sleep(0.05)
     scene.slow.go.set()
     writer.write(b"def")
 
     assert await body(reader) == b"/slow 6"
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         await stopping
     leave((reader, writer))
 
@@ -278,8 +279,8 @@ async def test_a_shutdown_does_not_wait_for_clients_that_do_not_say_goodbye(scen
     await body(reader)
     writer.transport.pause_reading()  # type: ignore[attr-defined] # WriteTransport in typeshed, a full one in fact
 
-    async with asyncio.timeout(3):
-        await scene.proxy.shutdown(30)
+    async with asyncio.timeout(PATIENCE):
+        await scene.proxy.shutdown(10 * PATIENCE)
     assert scene.handoff.open_connections == 0
     leave((reader, writer))
 
@@ -290,7 +291,7 @@ async def test_a_shutdown_ends_at_its_limit(scene: Scene) -> None:
     writer.write(request("/slow"))
     await scene.slow.entered.wait()
 
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(PATIENCE):
         await scene.proxy.shutdown(0.1)
     assert scene.slow.cancelled
     assert scene.handoff.open_connections == 0
@@ -314,13 +315,13 @@ async def test_a_shutdown_lets_exchanges_inside_mitmproxy_end(scene: Scene) -> N
         reader, writer = await scene.dial()
         writer.write(f"GET http://127.0.0.1:{port}/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
         await entered.wait()
-        stopping = asyncio.create_task(scene.proxy.shutdown(30))
+        stopping = asyncio.create_task(scene.proxy.shutdown(10 * PATIENCE))
         await asyncio.sleep(0.05)
         assert not stopping.done()
         go.set()
 
         assert await body(reader) == b"done"
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE):
             await stopping
         assert scene.proxy.connections == 0
         await ended(reader)
@@ -345,4 +346,4 @@ async def test_a_shutdown_leaves_nothing_running(scene: Scene) -> None:
 async def test_a_second_shutdown_does_nothing(scene: Scene) -> None:
     """Stopping twice is stopping once."""
     await scene.proxy.shutdown(0)
-    await scene.proxy.shutdown(30)
+    await scene.proxy.shutdown(10 * PATIENCE)

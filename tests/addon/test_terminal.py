@@ -24,9 +24,9 @@ from pathlib import Path
 import pytest
 
 from tests.addon.clients import CHAT, KEY, OPENAI
+from tests.patience import PROGRAM_PATIENCE
 
 _TOKENHUB = str(Path(sys.executable).with_name("tokenhub"))
-_SECONDS = 20.0
 """More than anything here should take on a busy machine."""
 
 _DECISION = "gpt-4o @ sim-openai · routed-hint-exact · 1 attempt"
@@ -49,7 +49,7 @@ def _environment(folder: Path) -> dict[str, str]:
 
 def _until[T](look: Callable[[], T | None]) -> T:
     """Return what `look` returns once there is something."""
-    deadline = time.monotonic() + _SECONDS
+    deadline = time.monotonic() + PROGRAM_PATIENCE
     while not (seen := look()):
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.05)
@@ -59,7 +59,7 @@ def _until[T](look: Callable[[], T | None]) -> T:
 def _call(folder: Path, port: int) -> int:
     """Send a call through the proxy with nothing but the standard library; return its status."""
     trust = ssl.create_default_context(cafile=str(folder / "data" / "ca" / "ca.pem"))
-    client = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=_SECONDS)
+    client = http.client.HTTPSConnection("127.0.0.1", port, context=trust, timeout=PROGRAM_PATIENCE)
     client.set_tunnel(OPENAI, 443)
     body = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello"}]})
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
@@ -113,7 +113,7 @@ class _Terminal:
             env=self._environ,
             capture_output=True,
             text=True,
-            timeout=_SECONDS,
+            timeout=PROGRAM_PATIENCE,
             check=check,
         )
         return done.stdout
@@ -184,6 +184,6 @@ def test_the_web_interface_shows_a_call_and_its_decision(folder: Path) -> None:
         refused.value.close()
     finally:
         process.send_signal(signal.SIGINT)
-        code = process.wait(_SECONDS)
+        code = process.wait(PROGRAM_PATIENCE)
     assert code == 0, log.read_text()
     assert "alembic" not in log.read_text()

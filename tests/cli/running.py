@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
 
@@ -71,7 +72,7 @@ def running(folder: Path, *, simulate: bool = False) -> Iterator[Running]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(PROGRAM_PATIENCE)
         assert not failed, failed
         yield found[0]
     finally:

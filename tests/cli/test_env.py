@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
 
 MAIN = [sys.executable, "-c", "from tokenhub_core.cli import main; main()"]
@@ -43,7 +44,7 @@ def shell(environ: dict[str, str], script: str) -> dict[str, str]:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PROGRAM_PATIENCE,
         check=True,
     )
     assert result.stderr == ""

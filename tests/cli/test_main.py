@@ -9,6 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core import __version__, cli
 from tokenhub_core.errors import ConfigError
 
@@ -18,7 +19,7 @@ def tokenhub(*args: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", "from tokenhub_core.cli import main; main()", *args],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PROGRAM_PATIENCE,
         check=False,
     )
 

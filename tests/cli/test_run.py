@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
 
 MAIN = [sys.executable, "-c", "from tokenhub_core.cli import main; main()"]
@@ -35,7 +36,7 @@ def run(environ: dict[str, str], *args: str, stdin: str = "") -> subprocess.Comp
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PROGRAM_PATIENCE,
         check=False,
     )
 
@@ -100,10 +101,22 @@ def test_without_a_command_usage_is_shown(serving: dict[str, str]) -> None:
     assert run(serving).returncode == 2
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """What runs in the background may have been started without these, and would hand that on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def start(environ: dict[str, str], command: Sequence[str]) -> subprocess.Popen[str]:
     return subprocess.Popen([*MAIN, "run", "--", *command], env=environ, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGKILL"])
 def test_a_signal_reaches_the_program_and_its_death_is_seen(serving: dict[str, str], name: str) -> None:
     """There is no process in between: what is sent to us is sent to the program, and it dies of it."""
@@ -114,9 +127,10 @@ def test_a_signal_reaches_the_program_and_its_death_is_seen(serving: dict[str, s
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
 
-        assert process.wait(timeout=10) == -number
+        assert process.wait(timeout=PROGRAM_PATIENCE) == -number
 
 
+@pytest.mark.usefixtures("_interruptible")
 def test_a_program_that_handles_a_signal_decides_itself(serving: dict[str, str]) -> None:
     """A program's own handler runs, and its exit code counts."""
     program = (
@@ -127,7 +141,7 @@ def test_a_program_that_handles_a_signal_decides_itself(serving: dict[str, str])
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
 
-        assert process.wait(timeout=10) == 7
+        assert process.wait(timeout=PROGRAM_PATIENCE) == 7
 
 
 def test_a_closed_pipe_ends_the_program_as_it_would_without_us(serving: dict[str, str]) -> None:
@@ -137,4 +151,4 @@ def test_a_closed_pipe_ends_the_program_as_it_would_without_us(serving: dict[str
         process.stdout.readline()
         process.stdout.close()
 
-        assert process.wait(timeout=10) == -signal.SIGPIPE
+        assert process.wait(timeout=PROGRAM_PATIENCE) == -signal.SIGPIPE

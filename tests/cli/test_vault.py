@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core import app, config
 from tokenhub_core.cli.vault import vault
 from tokenhub_core.errors import ConfigError
@@ -66,7 +67,7 @@ def serving(data: Path) -> Iterator[None]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(PROGRAM_PATIENCE)
         yield
     finally:
         loop.call_soon_threadsafe(ended.set)
@@ -151,7 +152,7 @@ def test_init_refuses_what_the_server_refuses() -> None:
 def test_only_a_server_can_be_locked_and_unlocked(command: str) -> None:
     """One line that says what to start, exit code 2, and no password is asked for."""
     result = subprocess.run(
-        [*MAIN, "vault", command], capture_output=True, text=True, timeout=30, check=False
+        [*MAIN, "vault", command], capture_output=True, text=True, timeout=PROGRAM_PATIENCE, check=False
     )
 
     assert (result.returncode, result.stdout) == (2, "")
@@ -255,7 +256,7 @@ def typed(*lines: str) -> tuple[int, str]:
                 seen += chunk
                 if waiting and seen.endswith(b": "):
                     screen.write(waiting.pop(0).encode() + b"\n")
-        return program.wait(20), seen.decode()
+        return program.wait(PROGRAM_PATIENCE), seen.decode()
 
 
 def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path: Path) -> None:

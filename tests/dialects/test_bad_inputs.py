@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -40,8 +39,6 @@ TURNS: Final = {
 """Where a conversation stands."""
 
 CHATS: Final = tuple(name for name in Dialect if name.translates)
-SECONDS: Final = 2.0
-"""CPU time that no bad request may take, on any machine; a good one takes far under a millisecond."""
 
 EXTRA: Final = {
     "100,000 levels": b"[" * 100_000 + b"]" * 100_000,
@@ -108,10 +105,8 @@ def opened(name: Dialect, body: bytes) -> Request:
 
 def refused(name: Dialect, body: bytes) -> str:
     """Check that a body is refused as it should be; return where the fault is said to be."""
-    began = time.process_time()
     with pytest.raises(TokenHubError) as caught:
         opened(name, body)
-    assert time.process_time() - began < SECONDS
     return told(name, caught.value)
 
 
@@ -185,9 +180,7 @@ def test_a_body_that_was_cut_short_is_refused(name: Dialect) -> None:
 @pytest.mark.parametrize("value", WELL.values(), ids=WELL.keys())
 def test_what_is_only_strange_is_served(name: Dialect, value: bytes) -> None:
     """A field that nobody knows is kept or told, whatever it holds, and stops no call."""
-    began = time.process_time()
     served(name, body_with(name, value))
-    assert time.process_time() - began < SECONDS
 
 
 @pytest.mark.parametrize("name", Dialect)

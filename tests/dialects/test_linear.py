@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import gzip
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -13,6 +11,7 @@ import pytest
 
 from tests.fuzz import corpus
 from tests.fuzz.dialects import asked
+from tests.growth import Work, in_proportion
 from tokenhub_core import encoding, recognise
 from tokenhub_core.dialects import jsonarray, ndjson, sse, wire
 from tokenhub_core.dialects.base import EventParser
@@ -33,45 +32,14 @@ from tokenhub_core.types import (
     ToolStarted,
 )
 
-type Work = Callable[[], object]
-
-GROWTH: Final = 8
-MOST: Final = 24
-"""Between 8 for linear and 64 for quadratic, with room for caches that are too small for the larger input."""
-
 CHATS: Final = tuple(name for name in Dialect if name.translates)
-
-
-def spent(work: Work) -> float:
-    """Return the least CPU time of three, without the collector: it would walk all other tests' objects."""
-    times = []
-    gc.disable()
-    try:
-        for _ in range(3):
-            begin = time.process_time()
-            work()
-            times.append(time.process_time() - begin)
-    finally:
-        gc.enable()
-    return min(times)
-
-
-def check(make: Callable[[int], Work], size: int) -> None:
-    """Compare the time of an input of `size` with that of one eight times as large; a busy machine gets three tries."""
-    shares = []
-    for _ in range(3):
-        small, large = make(size), make(GROWTH * size)
-        shares.append(spent(large) / max(spent(small), 1e-4))
-        if shares[-1] <= MOST:
-            return
-    pytest.fail(f"eight times the input took {min(shares):.0f} times as long")
 
 
 def test_what_is_quadratic_is_seen() -> None:
     """The measure itself: one walk passes, a walk for each step does not."""
-    check(lambda size: lambda: sum(range(100 * size)), 200)
+    in_proportion(lambda size: lambda: sum(range(100 * size)), 200)
     with pytest.raises(pytest.fail.Exception):
-        check(lambda size: lambda: [sum(range(step)) for step in range(size)], 200)
+        in_proportion(lambda size: lambda: [sum(range(step)) for step in range(size)], 200)
 
 
 # --- framings ----------------------------------------------------------------------------------------------
@@ -126,7 +94,7 @@ def test_a_framing_takes_linear_time(
 
         return work
 
-    check(make, 1_000 if chunk == 1 else 8_000)
+    in_proportion(make, 1_000 if chunk == 1 else 8_000)
 
 
 # --- requests ----------------------------------------------------------------------------------------------
@@ -187,7 +155,7 @@ def test_a_request_takes_linear_time(name: Dialect, body: Callable[[Dialect, int
 
         return work
 
-    check(make, 12_000)
+    in_proportion(make, 12_000)
 
 
 @pytest.mark.parametrize("unit", [b"{", b'{"a":[', b'"', b"\\u0000", b"1e9", b"\xff", b" "])
@@ -203,7 +171,7 @@ def test_a_body_that_is_no_json_takes_linear_time(unit: bytes) -> None:
 
         return work
 
-    check(make, 200_000)
+    in_proportion(make, 200_000)
 
 
 # --- streams -----------------------------------------------------------------------------------------------
@@ -239,7 +207,7 @@ def test_a_stream_takes_linear_time(name: Dialect, deltas: tuple[Delta, ...]) ->
 
         return work
 
-    check(make, 120)
+    in_proportion(make, 120)
 
 
 # --- the other parsers -------------------------------------------------------------------------------------
@@ -274,7 +242,7 @@ def test_a_response_takes_linear_time(head: bytes, unit: bytes, chunk: int) -> N
 
         return work
 
-    check(make, 3_000)
+    in_proportion(make, 3_000)
 
 
 @pytest.mark.parametrize("unit", [b'"usage":{', b'"model":"', b'"usage": {}', b'{"a":', b"\\", b" "])
@@ -293,7 +261,7 @@ def test_a_meter_takes_linear_time(unit: bytes) -> None:
 
         return work
 
-    check(make, 1_000)
+    in_proportion(make, 1_000)
 
 
 @pytest.mark.parametrize("unit", ["/", "/..", "/a/..", "%2e%2e/", "%", "a", "?", "/./", "%2F"])
@@ -304,7 +272,7 @@ def test_a_path_takes_linear_time(unit: str) -> None:
         path = "/v1" + unit * (size // len(unit))
         return lambda: recognise.recognise("api.openai.com", "POST", path)
 
-    check(make, 20_000)
+    in_proportion(make, 20_000)
 
 
 @pytest.mark.parametrize("body", [b"\x00" * 8, bytes(range(256)), b"word "])
@@ -315,4 +283,4 @@ def test_a_packed_body_takes_linear_time(body: bytes) -> None:
         packed = gzip.compress(body * (size // len(body)), mtime=0)
         return lambda: encoding.decoded(packed, "gzip", limit=1 << 30)
 
-    check(make, 100_000)
+    in_proportion(make, 100_000)

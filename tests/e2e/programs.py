@@ -16,11 +16,11 @@ import orjson
 import pytest
 
 from tests.e2e.serving import PLACEHOLDERS, TOKENHUB, Serve, bare_environment
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.types import Json
 
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl on this machine")
 
-_PATIENCE = 40.0
 _LINE = 16 << 20
 
 
@@ -49,7 +49,7 @@ class Program:
         assert stdin is not None
         assert stdout is not None
         stdin.write(orjson.dumps({"do": do, "with": what}) + b"\n")
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             line = await stdout.readline()
         assert line, f"the program ended over {do}"
         said: Json = orjson.loads(line)
@@ -76,11 +76,11 @@ async def agent(serve: Serve, *options: str, **environ: str) -> AsyncIterator[Pr
     try:
         assert process.stdin is not None
         assert process.stdout is not None
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             assert b"ready" in await process.stdout.readline()
         yield Program(process)
         process.stdin.close()
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             assert await process.wait() == 0
     finally:
         if process.returncode is None:
@@ -99,7 +99,7 @@ async def run(serve: Serve, *command: str, options: tuple[str, ...] = (), **envi
         stderr=PIPE,
     )
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             out, err = await process.communicate()
     except TimeoutError:
         process.kill()

@@ -17,6 +17,7 @@ from typing import Any
 import aiohttp
 
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE, PROGRAM_PATIENCE
 from tokenhub_core.launch.serveinfo import ServeInfo, read_serve_info
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.database import open_database
@@ -35,8 +36,6 @@ PLACEHOLDERS = {"OPENAI_API_KEY": "sk-placeholder", "ANTHROPIC_API_KEY": "sk-ant
 INPUT_PER_1K, OUTPUT_PER_1K = 0.002, 0.008
 """Dollars; what every registered model costs."""
 
-READY_SECS = 20.0
-_LEAVE_SECS = 20.0
 _SIGNS_OF_A_BUG = ("Traceback", "Task exception", "never retrieved", "was never awaited", "Unclosed")
 
 
@@ -185,12 +184,12 @@ async def start(
             stderr=out,
         )
     try:
-        async with asyncio.timeout(READY_SECS):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             info = await announced(data, process.pid, unless=lambda: process.returncode is not None)
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise AssertionError(f"not ready within {READY_SECS:g} s\n{log.read_text()}") from None
+        raise AssertionError(f"not ready within {PROGRAM_PATIENCE:g} s\n{log.read_text()}") from None
     if info is None:
         assert process.returncode is not None
         return Exit(process.returncode, log.read_text())
@@ -246,7 +245,7 @@ def stored(data: Path) -> dict[str, Json]:
         database.close()
 
 
-async def until[T](look: Callable[[], T], *, within: float = 5.0) -> T:
+async def until[T](look: Callable[[], T], *, within: float = PATIENCE) -> T:
     """Return what `look` returns once that is true."""
     async with asyncio.timeout(within):
         while not (seen := look()):  # noqa: ASYNC110 -- what is looked at is another process
@@ -254,7 +253,7 @@ async def until[T](look: Callable[[], T], *, within: float = 5.0) -> T:
     return seen
 
 
-async def eventually[T](look: Callable[[], Awaitable[T]], *, within: float = 5.0) -> T:
+async def eventually[T](look: Callable[[], Awaitable[T]], *, within: float = PATIENCE) -> T:
     """Return what `look` answers once that is true."""
     async with asyncio.timeout(within):
         while not (seen := await look()):  # noqa: ASYNC110 -- what is looked at is another process
@@ -264,7 +263,7 @@ async def eventually[T](look: Callable[[], Awaitable[T]], *, within: float = 5.0
 
 async def _ended(process: asyncio.subprocess.Process) -> int:
     try:
-        async with asyncio.timeout(_LEAVE_SECS):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             return await process.wait()
     except TimeoutError:
         process.kill()

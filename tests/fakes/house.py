@@ -24,6 +24,7 @@ from yarl import URL
 
 from tests.fakes.engine import chat
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 from tokenhub_core import app, config
 from tokenhub_core.app import App
 from tokenhub_core.http.admin import Admin
@@ -134,7 +135,7 @@ class House:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(data)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 return await reader.read()
         finally:
             writer.transport.abort()
@@ -147,8 +148,12 @@ async def house(
     simulate: bool = False,
     settings: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
+    drain: float = 1.0,
 ) -> AsyncIterator[House]:
-    """Build and serve the application; `settings` by variable, without the prefix."""
+    """Build and serve the application; `settings` by variable, without the prefix.
+
+    At the end, calls that are not over after `drain` seconds are cancelled.
+    """
     given = {"CREDENTIALS_FILE": str(data / "credentials"), "ORIGIN": "false", **(settings or {})}
     parsed = config.parse(
         {f"TOKENHUB_{name}": value for name, value in given.items()},
@@ -161,7 +166,7 @@ async def house(
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
-            shutdown_timeout=1.0,
+            shutdown_timeout=drain,
         )
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -38,6 +38,7 @@ import brotli
 import orjson
 
 from tests.fakes.listener import reset
+from tests.patience import PATIENCE
 from tokenhub_core.providers.simulator import MARK, Ending, Profile, Script, dialect_at, play
 from tokenhub_core.types import Dialect, Headers, Json, header
 
@@ -159,7 +160,7 @@ class FakeProvider:
         """How many calls of a model have arrived."""
         return sum(1 for received in self.requests if received.model == model)
 
-    async def until(self, *, requests: int = 0, closed: int = 0, within: float = 5.0) -> None:
+    async def until(self, *, requests: int = 0, closed: int = 0, within: float = PATIENCE) -> None:
         """Wait until so many requests have arrived and so many connections are gone; `TimeoutError` otherwise."""
         async with asyncio.timeout(within):
             while len(self.requests) < requests or sum(1 for c in self.connections if c.closed) < closed:

@@ -16,6 +16,7 @@ import pytest
 
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 from tokenhub_core.http import admin
 from tokenhub_core.telemetry.events import KEPT
 from tokenhub_core.types import Json
@@ -38,7 +39,7 @@ class Stream:
 
     async def frame(self) -> str:
         """Return the next block of lines; fails where none comes."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return (await self._content.readuntil(b"\n\n")).decode()
 
     async def next(self) -> Event:
@@ -49,7 +50,7 @@ class Stream:
         return Event(fields.get("id", ""), fields["event"], orjson.loads(fields["data"]))
 
     async def ended(self) -> bool:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             return await self._content.read() == b""
 
 
@@ -151,7 +152,7 @@ async def test_a_listener_that_does_not_read_holds_nobody_up(it: House) -> None:
             assert (await events.next()).data["n"] == number
     total = asyncio.StreamReader(limit=1 << 30)
     while b"event: lost" not in bytes(total._buffer):  # type: ignore[attr-defined] # everything that came so far
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             total.feed_data(await reader.read(1 << 20))
     writer.transport.abort()
 
@@ -171,7 +172,7 @@ async def test_a_listener_that_left_is_forgotten(it: House) -> None:
     """At once, not at the next event."""
     async with stream(it), stream(it):
         assert (await it.done("GET", "/info"))["listeners"] == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while (await it.done("GET", "/info"))["listeners"]:
             pass
 
@@ -179,14 +180,12 @@ async def test_a_listener_that_left_is_forgotten(it: House) -> None:
 async def test_a_stream_does_not_hold_up_a_shutdown(tmp_path: Path) -> None:
     """A page that is open in some browser must not make the server wait for its drain time."""
     async with aiohttp.ClientSession() as session:
-        async with house(tmp_path) as it:
+        async with asyncio.timeout(PATIENCE), house(tmp_path, drain=10 * PATIENCE) as it:
             url, headers = f"{it.url}/admin/v1/events", it.bearer
             response = await session.get(url, headers=headers)
             listening = Stream(response.content)
             await listening.next()
-            began = time.monotonic()
-        assert time.monotonic() - began < 0.9, "the runner waits for one second before it cancels"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await response.content.read()
         response.close()
 

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from tests.fakes.engine import Bench, chat, message
+from tests.patience import PATIENCE
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.http import consumer
@@ -89,7 +90,7 @@ class Line:
 
     async def answer(self) -> tuple[int, dict[str, str], bytes]:
         """Read one whole answer with a length."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
             fields = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
@@ -97,7 +98,7 @@ class Line:
         return int(first.split()[1]), fields, body
 
     async def ended(self) -> bool:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             try:
                 return await self.reader.read() == b""
             except ConnectionError:
@@ -258,12 +259,12 @@ async def test_a_body_that_does_not_go_on_is_given_up(rest: bytes, monkeypatch: 
 
 async def test_a_slow_body_is_not_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What counts is the pause, not the whole."""
-    monkeypatch.setattr(consumer, "SILENCE", 0.5)
+    monkeypatch.setattr(consumer, "SILENCE", 2.0)
     async with served(Listening()) as dial:
         line = await dial()
         await line.send(post(b"x" * 8)[:-8])
         for _ in range(8):
-            await asyncio.sleep(0.08)
+            await asyncio.sleep(0.3)
             await line.send(b"x")
         assert (await line.answer())[0] == 200
 
@@ -312,7 +313,7 @@ async def test_a_client_that_leaves_before_the_answer_cancels_the_call() -> None
             await line.send(post(b"{}"))
             await engine.entered.wait()
             line.writer.close() if polite else line.cut()
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 await engine.cancelled.wait()
 
 
@@ -335,7 +336,7 @@ async def test_a_client_that_leaves_in_a_stream_ends_it(polite: bool) -> None:
         await line.send(post(b"{}"))
         await line.reader.readuntil(b"data: x\n\n")
         line.writer.close() if polite else line.cut()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             await closed.wait()
 
 
@@ -348,7 +349,7 @@ async def test_a_client_that_leaves_is_recorded_as_such() -> None:
         await line.send(post(orjson.dumps(message("x" * 3000, stream=True, max_tokens=4000))))
         await line.reader.readuntil(b"event: content_block_delta")
         line.cut()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await told.wait()
     assert bench.recorder.one.outcome in {"cancelled", "ok"}
     assert bench.ledger.reserved_nanousd == 0
@@ -367,7 +368,7 @@ async def test_a_stream_leaves_as_it_is_made() -> None:
     async with served(engine) as dial:
         line = await dial()
         await line.send(post(b"{}"))
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(PATIENCE):
             head = await line.reader.readuntil(b"data: first\n\n")
             assert b"cache-control: no-cache" in head
             assert b"x-accel-buffering: no" in head

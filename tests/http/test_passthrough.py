@@ -16,6 +16,7 @@ from yarl import URL
 from tests.fakes.engine import Bench, Kept
 from tests.fakes.listener import listener
 from tests.fakes.provider import closed_port
+from tests.patience import PATIENCE
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door
@@ -45,7 +46,7 @@ class Front:
         writer.write(data)
         got = b""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while piece := await reader.read(65_536):
                     got += piece
         except ConnectionError:
@@ -97,7 +98,7 @@ async def front(
 
 
 async def settled(it: Front, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(it.recorder.records) < count:  # noqa: ASYNC110 - a recorder tells nobody
             await asyncio.sleep(0.005)
 
@@ -185,7 +186,7 @@ async def test_an_upload_streams(length: bool) -> None:
 
     async def pieces() -> AsyncIterator[bytes]:
         yield b"x" * 1000
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await first.wait()
         yield b"y" * 500
 
@@ -227,7 +228,7 @@ async def test_an_answer_streams_untouched() -> None:
         assert (response.status, response.reason) == (207, "Odd")
         assert response.headers.getall("set-cookie") == ["a=1", "b=2"]
         assert response.headers["x-ratelimit-remaining"] == "7"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             first = await response.content.readany()
             more.set()
             assert first + await response.content.read() == b"\x1f\x8b not really gzip"
@@ -320,7 +321,7 @@ async def test_a_client_that_leaves_is_not_the_hosts_fault() -> None:
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readexactly(2000)
         writer.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await gone.wait()
     record = it.recorder.one
     assert (record.outcome, record.fault, record.status) == (Outcome.CANCELLED, "", 499)

@@ -14,6 +14,7 @@ from aiohttp.http import StreamWriter
 from tests.fakes.listener import listener
 from tests.fakes.provider import closed_port
 from tests.http.test_passthrough import front, on_port, settled
+from tests.patience import PATIENCE
 from tokenhub_core.http import websockets
 from tokenhub_core.types import Outcome
 
@@ -60,7 +61,7 @@ async def test_a_websocket_ends_as_the_host_ended_it(said: str, code: int) -> No
     async with on_port(talking) as port, front(port) as it, it.session.ws_connect(it.url("/")) as socket:
         await socket.receive_str()
         await socket.send_str(said)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert (await socket.receive()).type in {WSMsgType.CLOSE, WSMsgType.CLOSED}
         assert socket.close_code == code
 
@@ -86,7 +87,7 @@ async def test_a_host_hears_how_the_client_ended(code: int | None, heard: int) -
             transport.shutdown(2)
         else:
             await socket.close(code=code)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             # A handler that is cancelled has heard of no code at all.
             assert (await ended.get() or 1006) == heard
         await settled(it, 1)
@@ -117,7 +118,7 @@ async def test_the_two_ends_shake_hands_with_each_other() -> None:
 
     async with listener(host) as port, front(port) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             writer.write(_HANDSHAKE)
             head = await reader.readuntil(b"\r\n\r\n")
             assert await reader.readexactly(5) == b"first"
@@ -164,11 +165,11 @@ async def test_who_does_not_read_holds_the_other_up(side: str) -> None:
     async with listener(host) as port, front(port) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(_HANDSHAKE)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await reader.readuntil(b"\r\n\r\n")
             busy = asyncio.create_task(flood(writer) if side == "client" else swallow(reader))
             before = -1
-            while before != wrote:
+            while before != wrote or not wrote:
                 before = wrote
                 await asyncio.sleep(0.1)
             # What two sockets, two transports and we may hold; far from everything.
@@ -190,7 +191,7 @@ async def test_what_was_said_before_the_end_arrives() -> None:
     async with listener(host) as port, front(port) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(_HANDSHAKE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"last words" * 1000)
             writer.close()
@@ -226,7 +227,7 @@ async def test_what_waits_for_a_slow_host_is_not_lost_with_its_client(
     async with listener(host) as port, front(port) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(_HANDSHAKE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"one")
             assert await heard.get() == b"one"
@@ -256,7 +257,7 @@ async def test_what_waits_for_a_slow_client_is_not_lost_with_its_host(
     async with listener(host) as port, front(port) as it:
         reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
         writer.write(_HANDSHAKE)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await reader.readuntil(b"\r\n\r\n")
             parts.put_nowait(b"one")
             assert await reader.readexactly(3) == b"one"

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
 
 HOSTS = ("api.openai.com", "api.anthropic.com", "llm.test")
@@ -208,7 +209,7 @@ def tokenhub(tmp_path: Path, authority: Authority, proxy: Proxy) -> Tokenhub:
             env=base | dict(environ or {}),
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=PROGRAM_PATIENCE,
             check=False,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.launch.conftest import Proxy, Tokenhub
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.launch.paths import shim_dir
 
 _WAYS_OUT = {
@@ -147,7 +148,7 @@ def _bare(node: str, program: str, environ: Mapping[str, str]) -> subprocess.Com
         env=base | dict(environ),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PROGRAM_PATIENCE,
         check=False,
     )
 

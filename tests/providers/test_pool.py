@@ -13,18 +13,20 @@ import pytest
 
 from tests.fakes.listener import listener
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Timeouts, UpstreamRequest
 from tokenhub_core.providers.pool import Pool, Site
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 
-QUICK = Timeouts(connect=2.0, ttft=2.0, stall=2.0)
+QUICK = Timeouts(connect=PATIENCE, ttft=PATIENCE, stall=PATIENCE)
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    async with HttpTransport() as http:
+    # What a test waits for is not that an idle connection grows old.
+    async with HttpTransport(keepalive=10 * PATIENCE) as http:
         yield http
 
 
@@ -65,7 +67,7 @@ async def body(transport: HttpTransport, request: UpstreamRequest, timeouts: Tim
 
 
 async def gone(server: Server) -> None:
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(PATIENCE):
         await server.lost.acquire()
 
 
@@ -129,7 +131,7 @@ async def test_bytes_on_an_idle_connection_close_it(transport: HttpTransport) ->
     async with listener(chatty) as port:
         await body(transport, get(port))
         more.set()
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(PATIENCE):
             await closed.wait()
 
 
@@ -418,8 +420,8 @@ async def test_a_limit_that_is_shorter_than_the_one_before_is_kept(transport: Ht
         await reader.read()
 
     async with listener(half) as port:
-        await body(transport, get(port), Timeouts(ttft=60.0, stall=60.0))
+        await body(transport, get(port), Timeouts(ttft=10 * PATIENCE, stall=10 * PATIENCE))
         with pytest.raises(TokenHubError) as raised:
-            async with asyncio.timeout(1.0):
-                await body(transport, get(port), Timeouts(ttft=60.0, stall=0.05))
+            async with asyncio.timeout(PATIENCE):
+                await body(transport, get(port), Timeouts(ttft=10 * PATIENCE, stall=0.05))
     assert raised.value.fault.cause == "stall_timeout"

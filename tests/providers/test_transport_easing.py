@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.fakes.listener import listener
+from tests.patience import PATIENCE
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.transport import HttpTransport
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-LIMITS = Timeouts(connect=2.0, ttft=2.0, stall=0.4)
+LIMITS = Timeouts(connect=PATIENCE, ttft=PATIENCE, stall=PATIENCE)
+LONG = 10 * PATIENCE
+"""Seconds; what waits for so long is not waited for."""
 
 
 def piece(data: bytes) -> bytes:
@@ -23,7 +27,8 @@ def piece(data: bytes) -> bytes:
 
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
-    async with HttpTransport() as http:
+    # What a test waits for is not that an idle connection grows old.
+    async with HttpTransport(keepalive=10 * PATIENCE) as http:
         yield http
 
 
@@ -45,15 +50,21 @@ class Sender:
 
 
 async def next_of(chunks: AsyncIterator[bytes]) -> bytes:
-    return await asyncio.wait_for(anext(chunks), 2)
+    return await asyncio.wait_for(anext(chunks), PATIENCE)
 
 
 async def begun(
-    transport: HttpTransport, sender: Sender, port: int, *, gather: float, tick: float = 10.0
+    transport: HttpTransport,
+    sender: Sender,
+    port: int,
+    *,
+    gather: float,
+    tick: float = LONG,
+    limits: Timeouts = LIMITS,
 ) -> tuple[UpstreamResponse, AsyncIterator[bytes]]:
     """Return an answer whose first piece has been taken, eased."""
     request = UpstreamRequest("GET", f"http://127.0.0.1:{port}/", (), b"")
-    response = await transport.send(request, LIMITS)
+    response = await transport.send(request, limits)
     chunks = response.chunks()
     sender.send(piece(b"first"))
     assert await next_of(chunks) == b"first"
@@ -65,7 +76,7 @@ async def test_pieces_that_come_close_together_are_handed_over_as_one(transport:
     """The reader is woken once for all that came within the time."""
     sender = Sender()
     async with listener(sender) as port:
-        response, chunks = await begun(transport, sender, port, gather=0.1)
+        response, chunks = await begun(transport, sender, port, gather=1.0)
         waiting = asyncio.create_task(next_of(chunks))
         for word in (b"a", b"b", b"c"):
             await asyncio.sleep(0.01)
@@ -75,27 +86,35 @@ async def test_pieces_that_come_close_together_are_handed_over_as_one(transport:
 
 
 async def test_a_piece_after_a_pause_does_not_wait(transport: HttpTransport) -> None:
-    """The time counts from the last piece: what comes later is handed over at once."""
-    sender = Sender()
+    """The time counts from the last piece: what comes later is handed over at once.
+
+    A busy machine may hold up any piece, but not each of many.
+    """
+    sender, gather, took = Sender(), 0.1, list[float]()
     async with listener(sender) as port:
-        response, chunks = await begun(transport, sender, port, gather=0.15)
-        waiting = asyncio.create_task(next_of(chunks))
-        await asyncio.sleep(0.2)
-        sender.send(piece(b"late"))
-        async with asyncio.timeout(0.1):
+        response, chunks = await begun(transport, sender, port, gather=gather)
+        for _ in range(20):
+            waiting = asyncio.create_task(next_of(chunks))
+            await asyncio.sleep(gather * 1.5)
+            sent = time.monotonic()
+            sender.send(piece(b"late"))
             assert await waiting == b"late"
+            took.append(time.monotonic() - sent)
+            if took[-1] < gather:
+                break
         await response.close()
+    assert min(took) < gather
 
 
 async def test_the_end_of_an_answer_does_not_wait(transport: HttpTransport) -> None:
     """With the last chunk there is nothing left to gather."""
     sender = Sender()
     async with listener(sender) as port:
-        _, chunks = await begun(transport, sender, port, gather=5.0)
+        _, chunks = await begun(transport, sender, port, gather=LONG)
         waiting = asyncio.create_task(next_of(chunks))
         await asyncio.sleep(0.01)
         sender.send(piece(b"last") + b"0\r\n\r\n")
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             assert await waiting == b"last"
             assert [chunk async for chunk in chunks] == []
 
@@ -104,7 +123,8 @@ async def test_silence_is_told_until_it_is_a_stall(transport: HttpTransport) -> 
     """An empty piece after every tick; the limit goes on counting from the last byte."""
     sender = Sender()
     async with listener(sender) as port:
-        _, chunks = await begun(transport, sender, port, gather=0.001, tick=0.1)
+        limits = Timeouts(connect=PATIENCE, ttft=PATIENCE, stall=0.6)
+        _, chunks = await begun(transport, sender, port, gather=0.001, tick=0.02, limits=limits)
         told: list[bytes] = []
 
         async def listen() -> None:
@@ -115,16 +135,16 @@ async def test_silence_is_told_until_it_is_a_stall(transport: HttpTransport) -> 
             await listen()
         assert raised.value.fault.cause == "stall_timeout"
         assert set(told) == {b""}
-        assert 1 <= len(told) <= 4
+        assert 1 <= len(told) <= 30
 
 
 async def test_the_next_answer_on_the_connection_is_not_eased(transport: HttpTransport) -> None:
     """Easing is one answer's: the next one's first piece is handed over at once."""
     sender = Sender()
     async with listener(sender) as port:
-        _, chunks = await begun(transport, sender, port, gather=5.0)
+        _, chunks = await begun(transport, sender, port, gather=LONG)
         sender.send(b"0\r\n\r\n")
         assert [chunk async for chunk in chunks] == []
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(PATIENCE):
             response, _ = await begun(transport, sender, port, gather=0.001)
         await response.close()

@@ -13,6 +13,7 @@ import pytest
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.listener import listener
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Timeouts, UpstreamRequest
 from tokenhub_core.providers.transport import HttpTransport, tls_context
@@ -123,7 +124,7 @@ async def test_an_unfinished_tls_exchange_closes_its_socket_without_waiting_for_
         else:
             with pytest.raises(TokenHubError):
                 await transport.send(request, Timeouts(ttft=0.2))
-        async with asyncio.timeout(1.0):
+        async with asyncio.timeout(PATIENCE):
             await ended.wait()
 
 

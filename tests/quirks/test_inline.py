@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.growth import Work, in_proportion
 from tokenhub_core.quirks.base import Found
 from tokenhub_core.quirks.inline import CallScanner, inline_tool_calls
 from tokenhub_core.types import (
@@ -218,34 +218,35 @@ def test_an_object_of_unheard_length_is_words() -> None:
     ],
 )  # fmt: skip
 def test_adversarial_text_takes_time_in_proportion(unit: str) -> None:
-    """Four times the text takes about four times as long, in one piece and in many."""
+    """In one piece and in many."""
 
-    def seconds(count: int) -> float:
-        text = unit * (count // len(unit))
-        began = process_time()
-        CallScanner(OFFERED).feed(text)
-        scanner = CallScanner(OFFERED)
-        for at in range(0, len(text), 3):
-            scanner.feed(text[at : at + 3])
-        return process_time() - began
+    def make(size: int) -> Work:
+        text = unit * (size // len(unit))
 
-    small = min(seconds(16_000) for _ in range(3))
-    assert min(seconds(64_000) for _ in range(3)) < 10 * small
+        def work() -> None:
+            CallScanner(OFFERED).feed(text)
+            scanner = CallScanner(OFFERED)
+            for at in range(0, len(text), 3):
+                scanner.feed(text[at : at + 3])
+
+        return work
+
+    in_proportion(make, 8_000)
 
 
 def test_an_object_that_begins_with_much_space_takes_time_in_proportion() -> None:
     """It is looked at from its beginning only as long as it is short."""
 
-    def seconds(count: int) -> float:
-        scanner = CallScanner(OFFERED)
-        scanner.feed("<tool_call>{")
-        began = process_time()
-        for _ in range(count):
-            scanner.feed("  ")
-        return process_time() - began
+    def make(size: int) -> Work:
+        def work() -> None:
+            scanner = CallScanner(OFFERED)
+            scanner.feed("<tool_call>{")
+            for _ in range(size):
+                scanner.feed("  ")
 
-    small = min(seconds(7_000) for _ in range(3))
-    assert min(seconds(28_000) for _ in range(3)) < 10 * small
+        return work
+
+    in_proportion(make, 3_500)
 
 
 def test_only_offered_tools_are_looked_for() -> None:

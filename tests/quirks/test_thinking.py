@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from time import process_time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.growth import Work, in_proportion
 from tokenhub_core.quirks.base import Found
 from tokenhub_core.quirks.thinking import ThoughtScanner
 from tokenhub_core.types import ReasoningDelta, TextDelta
@@ -128,16 +128,17 @@ def test_what_cannot_be_a_tag_is_not_held_back() -> None:
 
 @pytest.mark.parametrize("unit", ["<", "</think", " ", "<think>", "a</"])
 def test_adversarial_text_takes_time_in_proportion(unit: str) -> None:
-    """Four times the text takes about four times as long, in one piece and in many."""
+    """In one piece and in many."""
 
-    def seconds(count: int) -> float:
-        text = "<think>" + unit * count
-        began = process_time()
-        told([text])
-        scanner = ThoughtScanner()
-        for piece in text:
-            scanner.feed(piece)
-        return process_time() - began
+    def make(size: int) -> Work:
+        text = "<think>" + unit * size
 
-    small = min(seconds(4_000) for _ in range(3))
-    assert min(seconds(16_000) for _ in range(3)) < 10 * small
+        def work() -> None:
+            told([text])
+            scanner = ThoughtScanner()
+            for piece in text:
+                scanner.feed(piece)
+
+        return work
+
+    in_proportion(make, 2_000)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import Filters, RequestLog
@@ -176,7 +177,7 @@ async def test_two_processes_read_while_one_writes(tmp_path: Path) -> None:
     for n in range(0, 400, 4):
         await asyncio.gather(*(writer.insert(log.insert(_record(str(n + k)))) for k in range(4)))
     for reader in readers:
-        out, _ = await asyncio.wait_for(reader.communicate(), 20)
+        out, _ = await asyncio.wait_for(reader.communicate(), PROGRAM_PATIENCE)
         assert reader.returncode == 0
         assert int(out) > 1
     assert writer.counts.failed == 0

@@ -14,6 +14,7 @@ import sqlalchemy
 from alembic import command
 from sqlalchemy import insert, select
 
+from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.store import catalog, schema, upgrade
 from tokenhub_core.store.database import open_database
 from tokenhub_core.store.driver import choose
@@ -100,7 +101,7 @@ def test_two_processes_may_open_a_new_database_at_once(tmp_path: Path) -> None:
     path = tmp_path / "t.sqlite"
     script = f"from tokenhub_core.store.database import open_database; open_database({str(path)!r}).close()"
     both = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
-    assert [process.wait(30) for process in both] == [0, 0]
+    assert [process.wait(PROGRAM_PATIENCE) for process in both] == [0, 0]
     assert _tables(path) == {*schema.METADATA.tables, "alembic_version"}
 
 

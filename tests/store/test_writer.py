@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from tests.patience import PATIENCE
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store import schema
 from tokenhub_core.store.database import Database, open_database
@@ -46,7 +47,7 @@ class _Gate:
 
     def __call__(self, connection: Connection) -> None:
         self._reached.set()
-        self._opened.wait(10)
+        self._opened.wait(PATIENCE)
 
     async def reached(self) -> None:
         await asyncio.to_thread(self._reached.wait, 10)
@@ -97,7 +98,7 @@ async def test_what_a_busy_loop_hands_over_is_committed_together(database: Datab
     for n in range(3):
         tasks.append(asyncio.create_task(writer.insert(_put(str(n)))))
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*tasks) == [True] * 3
     assert writer.counts == Counts(committed=4, batches=2)
     assert next(looks) in {13, 14}, "the first came at the third look, and waited for a millisecond"
@@ -109,7 +110,7 @@ async def test_what_comes_after_a_pause_waits_for_nobody(database: Database) -> 
     looks = iter((0.0, 0.0002, 0.004, 0.0042, 0.008, 0.0082))
     writer = Writer(database, monotonic=lambda: next(looks))
     writer.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         for n in range(3):
             await writer.insert(_put(str(n)))
     assert list(looks) == [], "one look when it came, one in the turn after"

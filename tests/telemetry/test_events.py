@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from tests.patience import PATIENCE
 from tokenhub_core.telemetry.events import KEPT, Bus, Listener, described
 from tokenhub_core.types import (
     Attempt,
@@ -63,7 +64,7 @@ async def test_waiting_ends_with_the_next_event() -> None:
         await asyncio.sleep(0)
         assert not waiting.done()
         bus.publish("a", {})
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, PATIENCE)
         assert told(listener) == [(1, "a")]
         assert told(listener) == []
         again = asyncio.create_task(listener.ready())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,7 @@ class _House:
         """Keep the writer busy until the gate opens; takes one of its two places."""
 
         def wait(connection: Connection) -> None:
-            self.gate.wait(10)
+            self.gate.wait()
 
         assert self.writer.post(wait)
 
@@ -148,7 +147,7 @@ class _Slow:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         self.asked += 1
-        self.gate.wait(10)
+        self.gate.wait()
         with self._database.reading() as connection:
             yield connection
 
@@ -159,12 +158,10 @@ async def test_a_store_that_can_be_read_is_ready(house: _House) -> None:
 
 
 async def test_a_store_that_hangs_is_not_ready_and_is_asked_once(house: _House) -> None:
-    """The answer comes within the limit, probes do not pile up, and a store that comes back is ready again."""
+    """The answer comes before the store's, probes do not pile up, and a store that comes back is ready again."""
     slow: Any = _Slow(house.database)
     recorder = StoreRecorder(slow, house.writer)
-    began = time.monotonic()
     assert [await recorder.ready(), await recorder.ready()] == [False, False]
-    assert time.monotonic() - began < 3.0
     assert slow.asked == 1
     slow.gate.set()
     assert await recorder.ready()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tokenhub_core.errors import Blame, ConfigError, Kind, TokenHubError
 from tokenhub_core.ports import Secret
 from tokenhub_core.store import catalog
@@ -466,13 +467,13 @@ async def test_who_leaves_keeps_the_turn_until_the_thread_has_ended(
 
     def held(header: Header, password: bytes) -> bytes:
         entered.set()
-        leave.wait(10)
+        leave.wait(PATIENCE)
         order.append("ended")
         return derive(header, password)
 
     monkeypatch.setattr(sealing, "open_root", held)
     first = asyncio.create_task(vault.unlock(PASSWORD))
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, PATIENCE)
     first.cancel()
     entered.clear()
     second = asyncio.create_task(vault.unlock(WRONG))
