@@ -12,8 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PROGRAM_PATIENCE
+
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("run", "test", "check", "gen")
+SHARED = "<-n><auto><--maxprocesses><8><-p><tests.workers>"
+"""What shares the tests out."""
 
 # Answers what the scripts ask of a Python: what it is, `-m venv`, `import pip`, and `-m pip install`, which is
 # logged. It is itself the interpreter of the venv that it makes.
@@ -65,7 +69,7 @@ class House:
     def run(self, script: str, *args: str, **environ: str) -> tuple[int, str, str]:
         with self.start(script, *args, **environ) as process:
             try:
-                out, err = process.communicate(timeout=20)
+                out, err = process.communicate(timeout=PROGRAM_PATIENCE)
             finally:
                 process.kill()
         return process.returncode, out, err
@@ -77,7 +81,7 @@ class House:
             env=environ,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=PROGRAM_PATIENCE,
             check=False,
         )
         return result.returncode, result.stdout, result.stderr
@@ -138,6 +142,7 @@ def test_the_second_start_installs_nothing_and_says_nothing(house: House) -> Non
     assert house.installs == ["requirements.lock"]
 
 
+@pytest.mark.load
 def test_an_installed_start_costs_next_to_nothing(house: House) -> None:
     """Less than 50 ms stand between the script and the program."""
     house.python()
@@ -202,7 +207,7 @@ def test_two_that_start_at_once_install_once(house: House) -> None:
     """The second waits, finds the work done, and both start."""
     house.python()
     with house.start("run", PAUSE="0.3") as one, house.start("run", PAUSE="0.3") as two:
-        outs = [one.communicate(timeout=30)[0], two.communicate(timeout=30)[0]]
+        outs = [one.communicate(timeout=PROGRAM_PATIENCE)[0], two.communicate(timeout=PROGRAM_PATIENCE)[0]]
 
     assert [one.returncode, two.returncode] == [0, 0]
     assert outs == ["tokenhub serve --simulate-if-empty\n"] * 2
@@ -294,21 +299,50 @@ def test_without_any_python_it_says_what_is_missing(house: House) -> None:
 @pytest.mark.parametrize(
     ("args", "select", "rest"),
     [
-        ((), "<-m><not faults and not load and not agents><-k><>", ""),
-        (("tests/x.py", "-x"), "<-m><not faults and not load and not agents><-k><>", "<tests/x.py><-x>"),
-        (("faults",), "<-m><faults><-k><>", ""),
+        ((), f"{SHARED}<-m><not load and not agents>", ""),
+        (("tests/x.py", "-x"), f"{SHARED}<-m><not load and not agents>", "<tests/x.py><-x>"),
+        (("unit", "-n", "0"), f"{SHARED}<-m><not load and not agents>", "<-n><0>"),
+        (("search",), f"{SHARED}<-m><hypothesis><--hypothesis-profile><search>", ""),
+        (("load",), "<-m><load>", ""),
         (("crash", "-x"), "<-m><load><-k><crash>", "<-x>"),
-        (("agents",), "<-m><agents><-k><>", ""),
-        (("all",), "<-m><><-k><>", ""),
+        (("agents",), "<-m><agents>", ""),
+        (
+            ("all",),
+            f"{SHARED}<-m><not load and not agents><--hypothesis-profile><search><pytest><-m><load or agents>",
+            "",
+        ),
     ],
 )
 def test_a_lane_chooses_what_is_run(house: House, args: tuple[str, ...], select: str, rest: str) -> None:
-    """Without a lane the fast one runs; what follows goes to pytest."""
+    """Without a lane the one of CI runs, on every core; what follows goes to pytest, and has the last word."""
     house.python()
     _, out, err = house.run("test", *args)
 
     assert out == f"<pytest>{select}{rest}"
-    assert "unit faults load soak crash agents all" in err
+    assert "unit search load soak crash agents all fuzz" in err
+
+
+@pytest.mark.parametrize(
+    ("lane", "codes", "code"),
+    [
+        ("unit", "1", 1),
+        ("unit", "5", 5),
+        ("all", "0 0", 0),
+        ("all", "1 0", 1),
+        ("all", "0 2", 2),
+        ("all", "5 0", 0),
+    ],
+)
+def test_a_lane_fails_where_a_run_of_it_does(house: House, lane: str, codes: str, code: int) -> None:
+    """All of them run to the end; that a selection holds no test of one of several is no failure."""
+    text = _STAND_IN.replace("printf '<%s>' \"$@\"", 'echo "$1"; set -- $(cat "$LOG.codes"); code=$1; shift; '
+                             'echo "$@" >"$LOG.codes"; exit "$code"')  # fmt: skip
+    house.python(text=text)
+    house.log.with_suffix(".codes").write_text(codes)
+
+    ended, out, _ = house.run("test", lane)
+
+    assert (ended, out.count("pytest")) == (code, len(codes.split()))
 
 
 def test_the_fuzz_lane_has_a_program_of_its_own(house: House) -> None:

@@ -213,6 +213,7 @@ def test_propensities_are_how_often_each_comes_first(size: int) -> None:
     assert found.sum() == pytest.approx(1)
 
 
+@pytest.mark.load
 def test_a_thousand_arms_are_drawn_in_well_under_a_millisecond_each_time() -> None:
     """One vectorised draw for all of them; the best of many counts, because the machine is shared."""
     arms = [(f"m{n}", f"p{n % 9}") for n in range(1_000)]
