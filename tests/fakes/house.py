@@ -24,6 +24,7 @@ from yarl import URL
 
 from tests.fakes.engine import chat
 from tests.fakes.provider import FakeProvider
+from tests.fakes.trust import trust_is_read_once
 from tests.patience import PATIENCE
 from tokenhub_core import app, config
 from tokenhub_core.app import App
@@ -160,17 +161,18 @@ async def house(
         data_dir=data / "data",
         overrides={"simulate": simulate},
     )
-    async with app.running(parsed, environ or {}) as running, aiohttp.ClientSession() as session:
-        runner = web.AppRunner(
-            running.side,
-            handler_cancellation=True,
-            access_log=None,
-            auto_decompress=False,
-            shutdown_timeout=drain,
-        )
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield House(running, data, runner.addresses[0][1], session)
-        finally:
-            await runner.cleanup()
+    with trust_is_read_once():
+        async with app.running(parsed, environ or {}) as running, aiohttp.ClientSession() as session:
+            runner = web.AppRunner(
+                running.side,
+                handler_cancellation=True,
+                access_log=None,
+                auto_decompress=False,
+                shutdown_timeout=drain,
+            )
+            await runner.setup()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                yield House(running, data, runner.addresses[0][1], session)
+            finally:
+                await runner.cleanup()
