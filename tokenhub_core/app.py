@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
@@ -41,6 +42,7 @@ from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.learning import Learning
+from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.ports import Clock, Recorder, Secret
 from tokenhub_core.providers import catalogue
@@ -107,6 +109,8 @@ class _Watched:
     health: HealthTracker
     learning: Learning
     recorder: StoreRecorder
+    keyring: Keyring
+    parkings: Parkings
 
 
 @asynccontextmanager
@@ -155,9 +159,17 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
     recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning])
-    watcher = asyncio.create_task(_look(health, metrics, bus, kept.clock), name="health watcher")
+    parkings = Parkings(kept.database, kept.writer, bus, metrics)
+    credentials = kept.credentials
+    keyring = Keyring(
+        secrets.token_bytes(32),
+        tell=parkings.tell,
+        available=lambda provider, key: credentials.available(provider, key.store, key.name),
+    )
+    keyring.restore(await parkings.load())
+    watcher = asyncio.create_task(_look(health, keyring, metrics, bus, kept.clock), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
-    return _Watched(bus, metrics, health, learning, recorder)
+    return _Watched(bus, metrics, health, learning, recorder, keyring, parkings)
 
 
 async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog: Catalog) -> Pipeline:
@@ -172,6 +184,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         clock=kept.clock,
         random=random.random,
         dialects=DIALECTS,
+        keyring=watched.keyring,
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)
@@ -298,7 +311,7 @@ async def _unlock(vault: Vault, settings: Settings) -> None:
         raise ConfigError(f"the vault's password: {error.fault.message}") from None
 
 
-async def _look(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock) -> None:
+async def _look(health: HealthTracker, keyring: Keyring, metrics: Metrics, bus: Bus, clock: Clock) -> None:
     """Tell of health transitions, and keep the gauge."""
     while True:
         await asyncio.sleep(TICK)
@@ -314,6 +327,7 @@ async def _look(health: HealthTracker, metrics: Metrics, bus: Bus, clock: Clock)
                     "reason": moved.reason,
                 },
             )
+        metrics.parkings((one.place.provider, one.place.credential) for one in keyring.parkings())
         metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
         health.prune(now)
 

@@ -25,7 +25,7 @@ from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Work, Writer
-from tokenhub_core.types import Alias, Fleet, Model, Prices, Provider, ProviderType
+from tokenhub_core.types import Alias, Credential, Fleet, Model, Prices, Provider, ProviderType
 
 NANO_PER_1K: Final = 1e6
 """Nano-dollars per token for one dollar per thousand tokens."""
@@ -115,10 +115,35 @@ class Catalog:
         self.stored(provider_id)
         await self._commit(partial(rows.delete_provider, provider_id=provider_id))
 
+    async def put_credential(self, provider_id: str, credential: Credential) -> Credential:
+        """Store what is known of a credential of a stored provider; raises `TokenHubError` where it cannot be."""
+        self.stored(provider_id)
+        _check_name(credential.name, _MAX_PROVIDER_ID, "/:", param="name")
+        if credential.store:
+            _check_store(credential.store)
+        now = self._clock.now()
+        await self._commit(
+            partial(rows.put_credential, provider_id=provider_id, credential=credential, now=now)
+        )
+        return credential
+
+    async def delete_credential(self, provider_id: str, name: str) -> None:
+        """Forget a further credential of a stored provider; raises `TokenHubError` (`NOT_FOUND`)."""
+        self.credential(self.stored(provider_id), name)
+        await self._commit(partial(rows.delete_credential, provider_id=provider_id, name=name))
+
+    def credential(self, provider: Provider, name: str) -> Credential:
+        """Return the credential of this name; raises `TokenHubError` (`NOT_FOUND`)."""
+        for one in provider.keys:
+            if one.name == name:
+                return one
+        message = f"{provider.id!r} has no credential {name!r}"
+        raise client_fault(message, kind=Kind.NOT_FOUND, param="name")
+
     def checked(self, provider: Provider) -> Provider:
         """Return the provider with clean endpoints; raises `TokenHubError` (`INVALID`) where it cannot be stored."""
         _check_name(provider.id, _MAX_PROVIDER_ID, "/:")
-        _check_store(provider.cred_store)
+        _check_store(provider.cred_store, "none")
         if self._settings.simulate and any(one.id == provider.id for one in self._transient.providers):
             raise _fixed(provider.id, "id")
         if not provider.endpoints:
@@ -341,13 +366,14 @@ def _check_name(name: str, most: int, without: str = "", *, param: str = "id") -
         raise client_fault(f"{param} must be 1 to {most} visible characters{besides}", param=param)
 
 
-def _check_store(store: str) -> None:
+def _check_store(store: str, *besides: str) -> None:
     kind, _, variable = store.partition(":")
     if kind == "env" and variable.isidentifier() and variable.isascii():
         if variable.startswith(PREFIX):
             raise client_fault(f"{variable} is no provider's credential", param="cred_store")
-    elif store not in {"none", "vault", "memory"}:
-        raise client_fault("cred_store must be vault, memory, env:NAME or none", param="cred_store")
+    elif store not in {"vault", "memory", *besides}:
+        choice = "vault, memory, env:NAME or none" if besides else "vault, memory or env:NAME"
+        raise client_fault(f"cred_store must be {choice}", param="cred_store")
 
 
 def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from tokenhub_core.ports import Secret
+from tokenhub_core.types import DEFAULT_CREDENTIAL
 
 
 class SecretSource(Protocol):
@@ -29,42 +30,48 @@ class Credentials:
     def __init__(self, vault: SecretSource, environ: Mapping[str, str]) -> None:
         self._vault = vault
         self._environ = environ
-        self._held: dict[str, Secret] = {}
+        self._held: dict[tuple[str, str], Secret] = {}
 
-    def hold(self, provider_id: str, secret: Secret) -> None:
+    def hold(self, provider_id: str, secret: Secret, name: str = DEFAULT_CREDENTIAL) -> None:
         """Keep a credential for as long as the process lives."""
-        self._held[provider_id] = secret
+        self._held[provider_id, name] = secret
 
-    def drop(self, provider_id: str) -> None:
-        """Forget what is held for a provider."""
-        self._held.pop(provider_id, None)
+    def drop(self, provider_id: str, name: str = DEFAULT_CREDENTIAL) -> None:
+        """Forget what is held for a provider under this name."""
+        self._held.pop((provider_id, name), None)
 
-    def available(self, provider_id: str, cred_store: str) -> bool:
+    def drop_all(self, provider_id: str) -> None:
+        """Forget everything that is held for a provider."""
+        for key in [key for key in self._held if key[0] == provider_id]:
+            del self._held[key]
+
+    def available(self, provider_id: str, cred_store: str, name: str = DEFAULT_CREDENTIAL) -> bool:
         """Tell whether a call can be made now: with its credential, or where none is needed from here."""
-        kind, _, name = cred_store.partition(":")
+        kind, _, variable = cred_store.partition(":")
         match kind:
             case "vault":
-                return self._vault.has(vault_name(provider_id))
+                return self._vault.has(vault_name(provider_id, name))
             case "env":
-                return bool(self._environ.get(name))
+                return bool(self._environ.get(variable))
             case "memory":
-                return provider_id in self._held
+                return (provider_id, name) in self._held
         return kind in {"none", "caller"}
 
-    def credential(self, provider_id: str, cred_store: str) -> Secret | None:
+    def credential(self, provider_id: str, cred_store: str, name: str = DEFAULT_CREDENTIAL) -> Secret | None:
         """Return the credential, None where there is none; raises `TokenHubError` while the vault is locked."""
-        kind, _, name = cred_store.partition(":")
+        kind, _, variable = cred_store.partition(":")
         match kind:
             case "vault":
-                return self._vault.get(vault_name(provider_id))
+                return self._vault.get(vault_name(provider_id, name))
             case "env":
-                value = self._environ.get(name)
+                value = self._environ.get(variable)
                 return Secret(value) if value else None
             case "memory":
-                return self._held.get(provider_id)
+                return self._held.get((provider_id, name))
         return None
 
 
-def vault_name(provider_id: str) -> str:
-    """Return the vault's name for a provider's credential."""
-    return f"provider:{provider_id}:api_key"
+def vault_name(provider_id: str, name: str = DEFAULT_CREDENTIAL) -> str:
+    """Return the vault's name for a provider's credential. Neither part of it holds a colon."""
+    own = f"provider:{provider_id}:api_key"
+    return own if name == DEFAULT_CREDENTIAL else f"{own}:{name}"

@@ -18,6 +18,7 @@ from typing import Final
 from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
+from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -188,6 +189,7 @@ class Pipeline:
         self._executor = executor
         self._recorder = recorder
         self._secrets = executor.means.secrets
+        self._keyring = executor.means.keyring
         # Programs ask for few models at few hosts, over and over.
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
         self._fleet = fleet
@@ -230,7 +232,7 @@ class Pipeline:
         asking = aliases.Asking(seed, turn=self._turns.peek)
         asked = aliases.applied(policy.merge([self._defaults(), wishes]), view, asking).policy
         features, asked = _framed(dialect, features, asked)
-        now = self._circumstances(view, "", None)
+        now = self._circumstances(view, None, None)
         return decide(view, features, asked, now=now, seed=seed, wire=Wire(dialect))
 
     # --- the way in
@@ -259,7 +261,7 @@ class Pipeline:
             view,
             features,
             wishes,
-            now=self._circumstances(view, snapshot.caller.program, origin),
+            now=self._circumstances(view, snapshot, origin),
             seed=snapshot.id,
             wire=Wire(request.dialect, bodies.losses),
             origin=origin,
@@ -321,7 +323,9 @@ class Pipeline:
             return None
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
 
-    def _circumstances(self, view: Fleet, program: str, origin: OriginOption | None) -> Circumstances:
+    def _circumstances(
+        self, view: Fleet, snapshot: Snapshot | None, origin: OriginOption | None
+    ) -> Circumstances:
         now = self._clock.monotonic()
         ids = [*view.providers, origin.provider.id] if origin else view.providers
         standing = self._executor.means.health.standing
@@ -330,11 +334,24 @@ class Pipeline:
             self._credentialed,
             estimates=self._insight.estimates,
             explorer=self._insight.explorer(),
-            program=program,
+            program=snapshot.caller.program if snapshot else "",
             at=self._clock.now(),
+            room=None if self._keyring.quiet else self._room(now, snapshot, origin),
         )
 
+    def _room(
+        self, now: float, snapshot: Snapshot | None, origin: OriginOption | None
+    ) -> Callable[[Provider, Call], Room]:
+        """Return what says how soon a provider can take a call; at the origin, by the caller's own key."""
+        caller = self._keyring.caller(origin.provider, snapshot.headers) if origin and snapshot else ""
+        return partial(self._keyring.room, now=now, at=self._clock.now(), caller=caller)
+
     def _credentialed(self, provider: Provider) -> bool:
+        if provider.credentials:
+            return any(
+                one.enabled and self._secrets.available(provider.id, one.store, one.name)
+                for one in provider.keys
+            )
         if provider.cred_store in {"none", "caller"}:
             return True
         return self._secrets.available(provider.id, provider.cred_store)

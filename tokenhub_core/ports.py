@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from tokenhub_core.types import Headers, Record, Snapshot, Usage
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Headers, Record, Snapshot, Usage
 
 
 class Clock(Protocol):
@@ -111,12 +111,12 @@ class Transport(Protocol):
 class Secrets(Protocol):
     """Where credentials are read, at use."""
 
-    def available(self, provider_id: str, cred_store: str) -> bool:
+    def available(self, provider_id: str, cred_store: str, name: str = DEFAULT_CREDENTIAL) -> bool:
         """Tell, cheaply, whether `credential` would return one now."""
         ...
 
-    def credential(self, provider_id: str, cred_store: str) -> Secret | None:
-        """Return the provider's credential, None where there is none; raises `TokenHubError` while locked."""
+    def credential(self, provider_id: str, cred_store: str, name: str = DEFAULT_CREDENTIAL) -> Secret | None:
+        """Return that credential of the provider, None where there is none; raises `TokenHubError` while locked."""
         ...
 
 

@@ -77,10 +77,10 @@ class Kept:
 class NoSecrets:
     """No provider has a credential, and the simulator needs none."""
 
-    def available(self, provider_id: str, cred_store: str) -> bool:
+    def available(self, provider_id: str, cred_store: str, name: str = "default") -> bool:
         return True
 
-    def credential(self, provider_id: str, cred_store: str) -> Secret | None:
+    def credential(self, provider_id: str, cred_store: str, name: str = "default") -> Secret | None:
         return None
 
 

@@ -20,6 +20,7 @@ from tokenhub_core.dispatch import classify
 from tokenhub_core.dispatch.bodies import Body
 from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.gate import Gate
+from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
@@ -31,7 +32,6 @@ from tokenhub_core.types import (
     Attempt,
     Headers,
     Json,
-    ProviderType,
     Reasoning,
     Refusal,
     Text,
@@ -79,12 +79,17 @@ class Attempting:
         self._target = means.dialects[job.request.dialect]
         self._response: UpstreamResponse | None = None
         self._reservation: Reservation | None = None
+        self._holding = Holding(
+            means.keyring, means.secrets, means.clock, step.candidate, job.snapshot.headers
+        )
         self._started = means.clock.monotonic()
         self._first_byte: float | None = None
         self._losses: tuple[str, ...] = ()
         self._repairs = UNTOUCHED
         self.refused = False
         """The attempt was not sent: no money, no credential, or somebody else's probe is under way."""
+        self.spare = False
+        """It failed by its credential, and its provider has another one that can take the call."""
         self.gate: Gate | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.headers: Headers = ()
@@ -115,20 +120,20 @@ class Attempting:
     def _admit(self) -> None:
         means, provider = self._means, self._candidate.provider
         self.refused = True
-        if not means.health.admit(provider.id, self._started):
-            if (left := means.health.cooling_for(provider.id, self._started)) > 0:
-                message = f"{provider.id} has a rate limit for another {left:.0f} s"
-                raise TokenHubError(
-                    Fault(Kind.RATE_LIMITED, Blame.CREDENTIAL, message, cause="cooling", retry_after=left)
-                )
-            if not self._job.plan.lone:
-                message = f"{provider.id} is resting, or being probed by another call"
-                raise TokenHubError(Fault(Kind.NO_CANDIDATE, Blame.US, message, cause="provider_resting"))
+        if not means.health.admit(provider.id, self._started) and not self._job.plan.lone:
+            message = f"{provider.id} is resting, or being probed by another call"
+            raise TokenHubError(Fault(Kind.NO_CANDIDATE, Blame.US, message, cause="provider_resting"))
         try:
-            self._reservation = means.ledger.reserve(self._job.snapshot, self._candidate.estimated_nanousd)
+            reservation = means.ledger.reserve(self._job.snapshot, self._candidate.estimated_nanousd)
+            try:
+                self._holding.choose(self._started, anyway=self._job.plan.lone)
+            except TokenHubError:
+                means.ledger.settle(reservation, 0, Usage())
+                raise
         except TokenHubError:
             means.health.released(provider.id, started=self._started)
             raise
+        self._reservation = reservation
         self.refused = False
         self._trace.sent += 1
         self._trace.change = self._step.change or self._trace.change
@@ -165,6 +170,7 @@ class Attempting:
         self.headers = response.headers
         if not 200 <= response.status < 300:
             raise TokenHubError(await self._refusal(response))
+        self._holding.answered(response.headers)
         if not self._streams:
             return await self._whole(response)
         parser = self._source.parser(header(response.headers, "content-type"))
@@ -174,12 +180,6 @@ class Attempting:
 
     def _upstream(self, body: Body) -> UpstreamRequest:
         provider, snapshot = self._candidate.provider, self._job.snapshot
-        credential = None
-        if provider.cred_store not in {"none", "caller"}:
-            credential = self._means.secrets.credential(provider.id, provider.cred_store)
-            if credential is None:
-                message = f"the credential of {provider.id} is gone"
-                raise TokenHubError(Fault(Kind.AUTH, Blame.CREDENTIAL, message, cause="no_credential"))
         return adapters.upstream_request(
             adapters.Sending(
                 provider=provider,
@@ -192,7 +192,7 @@ class Attempting:
                     request=self._job.request if self._source is self._target else None,
                 ),
                 stream=self._streams,
-                credential=credential,
+                credential=self._holding.secret(),
                 caller=snapshot.headers,
                 request_id=snapshot.id,
                 endpoint=self._turn,
@@ -201,6 +201,7 @@ class Attempting:
 
     async def _refusal(self, response: UpstreamResponse) -> Fault:
         body = await _beginning(response)
+        self._holding.answered(response.headers, body)
         return classify.classify(
             self._source.name, response.status, response.headers, body, now=self._means.clock.now()
         )
@@ -279,6 +280,7 @@ class Attempting:
                 self._trace.candidate = self._candidate
                 response.ease(gather=self._patience.gather, tick=self._patience.tick)
                 self._means.health.began(self._candidate.provider.id, self._first_byte, started=self._started)
+                self._holding.began()
                 alive = self._target.keep_alive(self._job.request)
                 return _Stream(
                     self, gate, ready, chunks, _Quiet(self._means.clock, self._patience.whole, alive)
@@ -338,9 +340,8 @@ class Attempting:
         elif fault is CANCELLED:
             means.health.released(candidate.provider.id, started=self._started)
         else:
-            # At the origin, others come with other keys: a bad one is its owner's affair.
-            shared = candidate.provider.type is not ProviderType.ORIGIN
-            means.health.failed(candidate.provider.id, fault, now, shared=shared, started=self._started)
+            means.health.failed(candidate.provider.id, fault, now, started=self._started)
+        self.spare = self._holding.ended(fault)
         if answered:
             trace.candidate = candidate
             trace.losses = tuple(dict.fromkeys(self._losses))

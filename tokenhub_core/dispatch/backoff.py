@@ -29,10 +29,10 @@ def parse_retry_after(headers: Headers, *, now: float) -> float | None:
     seconds = _number(text)
     if seconds is not None:
         return _clamp(seconds)
-    until = _date(text)
+    until = parse_date(text)
     if until is None:
         return None
-    sent = _date(header(headers, "date"))
+    sent = parse_date(header(headers, "date"))
     return _clamp(until - (now if sent is None else sent))
 
 
@@ -46,7 +46,8 @@ def _number(text: str) -> float | None:
     return float(text) if len(text) <= 32 and _NUMBER.fullmatch(text) else None
 
 
-def _date(text: str) -> float | None:
+def parse_date(text: str) -> float | None:
+    """Return the moment of an HTTP date in seconds since the epoch, None for anything else."""
     if not 8 <= len(text) <= 64:
         return None
     try:

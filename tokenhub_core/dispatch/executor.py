@@ -56,7 +56,7 @@ class Executor:
                         if tried.refused:
                             machine.refused(error.fault)
                         else:
-                            machine.failed(error.fault, self.means.clock.monotonic())
+                            machine.failed(error.fault, self.means.clock.monotonic(), spare=tried.spare)
                         continue
                     machine.succeeded()
                     return result

@@ -23,9 +23,12 @@ The rules, in the order in which they win:
     new one nobody waits: it is tried at once.
 6.  What a failure says of the others:
       - transient, overloaded, timeout, truncated: nothing; the candidate itself may be asked again later;
-      - rate limited, quota, credential refused: everything else at this provider would meet the same, so all
-        of it is passed over. Only a rate limit with a short Retry-After leaves a way back (rule 8);
-      - forbidden, not found, failed inside ourselves: this candidate is out, its provider's others are not;
+      - rate limited, quota, credential refused: everything else that this credential pays for would meet the
+        same. Where the provider has another credential that can take the call (`spare`), the candidate stays and
+        is tried with that one at once; else all of the provider is passed over, and only a rate limit with a
+        short Retry-After leaves a way back (rule 8);
+      - forbidden, not found, failed inside ourselves: this candidate is out, its provider's others are not.
+        What was forbidden to one credential may be allowed to a spare one: then it stays, as before;
       - refused before it was sent (no money, somebody else's probe is under way): as before, and it is no
         attempt.
 7.  The context was exceeded. First the same candidate once more with a smaller output cap, where that can
@@ -201,8 +204,11 @@ class Failover:
 
     # --- what the shell reports
 
-    def failed(self, fault: Fault, now: float) -> None:
-        """Hear that the current try was sent and did not succeed."""
+    def failed(self, fault: Fault, now: float, *, spare: bool = False) -> None:
+        """Hear that the current try was sent and did not succeed.
+
+        `spare`: its provider has another credential that can take the call at once.
+        """
         entry = self._close()
         if entry is None:
             return
@@ -210,6 +216,8 @@ class Failover:
         stays = fault.blame is Blame.CLIENT and fault.kind is not Kind.OVERFLOW
         if self._committed or stays or self._unheard(entry, fault):
             self._end = fault
+        elif spare and fault.blame is Blame.CREDENTIAL:
+            entry.fate = _Fate.FRESH
         else:
             self._learn(entry, fault, now)
 
@@ -418,7 +426,7 @@ class Failover:
 
     def _verdict(self) -> Fault:
         if not self._faults:
-            return self._refusals[-1] if self._refusals else _NOBODY
+            return _soonest(self._refusals) if self._refusals else _NOBODY
         entry, last = self._faults[-1]
         if last.blame is Blame.CLIENT:
             return last
@@ -455,6 +463,13 @@ _STATUS: Final[dict[Kind, int]] = {
 _ANSWERED: Final = Fault(Kind.INTERNAL, Blame.US, "the call has been answered already", cause="answered")
 _LOST: Final = Fault(Kind.INTERNAL, Blame.US, "an attempt ended without an outcome", cause="no_outcome")
 _NOBODY: Final = Fault(Kind.NO_CANDIDATE, Blame.US, "nothing in the plan can serve this call")
+
+
+def _soonest(refusals: Sequence[Fault]) -> Fault:
+    """Return the last of them, or of nothing but rate limits the one that ends first."""
+    if all(fault.kind is Kind.RATE_LIMITED for fault in refusals):
+        return min(refusals, key=lambda fault: fault.retry_after or 0.0)
+    return refusals[-1]
 
 
 def _own_words(candidate: Candidate, fault: Fault) -> Fault:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.bodies import Bodies
@@ -122,3 +123,5 @@ class Means:
     random: Callable[[], float]
     """Uniform in [0, 1)."""
     dialects: Mapping[Dialect, DialectModule]
+    keyring: Keyring = field(default_factory=Keyring)
+    """Which credential takes a call, and what the answers say of their limits."""

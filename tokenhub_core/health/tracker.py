@@ -1,16 +1,14 @@
 """Which providers can be trusted right now, from what calls to them came to.
 
-Three things keep a provider from being used, and they are kept apart because they end differently:
+*Ejection* is for faults that are the provider's own: after five in a row it is out for 30 seconds times the number
+of recent ejections, five minutes at most (the method of Envoy's outlier detection). Then it is half-open: one call at
+a time goes through as a probe, and only a probe's verdict ends the ejection.
 
-- *ejection*, for faults that are the provider's own: after five in a row it is out for 30 seconds times the
-  number of recent ejections, five minutes at most (the method of Envoy's outlier detection). Then it is
-  half-open: one call at a time goes through as a probe, and only a probe's verdict ends the ejection;
-- *cool-off*, for a rate limit that names its end. It passes by itself and says nothing about health;
-- *parking*, for a credential that was refused or has no money left: a minute, or as long as it was told.
-
-What callers get wrong moves nothing. Nor do the results of calls that were sent before an ejection and end
-during it: a provider that flaps would otherwise talk itself back in. The error rate looks at the last minute,
-never at a lifetime, and the number of recent ejections shrinks by one for each five minutes without a new one.
+What callers get wrong moves nothing, and what a credential meets is that credential's affair (`admission.keyring`):
+a rate limit, an empty balance or a refusal says nothing about health. Nor do the results of calls that were sent
+before an ejection and end during it: a provider that flaps would otherwise talk itself back in. The error rate looks
+at the last minute, never at a lifetime, and the number of recent ejections shrinks by one for each five minutes
+without a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.errors import Blame, Fault
 from tokenhub_core.types import Standing
 
 _SLOT: Final = 10.0
@@ -55,8 +53,6 @@ class Rules:
     longest_ejection: float = 300.0
     forgiven_after: float = 300.0
     """Without an ejection: one of the earlier ones is forgotten."""
-    parking: float = 60.0
-    longest_rest: float = 3600.0
     probe_lease: float = 600.0
     """A probe that was not heard of for so long is taken for lost."""
     forgotten_after: float = 3600.0
@@ -89,10 +85,6 @@ class View:
     """Recent ones: the next ejection is longer by so many steps."""
     cooldown_until: float | None
     """The end of the ejection."""
-    cool_off_until: float | None
-    """The end of a rate limit."""
-    parked_until: float | None
-    """The end of the credential's parking."""
     probing: bool
     last_error: str
     last_error_at: float | None
@@ -133,14 +125,12 @@ class _Health:
 
     __slots__ = (
         "consecutive",
-        "cool_until",
         "ejected_until",
         "ejections",
         "last_error",
         "last_error_at",
         "last_success_at",
         "latency_ms",
-        "parked_until",
         "probed_at",
         "state",
         "touched",
@@ -154,8 +144,6 @@ class _Health:
         self.latency_ms: float | None = None
         self.ejections = 0
         self.ejected_until = _NEVER
-        self.cool_until = _NEVER
-        self.parked_until = _NEVER
         self.probed_at: float | None = None
         """When the probe that is under way was admitted."""
         self.last_error = ""
@@ -166,9 +154,6 @@ class _Health:
     def probed_by(self, started: float | None) -> bool:
         """Tell whether the call that was admitted at `started` is the probe: none is admitted after it."""
         return self.probed_at is not None and (started is None or started >= self.probed_at)
-
-    def rests(self, now: float) -> bool:
-        return now < max(self.cool_until, self.parked_until)
 
 
 class HealthTracker:
@@ -218,21 +203,13 @@ class HealthTracker:
         fault: Fault,
         now: float,
         *,
-        shared: bool = True,
         started: float | None = None,
     ) -> None:
-        """Count a call that was sent and failed.
-
-        Only a fault that the provider is to blame for moves its state. `shared` tells whether the credential
-        is the provider's own, the same for all callers: a rate limit, an empty balance or a refusal then keeps
-        everybody away for a while. With a caller's own credential (the origin) it is that caller's affair.
-        """
+        """Count a call that was sent and failed. Only a fault that the provider is to blame for moves its state."""
         if fault.blame is Blame.PROVIDER:
             self._count(provider, fault, now, started)
-            return
-        self.released(provider, started=started)
-        if shared and fault.blame is Blame.CREDENTIAL:
-            self._rest(provider, fault, now)
+        else:
+            self.released(provider, started=started)
 
     def admit(self, provider: str, now: float) -> bool:
         """Tell whether a call may be sent now, and take the half-open provider's one probe if it is that.
@@ -270,11 +247,6 @@ class HealthTracker:
             latency_ms=health.latency_ms or 0.0,
         )
 
-    def cooling_for(self, provider: str, now: float) -> float:
-        """Return the seconds left of a rate limit's cool-off, 0 where there is none."""
-        health = self._all.get(provider)
-        return max(0.0, health.cool_until - now) if health is not None else 0.0
-
     def snapshot(self, now: float) -> dict[str, View]:
         """Return every known provider's health."""
         return {provider: self._view(self._settle(provider, now), now) for provider in tuple(self._all)}
@@ -293,7 +265,7 @@ class HealthTracker:
         """Forget the providers that were not used for an hour."""
         rules = self._rules
         for provider, health in tuple(self._all.items()):
-            if now - health.touched >= rules.forgotten_after and not health.rests(now):
+            if now - health.touched >= rules.forgotten_after:
                 del self._all[provider]
 
     # --- inside
@@ -329,20 +301,8 @@ class HealthTracker:
         most = math.ceil(self._rules.longest_ejection / self._rules.ejection)
         return max(min(health.ejections, most) - int(calm // self._rules.forgiven_after), 0)
 
-    def _rest(self, provider: str, fault: Fault, now: float) -> None:
-        rules = self._rules
-        asked = min(fault.retry_after or 0.0, rules.longest_rest)
-        match fault.kind:
-            case Kind.RATE_LIMITED if fault.retry_after is not None:
-                health = self._touch(provider, now)
-                health.cool_until = max(health.cool_until, now + asked)
-            case Kind.AUTH | Kind.QUOTA:
-                health = self._touch(provider, now)
-                health.parked_until = max(health.parked_until, now + max(asked, rules.parking))
-                health.last_error, health.last_error_at = fault.label, now
-
     def _open(self, health: _Health, now: float) -> bool:
-        if health.rests(now) or health.state is State.DOWN:
+        if health.state is State.DOWN:
             return False
         lease = self._rules.probe_lease
         return (
@@ -381,14 +341,8 @@ class HealthTracker:
             latency_ms=health.latency_ms or 0.0,
             ejections=self._recent(health, now),
             cooldown_until=health.ejected_until if health.state is State.DOWN else None,
-            cool_off_until=_ahead(health.cool_until, now),
-            parked_until=_ahead(health.parked_until, now),
             probing=health.probed_at is not None,
             last_error=health.last_error,
             last_error_at=None if health.last_error_at == _NEVER else health.last_error_at,
             last_success_at=None if health.last_success_at == _NEVER else health.last_success_at,
         )
-
-
-def _ahead(moment: float, now: float) -> float | None:
-    return moment if moment > now else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from msgspec import structs
 
+from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.routing import estimate
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
@@ -36,10 +38,12 @@ type Option = tuple[Model, Provider, int]
 
 
 class Eligible(msgspec.Struct, frozen=True):
-    """The options that are left, those that only bad health keeps back, and what was left out."""
+    """The options that are left, those that only bad health or a rate limit keeps back, and what was left out."""
 
     options: tuple[Option, ...]
     unhealthy: tuple[Option, ...]
+    limited: tuple[tuple[Option, Room], ...]
+    """No credential can take the call now; with how soon one can."""
     skips: tuple[Skip, ...]
     expected: Mapping[tuple[str, str], Expected]
     """What the call is expected to be at each option and each unhealthy one, by model and provider."""
@@ -57,6 +61,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     """Who calls, as far as the lengths of its answers go."""
     at: float = 0.0
     """Seconds since the epoch: what is remembered fades."""
+    room: Callable[[Provider, Call], Room] | None = None
+    """How soon a provider can take a call by any of its credentials; None: nothing keeps any of them back."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -91,6 +97,7 @@ def eligible(
     """
     options: list[Option] = []
     unhealthy: list[Option] = []
+    limited: list[tuple[Option, Room]] = []
     skips: list[Skip] = []
     expected: dict[tuple[str, str], Expected] = {}
     for model in fleet.models:
@@ -112,12 +119,25 @@ def eligible(
         if not one.latency_ms:
             one = structs.replace(one, latency_ms=standing.latency_ms)
         expected[model.id, provider.id] = one
-        if standing.available:
-            options.append((model, provider, reserved[2]))
+        option = (model, provider, reserved[2])
+        room = FREE
+        if now.room is not None:
+            room = now.room(provider, Call(model.name, one.input_tokens, one.output_tokens))
+        if room.wait > 0:
+            limited.append((option, room))
+            skips.append(Skip(model.id, model.provider_id, Skipped.RATE_LIMITED, _until(room, now.at)))
+        elif standing.available:
+            options.append(option)
         else:
-            unhealthy.append((model, provider, reserved[2]))
+            unhealthy.append(option)
             skips.append(Skip(model.id, model.provider_id, Skipped.HEALTH_DOWN))
-    return Eligible(tuple(options), tuple(unhealthy), tuple(skips), expected)
+    return Eligible(tuple(options), tuple(unhealthy), tuple(limited), tuple(skips), expected)
+
+
+def _until(room: Room, at: float) -> str:
+    """Return what an operator reads: what is used up, and until when (UTC)."""
+    when = datetime.fromtimestamp(at + room.wait, UTC)
+    return f"{room.why} until {when:%Y-%m-%dT%H:%M:%SZ}"
 
 
 _FINE: Final = Standing()

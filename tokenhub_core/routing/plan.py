@@ -9,10 +9,11 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from tokenhub_core.admission.limits import Room, limited
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.routing import bandit, eligibility, estimate, fleet, scoring
 from tokenhub_core.routing.bandit import STILL, Explorer
-from tokenhub_core.routing.eligibility import Circumstances, Option, Wire
+from tokenhub_core.routing.eligibility import Circumstances, Eligible, Option, Wire
 from tokenhub_core.types import (
     Candidate,
     Dialect,
@@ -22,6 +23,7 @@ from tokenhub_core.types import (
     Plan,
     Policy,
     Provider,
+    ProviderType,
     Skipped,
     Standing,
 )
@@ -63,7 +65,7 @@ def decide(
 
     The named model comes first, at each of its providers by score and last at the origin; other models follow
     by score where the policy lets them stand in. Where bad health alone empties the list, the best unhealthy
-    candidate is kept, alone: a lone provider is never written off.
+    candidate is kept, alone: a lone provider is never written off. Where rate limits alone do, see `soonest`.
 
     Where somebody explores and no model was named, values sampled for the candidates take the scores' place.
 
@@ -100,10 +102,8 @@ def decide(
             view.by_id,
         )
     sorted_out = eligibility.eligible(view, features, policy, wanted=keys, now=now, wire=wire)
-    options = sorted_out.options
-    lone = not options and bool(sorted_out.unhealthy)
-    if lone:
-        options = sorted_out.unhealthy
+    lone = not sorted_out.options
+    options = sorted_out.options or sorted_out.unhealthy or soonest(sorted_out.limited)
     outlook = [sorted_out.expected[model.id, provider.id] for model, provider, _ in options]
     facts = scoring.facts(options, now.standings, outlook)
     terms = scoring.weighed(facts, scoring.WEIGHTS[policy.mode])
@@ -136,7 +136,7 @@ def decide(
     )
     if not candidates:
         told = structs.replace(asked, skips=sorted_out.skips)
-        return told, _nobody([skip.reason for skip in sorted_out.skips], policy)
+        return told, _nobody(sorted_out, policy)
     best = candidates[0]
     decision = structs.replace(
         asked,
@@ -152,6 +152,20 @@ def decide(
 
 
 _FINE: Final = Standing()
+
+
+def soonest(waiting: Sequence[tuple[Option, Room]]) -> tuple[Option, ...]:
+    """Return the one option to try although it is rate limited, none where all are too sure to refuse.
+
+    Where something is left, only less than the call is estimated to need, the provider may well take it: estimates are
+    rough. And at the host that the call was meant for, with the caller's own key, it is for that host to refuse.
+    """
+    worth = [
+        (room.wait, place)
+        for place, ((_, provider, _), room) in enumerate(waiting)
+        if room.some or provider.type is ProviderType.ORIGIN
+    ]
+    return (waiting[min(worth)[1]][0],) if worth else ()
 
 
 def arranged(candidates: Sequence[Candidate], *, wire: Wire, seed: str, origin_id: str) -> list[Candidate]:
@@ -243,8 +257,11 @@ def _unknown(name: str) -> Fault:
     )
 
 
-def _nobody(reasons: Sequence[Skipped], policy: Policy) -> Fault:
+def _nobody(sorted_out: Eligible, policy: Policy) -> Fault:
     """Return the fault for an empty list, told by its most telling reason."""
+    if sorted_out.limited:
+        return limited([(provider.id, room) for (_, provider, _), room in sorted_out.limited])
+    reasons = [skip.reason for skip in sorted_out.skips]
     counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in Skipped if reason in reasons)
     left_out = f"No model may serve this call ({counts or 'none is registered'})."
     if Skipped.BUDGET_EXCEEDED in reasons:

@@ -24,6 +24,7 @@ from tokenhub_core.quirks.table import QUIRKS, unknown
 from tokenhub_core.store.rows import dumps, micros
 from tokenhub_core.store.schema import (
     ALIASES,
+    CREDENTIALS,
     MODELS,
     PROVIDERS,
     ROUTING_CONFIG,
@@ -33,6 +34,7 @@ from tokenhub_core.store.schema import (
 )
 from tokenhub_core.types import (
     Alias,
+    Credential,
     Dialect,
     Mode,
     Model,
@@ -79,10 +81,15 @@ class RoutingConfig:
 def load(connection: Connection) -> Stock:
     """Return all providers, models and aliases."""
     providers = connection.execute(select(PROVIDERS).order_by(PROVIDERS.c.id))
+    keys: dict[str, list[Credential]] = {}
+    for row in connection.execute(
+        select(CREDENTIALS).order_by(CREDENTIALS.c.provider_id, CREDENTIALS.c.name)
+    ):
+        keys.setdefault(row.provider_id, []).append(Credential(row.name, row.store, row.enabled))
     models = connection.execute(select(MODELS).order_by(MODELS.c.id, MODELS.c.provider_id))
     aliases = connection.execute(select(ALIASES).order_by(ALIASES.c.name))
     return Stock(
-        tuple(_provider(row) for row in providers),
+        tuple(_provider(row, tuple(keys.get(row.id, ()))) for row in providers),
         tuple(_model(row) for row in models),
         tuple(_alias(row) for row in aliases),
     )
@@ -119,6 +126,20 @@ def patch_provider(
 def delete_provider(connection: Connection, provider_id: str) -> bool:
     """Remove a provider and, with it, its models; False where there was none."""
     return _remove(connection, PROVIDERS, {"id": provider_id})
+
+
+def put_credential(connection: Connection, provider_id: str, credential: Credential, *, now: float) -> None:
+    """Store what is known of a credential, not the credential; an unknown provider is `NOT_FOUND`."""
+    if connection.execute(select(PROVIDERS.c.id).where(PROVIDERS.c.id == provider_id)).first() is None:
+        raise _unknown("provider", provider_id)
+    values = {"store": credential.store, "enabled": credential.enabled, "updated_at": micros(now)}
+    key = {"provider_id": provider_id, "name": credential.name}
+    _put(connection, CREDENTIALS, key, values, {"created_at": micros(now)})
+
+
+def delete_credential(connection: Connection, provider_id: str, name: str) -> bool:
+    """Forget one credential; False where there was none."""
+    return _remove(connection, CREDENTIALS, {"provider_id": provider_id, "name": name})
 
 
 def put_model(connection: Connection, model: Model, *, now: float) -> None:
@@ -290,7 +311,7 @@ def delete_setting(connection: Connection, key: str) -> bool:
 # --- rows and values ---------------------------------------------------------------------------------------
 
 
-def _provider(row: Row[Any]) -> Provider:
+def _provider(row: Row[Any], credentials: tuple[Credential, ...] = ()) -> Provider:
     return Provider(
         row.id,
         ProviderType(row.type),
@@ -298,6 +319,7 @@ def _provider(row: Row[Any]) -> Provider:
         Dialect(row.dialect),
         row.enabled,
         row.cred_store,
+        credentials=credentials,
     )
 
 

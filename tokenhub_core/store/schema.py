@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -59,6 +59,48 @@ PROVIDERS: Final = Table(
     Column("cred_store", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+)
+
+CREDENTIALS: Final = Table(
+    "credentials",
+    METADATA,
+    Column("provider_id", Text, ForeignKey("providers.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("store", Text, nullable=False),  # empty: where the provider's own `cred_store` says
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Of providers that only the environment knows, too: these rows belong to no row of `providers`.
+PARKINGS: Final = Table(
+    "parkings",
+    METADATA,
+    Column("provider_id", Text, primary_key=True),
+    Column("credential", Text, primary_key=True),
+    Column("model", Text, primary_key=True),  # empty: for all models
+    Column("reason", Text, nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False),
+)
+
+PARKING_HISTORY: Final = Table(
+    "parking_history",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("provider_id", Text, nullable=False),
+    Column("credential", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("parked", Boolean, nullable=False),  # whether it was parked or unparked
+    Column("by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    Index("ix_parking_history_provider_id", "provider_id", "seq"),
+    sqlite_autoincrement=True,
 )
 
 MODELS: Final = Table(

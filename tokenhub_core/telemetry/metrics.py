@@ -142,6 +142,18 @@ class Metrics:
             ("provider",),
             registry=registry,
         )
+        self._parkings = Counter(
+            "tokenhub_credential_parkings",
+            "Credentials that were parked, or parked for longer",
+            ("provider", "credential", "reason"),
+            registry=registry,
+        )
+        self._parked = Gauge(
+            "tokenhub_credentials_parked",
+            "Credentials that are parked, for one model or for all",
+            ("provider", "credential"),
+            registry=registry,
+        )
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
     def __call__(self, record: Record) -> None:
@@ -178,6 +190,16 @@ class Metrics:
         self._health.clear()
         for provider, state in states:
             self._health.labels(_bounded(provider)).set(_STATES.get(state, 0))
+
+    def parkings(self, parked: Iterable[tuple[str, str]]) -> None:
+        """Set which credentials are parked, by provider and name; the others are not shown any more."""
+        self._parked.clear()
+        for provider, credential in parked:
+            self._parked.labels(provider, credential).inc()
+
+    def parked(self, provider: str, credential: str, reason: str) -> None:
+        """Count a parking."""
+        self._parkings.labels(provider, credential, reason).inc()
 
     def render(self) -> bytes:
         """Return everything in the text exposition format."""

@@ -54,7 +54,9 @@ from tokenhub_core.types.conversation import (
     Turn,
 )
 from tokenhub_core.types.fleet import (
+    DEFAULT_CREDENTIAL,
     Candidate,
+    Credential,
     Draw,
     Expected,
     Facts,
@@ -75,6 +77,7 @@ from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
 __all__ = [
+    "DEFAULT_CREDENTIAL",
     "NANO",
     "Alias",
     "Answer",
@@ -85,6 +88,7 @@ __all__ = [
     "Candidate",
     "Choice",
     "Content",
+    "Credential",
     "Delta",
     "Dialect",
     "Draw",

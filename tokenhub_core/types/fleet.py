@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -30,6 +31,20 @@ class ProviderType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Credential:
+    """One of a provider's credentials: what it is called, where it is read at use, and whether it may be used."""
+
+    name: str
+    store: str
+    """`vault`, `env:NAME` or `memory`; empty for the provider's own one, which is where `cred_store` says."""
+    enabled: bool = True
+
+
+DEFAULT_CREDENTIAL: Final = "default"
+"""The name of a provider's own credential, the one of `cred_store`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Provider:
     """An endpoint that serves models. `endpoints` are base URLs, tried in turn where there are several."""
 
@@ -43,6 +58,18 @@ class Provider:
     """`vault`, `env:NAME`, `memory`, `caller` or `none`: where the credential is read at use."""
     also: tuple[Dialect, ...] = ()
     """Further dialects that it speaks: calls in them stay as they are."""
+    credentials: tuple[Credential, ...] = ()
+    """Those beside its own one, by name; its own one too where that is switched off."""
+
+    @property
+    def keys(self) -> tuple[Credential, ...]:
+        """Return all credentials, its own one first; without one of its own there may be others."""
+        own = next((one for one in self.credentials if one.name == DEFAULT_CREDENTIAL), None)
+        others = tuple(one for one in self.credentials if one is not own)
+        if others and self.cred_store == "none":
+            return others
+        enabled = own is None or own.enabled
+        return (Credential(DEFAULT_CREDENTIAL, self.cred_store, enabled), *others)
 
     def speaks(self, dialect: Dialect) -> Dialect:
         """Return the dialect to use for a call in `dialect`: the same where the provider speaks it."""
@@ -141,6 +168,7 @@ class Skipped(StrEnum):
     LOSSY = "lossy"
     BUDGET_EXCEEDED = "budget_exceeded"
     NO_CREDENTIAL = "no_credential"
+    RATE_LIMITED = "rate_limited"
     HEALTH_DOWN = "health_down"
 
 
