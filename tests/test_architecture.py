@@ -38,6 +38,7 @@ SHELLS: Final = {
     "tokenhub_core.http.admin": "serves HTTP",
     "tokenhub_core.http.aliases": "serves HTTP",
     "tokenhub_core.http.consumer": "serves HTTP",
+    "tokenhub_core.http.credentials": "serves HTTP",
     "tokenhub_core.http.decisions": "serves HTTP",
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",

@@ -34,6 +34,7 @@ from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
+from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
@@ -44,7 +45,7 @@ from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.learning import Learning
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Recorder, Secret
+from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
@@ -85,6 +86,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    overheard: Overhearing = deaf
+    """Learns from answers that go past the engine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +230,14 @@ async def _doors(
             cookie_jar=aiohttp.DummyCookieJar(),
         )
     )
-    passthrough = Passthrough(door, recorder, session, allowed=_origin(settings), recogniser=recogniser)
+    passthrough = Passthrough(
+        door,
+        recorder,
+        session,
+        allowed=_origin(settings),
+        recogniser=recogniser,
+        overheard=watched.keyring.overheard,
+    )
     token = admin_token(settings)
     sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
     leaving = asyncio.Event()
@@ -240,11 +250,12 @@ async def _doors(
         origin=_origin(settings),
     )
     requests = RequestLog(kept.database)
+    safe = Safe(kept.vault, kept.credentials, watched.keyring, clock)
     admin = Admin(
         Desk(
             catalog=catalog,
             vault=kept.vault,
-            credentials=kept.credentials,
+            safe=safe,
             requests=requests,
             health=watched.health,
             bus=watched.bus,
@@ -261,10 +272,12 @@ async def _doors(
         vault=kept.vault,
         requests=requests,
         recorder=recorder,
+        overheard=watched.keyring.overheard,
         admin_token=token,
         side=side.application(
             [
                 *admin.routes(),
+                *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
                 *Aliases(catalog, requests).routes(),
                 *Decisions(requests, pipeline).routes(),
                 *Prices(catalog).routes(),

@@ -118,14 +118,18 @@ class Catalog:
     async def put_credential(self, provider_id: str, credential: Credential) -> Credential:
         """Store what is known of a credential of a stored provider; raises `TokenHubError` where it cannot be."""
         self.stored(provider_id)
-        _check_name(credential.name, _MAX_PROVIDER_ID, "/:", param="name")
-        if credential.store:
-            _check_store(credential.store)
+        self.check_credential(credential)
         now = self._clock.now()
         await self._commit(
             partial(rows.put_credential, provider_id=provider_id, credential=credential, now=now)
         )
         return credential
+
+    def check_credential(self, credential: Credential) -> None:
+        """Refuse (`INVALID`) what cannot be stored: a name that is none, a place where no key is kept."""
+        _check_name(credential.name, _MAX_PROVIDER_ID, "/:", param="name")
+        if credential.store:
+            _check_store(credential.store)
 
     async def delete_credential(self, provider_id: str, name: str) -> None:
         """Forget a further credential of a stored provider; raises `TokenHubError` (`NOT_FOUND`)."""

@@ -98,6 +98,10 @@ class Meter:
         if self._counts and self._plain and len(self._asked) < _HEAD:
             self._asked += piece[: _HEAD - len(self._asked)]
 
+    def asked(self) -> str:
+        """Return the model that was asked for, as far as it was heard; empty where there is none."""
+        return _named(self._path) or _model(bytes(self._asked), (_MODEL, _FIELD))
+
     def begin(self, status: int, headers: Headers) -> None:
         """Hear the answer's head, names in lower case."""
         kind = header(headers, "content-type").partition(";")[0].strip().lower()
@@ -134,7 +138,7 @@ class Meter:
         stream = self._kind in _STREAMS
         if not self._counts:
             return Reading()
-        asked = _named(self._path) or _model(bytes(self._asked), (_MODEL, _FIELD))
+        asked = self.asked()
         usage, model = _found(self._answer, self._kind) if self._kind else (Usage(), "")
         return Reading(self._answer.counted.merge(usage), model or _named(self._path), asked, stream)
 

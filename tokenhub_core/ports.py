@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
-from tokenhub_core.types import DEFAULT_CREDENTIAL, Headers, Record, Snapshot, Usage
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Dialect, Headers, Record, Snapshot, Usage
 
 
 class Clock(Protocol):
@@ -177,6 +177,37 @@ class Summary(msgspec.Struct, frozen=True):
     reason: str = ""
     attempts: int = 0
     fault: str = ""
+
+
+class Overhearing(Protocol):
+    """Who learns from the heads of answers that only pass through. Must not raise and must not wait."""
+
+    def __call__(
+        self,
+        host: str,
+        dialect: Dialect,
+        request: Headers,
+        answer: Headers,
+        *,
+        model: Callable[[], str],
+        now: float,
+        at: float,
+    ) -> None:
+        """Hear of one; `model` tells the one that was asked for, `now` is monotonic and `at` the calendar's."""
+        ...
+
+
+def deaf(
+    host: str,
+    dialect: Dialect,
+    request: Headers,
+    answer: Headers,
+    *,
+    model: Callable[[], str],
+    now: float,
+    at: float,
+) -> None:
+    """Learn nothing. Implements `Overhearing`."""
 
 
 class Engine(Protocol):

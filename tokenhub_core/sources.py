@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +24,7 @@ from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.database import open_database
-from tokenhub_core.types import Model, Provider, ProviderType
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Credential, Model, Provider, ProviderType
 from tokenhub_core.vault.vault import Vault
 
 _DEPLOYMENTS: Final = "AZURE_OPENAI_DEPLOYMENT"
@@ -79,16 +79,24 @@ def transient(settings: Settings, environ: Mapping[str, str], prices: Catalogue)
         if not (base and served):
             told.append(f"{variable} is set: {_missing(vendor, variable, base)}")
             continue
-        store = f"env:{variable}"
-        providers.append(Provider(vendor.id, vendor.type, (base,), dialect_of(vendor.type), True, store))
+        store, more = f"env:{variable}", _further(variable, environ)
+        provider = Provider(vendor.id, vendor.type, (base,), dialect_of(vendor.type), True, store)
+        providers.append(replace(provider, credentials=more))
         models += served
-        told.append(f"{variable} is set: provider {vendor.id} serves {len(served)} models with it")
+        also = f" and {len(more)} more" if more else ""
+        told.append(f"{variable} is set: provider {vendor.id} serves {len(served)} models with it{also}")
     return Seeds(Stock(tuple(providers), tuple(models)), tuple(told))
 
 
 def _key(vendor: Vendor, environ: Mapping[str, str]) -> str:
     """Return the variable that holds a key of this vendor, empty where none does."""
     return next((variable for variable in vendor.keys if environ.get(variable)), "")
+
+
+def _further(variable: str, environ: Mapping[str, str]) -> tuple[Credential, ...]:
+    """Return the further credentials of a variable's vendor: `OPENAI_API_KEY_2` to `OPENAI_API_KEY_9`."""
+    numbered = ((str(number), f"{variable}_{number}") for number in range(2, 10))
+    return tuple(Credential(name, f"env:{other}") for name, other in numbered if environ.get(other))
 
 
 def _base(vendor: Vendor, environ: Mapping[str, str]) -> str:
@@ -137,6 +145,8 @@ class _FileProvider(msgspec.Struct, forbid_unknown_fields=True):
     base_url: str = ""
     type: ProviderType | None = None
     api_key: str = ""
+    api_keys: dict[str, str] = {}
+    """Further ones, by name."""
     enabled: bool = True
 
 
@@ -204,34 +214,41 @@ def _expanded(name: str) -> Path:
 async def _seed_provider(
     entry: _FileProvider, catalog: Catalog, credentials: Credentials, vault: Vault
 ) -> list[str]:
-    store = "none"
-    if entry.api_key:
-        store = "vault" if vault.open else "memory"
+    place = "vault" if vault.open else "memory"
+    store = place if entry.api_key else "none"
+    further = [Credential(name, place) for name, key in entry.api_keys.items() if key]
+    for one in further:
+        catalog.check_credential(one)
     kind, usual = starting(entry.id, entry.type)
     base = entry.base_url or usual
     wanted = catalog.checked(
         Provider(entry.id, kind, (base,) if base else (), dialect_of(kind), entry.enabled, store)
     )
     known = catalog.fleet.providers.get(entry.id)
-    if known is not None and (reason := _unwanted(known, wanted)):
+    if known is not None and (entry.api_key or further) and (reason := _unwanted(known, wanted)):
         return [f"credentials file: the key of provider {entry.id} is left out: {reason}"]
-    told = []
-    if store == "vault":
-        await _seal(vault, vault_name(entry.id), Secret(entry.api_key))
-    elif store == "memory":
-        credentials.hold(entry.id, Secret(entry.api_key))
-        told = [f"the key of provider {entry.id} is kept in memory only: the vault is not unlocked"]
+    keys = {DEFAULT_CREDENTIAL: entry.api_key} if entry.api_key else {}
+    for name, key in (keys | {one.name: entry.api_keys[one.name] for one in further}).items():
+        if place == "vault":
+            await _seal(vault, vault_name(entry.id, name), Secret(key))
+        else:
+            credentials.hold(entry.id, Secret(key), name)
     if known is None:
         await catalog.put_provider(wanted)
     elif store not in {"none", known.cred_store}:
         await catalog.patch_provider(entry.id, {"cred_store": store})
-    return told
+    registered = {one.name: one for one in catalog.stored(entry.id).credentials} if further else {}
+    for one in further:
+        if registered.get(one.name, one).store != place or one.name not in registered:
+            enabled = registered.get(one.name, one).enabled
+            await catalog.put_credential(entry.id, replace(one, enabled=enabled))
+    if place == "memory" and (keys or further):
+        return [f"the key of provider {entry.id} is kept in memory only: the vault is not unlocked"]
+    return []
 
 
 def _unwanted(known: Provider, wanted: Provider) -> str:
     """Return why a provider that is registered already must not have the file's key, empty where it may."""
-    if wanted.cred_store == "none":
-        return ""
     if known.cred_store.startswith("env:"):
         return f"it takes the one in {known.cred_store.removeprefix('env:')}"
     if {site(url) for url in known.endpoints} - {site(url) for url in wanted.endpoints}:

@@ -22,10 +22,12 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.tls import ClientHelloData
 
-from tokenhub_addon.flows import REDACTED, Errors, describe, lower, redact
+from tokenhub_addon.flows import REDACTED, Errors, describe, lower, redact, unredacted
 from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
+from tokenhub_addon.passing import Ticket
+from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.ports import Clock, Summary
@@ -285,10 +287,25 @@ class TokenHub(Guarded):
         if self._restore(flow):
             flow.response.stream = streamed
         elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
+            self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down
             # It would lead the client past us.
             flow.response.headers.pop("alt-svc", None)
+
+    def _overhear(self, flow: http.HTTPFlow, response: http.Response, ticket: Ticket) -> None:
+        """Let the engine learn what an answer that passes through tells of rate limits."""
+        answer = lower(response.headers.fields)
+        if mentioned(answer):
+            self._host.overheard(
+                ticket.origin.host,
+                ticket.what.dialect,
+                lower(unredacted(flow.request.headers.fields, ticket.secrets)),
+                answer,
+                model=ticket.passage.asked,
+                now=self._lane.clock.monotonic(),
+                at=self._lane.clock.now(),
+            )
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Forget the flow, unless a conversation follows."""

@@ -20,7 +20,7 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
 from tokenhub_core.ids import request_id
 from tokenhub_core.launch.paths import data_dir
-from tokenhub_core.ports import Engine, Recorder
+from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Dialect
 
@@ -28,17 +28,22 @@ _NO_RECORDS: Final = NullRecorder()
 
 
 def beside(
-    engine: Engine, settings: Settings, *, side_port: int, recorder: Recorder = _NO_RECORDS
+    engine: Engine,
+    settings: Settings,
+    *,
+    side_port: int,
+    recorder: Recorder = _NO_RECORDS,
+    overheard: Overhearing = deaf,
 ) -> TokenHub:
     """Return the addon in front of an engine that somebody else runs and closes.
 
-    `recorder` gets the records of what goes past the engine.
+    `recorder` gets the records of what goes past the engine, and `overheard` learns from it.
     """
 
     @asynccontextmanager
     async def borrowed(options: AddonOptions) -> AsyncIterator[Running]:
         del options
-        yield Running(engine, recorder)
+        yield Running(engine, recorder, overheard)
 
     return TokenHub(
         borrowed,
@@ -84,7 +89,7 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder)
+        yield Running(running.engine, running.recorder, running.overheard)
 
 
 def _directory(options: AddonOptions) -> Path:

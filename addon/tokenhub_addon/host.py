@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Engine, Recorder
+from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Record
 
@@ -39,10 +39,11 @@ class AddonOptions:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """An engine that runs, and where the records of what goes past it belong."""
+    """An engine that runs, where the records of what goes past it belong, and who learns from that."""
 
     engine: Engine
     recorder: Recorder
+    overheard: Overhearing = deaf
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -82,6 +83,11 @@ class EngineHost:
             self._running.recorder.post(record)
         elif not self._ready.is_set():
             self._early.append(record)
+
+    @property
+    def overheard(self) -> Overhearing:
+        """Return who learns from what passes through; nobody does before the engine runs."""
+        return self._running.overheard if self._running is not None else deaf
 
     async def stop(self) -> None:
         """Close the engine, and return when that is done."""

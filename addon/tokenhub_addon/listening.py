@@ -90,7 +90,13 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             ),
             handoff=None if settings.lane == "inspect" else handoff,
             addons=[
-                beside(running.engine, settings, side_port=side_port, recorder=running.recorder),
+                beside(
+                    running.engine,
+                    settings,
+                    side_port=side_port,
+                    recorder=running.recorder,
+                    overheard=running.overheard,
+                ),
             ],
         )
         await proxy.start()

@@ -111,6 +111,10 @@ class Passage:
         """What counts; made for what passes, which most flows do not."""
         return Meter(self._method, self._path, lower(self._flow.request.headers.fields))
 
+    def asked(self) -> str:
+        """Return the model that was asked for, empty where none was heard of."""
+        return self._meter.asked()
+
     def up(self, data: bytes) -> bytes:
         """Let a piece of the request go by."""
         self._sent += len(data)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.health.tracker import HealthTracker, Rules, State, Transition
+from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.types import Standing
 
 DOWN = Fault(Kind.TRANSIENT, Blame.PROVIDER, "boom", cause="http_500")
@@ -105,7 +105,7 @@ def test_a_probe_without_a_verdict_lets_the_next_one_probe(fault: Fault) -> None
     """Neither a cancelled call nor a caller's mistake says anything about the provider."""
     tracker = ejected()
     assert tracker.admit("a", 30.0)
-    tracker.failed("a", fault, 31.0, shared=False)
+    tracker.failed("a", fault, 31.0)
     assert state(tracker, 31.0) is State.HALF_OPEN
     assert tracker.admit("a", 31.0)
     tracker.released("a")
@@ -176,38 +176,11 @@ def test_the_latency_is_a_slow_average_of_successes() -> None:
     assert tracker.standing("a", 0.0).latency_ms == pytest.approx(110.0)
 
 
-def test_a_rate_limit_cools_off_without_touching_health() -> None:
-    """Until its Retry-After, at most an hour; the longest counts; without one there is no cool-off."""
+@pytest.mark.parametrize("kind", [Kind.AUTH, Kind.QUOTA, Kind.RATE_LIMITED])
+def test_what_a_credential_meets_says_nothing_of_its_provider(kind: Kind) -> None:
+    """Refused, out of money or too fast: with another key the same provider serves."""
     tracker = HealthTracker()
-    tracker.failed("a", limited(None), 0.0)
-    assert tracker.admit("a", 0.0)
-    tracker.failed("a", limited(7.0), 0.0)
-    tracker.failed("a", limited(3.0), 0.0)
-    assert not tracker.admit("a", 6.9)
-    assert not tracker.standing("a", 6.9).available
-    assert tracker.snapshot(6.9)["a"].cool_off_until == 7.0
-    assert tracker.admit("a", 7.0)
-    assert (state(tracker, 7.0), tracker.standing("a", 7.0).error_rate) == (State.HEALTHY, 0.0)
-    tracker.failed("a", limited(1e9), 0.0)
-    assert tracker.admit("a", 3600.0)
-
-
-@pytest.mark.parametrize("kind", [Kind.AUTH, Kind.QUOTA])
-def test_a_refused_credential_is_parked_for_a_minute(kind: Kind) -> None:
-    """The same key would be refused again; the provider itself is well."""
-    tracker = HealthTracker()
-    tracker.failed("a", Fault(kind, Blame.CREDENTIAL, "no"), 0.0)
-    assert not tracker.admit("a", 59.9)
-    view = tracker.snapshot(59.9)["a"]
-    assert (view.parked_until, view.state, view.last_error) == (60.0, State.HEALTHY, kind.value)
-    assert tracker.admit("a", 60.0)
-
-
-def test_one_callers_own_credential_parks_nobody() -> None:
-    """At the origin each caller brings its own key."""
-    tracker = HealthTracker()
-    tracker.failed("a", LOCKED, 0.0, shared=False)
-    tracker.failed("a", limited(60.0), 0.0, shared=False)
+    tracker.failed("a", Fault(kind, Blame.CREDENTIAL, "no", retry_after=60.0), 0.0)
     assert tracker.admit("a", 0.0)
     assert tracker.standing("a", 0.0) == Standing()
 
@@ -248,16 +221,6 @@ def test_idle_providers_are_forgotten_after_an_hour() -> None:
     tracker.forget("b")
     tracker.forget("b")
     assert tracker.snapshot(3600.0) == {}
-
-
-def test_a_resting_provider_is_not_forgotten() -> None:
-    """However long it was idle: its credential is still refused."""
-    tracker = HealthTracker(Rules(forgotten_after=10.0))
-    tracker.failed("a", limited(60.0), 0.0)
-    tracker.prune(59.0)
-    assert not tracker.admit("a", 59.0)
-    tracker.prune(60.0)
-    assert tracker.snapshot(60.0) == {}
 
 
 def test_undrained_transitions_stay_bounded() -> None:

@@ -16,7 +16,7 @@ from tokenhub_core.types import Dialect, Model, Need, Prices, Provider, Provider
 def test_a_provider_is_shown_without_its_credential() -> None:
     """Only where it is kept, and whether there is one."""
     provider = Provider("p", ProviderType.OPENAI, (), cred_store="memory")
-    shown = shapes.provider_json(provider, models=3, credential=True)
+    shown = shapes.provider_json(provider, models=3, credentials=[{"name": "default", "credential": True}])
     assert (shown["cred_store"], shown["credential"], shown["models"]) == ("memory", True, 3)
     assert (shown["base_url"], shown["endpoints"]) == ("", [])
 

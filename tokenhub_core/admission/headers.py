@@ -203,7 +203,7 @@ def mentioned(headers: Headers) -> bool:
 
 def table(vendor: str, dialect: Dialect) -> Table:
     """Return the table of a vendor (an id of `providers.vendors`), else that of a dialect's family."""
-    return _WHOLE.get(vendor) or _WHOLE[_BY_DIALECT.get(dialect, "")]
+    return _WHOLE[vendor if vendor in _WHOLE and vendor else _BY_DIALECT.get(dialect, "")]
 
 
 def read(fields: Table, headers: Headers, *, at: float) -> tuple[Seen, ...]:
@@ -330,27 +330,22 @@ def _items(limits: str, policy: str) -> Iterable[Seen]:
     """Read `"name";r=50;t=30` with `"name";q=100;w=60`, and the older `limit=100, remaining=50, reset=30`."""
     told, rules = _list(limits), _list(policy)
     if "remaining" in told:
-        old = {name: parts.get("") for name, parts in told.items()}
-        limit, remaining = old.get("limit"), old.get("remaining")
-        return (Seen(_R, "", limit, remaining, _within(old.get("reset"), "")),)
+        limit, left, resets = (_plain(told.get(name, {}).get("")) for name in _PARTS)
+        return (Seen(_R, "", limit, left, _within(resets, "")),)
     seen = []
     for name, parts in told.items():
         rule = rules.get(name, {})
         metric = _UNIT.get(str(rule.get("qu", parts.get("qu", "requests"))))
-        remaining, limit = parts.get("r"), rule.get("q")
-        if metric is None or not isinstance(remaining, float):
+        remaining = _plain(parts.get("r"))
+        if metric is None or remaining is None:
             continue
-        resets = parts.get("t", rule.get("w"))
-        seen.append(
-            Seen(
-                metric,
-                name,
-                limit if isinstance(limit, float) else None,
-                remaining,
-                _within(resets if isinstance(resets, float) else None, ""),
-            )
-        )
+        resets = _within(_plain(parts.get("t", rule.get("w"))), "")
+        seen.append(Seen(metric, name, _plain(rule.get("q")), remaining, resets))
     return seen
+
+
+def _plain(value: float | str | None) -> float | None:
+    return value if isinstance(value, float) else None
 
 
 def _list(text: str) -> dict[str, dict[str, float | str]]:
@@ -365,7 +360,7 @@ def _list(text: str) -> dict[str, dict[str, float | str]]:
         parts = found.setdefault(item[1].strip('"'), {})
         if item[2] is not None:
             parts[""] = float(item[2][1:])
-        for parameter in item[3].split(";"):
+        for parameter in filter(None, item[3].split(";")):
             name, _, value = parameter.strip().partition("=")
             number = _count(value)
             parts[name] = value.strip('"') if number is None else number

@@ -235,17 +235,17 @@ class Keyring:
         request: Headers,
         answer: Headers,
         *,
-        model: str,
+        model: Callable[[], str],
         now: float,
         at: float,
     ) -> None:
-        """Learn from the head of an answer that only passed through."""
+        """Learn from the head of an answer that only passed through. Implements `ports.Overhearing`."""
         if not told.mentioned(answer):
             return
         vendor = vendors.at(f"https://{host}")
         seen = told.read(told.table(vendor.id if vendor else "", dialect), answer, at=at)
         if seen:
-            self._learn((host, self.digest(host, request)), seen, None, model, now)
+            self._learn((host, self.digest(host, request)), seen, None, model(), now)
 
     def began(self, chosen: Chosen, *, at: float) -> None:
         """Hear that a call is being answered: that is verdict enough for a probe."""
@@ -316,8 +316,10 @@ class Keyring:
 
     def forget(self, provider_id: str, credential: str | None = None, *, at: float, why: str) -> None:
         """Drop all that is known of a credential, or of all of a provider's: it was changed or removed."""
-        for name in [one for one in self._subjects if one[0] == provider_id and credential in (None, one[1])]:
-            del self._subjects[name]
+        for known in [
+            one for one in self._subjects if one[0] == provider_id and credential in (None, one[1])
+        ]:
+            del self._subjects[known]
         for key in [one for one in self._cooling if one[0] == provider_id and credential in (None, one[1])]:
             del self._cooling[key]
         named = {place.credential for place in self._parked if place.provider == provider_id}

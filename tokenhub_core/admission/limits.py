@@ -280,7 +280,7 @@ class Limits:
         places = dict(numbers.places) if numbers is not None else {}
         for one in seen:
             name = (one.model or model) if one.by_model else ""
-            if one.remaining is None:
+            if one.remaining is None or (one.by_model and not name):
                 continue
             if name not in self._lanes:
                 if len(self._lanes) >= _MODELS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from tokenhub_core.cli.admin import AdminClient, admin_client
+from tokenhub_core.cli.key import credential_fields, key
 from tokenhub_core.cli.model import described
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
@@ -22,6 +22,9 @@ _TYPES: Final = [t.value for t in ProviderType if t not in {ProviderType.ORIGIN,
 @click.group()
 def provider() -> None:
     """Register and list providers."""
+
+
+provider.add_command(key)
 
 
 @provider.command()
@@ -65,7 +68,7 @@ def add(
     if not body["endpoints"][0]:
         raise ConfigError("--base-url is required")
     client = admin_client(data)
-    added = client.post("/admin/v1/providers", {**body, **_credential(**more)})
+    added = client.post("/admin/v1/providers", {**body, **credential_fields(**more)})
     # What a server on this machine has loaded stands in no price list.
     listed = vendor is not None and not vendor.local and not models
     registered = _register(client, id, models, listed=listed)
@@ -115,28 +118,6 @@ def remove(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - t
         tell(plain(f"{id} is removed"))
 
 
-def _credential(*, stdin: bool, variable: str | None, memory: bool) -> Json:
-    """Return what the flags say of the credential, in the fields of the API."""
-    if variable and (stdin or memory):
-        raise ConfigError("--api-key-env names where the key is: it goes with no other key option")
-    if memory and not stdin:
-        raise ConfigError("--memory keeps a key: give it with --api-key-stdin")
-    if variable:
-        return {"cred_store": f"env:{variable}"}
-    if not stdin:
-        return {}
-    return {"api_key": _key(), **({"cred_store": "memory"} if memory else {})}
-
-
-def _key() -> str:
-    if sys.stdin.isatty():
-        return str(click.prompt("API key", hide_input=True))
-    key = sys.stdin.readline().strip()
-    if not key:
-        raise ConfigError("no key on standard input")
-    return key
-
-
 def _register(client: AdminClient, id_: str, models: tuple[str, ...], *, listed: bool) -> Json:
     added = [client.post("/admin/v1/models", {"id": name, "provider_id": id_}) for name in models]
     if not listed:
@@ -146,7 +127,8 @@ def _register(client: AdminClient, id_: str, models: tuple[str, ...], *, listed:
 
 
 def _held(item: Json) -> str:
+    more = len(item["credentials"]) - (item["cred_store"] != "none")
     store = str(item["cred_store"])
-    if store == "none":
+    if store == "none" and not more:
         return "no credential"
-    return store if item["credential"] else f"{store} (missing)"
+    return f"{store}{f' + {more}' if more else ''}{'' if item['credential'] else ' (missing)'}"

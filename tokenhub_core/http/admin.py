@@ -12,10 +12,10 @@ from aiohttp import web
 from tokenhub_core import __version__, policy
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
-from tokenhub_core.credentials import Credentials, vault_name
 from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
+from tokenhub_core.http.credentials import Safe
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import LEAVING, answer
 from tokenhub_core.ports import Clock, Secret
@@ -24,7 +24,7 @@ from tokenhub_core.store.catalog import RoutingConfig
 from tokenhub_core.store.log import Filters, RequestLog
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.telemetry.events import Bus, Listener
-from tokenhub_core.types import Json, Outcome, Provider
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Json, Outcome, Provider
 from tokenhub_core.vault.vault import Vault
 
 BASE: Final = "/admin/v1"
@@ -38,7 +38,7 @@ class Desk:
 
     catalog: Catalog
     vault: Vault
-    credentials: Credentials
+    safe: Safe
     requests: RequestLog
     health: HealthTracker
     bus: Bus
@@ -117,10 +117,7 @@ class Admin:
 
     def _shown(self, provider: Provider) -> Json:
         models = sum(model.provider_id == provider.id for model in self._catalog.fleet.models)
-        held = provider.cred_store not in {"none", "caller"} and self._desk.credentials.available(
-            provider.id, provider.cred_store
-        )
-        return shapes.provider_json(provider, models=models, credential=held)
+        return shapes.provider_json(provider, models=models, credentials=self._desk.safe.shown(provider))
 
     async def _providers(self, request: web.Request) -> web.Response:
         del request
@@ -141,7 +138,7 @@ class Admin:
             await self._catalog.put_provider(stored)
             return await self._settled(place, stored, 200 if known else 201)
 
-        return await self._in_turn(put)
+        return await self.in_turn(put)
 
     async def _patch_provider(self, request: web.Request) -> web.Response:
         patch = await shapes.read(request, shapes.ProviderPatch)
@@ -156,7 +153,7 @@ class Admin:
             await self._catalog.patch_provider(known.id, {**changes, "cred_store": stored.cred_store})
             return await self._settled(place, stored, 200)
 
-        return await self._in_turn(change)
+        return await self.in_turn(change)
 
     async def _delete_provider(self, request: web.Request) -> web.Response:
         name = request.match_info["id"]
@@ -164,14 +161,14 @@ class Admin:
         async def delete() -> web.Response:
             self._catalog.stored(name)
             # The credential goes first: whoever registers the id again must not find it.
-            await self._forget(name)
+            await self._desk.safe.forget(name)
             await self._catalog.delete_provider(name)
             self._desk.health.forget(name)
             return answer({"ok": True})
 
-        return await self._in_turn(delete)
+        return await self.in_turn(delete)
 
-    async def _in_turn(self, work: Callable[[], Awaitable[web.Response]]) -> web.Response:
+    async def in_turn(self, work: Callable[[], Awaitable[web.Response]]) -> web.Response:
         """Change a provider and its credential together: one change at a time, to its end if the client leaves."""
 
         async def alone() -> web.Response:
@@ -186,42 +183,26 @@ class Admin:
         changed, vault = place.changed, self._desk.vault
         if place.known is None:
             # The name may have been used before; nobody inherits a credential with it.
-            await self._forget(changed.id)
+            await self._desk.safe.forget(changed.id)
         if not place.key:
             return changed
         keeps = place.named or (changed.cred_store == "memory" and not vault.open)
         store = changed.cred_store if keeps else "vault"
-        if store == "memory":
-            self._desk.credentials.hold(changed.id, place.key)
-        elif vault.open:
-            await vault.put(vault_name(changed.id), place.key)
-        else:
-            first = "unlock it" if vault.initialised else "give it a password"
-            message = (
-                f'the vault is {vault.state.value}: {first} first, or send cred_store "memory" to keep'
-                " the key until the next restart only"
-            )
-            raise client_fault(message, cause="vault_locked", param="api_key")
+        await self._desk.safe.stow(changed.id, DEFAULT_CREDENTIAL, place.key, store)
         return replace(changed, cred_store=store)
 
     async def _settled(self, place: _Placing, stored: Provider, status: int) -> web.Response:
         """Forget what does not hold any more: a credential kept elsewhere, the health of another address."""
+        desk = self._desk
         if stored.cred_store != "memory":
-            self._desk.credentials.drop(stored.id)
+            desk.safe.credentials.drop(stored.id)
         if stored.cred_store != "vault":
-            await self._unseal(stored.id)
+            await desk.safe.unseal(stored.id)
         if place.moves(stored):
-            self._desk.health.forget(stored.id)
+            desk.health.forget(stored.id)
+            name = None if place.relocates(stored) else DEFAULT_CREDENTIAL
+            desk.safe.keyring.forget(stored.id, name, at=desk.clock.now(), why="the provider was changed")
         return answer(self._shown(self._catalog.fleet.providers[stored.id]), status)
-
-    async def _forget(self, provider_id: str) -> None:
-        self._desk.credentials.drop(provider_id)
-        await self._unseal(provider_id)
-
-    async def _unseal(self, provider_id: str) -> None:
-        """Take a provider's credential out of the vault, which works while it is locked too."""
-        if (name := vault_name(provider_id)) in self._desk.vault.names():
-            await self._desk.vault.delete(name)
 
     async def _add_listed(self, request: web.Request) -> web.Response:
         """Register every model that the provider's price list names and that is not registered yet."""
@@ -294,7 +275,15 @@ class Admin:
         age = self._desk.clock.now() - now
         views = self._desk.health.snapshot(now)
         known = dict.fromkeys([*self._catalog.fleet.providers, *views])
-        return answer({"providers": [shapes.health_json(name, views.get(name), age=age) for name in known]})
+        providers = self._catalog.fleet.providers
+        rests = {name: self._desk.safe.rests(providers[name]) for name in known if name in providers}
+        return answer(
+            {
+                "providers": [
+                    {**shapes.health_json(n, views.get(n), age=age), **rests.get(n, {})} for n in known
+                ]
+            }
+        )
 
     # --- what happened
 
@@ -389,14 +378,24 @@ class _Placing:
         store = self.changed.cred_store
         if self.key and self.named and store not in {"vault", "memory"}:
             raise client_fault(f"an api_key cannot be kept in cred_store {store}", param="cred_store")
+        moved = _sites(self.changed) - _sites(self.known) if self.known is not None else frozenset()
+        if self.known is not None and moved and any(one.store for one in self.known.credentials):
+            raise client_fault(
+                "the further credentials are bound to their host: remove them to change the host",
+                param="base_url",
+            )
         if self.known is None or self.key or store == "none":
             return
         if store.startswith("env:") and store != self.known.cred_store:
             return
-        if _sites(self.changed) - _sites(self.known):
+        if moved:
             raise client_fault(
                 "the credential is bound to its host: give api_key again to change the host", param="api_key"
             )
+
+    def relocates(self, stored: Provider) -> bool:
+        """Tell whether calls go to another address now."""
+        return self.known is None or self.known.endpoints != stored.endpoints
 
     def moves(self, stored: Provider) -> bool:
         """Tell whether calls go to another address now, or with another credential or adapter."""

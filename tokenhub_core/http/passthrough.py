@@ -22,7 +22,7 @@ from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
 from tokenhub_core.metering import Meter
 from tokenhub_core.pipeline import without_secrets
-from tokenhub_core.ports import Recorder
+from tokenhub_core.ports import Overhearing, Recorder, deaf
 from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser
 from tokenhub_core.types import Headers, Outcome, Record, Timings, header
 
@@ -87,6 +87,7 @@ class Passthrough:
             f"https://{connection.host}:{connection.port}"
         ),
         recogniser: Recogniser = _PUBLIC,
+        overheard: Overhearing = deaf,
     ) -> None:
         self._door = door
         self._recorder = recorder
@@ -94,6 +95,7 @@ class Passthrough:
         self._allowed = allowed
         self._base_url = base_url
         self._recogniser = recogniser
+        self._overheard = overheard
 
     async def __call__(
         self, request: web.BaseRequest, connection: Connection, found: Recognised
@@ -104,7 +106,7 @@ class Passthrough:
         name = request_id(at, door.entropy())
         course = _Course(Meter(request.method, request.path_qs, _lower(request.headers)))
         try:
-            response = await self._pass(request, connection, course)
+            response = await self._pass(request, connection, course, found)
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -145,7 +147,7 @@ class Passthrough:
         return web.Response(status=error.status, body=error.body, headers=headers)
 
     async def _pass(
-        self, request: web.BaseRequest, connection: Connection, course: _Course
+        self, request: web.BaseRequest, connection: Connection, course: _Course, found: Recognised
     ) -> web.StreamResponse:
         upgrade = is_handshake(_lower(request.headers))
         if upgrade and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
@@ -158,6 +160,15 @@ class Passthrough:
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
         upstream = await self._send(request, connection, course, upgrade=upgrade)
         async with upstream:
+            self._overheard(
+                connection.host,
+                found.dialect,
+                _lower(request.headers),
+                _lower(upstream.headers),
+                model=course.meter.asked,
+                now=self._door.clock.monotonic(),
+                at=self._door.clock.now(),
+            )
             if upstream.status == 101:
                 return await _switch(request, connection, upstream, course, asked=upgrade)
             return await _answer(request, connection, upstream, course)

@@ -20,7 +20,7 @@ from tokenhub_core.types import Json, Mode, Model, Need, Prices, Provider, Provi
 MAX_BODY: Final = 1 << 20
 """Bytes of a request body."""
 _MAX_DIGITS: Final = 18
-_UNSEEN: Final = View(State.HEALTHY, 0, 0.0, 0, 0.0, 0, None, None, None, False, "", None, None)
+_UNSEEN: Final = View(State.HEALTHY, 0, 0.0, 0, 0.0, 0, None, False, "", None, None)
 """A provider that was never called."""
 _MOMENTS: Final = tuple(field.name for field in fields(View) if field.name.endswith(("_until", "_at")))
 
@@ -162,7 +162,7 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
     return int(raw)
 
 
-def provider_json(provider: Provider, *, models: int, credential: bool) -> Json:
+def provider_json(provider: Provider, *, models: int, credentials: list[Json]) -> Json:
     """Return what the API shows of a provider; never a credential, only whether there is one."""
     return {
         "id": provider.id,
@@ -172,7 +172,8 @@ def provider_json(provider: Provider, *, models: int, credential: bool) -> Json:
         "dialect": provider.dialect.value,
         "enabled": provider.enabled,
         "cred_store": provider.cred_store,
-        "credential": credential,
+        "credential": any(one["credential"] for one in credentials),
+        "credentials": credentials,
         "models": models,
     }
 
