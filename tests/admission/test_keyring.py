@@ -1,0 +1,260 @@
+"""Which credential takes a call, and what keeps one back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tokenhub_core.admission.headers import Seen
+from tokenhub_core.admission.keyring import Chosen, Keyring
+from tokenhub_core.admission.limits import Call, Room
+from tokenhub_core.admission.parking import LEASE, By, Change
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.types import Credential, Dialect, Headers, Provider, ProviderType
+
+CALL = Call("m", 100, 50)
+CHAT = Dialect.OPENAI_CHAT
+PAIR = Provider(
+    "p",
+    ProviderType.OPENAI,
+    ("https://api.openai.com/v1",),
+    cred_store="vault",
+    credentials=(Credential("second", "memory"),),
+)
+LONE = replace(PAIR, credentials=())
+ORIGIN = Provider(
+    "origin:api.openai.com", ProviderType.ORIGIN, ("https://api.openai.com/v1",), cred_store="caller"
+)
+OUT = Fault(Kind.QUOTA, Blame.CREDENTIAL, "no money", code="insufficient_quota", cause="quota_exhausted")
+SLOW = Fault(Kind.RATE_LIMITED, Blame.CREDENTIAL, "slow down", cause="http_429", retry_after=7.0)
+NOT_THIS = Fault(Kind.FORBIDDEN, Blame.CREDENTIAL, "not this model", upstream_status=403)
+
+
+class Ring:
+    """A keyring with a clock that a scene turns, and what it told."""
+
+    def __init__(self, **more: Any) -> None:
+        self.changes: list[Change] = []
+        self.keyring = Keyring(b"salt", tell=self.changes.append, **more)
+        self.now = 0.0
+
+    @property
+    def times(self) -> dict[str, float]:
+        return {"now": self.now, "at": 1_790_000_000.0 + self.now}
+
+    def take(self, provider: Provider = PAIR, call: Call = CALL, **more: Any) -> Chosen | Room:
+        return self.keyring.take(provider, call, CHAT, **self.times, **more)
+
+    def chosen(self, provider: Provider = PAIR, **more: Any) -> Chosen:
+        taken = self.take(provider, **more)
+        assert isinstance(taken, Chosen)
+        return taken
+
+    def answered(self, chosen: Chosen, remaining: int, limit: int = 100, key: str = "") -> tuple[Seen, ...]:
+        return self.keyring.answered(
+            chosen,
+            (
+                ("x-ratelimit-limit-requests", str(limit)),
+                ("x-ratelimit-remaining-requests", str(remaining)),
+                ("x-ratelimit-reset-requests", "60s"),
+            ),
+            key=lambda: self.keyring.digest_of("api.openai.com", key or chosen.credential.name),
+            **self.times,
+        )
+
+    def ended(self, chosen: Chosen, fault: Fault | None = None) -> None:
+        self.keyring.ended(chosen, fault, **self.times)
+
+    def room(self, provider: Provider = PAIR, call: Call = CALL, **more: Any) -> Room:
+        return self.keyring.room(provider, call, **self.times, **more)
+
+    def names(self, count: int) -> list[str]:
+        return [self.chosen().credential.name for _ in range(count)]
+
+
+def test_of_equals_the_first_takes_the_call() -> None:
+    """Nothing is known of either: always the provider's own one."""
+    assert Ring().names(3) == ["default"] * 3
+
+
+def test_the_one_with_the_most_room_takes_the_call() -> None:
+    """Relatively to its limit, and own calls counted: with 3 and 6 left of 100, the second takes four."""
+    ring = Ring()
+    ring.answered(ring.chosen(), 3)
+    ring.answered(ring.chosen(), 6)
+    assert ring.names(5) == ["second"] * 3 + ["default", "second"]
+
+
+def test_one_that_is_switched_off_or_cannot_be_read_takes_nothing() -> None:
+    """The other one has to do; without any the call is its reader's affair."""
+    off = replace(PAIR, credentials=(Credential("default", "", enabled=False), *PAIR.credentials))
+    ring = Ring()
+    assert ring.chosen(off).credential.name == "second"
+    locked = Ring(available=lambda provider, one: one.name == "second")
+    assert locked.chosen().credential.name == "second"
+    assert Ring(available=lambda provider, one: False).chosen().credential.name == "default"
+
+
+def test_a_burst_cools_one_credential_until_its_retry_after() -> None:
+    """No parking, no row of history; a provider with that one alone can take nothing meanwhile."""
+    ring = Ring()
+    ring.ended(ring.chosen(), SLOW)
+    assert ring.names(2) == ["second"] * 2
+    assert ring.changes == []
+    ring.now = 7.0
+    assert ring.names(1) == ["default"]
+    lone = Ring()
+    lone.ended(lone.chosen(LONE), SLOW)
+    assert lone.room(LONE) == Room(7.0, "cooling")
+    assert isinstance(lone.take(LONE), Room)
+    assert isinstance(lone.take(LONE, anyway=True), Chosen)
+    lone.ended(lone.chosen(replace(LONE, id="q")), replace(SLOW, retry_after=None))
+    assert lone.room(replace(LONE, id="q")).wait == 0
+
+
+def test_one_without_money_is_parked_and_the_other_one_is_spare() -> None:
+    """Until nobody is."""
+    ring = Ring()
+    first = ring.chosen()
+    ring.ended(first, OUT)
+    assert ring.keyring.spare(PAIR, CALL, "default", **ring.times)
+    second = ring.chosen()
+    assert second.credential.name == "second"
+    ring.ended(second, OUT)
+    assert not ring.keyring.spare(PAIR, CALL, "second", **ring.times)
+    assert [(one.parking.place.credential, one.parked, one.by) for one in ring.changes] == [
+        ("default", True, By.AUTOMATIC),
+        ("second", True, By.AUTOMATIC),
+    ]
+    assert ring.room() == Room(300.0, "exhausted")
+    assert not ring.keyring.spare(LONE, CALL, "default", **ring.times)
+
+
+def test_many_calls_that_meet_the_same_are_one_piece_of_news() -> None:
+    """A hundred were on their way when the balance ran out: one parking, not a hundred back-offs."""
+    ring = Ring()
+    calls = [ring.chosen(LONE) for _ in range(100)]
+    for one in calls:
+        ring.ended(one, OUT)
+    assert len(ring.changes) == 1
+    assert ring.room(LONE).wait == 300.0
+
+
+def test_when_a_parking_is_over_one_call_probes() -> None:
+    """The others wait for its verdict; a second failure parks for longer, a success ends it."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), OUT)
+    ring.now = 300.0
+    probe = ring.chosen(LONE)
+    assert isinstance(ring.take(LONE), Room)
+    ring.ended(probe, OUT)
+    assert ring.room(LONE).wait == 600.0
+    ring.now = 900.0
+    ring.keyring.began(ring.chosen(LONE), at=ring.times["at"])
+    assert ring.room(LONE).wait == 0
+    assert [one.parked for one in ring.changes] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "end", [Fault(Kind.CANCELLED, Blame.CLIENT, "left"), Fault(Kind.INVALID, Blame.CLIENT, "bad")]
+)
+def test_a_probe_without_a_verdict_lets_the_next_one_probe(end: Fault) -> None:
+    """And one that was never heard of again, after ten minutes."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), OUT)
+    ring.now = 300.0
+    ring.ended(ring.chosen(LONE), end)
+    ring.chosen(LONE)
+    assert isinstance(ring.take(LONE), Room)
+    ring.now += LEASE
+    ring.chosen(LONE)
+
+
+def test_a_denial_keeps_one_model_back() -> None:
+    """The same key is good for others."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), NOT_THIS)
+    assert ring.room(LONE).why == "denied"
+    assert ring.room(LONE, Call("other")).wait == 0
+
+
+def test_a_callers_own_key_is_never_parked_and_held_back_by_its_own_limits_only() -> None:
+    """What one caller's key has left says nothing of another's."""
+    ring = Ring()
+    mine: Headers = (("authorization", "Bearer sk-mine"),)
+    yours: Headers = (("authorization", "Bearer sk-yours"),)
+    assert ring.keyring.caller(ORIGIN, mine) == ""
+    ring.answered(ring.chosen(ORIGIN), 0, key="sk-mine")
+    caller = ring.keyring.caller(ORIGIN, mine)
+    assert ring.room(ORIGIN, caller=caller).wait > 0
+    assert ring.room(ORIGIN, caller=ring.keyring.caller(ORIGIN, yours)).wait == 0
+    ring.ended(ring.chosen(ORIGIN, caller=caller), OUT)
+    assert ring.changes == []
+    ring.ended(ring.chosen(ORIGIN, caller=caller), SLOW)
+    assert ring.room(ORIGIN, Call("other"), caller=caller).wait == 0
+
+
+def test_what_passes_through_with_the_same_key_uses_up_the_same_windows() -> None:
+    """A program that calls the vendor itself with our provider's key: we route before its 429."""
+    ring = Ring()
+    ring.answered(ring.chosen(LONE), 50, key="sk-shared")
+    answer = (
+        ("x-ratelimit-limit-requests", "100"),
+        ("x-ratelimit-remaining-requests", "0"),
+        ("x-ratelimit-reset-requests", "60s"),
+    )
+    for key, wait in (("sk-other", 0), ("sk-shared", pytest.approx(0.6))):
+        ring.keyring.overheard(
+            "api.openai.com",
+            CHAT,
+            (("authorization", f"Bearer {key}"),),
+            answer,
+            model=lambda: "m",
+            **ring.times,
+        )
+        assert ring.room(LONE).wait == wait
+
+
+def test_an_operator_ends_parkings_and_a_changed_key_is_another_key() -> None:
+    """Both leave a row that says who."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), OUT)
+    ring.answered(ring.chosen(LONE, anyway=True), 0)
+    assert ring.keyring.unpark("p", "default", at=1.0, why="by hand") == 1
+    assert ring.keyring.unpark("p", "default", at=1.0) == 0
+    assert (ring.changes[-1].parked, ring.changes[-1].by) == (False, By.OPERATOR)
+    assert ring.room(LONE).why == "requests"
+    ring.keyring.forget("p", "default", at=2.0, why="changed")
+    assert ring.room(LONE).wait == 0
+
+
+def test_what_is_restored_holds_at_once() -> None:
+    """A restart does not try a dead key again."""
+    ring = Ring()
+    ring.ended(ring.chosen(), OUT)
+    again = Ring()
+    again.keyring.restore(ring.keyring.parkings())
+    assert again.names(1) == ["second"]
+    assert not again.keyring.quiet
+
+
+def test_nothing_is_looked_at_where_nothing_is_known() -> None:
+    """A provider that tells no limits costs one look at the names of its fields, and no digest of its key."""
+    ring = Ring()
+    chosen = ring.chosen(LONE)
+    told = ring.keyring.answered(
+        chosen, (("content-type", "x"),), key=lambda: pytest.fail("not needed"), **ring.times
+    )
+    assert (told, ring.keyring.quiet, chosen.numbers) == ((), True, None)
+
+
+def test_strangers_keys_are_bounded() -> None:
+    """Whoever invents keys at a host that we pass makes us remember 4,096 of them."""
+    ring = Ring()
+    answer = (("x-ratelimit-remaining-requests", "0"),)
+    for n in range(4200):
+        ring.keyring.overheard("h", CHAT, (("x-api-key", str(n)),), answer, model=lambda: "m", **ring.times)
+    assert len(ring.keyring._known) == 4096
+    assert ring.keyring._hosts == {"h": 4096}
