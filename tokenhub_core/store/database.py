@@ -101,6 +101,10 @@ def open_database(
         engine.dispose()
         reason = faults.words(error) or str(error.orig).partition("\n")[0]
         raise ConfigError(f"database {where}: {reason}") from error
+    except UnicodeDecodeError as error:
+        # SQLite's own message quotes what it read.
+        engine.dispose()
+        raise ConfigError(f"database {where}: the file is damaged; restore a backup") from error
     except ConfigError:
         engine.dispose()
         raise

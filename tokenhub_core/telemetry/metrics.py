@@ -121,6 +121,11 @@ class Metrics:
         )
         self._directives = _Counter("tokenhub_directives", "Calls with a directive, by outcome", ("outcome",))
         self._identical = _Counter("tokenhub_identical_replies", "Replies whose bytes are the provider's own")
+        self._parkings = _Counter(
+            "tokenhub_credential_parkings",
+            "Credentials that were parked, or parked for longer",
+            ("provider", "credential", "reason"),
+        )
         registry.register(
             _Families(
                 self._requests,
@@ -134,18 +139,13 @@ class Metrics:
                 self._skips,
                 self._directives,
                 self._identical,
+                self._parkings,
             )
         )
         self._health = Gauge(
             "tokenhub_provider_health_state",
             "2 healthy, 1 degraded, 0 down or half open",
             ("provider",),
-            registry=registry,
-        )
-        self._parkings = Counter(
-            "tokenhub_credential_parkings",
-            "Credentials that were parked, or parked for longer",
-            ("provider", "credential", "reason"),
             registry=registry,
         )
         self._parked = Gauge(
@@ -199,7 +199,7 @@ class Metrics:
 
     def parked(self, provider: str, credential: str, reason: str) -> None:
         """Count a parking."""
-        self._parkings.labels(provider, credential, reason).inc()
+        self._parkings.add(provider, credential, reason)
 
     def render(self) -> bytes:
         """Return everything in the text exposition format."""
