@@ -46,6 +46,19 @@ async def test_a_provider_is_registered_and_shown_without_its_key(it: House, fak
         "enabled": True,
         "cred_store": "memory",
         "credential": True,
+        "credentials": [
+            {
+                "name": "default",
+                "cred_store": "memory",
+                "enabled": True,
+                "credential": True,
+                "state": "ready",
+                "parked_until": None,
+                "cool_off_until": None,
+                "parkings": [],
+                "limits": [],
+            }
+        ],
         "models": 0,
     }
     assert told.json == await shown(it)
