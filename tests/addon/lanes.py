@@ -28,6 +28,7 @@ from tests.fakes.engine import Kept
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.listening import Served, serving
+from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -36,7 +37,7 @@ from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import Probes, SideServer
-from tokenhub_core.ports import Engine, Secret
+from tokenhub_core.ports import Engine, Overhearing, Secret
 from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Fleet, Lane
@@ -53,6 +54,8 @@ class Front:
     """Ports of ours that nobody may reach through the proxy."""
     recorder: Kept = field(default_factory=Kept)
     """What was recorded of requests that passed through; the records of calls are the engine's."""
+    keyring: Keyring = field(default_factory=Keyring)
+    """What was learned from answers that passed through."""
 
     @property
     def protocol(self) -> str:
@@ -163,6 +166,7 @@ async def served(
     lane: str = "auto",
     drain: float = 0.1,
     upstream: Upstream | None = None,
+    keyring: Keyring | None = None,
     **options: Any,
 ) -> AsyncIterator[Serve]:
     """Open what `tokenhub serve` opens; whatever it dials leads to `upstream`.
@@ -187,7 +191,10 @@ async def served(
         stack.enter_context(mock.patch("asyncio.open_connection", upstream.dial))
         loop = asyncio.get_running_loop()
         stack.enter_context(mock.patch.object(loop, "getaddrinfo", upstream.look_up))
-        built = functools.partial(_running, engine=engine, upstream=upstream, recorder=recorder)
+        overheard = (keyring or Keyring()).overheard
+        built = functools.partial(
+            _running, engine=engine, upstream=upstream, recorder=recorder, overheard=overheard
+        )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
         if options:
@@ -207,6 +214,7 @@ async def _running(
     engine: Engine,
     upstream: Upstream,
     recorder: Kept,
+    overheard: Overhearing,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
     del environ
@@ -249,10 +257,13 @@ async def _running(
             handed_off=HandedOff(
                 consumer,
                 recogniser,
-                Passthrough(door, recorder, session, allowed=origin, recogniser=recogniser),
+                Passthrough(
+                    door, recorder, session, allowed=origin, recogniser=recogniser, overheard=overheard
+                ),
             ),
             warnings=(),
             drain=lambda: None,
+            overheard=overheard,
         )
 
 

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ from tests.fakes.engine import Kept
 from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core.types import Lane, Outcome, Record, Usage
+from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.limits import Call
+from tokenhub_core.types import Lane, Outcome, Provider, ProviderType, Record, Usage
 
 type Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 type Site = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -78,29 +81,29 @@ def passing(request: pytest.FixtureRequest, confdir: Path, data_dir: Path, tmp_p
 
     @contextlib.asynccontextmanager
     async def start(raw: Raw | None = None, site: Site | None = None, **options: Any) -> AsyncIterator[Front]:
-        host, engine, recorder = _Host(raw, site), ScriptedEngine(), Kept()
+        host, engine, recorder, keyring = _Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
         await host.start(server_context(tmp_path, authority(tmp_path), address="127.0.0.1"))
         how = {"upstream": host, **options}
         try:
             if request.param is Lane.INSPECT:
-                ours = make_addon(engine, host, make=_with(engine, recorder))
+                ours = make_addon(engine, host, make=_with(engine, recorder, keyring))
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as lane:
-                    yield Front(Lane.INSPECT, lane.proxy, host, recorder=recorder)
+                    yield Front(Lane.INSPECT, lane.proxy, host, recorder=recorder, keyring=keyring)
                     await lane.until(lambda: not lane.call("proxyserver.active_connections"))
                     assert ours.remembered() == 0
             else:
-                async with served(data_dir, engine, ssl_insecure=True, **how) as serve:
-                    yield Front(Lane.HANDOFF, serve.proxy, host, recorder=serve.recorder)
+                async with served(data_dir, engine, ssl_insecure=True, keyring=keyring, **how) as serve:
+                    yield Front(Lane.HANDOFF, serve.proxy, host, recorder=serve.recorder, keyring=keyring)
         finally:
             await host.close()
 
     return start
 
 
-def _with(engine: ScriptedEngine, recorder: Kept) -> Any:
+def _with(engine: ScriptedEngine, recorder: Kept, keyring: Keyring | None = None) -> Any:
     @contextlib.asynccontextmanager
     async def make(_: AddonOptions) -> AsyncIterator[Running]:
-        yield Running(engine, recorder)
+        yield Running(engine, recorder, (keyring or Keyring()).overheard)
 
     return make
 
@@ -117,6 +120,32 @@ def _ends(record: Record) -> tuple[Outcome, int, str]:
 
 
 # --- the record --------------------------------------------------------------------------------------------
+
+
+async def test_limits_are_learned_from_what_passes(passing: Passing) -> None:
+    """By the caller's key at that host, for the model that was asked for, and of nobody else."""
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        await request.read()
+        told = {"limit": "100", "remaining": "0", "reset": "60s"}
+        return web.json_response(
+            {}, headers={f"x-ratelimit-{part}-requests": value for part, value in told.items()}
+        )
+
+    async with passing(site=site) as running, await H1.tls(running.proxy) as client:
+        await client.send("/v1/audio/odd", b'{"model":"m","input":"x"}', headers=_KEYED)
+        await client.answer()
+        await _records(running)
+        keyring = running.keyring
+    origin = Provider(f"origin:{OPENAI}", ProviderType.ORIGIN, (), cred_store="caller")
+    now = time.monotonic()
+
+    def wait(key: str, model: str) -> float:
+        caller = keyring.caller(origin, (("authorization", f"Bearer {key}"),))
+        return keyring.room(origin, Call(model), now=now, at=0.0, caller=caller).wait
+
+    assert wait(KEY, "m") > 0
+    assert (wait("sk-other", "m"), wait(KEY, "other")) == (0, 0)
 
 
 async def test_one_record_says_what_passed(passing: Passing) -> None:

@@ -175,6 +175,30 @@ def test_what_concerns_the_credential_concerns_the_whole_provider(fault: Fault) 
     assert scene.names == ["a.1", "b", "b", "b"]
 
 
+@pytest.mark.parametrize("fault", [LIMITED, POOR, LOCKED, FORBIDDEN])
+def test_a_spare_credential_is_tried_at_once_and_the_provider_passed_over_without_one(fault: Fault) -> None:
+    """The same candidate again, before any other; a fault that is not its credential's is no reason for that."""
+    scene = Scene(plan("a.1", "b"))
+    scene.tried()
+    scene.machine.failed(fault, scene.now, spare=True)
+    assert scene.tried().candidate.provider.id == "a"
+    scene.machine.failed(fault, scene.now)
+    assert scene.tried().candidate.provider.id == "b"
+    other = Scene(plan("a.1", "b"))
+    other.tried()
+    other.machine.failed(DOWN, other.now, spare=True)
+    assert other.tried().candidate.provider.id == "b"
+
+
+def test_of_refusals_for_limits_alone_the_soonest_is_told() -> None:
+    """Nothing was sent: the caller is told when the first of them can take a call."""
+    scene = Scene(plan("a", "b", "c"))
+    for seconds in (30.0, 4.0, 9.0):
+        scene.tried()
+        scene.machine.refused(Fault(Kind.RATE_LIMITED, Blame.CREDENTIAL, "full", retry_after=seconds))
+    assert scene.over().retry_after == 4.0
+
+
 @pytest.mark.parametrize("fault", [FORBIDDEN, UNKNOWN])
 def test_what_concerns_one_model_leaves_the_providers_others(fault: Fault) -> None:
     """A missing model says nothing of its neighbours, and is not asked for again."""

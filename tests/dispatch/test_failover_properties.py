@@ -106,7 +106,7 @@ def test_the_rules_hold_for_any_plan_and_any_outcomes(
             case "lost":
                 pass
             case _:
-                machine.failed(fault, now)
+                machine.failed(fault, now, spare=fault.retry_after == 4.9)
                 if fault.blame is Blame.CLIENT and fault.kind is not Kind.OVERFLOW:
                     over = fault
     else:

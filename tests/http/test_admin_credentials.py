@@ -130,9 +130,8 @@ async def test_the_credentials_file_gives_several(tmp_path: Path, fake: FakeProv
     text = '{"providers": [{"id": "p", "type": "openai", "base_url": "%s", "api_keys": {"a": "sk-a", "b": "sk-b"}}]}'
     file.write_text(text % fake.url)
     file.chmod(0o600)
-    settings = {"TOKENHUB_CREDENTIALS_FILE": str(file)}
     for first in (True, False):
-        async with house(tmp_path / "it", settings=settings) as it:
+        async with house(tmp_path) as it:
             assert await names(it) == ["a", "b"]
             if first:
                 await it.done("POST", "/models", {"id": "gpt-4o", "provider_id": "p"})

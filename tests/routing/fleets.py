@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
+from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.fleet import build
 from tokenhub_core.routing.plan import OriginOption
@@ -67,6 +69,19 @@ def models(draw: st.DrawFn, name: str, provider: str) -> Model:
 
 
 @st.composite
+def rooms(draw: st.DrawFn, providers: list[Provider]) -> Callable[[Provider, Call], Room] | None:
+    """Draw how soon each provider can take a call, whatever its size; None: at once."""
+    if draw(st.booleans()):
+        return None
+    limited = {
+        provider.id: Room(draw(st.floats(0.1, 1e6)), "requests", draw(st.booleans()))
+        for provider in providers
+        if draw(st.booleans())
+    }
+    return lambda provider, call: limited.get(provider.id, FREE)
+
+
+@st.composite
 def scenes(draw: st.DrawFn) -> Scene:
     """Draw a fleet of up to four providers with the same few models, in any state of health, and a call."""
     providers = [
@@ -112,7 +127,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         build(providers, stock, version=draw(st.integers(0, 9))),
         features,
         policy,
-        Circumstances(standings, lambda _: True),
+        Circumstances(standings, lambda _: True, room=draw(rooms(providers))),
         draw(st.text(max_size=8)),
         Wire(draw(st.sampled_from(DIALECTS)), lambda dialect: losses[dialect]),
         OriginOption(draw(models(wanted, host.id)), host) if wanted and draw(st.booleans()) else None,

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.errors import Fault, Kind
 from tokenhub_core.routing.eligibility import CONTEXT_MARGIN, Circumstances
 from tokenhub_core.routing.fleet import build
@@ -135,6 +136,45 @@ def test_a_lone_unhealthy_provider_is_tried_all_the_same() -> None:
     down = Standing(available=False)
     now = Circumstances({"openai": down, "azure": down, "local": down}, lambda _: True)
     assert order(planned(Policy(model="big"), now=now)) == ["big@openai"]
+
+
+def crowded(some: bool = False, **waits: float) -> Circumstances:
+    """Return circumstances in which these providers can take a call only after so many seconds."""
+
+    def room(provider: Provider, call: Call) -> Room:
+        del call
+        wait = waits.get(provider.id.partition(":")[0], 0.0)
+        return Room(wait, "requests", some) if wait else FREE
+
+    return Circumstances({}, lambda _: True, at=1_790_000_000.0, room=room)
+
+
+def test_a_rate_limited_provider_is_left_out_while_others_can_serve() -> None:
+    """Routed before the 429, and the plan says until when."""
+    result = planned(Policy(model="big"), now=crowded(openai=40.0))
+    assert order(result) == ["big@azure", "small@local"]
+    assert [(s.reason, s.detail) for s in result.skips] == [
+        (Skipped.RATE_LIMITED, "requests until 2026-09-21T14:14:00Z")
+    ]
+
+
+def test_where_all_are_limited_the_caller_is_told_when_to_come_back() -> None:
+    """At the soonest of them."""
+    fault = refused(Policy(model="big"), now=crowded(openai=40.0, azure=12.0, local=90.0))
+    assert (fault.kind, fault.http_status, fault.retry_after) == (Kind.RATE_LIMITED, 429, 12.0)
+
+
+def test_where_something_is_left_the_soonest_is_tried_all_the_same() -> None:
+    """Alone: the estimate of the call's size may be wrong."""
+    result = planned(Policy(model="big"), now=crowded(some=True, openai=40.0, azure=12.0, local=90.0))
+    assert (order(result), result.lone) == (["big@azure"], True)
+
+
+def test_a_callers_own_key_is_for_its_own_host_to_refuse() -> None:
+    """We do not say 429 in a host's name as long as it is the only one."""
+    now = crowded(openai=40.0, azure=12.0, local=90.0, origin=60.0)
+    result = planned(Policy(model="big"), now=now, origin=ORIGIN)
+    assert (order(result), result.lone) == (["big@origin:api.openai.com"], True)
 
 
 def test_equal_scores_are_ordered_by_the_seed_and_fairly() -> None:
