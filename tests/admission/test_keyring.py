@@ -41,7 +41,7 @@ class Ring:
         self.now = 0.0
 
     @property
-    def times(self) -> dict[str, float]:
+    def times(self) -> dict[str, Any]:
         return {"now": self.now, "at": 1_790_000_000.0 + self.now}
 
     def take(self, provider: Provider = PAIR, call: Call = CALL, **more: Any) -> Chosen | Room:

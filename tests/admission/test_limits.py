@@ -13,8 +13,10 @@ from tokenhub_core.errors import Kind
 CALL = Call("m", 100, 50)
 
 
-def requests(remaining: float, limit: float | None = 10, resets: float | None = 60, **more: bool) -> Seen:
-    return Seen(Metric.REQUESTS, "", limit, remaining, resets, **more)
+def requests(
+    remaining: float, limit: float | None = 10, resets: float | None = 60, *, by_model: bool = False
+) -> Seen:
+    return Seen(Metric.REQUESTS, "", limit, remaining, resets, by_model)
 
 
 def known(*seen: Seen, now: float = 0.0) -> Limits:
