@@ -40,6 +40,8 @@ PERIODS: Final[Mapping[str, float]] = MappingProxyType(
 _MOST: Final = 1e15
 """Of anything: no limit is larger."""
 _LONGEST_VALUE: Final = 64
+_MOMENTS: Final = frozenset({"date", "epoch", "epoch_ms", "moment"})
+"""Forms that count from the answer's own clock."""
 _LONGEST_FIELD: Final = 1024
 _BODY_LIMIT: Final = 64 * 1024
 _SOME: Final = 1e-3
@@ -214,7 +216,7 @@ def read(fields: Table, headers: Headers, *, at: float) -> tuple[Seen, ...]:
     """
     found: dict[tuple[Metric, str, bool], tuple[_Field, dict[str, float]]] = {}
     items: dict[str, str] = {}
-    sent = parse_date(header(headers, "date"))
+    sent: float | None = None
     for name, value in headers:
         field = fields.get(name)
         if field is None:
@@ -222,6 +224,9 @@ def read(fields: Table, headers: Headers, *, at: float) -> tuple[Seen, ...]:
         if field.form == "items":
             items.setdefault(field.part, value)
             continue
+        if sent is None and field.form in _MOMENTS:
+            told_at = parse_date(header(headers, "date"))
+            sent = at if told_at is None else told_at
         number = _number(field, value, at if sent is None else sent)
         if number is not None:
             key = (field.metric, field.window, field.by_model)
