@@ -161,6 +161,17 @@ ESTIMATES: Final = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
+SPREADS: Final = Table(
+    "spreads",
+    METADATA,
+    Column("model_id", Text, primary_key=True),
+    Column("provider_id", Text, primary_key=True),
+    Column("weights", Text, nullable=False),  # JSON: pairs of a bucket and its weight
+    Column("next", Double, nullable=False),
+    Column("seen", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
 REQUEST_LOGS: Final = Table(
     "request_logs",
     METADATA,
