@@ -1,4 +1,4 @@
-"""Hedged calls, mostly over real sockets: a stream that is slow to begin gets a second attempt, and one of them wins."""
+"""Hedged calls, mostly over real sockets: a stream that is slow to begin gets a second attempt; one of them wins."""
 
 from __future__ import annotations
 
