@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Reply, Secret, Secrets, Transport
 from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.fleet import build
@@ -52,6 +54,11 @@ PAIR = (
         prices=Prices(3000, 15_000),
     ),
 )
+
+
+@cache
+def _prices() -> Catalogue:
+    return catalogue.load()
 
 
 class Kept:
@@ -126,7 +133,7 @@ class Bench:
         self.engine = Pipeline(
             executor=self.executor,
             recorder=self.recorder,
-            catalogue=catalogue.load(),
+            catalogue=_prices(),
             fleet=lambda: fleet,
             defaults=lambda: Layer("default", self.defaults),
             rules=self.rules,
