@@ -6,18 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec import structs
 
 from tests.fakes.engine import Bench, chat
+from tests.fakes.house import House, Told, house
 from tests.fakes.provider import FakeProvider
 from tests.fakes.transport import Scripted, ScriptedTransport, completion, json, stream
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.providers.transport import HttpTransport
+from tokenhub_core.routing.spread import ENOUGH
 from tokenhub_core.types import (
     Attempt,
     Headers,
@@ -271,3 +274,43 @@ async def test_a_call_that_cannot_be_hedged_costs_no_task(
     reply, _ = await bench.ask(chat(model="m", stream=asked))
     assert reply.status == 200
     assert (transport.tasks[0] is not asyncio.current_task()) is apart
+
+
+# --- the whole application
+
+
+async def _asked(it: House) -> Told:
+    told = await it.chat("m", stream=True)
+    assert told.status == 200
+    assert told.body.endswith(b"data: [DONE]\n\n")
+    return told
+
+
+async def test_an_application_learns_when_its_providers_are_slow_and_still_knows_it_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    """Twenty streams without a hedge, then one that hangs: the other provider answers, here and in the next process."""
+    hedging = {"HEDGE": "0.9", "DEFAULT_MODE": "cheap"}
+    async with FakeProvider() as quick, FakeProvider() as other:
+        async with house(tmp_path, settings=hedging) as it:
+            for name, fake, price in (("p", quick, 0.001), ("q", other, 0.9)):
+                body = {"id": name, "base_url": fake.url, "cred_store": "memory", "api_key": f"sk-{name}"}
+                await it.done("POST", "/providers", body)
+                prices = {"input_per_1k": price, "output_per_1k": price}
+                await it.done("POST", "/models", {"id": "m", "provider_id": name, **prices})
+            for _ in range(ENOUGH):
+                assert (await _asked(it)).header("x-tokenhub-attempts") == "1"
+            quick.profile = SLOW
+            told = await _asked(it)
+            assert told.header("x-tokenhub-reason") == "hedge-won"
+            shown = await it.done("GET", f"/decisions/{told.header('x-tokenhub-decision')}")
+            assert [(one["provider"], one["cause"]) for one in shown["attempts"]] == [
+                ("p", "hedge_lost"),
+                ("q", ""),
+            ]
+            assert shown["policy"]["hedge"] == 0.9
+            assert shown["policy"]["why"]["hedge"] == "default"
+        async with house(tmp_path, settings=hedging) as again:
+            for name in ("p", "q"):
+                await again.done("PATCH", f"/providers/{name}", {"api_key": f"sk-{name}"})
+            assert (await _asked(again)).header("x-tokenhub-reason") == "hedge-won"
