@@ -48,6 +48,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "total_timeout_secs": ("2", 2.0),
     "lossy": ("no", False),
     "explore": ("thompson", "thompson"),
+    "hedge": ("0.95", 0.95),
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),
     "shutdown_drain_secs": ("0", 0.0),
@@ -73,6 +74,8 @@ BAD: list[tuple[str, str, str]] = [
     ("directive_roles", "user,everybody", "some of user, assistant"),
     ("max_body_bytes", "1023", "between 1024"),
     ("max_attempts", "0", "between 1 and 20"),
+    ("hedge", "1", "between 0.5 and 0.99"),
+    ("hedge", "yes", "a number"),
     ("connect_timeout_secs", "0", "between 0.05 and 120"),
     ("shutdown_drain_secs", "soon", "a number"),
 ]
@@ -155,6 +158,7 @@ def test_every_setting_is_in_the_table_for_documents() -> None:
     assert rows["TOKENHUB_SIMULATE"][0] == "false"
     assert rows["TOKENHUB_DEFAULT_MAX_BUDGET_USD"][0] == "none"
     assert rows["TOKENHUB_ADMIN_TOKEN"][0] == ""
+    assert rows["TOKENHUB_HEDGE"][0] == "off"
     assert all(sentence for _, sentence in rows.values())
 
 

@@ -28,7 +28,7 @@ from tokenhub_core.credentials import Credentials
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import Means, Patience
+from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
@@ -188,6 +188,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         random=random.random,
         dialects=DIALECTS,
         keyring=watched.keyring,
+        hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)

@@ -388,6 +388,8 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         "fallback": settings.fallback,
         "lossy": settings.lossy,
     }
+    if settings.hedge is not None:
+        values["hedge"] = settings.hedge
     set_later = {
         "mode": routing.default_mode,
         "max_budget_usd": routing.default_max_budget_usd,

@@ -55,8 +55,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return read
 
 
-def _optional[T](read: Callable[[str], T]) -> Callable[[str], T | None]:
-    return lambda raw: None if raw.lower() == "none" else read(raw)
+def _optional[T](read: Callable[[str], T], word: str = "none") -> Callable[[str], T | None]:
+    return lambda raw: None if raw.lower() == word else read(raw)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -82,8 +82,13 @@ def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
     return read
 
 
-def _setting(default: Any, read: Callable[[str], Any], help: str) -> Any:  # noqa: A002 - the field's own word
-    return field(default=default, metadata={"read": read, "help": help})
+def _setting(
+    default: Any,
+    read: Callable[[str], Any],
+    help: str,  # noqa: A002 - the field's own word
+    nothing: str = "none",
+) -> Any:
+    return field(default=default, metadata={"read": read, "help": help, "nothing": nothing})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +125,13 @@ class Settings:
         "off",
         _one_of("off", "thompson"),
         "How candidates are tried out where no model is named: thompson orders them by sampled rewards",
+    )
+    hedge: float | None = _setting(
+        None,
+        _optional(_number(0.5, 0.99), "off"),
+        "Share of a model's streams that begin in time, such as 0.95: beside the others a second attempt is sent;"
+        " off for never",
+        "off",
     )
     lossy: bool = _setting(
         True,
@@ -203,7 +215,9 @@ def table() -> list[tuple[str, str, str]]:
     for name, spec in _FIELDS.items():
         default = "" if isinstance(spec.default, Secret) else spec.default
         shown = ",".join(default) if isinstance(default, tuple) else str(default)
-        if default is None or isinstance(default, bool):
+        if default is None:
+            shown = spec.metadata["nothing"]
+        elif isinstance(default, bool):
             shown = shown.lower()
         rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
     return rows

@@ -9,9 +9,11 @@ from typing import Final
 
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
+from tokenhub_core.routing import spread
 from tokenhub_core.routing.bandit import Bandit, Kept
 from tokenhub_core.routing.learning import Average, Key, Learner
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.routing.spread import Spreads
 from tokenhub_core.store import learned
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Writer
@@ -27,9 +29,10 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Learning:
-    """The learner and the bandit, fed by records. Implements `ports.Subscriber`.
+    """The learner, the bandit and the spreads, fed by records. Implements `ports.Subscriber`.
 
     They learn in every mode, also while nobody explores: whoever switches exploring on does not begin with nothing.
+    Spreads are learned of calls that could have been hedged.
     """
 
     def __init__(self, database: Database, writer: Writer, clock: Clock, reward: Reward) -> None:
@@ -40,15 +43,16 @@ class Learning:
         self._waiting: list[Record] = []
         self.learner = Learner()
         self.bandit = Bandit()
+        self.spreads = Spreads()
 
     async def load(self) -> None:
         """Go on from what was saved; called once, before the first record."""
-        records, averages = await asyncio.to_thread(self._read)
-        self.learner, self.bandit = Learner(averages), Bandit(records)
+        records, averages, times = await asyncio.to_thread(self._read)
+        self.learner, self.bandit, self.spreads = Learner(averages), Bandit(records), Spreads(times)
 
-    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]]]:
+    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]], list[spread.Kept]]:
         with self._database.reading() as connection:
-            return learned.posteriors(connection), learned.estimates(connection)
+            return learned.posteriors(connection), learned.estimates(connection), learned.spreads(connection)
 
     def __call__(self, record: Record) -> None:
         """Take one finished exchange, to be learned from within `LEARN_SECONDS`."""
@@ -67,6 +71,7 @@ class Learning:
     def _learn(self, record: Record) -> None:
         """Learn from one finished exchange: every attempt is rewarded, failed ones too."""
         self.learner.learn(record)
+        self.spreads.learn(record)
         context = record.plan.context if record.plan else ""
         now = self._clock.now()
         for model, provider, reward in self._reward.lessons(record):
@@ -75,12 +80,14 @@ class Learning:
     async def save(self, *, everything: bool = False) -> None:
         """Store what has changed, or all there is; return once it is durable. Raises as the writer does."""
         self.learn()
-        records, averages = self.bandit.changes(), self.learner.changes()
+        records, averages, times = self.bandit.changes(), self.learner.changes(), self.spreads.changes()
         if everything:
             records, averages = self.bandit.kept(), list(self.learner.averages().items())
-        if records or averages:
+            times = self.spreads.kept()
+        if records or averages or times:
+            now = self._clock.now()
             await self._writer.commit(
-                partial(learned.save, records=records, averages=averages, now=self._clock.now())
+                partial(learned.save, records=records, averages=averages, times=times, now=now)
             )
 
     async def keep(self, every: float = SAVE_SECONDS) -> None:

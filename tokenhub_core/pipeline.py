@@ -458,6 +458,8 @@ class Pipeline:
         trace, planned = progress.trace, progress.plan
         if planned is None or trace.candidate is None:
             return ""
+        if trace.hedged:
+            return "hedge-won"
         if trace.change:
             return trace.change
         if trace.candidate is planned.candidates[0]:

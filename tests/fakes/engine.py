@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import orjson
@@ -14,12 +15,13 @@ from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import Means, Patience
+from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.health.tracker import HealthTracker
-from tokenhub_core.pipeline import Pipeline, Rules
+from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.policy import Layer
-from tokenhub_core.ports import Reply, Secret, Transport
+from tokenhub_core.ports import Reply, Secret, Secrets, Transport
 from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.fleet import build
@@ -52,6 +54,11 @@ PAIR = (
         prices=Prices(3000, 15_000),
     ),
 )
+
+
+@cache
+def _prices() -> Catalogue:
+    return catalogue.load()
 
 
 class Kept:
@@ -98,10 +105,13 @@ class Bench:
     transport: Transport | None = None
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
+    hedging: Hedging | None = None
+    ledger: OpenLedger = field(default_factory=OpenLedger)
+    secrets: Secrets = field(default_factory=NoSecrets)
+    insight: Insight = field(default_factory=Insight)
 
     def __post_init__(self) -> None:
         self.recorder = Kept()
-        self.ledger = OpenLedger()
         self.health = HealthTracker()
         self.clock = SystemClock()
         self._ids = itertools.count(1)
@@ -110,22 +120,24 @@ class Bench:
         fleet = build(self.providers, self.models, version=1, aliases=self.aliases)
         means = Means(
             transport=self.transport or SimulatedTransport(profiles=self.profiles, speed=0),
-            secrets=NoSecrets(),
+            secrets=self.secrets,
             ledger=self.ledger,
             health=self.health,
             retries=RetryBudget(),
             clock=self.clock,
             random=lambda: 0.0,
             dialects=DIALECTS,
+            hedging=self.hedging,
         )
         self.executor = Executor(means, self.patience)
         self.engine = Pipeline(
             executor=self.executor,
             recorder=self.recorder,
-            catalogue=catalogue.load(),
+            catalogue=_prices(),
             fleet=lambda: fleet,
             defaults=lambda: Layer("default", self.defaults),
             rules=self.rules,
+            insight=self.insight,
         )
 
     def snapshot(

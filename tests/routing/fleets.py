@@ -116,6 +116,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         min_weight=draw(st.sampled_from([0, 0, 3])),
         max_budget_usd=draw(st.sampled_from([None, None, 0.01])),
         fallback=draw(st.booleans()),
+        hedge=draw(st.sampled_from([None, 0.95])),
         lossy=draw(st.integers(0, 3)) > 0,
         output_schema=draw(st.sampled_from([None, {"type": "object"}])),
         tags=("t",),

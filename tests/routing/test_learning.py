@@ -182,6 +182,19 @@ def test_what_was_not_answered_teaches_no_estimate(useless: Record) -> None:
     assert taught(useless).averages() == {}
 
 
+def test_a_lost_race_tells_only_that_it_would_have_been_later() -> None:
+    """Cut off after 900 ms it was no quicker than that: later than the average it counts, sooner it says nothing."""
+    lost = structs.replace(DONE, first_byte_ms=None, cause="hedge_lost", usage=Usage(1_000))
+    elsewhere = structs.replace(DONE, n=2, provider="q")
+    early, late = (structs.replace(lost, ended_ms=100.0 + ms) for ms in (150.0, 900.0))
+    learner = taught(record(), record(attempts=(early, elsewhere)))
+    assert learner.averages()[Key(Measure.TTFT, "m", "p")].mean == 200
+    learner.learn(record(attempts=(late, elsewhere)))
+    assert learner.averages()[Key(Measure.TTFT, "m", "p")].mean == 550
+    # Of a provider that has never answered nothing is known.
+    assert Key(Measure.TTFT, "m", "p") not in taught(record(attempts=(late, elsewhere))).averages()
+
+
 def test_our_own_estimates_are_not_learned_from() -> None:
     """A count that we made up would only confirm itself; times are still seen."""
     measures = {key.measure for key in taught(record(usage_estimated=True)).averages()}

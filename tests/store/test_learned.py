@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import insert
 
+from tokenhub_core.routing import spread
 from tokenhub_core.routing.bandit import Bandit, Kept
 from tokenhub_core.routing.learning import Average, Key, Measure
 from tokenhub_core.store import learned
@@ -45,6 +46,19 @@ def test_a_record_takes_the_place_of_the_one_it_has_grown_from(database: Databas
     records, averages = read(database)
     assert records == [grown, RECORDS[1]]
     assert averages == {AVERAGES[0][0]: Average(0.5), AVERAGES[1][0]: AVERAGES[1][1]}
+
+
+def test_spreads_come_back_to_the_last_bit(database: Database) -> None:
+    """Buckets, weights and counts; the later one takes the earlier one's place."""
+    first = spread.Kept("m", "p", ((0, 1 / 3), (159, 0.1 + 0.2)), 1 / 0.995, 7)
+    grown = spread.Kept("m", "p", ((3, 1e-7),), 2.0, 8)
+    other = spread.Kept("n", "p", ((1, 1.0),), 1.0, 1)
+    for times in ([first, other], [grown]):
+        with database.writing() as connection:
+            learned.save(connection, [], [], times, now=1.8e9)
+        with database.reading() as connection:
+            found = {one.model: one for one in learned.spreads(connection)}
+        assert found == {"m": times[0], "n": other}
 
 
 def test_nothing_learned_is_nothing_saved(database: Database) -> None:

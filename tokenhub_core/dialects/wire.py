@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from tokenhub_core.errors import TokenHubError, client_fault
+from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.types import Json, Request
 
 DEPTH: Final = 64
@@ -41,6 +41,15 @@ def decode(body: bytes) -> Json:
 def encode(data: object) -> bytes:
     """Return `data` as compact JSON."""
     return orjson.dumps(data)
+
+
+def worded(fault: Fault, overflow: str) -> str:
+    """Return the fault's message, that of an overflow with the words by which this dialect's programs know one.
+
+    For dialects that have no code for it: agents that shorten a conversation which has become too long look for words.
+    """
+    told = fault.kind is not Kind.OVERFLOW or overflow.lower() in fault.message.lower()
+    return fault.message if told else f"{overflow}: {fault.message}"
 
 
 def _bad(message: str) -> TokenHubError:

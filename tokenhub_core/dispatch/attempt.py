@@ -21,7 +21,7 @@ from tokenhub_core.dispatch.bodies import Body
 from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.holding import Holding
-from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Means, Patience, Trace, Whole
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, OUTRUN, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers import adapters
@@ -49,7 +49,9 @@ MAX_ERROR: Final = 64 << 10
 
 _LINGER_SECONDS: Final = 0.05
 _LINGER_BYTES: Final = 16 << 10
-_MAYBE_BILLED: Final = frozenset({"ttft_timeout", "total_timeout", "deadline", "client_cancelled"})
+_MAYBE_BILLED: Final = frozenset(
+    {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label}
+)
 """Causes that leave open whether the provider has worked, and will bill, for nothing."""
 
 
@@ -86,10 +88,12 @@ class Attempting:
         self._first_byte: float | None = None
         self._losses: tuple[str, ...] = ()
         self._repairs = UNTOUCHED
+        self.n = step.n
         self.refused = False
         """The attempt was not sent: no money, no credential, or somebody else's probe is under way."""
         self.spare = False
         """It failed by its credential, and its provider has another one that can take the call."""
+        self._abandoned = False
         self.gate: Gate | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.headers: Headers = ()
@@ -303,6 +307,15 @@ class Attempting:
         else:
             trace.usage = usage if final else usage.merge(output)
 
+    def won(self) -> None:
+        """Hear that of two attempts this one's answer is the caller's."""
+        self._trace.candidate = self._candidate
+
+    def abandon(self, fault: Fault) -> None:
+        """Account for the attempt at once, as one without an answer; whoever runs it cancels it then."""
+        self._abandoned = True
+        self._account(fault)
+
     async def finish(self, fault: Fault | None) -> None:
         """End a committed stream."""
         if self.gate is not None and self._reservation is not None:
@@ -329,7 +342,7 @@ class Attempting:
             return
         means, trace, candidate = self._means, self._trace, self._candidate
         reservation, self._reservation = self._reservation, None
-        answered = fault is None or self._first_byte is not None
+        answered = fault is None or (self._first_byte is not None and not self._abandoned)
         usage = trace.usage if answered else self._wasted(fault)
         cost = estimate.cost(candidate.model.prices, usage)
         means.ledger.settle(reservation, cost, usage)
@@ -337,7 +350,7 @@ class Attempting:
         if fault is None:
             latency = ((self._first_byte or now) - self._started) * 1000
             means.health.succeeded(candidate.provider.id, now, latency, started=self._started)
-        elif fault is CANCELLED:
+        elif fault is CANCELLED or fault is OUTRUN:
             means.health.released(candidate.provider.id, started=self._started)
         else:
             means.health.failed(candidate.provider.id, fault, now, started=self._started)
@@ -454,7 +467,8 @@ class _Stream:
 class Leftovers:
     """Responses whose last event has come and whose connection's end of the body has not.
 
-    They are read on for a moment, apart from the reply, so that their connections can serve again.
+    They are read on for a moment, apart from the reply, so that their connections can serve again. Attempts that
+    were abandoned end here too: no reply waits for that.
     """
 
     def __init__(self) -> None:
@@ -463,6 +477,13 @@ class Leftovers:
     def add(self, response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
         """Take a response over."""
         task = asyncio.create_task(_linger(response, chunks), name="end of stream")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def end(self, tried: Attempting, running: asyncio.Task[Whole | Live]) -> None:
+        """Cancel an attempt that was abandoned, and let go of its connection."""
+        running.cancel()
+        task = asyncio.create_task(_ended(tried, running), name="end of an abandoned attempt")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -482,6 +503,12 @@ async def _linger(response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> N
                         break
     finally:
         await response.close()
+
+
+async def _ended(tried: Attempting, running: asyncio.Task[Whole | Live]) -> None:
+    await asyncio.gather(running, return_exceptions=True)
+    # It may have been committed in the same moment: then nobody reads it, and it is still open.
+    await tried.finish(CANCELLED)
 
 
 async def _beginning(response: UpstreamResponse) -> bytes:

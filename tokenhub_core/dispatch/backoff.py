@@ -122,7 +122,7 @@ class RetryBudget:
         """Return how many retries could be withdrawn now."""
         bucket = self._buckets.get(provider)
         if bucket is None:
-            return int(self._reserve)
+            return int(self._reserve + 1e-9)
         bucket.slot(int(now))
         # The small addend keeps 0.2 x 5 from being 0.99999….
         earned = int(self._ratio * sum(bucket.deposits) + self._reserve + 1e-9)

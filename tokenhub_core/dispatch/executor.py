@@ -7,8 +7,8 @@ from typing import assert_never
 
 from tokenhub_core.dispatch.attempt import Attempting, Leftovers
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
-from tokenhub_core.dispatch.job import Job, Live, Means, Patience, Trace, Whole
-from tokenhub_core.errors import TokenHubError
+from tokenhub_core.dispatch.job import CANCELLED, OUTRUN, Hedging, Job, Live, Means, Patience, Trace, Whole
+from tokenhub_core.errors import Fault, TokenHubError
 
 
 class Executor:
@@ -26,12 +26,14 @@ class Executor:
 
     async def run(self, job: Job, trace: Trace) -> Whole | Live:
         """Return the answer of the first candidate that gives one; raises `TokenHubError` when none does."""
+        hedging = self.means.hedging if _hedged(job) else None
         machine = Failover(
             job.plan,
             limits=job.limits,
             retries=self.means.retries,
             started=job.snapshot.started,
             max_output_tokens=job.request.features.max_output_tokens,
+            hedges=hedging.share if hedging is not None else None,
         )
         while True:
             step = machine.next(self.means.clock.monotonic(), self.means.random())
@@ -41,28 +43,92 @@ class Executor:
                 case GiveUp(fault):
                     raise TokenHubError(fault)
                 case Try():
-                    tried = Attempting(
-                        self.means,
-                        self.patience,
-                        job,
-                        trace,
-                        step,
-                        turn=self._next_turn(),
-                        after=self._leftovers,
-                    )
-                    try:
-                        result = await tried.start()
-                    except TokenHubError as error:
-                        if tried.refused:
-                            machine.refused(error.fault)
-                        else:
-                            machine.failed(error.fault, self.means.clock.monotonic(), spare=tried.spare)
-                        continue
-                    machine.succeeded()
-                    return result
+                    wait = None if hedging is None else _until_slow(hedging, job, machine, step)
+                    if wait is None:
+                        result = await self._lone(machine, self._attempt(job, trace, step))
+                    else:
+                        result = await self._raced(machine, job, trace, step, wait)
+                    if result is not None:
+                        return result
                 case _:
                     assert_never(step)
 
-    def _next_turn(self) -> int:
+    def _attempt(self, job: Job, trace: Trace, step: Try) -> Attempting:
         self._turn += 1
-        return self._turn
+        return Attempting(self.means, self.patience, job, trace, step, turn=self._turn, after=self._leftovers)
+
+    async def _lone(self, machine: Failover, tried: Attempting) -> Whole | Live | None:
+        """Return the attempt's answer; None, and the machine told, where it has failed."""
+        try:
+            result = await tried.start()
+        except TokenHubError as error:
+            self._tell(machine, tried, error.fault)
+            return None
+        machine.succeeded(tried.n)
+        return result
+
+    def _tell(self, machine: Failover, tried: Attempting, fault: Fault) -> None:
+        if tried.refused:
+            machine.refused(fault, tried.n)
+        else:
+            machine.failed(fault, self.means.clock.monotonic(), tried.n, spare=tried.spare)
+
+    async def _raced(
+        self, machine: Failover, job: Job, trace: Trace, step: Try, wait: float
+    ) -> Whole | Live | None:
+        """Return the answer of this try or of its hedge, whichever comes first; None where both have failed.
+
+        The hedge is sent after `wait` seconds without an answer, if the machine has one. Whatever is still running
+        in the end is accounted for before this returns, and cancelled.
+        """
+        running: dict[asyncio.Task[Whole | Live], Attempting] = {}
+        pause: float | None = wait
+        # Why what is left over in the end was given up: as long as nobody has answered it is the caller who left.
+        left = CANCELLED
+        self._begin(running, self._attempt(job, trace, step))
+        try:
+            while running and not machine.over:
+                done, _ = await asyncio.wait(running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                second = machine.hedge(self.means.clock.monotonic()) if not done else None
+                if second is not None:
+                    self._begin(running, self._attempt(job, trace, second))
+                pause = None
+                for task in [one for one in running if one in done]:
+                    tried = running.pop(task)
+                    try:
+                        result = task.result()
+                    except TokenHubError as error:
+                        self._tell(machine, tried, error.fault)
+                        continue
+                    machine.succeeded(tried.n)
+                    left = OUTRUN
+                    trace.hedged = tried.n != step.n and bool(running)
+                    tried.won()
+                    return result
+            left = OUTRUN
+            return None
+        finally:
+            for task, tried in running.items():
+                tried.abandon(left)
+                self._leftovers.end(tried, task)
+
+    def _begin(self, running: dict[asyncio.Task[Whole | Live], Attempting], tried: Attempting) -> None:
+        running[asyncio.create_task(tried.start(), name=f"attempt {tried.n}")] = tried
+
+
+def _hedged(job: Job) -> bool:
+    """Tell whether the call is one that may be hedged.
+
+    Only streams are: they show when an answer begins. How long a whole answer takes is mostly how long it is, so one
+    that is late would be as late again from somebody else, and both would be paid in full.
+    """
+    return job.plan.policy.hedge is not None and job.request.features.stream
+
+
+def _until_slow(hedging: Hedging, job: Job, machine: Failover, step: Try) -> float | None:
+    """Return the seconds after which a try without an answer is slow; None where it is not to be hedged."""
+    quantile = job.plan.policy.hedge
+    if quantile is None or not machine.hedgeable():
+        return None
+    after = hedging.after(step.candidate.model.id, step.candidate.provider.id, quantile)
+    return None if after is None else after / 1000

@@ -8,6 +8,9 @@ It sees facts and answers with steps; it sends nothing, sleeps nowhere and never
     Wait    sleep, then ask again
     GiveUp  answer the caller with this fault
 
+While a try is open and slow the shell may ask `hedge(now)` for a second one, to be run beside it. Then it names the
+try in each report by its number, and asks for the next step when neither is open any more, or when the call is `over`.
+
 The rules, in the order in which they win:
 
 1.  Nothing is tried after the commit. The caller has seen a beginning that no other model would continue.
@@ -50,6 +53,19 @@ The rules, in the order in which they win:
     401 and 403 become 502, because the caller's key is not at fault, and where it was the caller's own (the
     origin), the origin's status stands. Several rate limits are one: 429 with the smallest Retry-After.
     Otherwise the last fault that a provider gave is named, as 502, 503 or 504, with the cause `all_failed`.
+11. A hedge is one more try of this call, so rules 1 to 4 hold for it: never after the commit or the deadline, never
+    beyond the attempts or the plan. There is at most one in a call; none beside a lone candidate, and none where the
+    model was named and no other one may stand in. It goes to the first new candidate in the order of rules 5 and 7
+      - at a provider that has not failed this call, and another one than the open try's, unless the whole plan has
+        only that one;
+      - that is the named model too, where the open try is: being slow is no failure, so nobody else stands in for it;
+      - whose reserve and that of the open try are together within the budget of the call;
+      - whose provider has a retry left: each hedge is taken out of the retry budget of the provider that it goes to,
+        and pays nothing in. It is also taken out of a share of all calls, so that a slow fleet is not asked twice.
+12. Of two open tries the first answer counts, and the other one is forgotten: it has neither failed nor answered.
+    While one of them is open, the failure of the other is learned from (rule 6) and nothing new is tried. A fault
+    that ends the call (rule 2) ends it at once where the first try meets it. Where the hedge does, it counts only when
+    the first try fails as well: a call must not fail because it was hedged.
 
 Why a plain loop over the plan and no queue: a plan has a handful of candidates, and every rule above is then
 a filter or a sort key that can be read next to its sentence.
@@ -60,13 +76,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import msgspec
 
 from tokenhub_core.dispatch.backoff import RetryBudget, jittered
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.types import Candidate, Plan, ProviderType
+from tokenhub_core.types import NANO, Candidate, Plan, ProviderType
 
 _BASE: Final = 0.1
 """Seconds before the first retry, before jitter."""
@@ -76,6 +92,9 @@ _ROOM: Final = 64
 """An answer of fewer tokens is not worth asking for."""
 _TICK: Final = 0.001
 """Seconds by which a sleep may end too early without another one being ordered."""
+
+_EVERYBODY: Final = ""
+"""Under what all calls together have their share of hedges."""
 
 REDUCED: Final = "reduced-max-tokens"
 ESCALATED: Final = "escalated-context-overflow"
@@ -158,11 +177,19 @@ class _Entry:
         return self.candidate.model.max_context_tokens
 
 
+class _Open(NamedTuple):
+    """A try whose outcome is awaited."""
+
+    entry: _Entry
+    since: float
+    hedge: bool = False
+
+
 class Failover:
     """One call's way through its plan. See the module for the rules.
 
     `max_output_tokens` is the caller's own cap, None where it set none; `started` is on the same monotonic
-    clock as every `now`. `retries` is shared by all calls.
+    clock as every `now`. `retries` is shared by all calls, and so is `hedges`; None: this call is not hedged.
     """
 
     def __init__(
@@ -173,17 +200,19 @@ class Failover:
         retries: RetryBudget,
         started: float,
         max_output_tokens: int | None,
+        hedges: RetryBudget | None = None,
     ) -> None:
         self._limits = limits
         self._retries = retries
+        self._hedges = hedges
+        self._policy = plan.policy
         self._cap = max_output_tokens
         self._input = plan.input_tokens
         self._deadline = None if limits.total_seconds is None else started + limits.total_seconds
         self._entries = [_Entry(order, candidate) for order, candidate in enumerate(plan.candidates)]
         self._overflowed = False
-        self._open: _Entry | None = None
-        """The candidate whose outcome is awaited."""
-        self._opened = started
+        self._open: dict[int, _Open] = {}
+        """By number, in the order in which they were begun."""
         self._again: _Entry | None = None
         """The candidate to try next whatever the others are like: with a reduced cap, or after its wait."""
         self._until = started
@@ -201,21 +230,33 @@ class Failover:
         self._refusals: list[Fault] = []
         self._committed = False
         self._end: Fault | None = None
+        self._held: Fault | None = None
+        """What ends the call unless the try that is still open answers."""
+        if plan.lone or (self._policy.model is not None and not self._policy.fallback):
+            self._hedges = None
+        if self._hedges is not None:
+            self._hedges.deposit(_EVERYBODY, started)
 
     # --- what the shell reports
 
-    def failed(self, fault: Fault, now: float, *, spare: bool = False) -> None:
-        """Hear that the current try was sent and did not succeed.
+    def failed(self, fault: Fault, now: float, n: int = 0, *, spare: bool = False) -> None:
+        """Hear that try `n` was sent and did not succeed; 0: the one that was begun first of those open.
 
         `spare`: its provider has another credential that can take the call at once.
         """
-        entry = self._close()
-        if entry is None:
+        tried = self._close(n)
+        if tried is None or self._end is not None:
             return
+        entry = tried.entry
         self._faults.append((entry, fault))
         stays = fault.blame is Blame.CLIENT and fault.kind is not Kind.OVERFLOW
         if self._committed or stays or self._unheard(entry, fault):
-            self._end = fault
+            if tried.hedge and self._open:
+                self._held = fault
+            else:
+                self._end = fault
+        elif self._held is not None:
+            self._end = self._held
         elif spare and fault.blame is Blame.CREDENTIAL:
             entry.fate = _Fate.FRESH
         else:
@@ -227,34 +268,45 @@ class Failover:
             return False
         return all(other is entry or not other.candidate.pinned for other in self._entries)
 
-    def refused(self, fault: Fault) -> None:
-        """Hear that the current try was not sent: there was no money for it, or no permission to probe."""
-        entry, self._open = self._open, None
-        if entry is not None:
-            entry.fate = _Fate.OUT
+    def refused(self, fault: Fault, n: int = 0) -> None:
+        """Hear that try `n` was not sent: there was no money for it, or no permission to probe."""
+        tried = self._taken(n)
+        if tried is not None:
+            tried.entry.fate = _Fate.OUT
             self._refusals.append(fault)
+            if self._held is not None and not self._open:
+                self._end = self._end or self._held
 
     def committed(self) -> None:
         """Hear that the caller has seen a part of the answer."""
         self._committed = True
 
-    def succeeded(self) -> None:
-        """Hear that the current try was the answer."""
-        self._close()
+    def succeeded(self, n: int = 0) -> None:
+        """Hear that try `n` was the answer; whatever else is open has lost."""
+        self._close(n)
+        while self._open:
+            self._close(0)
         self._end = _ANSWERED
 
-    def _close(self) -> _Entry | None:
-        """End the open try as one that was sent."""
-        entry, self._open = self._open, None
-        if entry is not None:
+    def _taken(self, n: int) -> _Open | None:
+        return self._open.pop(n or next(iter(self._open), 0), None)
+
+    def _close(self, n: int) -> _Open | None:
+        """End an open try as one that was sent."""
+        tried = self._taken(n)
+        if tried is not None:
             self._sent += 1
-            if entry.provider not in self._visited:
-                self._visited.add(entry.provider)
-                self._retries.deposit(entry.provider, self._opened)
-        return entry
+            provider = tried.entry.provider
+            if provider not in self._visited:
+                self._visited.add(provider)
+                if not tried.hedge:
+                    self._retries.deposit(provider, tried.since)
+        return tried
 
     def _learn(self, entry: _Entry, fault: Fault, now: float) -> None:
         """Draw the consequences of a fault for the candidates (rules 6 and 7)."""
+        # What failed beside it may have ruled it out already.
+        out = entry.fate is _Fate.OUT
         entry.ready = now + (fault.retry_after or 0.0)
         entry.failures += 1
         retries = self._limits.retries_per_candidate
@@ -289,7 +341,7 @@ class Failover:
                 self._end = fault
             case _:
                 assert_never(fault.kind)
-        if fault.final and entry.fate in {_Fate.RETRY, _Fate.LIMITED}:
+        if out or (fault.final and entry.fate in {_Fate.RETRY, _Fate.LIMITED}):
             entry.fate = _Fate.OUT
 
     def _pass_over(self, provider: str) -> None:
@@ -301,7 +353,8 @@ class Failover:
         room = self._room(entry)
         if room is not None:
             entry.cap, entry.change = room, REDUCED
-            self._again, self._until, self._paid = entry, now, False
+            if self._again is None:
+                self._again, self._until, self._paid = entry, now, False
             return
         self._overflowed = True
         entry.fate = _Fate.OUT
@@ -323,7 +376,7 @@ class Failover:
 
     def next(self, now: float, rand: float) -> Step:
         """Return the next step. `now` is monotonic, `rand` in [0, 1)."""
-        if self._open is not None:
+        while self._open:
             # The shell lost track of its try; whatever it did may have been sent.
             self.failed(_LOST, now)
         if self._end is None:
@@ -340,7 +393,7 @@ class Failover:
             if self._until - now > _TICK:
                 return Wait(self._until - now)
             entry, self._again = self._again, None
-            if self._paid or self._afford(entry, now):
+            if entry.fate is not _Fate.OUT and (self._paid or self._afford(entry, now)):
                 return self._try(entry, now)
             # A reduced cap that the retry budget does not allow: the candidate's provider is dry by now.
             entry.fate = _Fate.OUT
@@ -400,10 +453,55 @@ class Failover:
     def _try(self, entry: _Entry, now: float) -> Step:
         if self._late(now):
             return GiveUp(self._timed_out())
+        return self._begun(_Open(entry, now))
+
+    def _begun(self, one: _Open) -> Try:
         self._issued += 1
-        self._open, self._opened = entry, now
-        left = None if self._deadline is None else self._deadline - now
-        return Try(entry.candidate, self._issued, left, entry.cap, entry.change)
+        self._open[self._issued] = one
+        left = None if self._deadline is None else self._deadline - one.since
+        return Try(one.entry.candidate, self._issued, left, one.entry.cap, one.entry.change)
+
+    # --- hedging (rules 11 and 12)
+
+    @property
+    def over(self) -> bool:
+        """Return whether the call has come to its end, whatever is still open."""
+        return self._end is not None
+
+    def hedgeable(self) -> bool:
+        """Tell whether the open try could be hedged, as far as the plan and this call decide."""
+        return next(iter(self._rivals()), None) is not None
+
+    def hedge(self, now: float) -> Try | None:
+        """Return a second try to run beside the open one, None where the rules forbid one."""
+        share = self._hedges
+        if share is None or self._late(now) or not share.balance(_EVERYBODY, now):
+            return None
+        for rival in self._rivals():
+            if self._retries.withdraw(rival.provider, now):
+                share.withdraw(_EVERYBODY, now)
+                self._hedges = None
+                return self._begun(_Open(rival, now, hedge=True))
+        return None
+
+    def _rivals(self) -> Sequence[_Entry]:
+        """Return the candidates that a hedge may go to, in the order of preference."""
+        barred = self._hedges is None or self._committed or self.over or len(self._open) != 1
+        if barred or self._sent + 1 >= self._limits.max_attempts:
+            return ()
+        (first,) = (one.entry for one in self._open.values())
+        most = self._policy.max_budget_usd
+        left = None if most is None else most * NANO - first.candidate.estimated_nanousd
+        alone = all(entry.provider == first.provider for entry in self._entries)
+        return [
+            entry
+            for entry in self._fresh()
+            if entry is not first
+            and (alone or entry.provider != first.provider)
+            and entry.provider not in self._failing | self._dry
+            and (entry.candidate.pinned or not first.candidate.pinned)
+            and (left is None or entry.candidate.estimated_nanousd <= left)
+        ]
 
     # --- what the caller is told (rule 10)
 

@@ -16,6 +16,7 @@ from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.ports import Clock, Ledger, Secrets, Transport
+from tokenhub_core.routing.spread import LOST
 from tokenhub_core.types import (
     Attempt,
     Candidate,
@@ -29,6 +30,7 @@ from tokenhub_core.types import (
 )
 
 CANCELLED: Final = Fault(Kind.CANCELLED, Blame.CLIENT, "the caller left", cause="client_cancelled")
+OUTRUN: Final = Fault(Kind.CANCELLED, Blame.US, "another attempt answered first", cause=LOST)
 INTERNAL: Final = Fault(
     Kind.INTERNAL, Blame.US, "TokenHub failed to answer this call; its log says why.", cause="internal"
 )
@@ -54,6 +56,8 @@ class Trace:
     """How many were sent; a stream's reply begins before its attempt has ended."""
     change: str = ""
     """The last `Attempt.change` among them."""
+    hedged: bool = False
+    """The answer is a hedge's that came before the attempt that it was sent beside."""
     ttft_ms: float | None = None
     usage: Usage = Usage()
     usage_estimated: bool = False
@@ -110,6 +114,16 @@ class Patience:
     """After so much silence of a committed stream's provider the caller gets a sign of life."""
 
 
+class Hedging(msgspec.Struct, frozen=True):
+    """What is needed to send a second attempt beside one that is slow to begin."""
+
+    after: Callable[[str, str, float], float | None]
+    """From a model, its provider and a quantile to the milliseconds within which that share of its streams has begun;
+    None where too little is known."""
+    share: RetryBudget
+    """How many of all calls may be hedged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What all calls share."""
@@ -125,3 +139,5 @@ class Means:
     dialects: Mapping[Dialect, DialectModule]
     keyring: Keyring = field(default_factory=Keyring)
     """Which credential takes a call, and what the answers say of their limits."""
+    hedging: Hedging | None = None
+    """None: no call is hedged, whatever its policy says."""

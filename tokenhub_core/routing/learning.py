@@ -10,6 +10,9 @@ same average of |seen - old| / seen, the relative error that the estimate would 
     ttft      per (model, provider) and per provider: milliseconds to a stream's first content
     pace      per (model, provider) and per provider: milliseconds per output token after that
 
+An attempt that lost a race only tells that its first content would have come no sooner: it counts where that is later
+than the average, and says nothing else. The spread of these times, which hedging waits for, is learned in `spread`.
+
 A time is expected as ttft + output·pace. Milliseconds per token are averaged and not tokens per second, because it is
 times that add up: the pace's inverse is the harmonic mean of the rates.
 
@@ -28,6 +31,7 @@ import msgspec
 
 from tokenhub_core.routing import estimate
 from tokenhub_core.routing.estimate import Writing
+from tokenhub_core.routing.spread import LOST
 from tokenhub_core.types import Attempt, Features, Outcome, Record, StopReason
 
 KEEP: Final = 10_000
@@ -134,6 +138,9 @@ class Learner:
         last = record.attempts[-1]
         if last.cause:
             return
+        for attempt in record.attempts[:-1]:
+            if attempt.cause == LOST:
+                self._learn_late(attempt)
         counted = bool(last.usage) and not record.usage_estimated
         if counted and plan.features is not None:
             self._learn_input(last, plan.features)
@@ -169,6 +176,12 @@ class Learner:
                 first = min(known.mean, whole) if known else 0.0
             if tokens >= _FEW_TOKENS:
                 self._see(Key(Measure.PACE, name, last.provider), (whole - first) / tokens)
+
+    def _learn_late(self, lost: Attempt) -> None:
+        for name in (lost.model, ""):
+            key, least = Key(Measure.TTFT, name, lost.provider), lost.ended_ms - lost.started_ms
+            if (known := self._averages.get(key)) is not None and least > known.mean:
+                self._see(key, least)
 
     def _see(self, key: Key, seen: float) -> None:
         if not math.isfinite(seen):

@@ -1,4 +1,4 @@
-"""What was learned, as rows: the posteriors of arms and the averages behind the estimates.
+"""What was learned, as rows: the posteriors of arms, the averages behind the estimates, and spreads of times.
 
 What is stored are the records themselves and never what was added to them: a process that reads them goes on from
 exactly where the one before it was.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select
 
+from tokenhub_core.routing import spread
 from tokenhub_core.routing.bandit import Kept
 from tokenhub_core.routing.learning import Average, Key, Measure
-from tokenhub_core.store.rows import micros, text
-from tokenhub_core.store.schema import ESTIMATES, POSTERIORS
+from tokenhub_core.store.rows import dumps, micros, text
+from tokenhub_core.store.schema import ESTIMATES, POSTERIORS, SPREADS
 
 _MEASURES: Final = frozenset(Measure)
 
@@ -42,8 +44,26 @@ def estimates(connection: Connection) -> list[tuple[Key, Average]]:
     ]
 
 
+def spreads(connection: Connection) -> list[spread.Kept]:
+    """Return every spread, the one longest unchanged first."""
+    table = SPREADS.c
+    columns = (table.model_id, table.provider_id, table.weights, table.next, table.seen)
+    found = connection.execute(select(*columns).order_by(table.updated_at))
+    return [
+        spread.Kept(
+            model, provider, tuple((at, weight) for at, weight in orjson.loads(weights)), following, seen
+        )
+        for model, provider, weights, following, seen in found
+    ]
+
+
 def save(
-    connection: Connection, records: Sequence[Kept], averages: Sequence[tuple[Key, Average]], *, now: float
+    connection: Connection,
+    records: Sequence[Kept],
+    averages: Sequence[tuple[Key, Average]],
+    times: Sequence[spread.Kept] = (),
+    *,
+    now: float,
 ) -> None:
     """Store these in place of what they have grown from; `now` is in seconds since the epoch."""
     _replace(
@@ -76,6 +96,21 @@ def save(
                 "updated_at": micros(now),
             }
             for key, one in averages
+        ],
+    )
+    _replace(
+        connection,
+        SPREADS,
+        [
+            {
+                "model_id": text(one.model),
+                "provider_id": text(one.provider),
+                "weights": dumps(one.weights),
+                "next": one.next,
+                "seen": one.seen,
+                "updated_at": micros(now),
+            }
+            for one in times
         ],
     )
 

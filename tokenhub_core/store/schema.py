@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -200,6 +200,17 @@ ESTIMATES: Final = Table(
     Column("mean", Double, nullable=False),
     Column("error", Double, nullable=False),
     Column("count", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+SPREADS: Final = Table(
+    "spreads",
+    METADATA,
+    Column("model_id", Text, primary_key=True),
+    Column("provider_id", Text, primary_key=True),
+    Column("weights", Text, nullable=False),  # JSON: pairs of a bucket and its weight
+    Column("next", Double, nullable=False),
+    Column("seen", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
 )
 

@@ -37,5 +37,7 @@ class Policy(msgspec.Struct, frozen=True):
     output_schema: Mapping[str, Any] | None = None
     lossy: bool = True
     """Whether a provider may serve whose dialect cannot carry all of the call."""
+    hedge: float | None = None
+    """Of a model's streams this share begins in time; the others get a second attempt beside them. None: never."""
     tags: tuple[str, ...] = ()
     why: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -36,11 +36,12 @@ def test_every_kind_has_its_status_and_type(kind: Kind) -> None:
     """A whole response in the dialect's own shape, with the id in head and body."""
     reply = ANTHROPIC_MESSAGES.error(Fault(kind, Blame.US, "Sorry"), request_id="req_1")
     status, error_type = TYPES[kind]
+    message = "prompt is too long: Sorry" if kind is Kind.OVERFLOW else "Sorry"
     assert reply.status == status
     assert reply.headers == (("content-type", "application/json"), ("request-id", "req_1"))
     assert orjson.loads(reply.body) == {
         "type": "error",
-        "error": {"type": error_type, "message": "Sorry"},
+        "error": {"type": error_type, "message": message},
         "request_id": "req_1",
     }
 

@@ -38,8 +38,10 @@ def test_every_fault_has_googles_shape(kind: Kind) -> None:
     fault = Fault(kind, Blame.US, "No.")
     reply = GEMINI.error(fault, request_id="r1")
     assert reply.status == fault.http_status
+    sign = "The input token count exceeds the maximum number of tokens allowed: "
+    message = f"{sign if kind is Kind.OVERFLOW else ''}No."
     assert orjson.loads(reply.body) == {
-        "error": {"code": fault.http_status, "message": "No.", "status": WORDS[kind]}
+        "error": {"code": fault.http_status, "message": message, "status": WORDS[kind]}
     }
     assert ("x-request-id", "r1") in reply.headers
 

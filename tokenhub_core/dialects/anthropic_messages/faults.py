@@ -10,7 +10,7 @@ from typing import Final
 
 import orjson
 
-from tokenhub_core.dialects import sse
+from tokenhub_core.dialects import sse, wire
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.errors import Fault, Kind
 from tokenhub_core.types import Json
@@ -96,7 +96,7 @@ def _body(fault: Fault, request_id: str) -> Json:
     error_type = _TYPE_OF_STATUS.get(fault.status) or _TYPE_OF_KIND[fault.kind]
     return {
         "type": "error",
-        "error": {"type": error_type, "message": fault.message},
+        "error": {"type": error_type, "message": wire.worded(fault, "prompt is too long")},
         "request_id": request_id,
     }
 

@@ -71,6 +71,9 @@ def stream_error(fault: Fault, *, array: bool) -> bytes:
     return b",\r\n" + body + b"]" if array else sse.frame(body)
 
 
+_TOO_LONG: Final = "The input token count exceeds the maximum number of tokens allowed"
+
+
 def _body(fault: Fault) -> Json:
     status = fault.http_status
     word = _WORDS.get(status) or ("INVALID_ARGUMENT" if status < 500 else "INTERNAL")
@@ -81,7 +84,7 @@ def _body(fault: Fault) -> Json:
     if fault.param:
         broken = [{"field": fault.param, "description": fault.message}]
         details.append({"@type": _TYPES + "BadRequest", "fieldViolations": broken})
-    body: Json = {"code": status, "message": fault.message, "status": word}
+    body: Json = {"code": status, "message": wire.worded(fault, _TOO_LONG), "status": word}
     return {"error": body | ({"details": details} if details else {})}
 
 

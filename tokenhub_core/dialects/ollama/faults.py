@@ -21,4 +21,4 @@ def stream_error(fault: Fault) -> bytes:
 
 
 def _body(fault: Fault) -> bytes:
-    return wire.encode({"error": fault.message})
+    return wire.encode({"error": wire.worded(fault, "prompt too long")})
