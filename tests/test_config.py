@@ -48,6 +48,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "total_timeout_secs": ("2", 2.0),
     "lossy": ("no", False),
     "explore": ("thompson", "thompson"),
+    "affinity": ("off", "off"),
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),
     "shutdown_drain_secs": ("0", 0.0),

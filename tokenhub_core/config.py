@@ -121,6 +121,11 @@ class Settings:
         _one_of("off", "thompson"),
         "How candidates are tried out where no model is named: thompson orders them by sampled rewards",
     )
+    affinity: str = _setting(
+        "on",
+        _one_of("on", "off"),
+        "Know conversations again: one goes on where it must, and what a cache saves is counted",
+    )
     lossy: bool = _setting(
         True,
         _flag,

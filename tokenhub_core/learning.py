@@ -9,6 +9,7 @@ from typing import Final
 
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
+from tokenhub_core.routing.affinity import Affinity, Served
 from tokenhub_core.routing.bandit import Bandit, Kept
 from tokenhub_core.routing.learning import Average, Key, Learner
 from tokenhub_core.routing.reward import Reward
@@ -27,28 +28,34 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Learning:
-    """The learner and the bandit, fed by records. Implements `ports.Subscriber`.
+    """The learner and the bandit, fed by records, and the marks of conversations. Implements `ports.Subscriber`.
 
     They learn in every mode, also while nobody explores: whoever switches exploring on does not begin with nothing.
     """
 
-    def __init__(self, database: Database, writer: Writer, clock: Clock, reward: Reward) -> None:
+    def __init__(
+        self, database: Database, writer: Writer, clock: Clock, reward: Reward, *, salt: bytes = b"-"
+    ) -> None:
+        """Begin with nothing. `salt` is the key that marks of conversations are hashed with."""
         self._database = database
         self._writer = writer
         self._clock = clock
         self._reward = reward
         self._waiting: list[Record] = []
+        self._salt = salt
         self.learner = Learner()
         self.bandit = Bandit()
+        self.affinity = Affinity(salt)
 
     async def load(self) -> None:
         """Go on from what was saved; called once, before the first record."""
-        records, averages = await asyncio.to_thread(self._read)
+        records, averages, marks = await asyncio.to_thread(self._read)
         self.learner, self.bandit = Learner(averages), Bandit(records)
+        self.affinity = Affinity(self._salt, marks)
 
-    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]]]:
+    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]], list[tuple[bytes, Served]]]:
         with self._database.reading() as connection:
-            return learned.posteriors(connection), learned.estimates(connection)
+            return learned.posteriors(connection), learned.estimates(connection), learned.marks(connection)
 
     def __call__(self, record: Record) -> None:
         """Take one finished exchange, to be learned from within `LEARN_SECONDS`."""
@@ -76,12 +83,17 @@ class Learning:
         """Store what has changed, or all there is; return once it is durable. Raises as the writer does."""
         self.learn()
         records, averages = self.bandit.changes(), self.learner.changes()
+        noted, gone = self.affinity.changes()
+        forgotten: list[bytes] | None = gone
         if everything:
             records, averages = self.bandit.kept(), list(self.learner.averages().items())
+            noted, forgotten = self.affinity.kept(), None
         if records or averages:
             await self._writer.commit(
                 partial(learned.save, records=records, averages=averages, now=self._clock.now())
             )
+        if noted or gone or everything:
+            await self._writer.commit(partial(learned.save_marks, noted=noted, forgotten=forgotten))
 
     async def keep(self, every: float = SAVE_SECONDS) -> None:
         """Save every so many seconds, for ever; after a saving that failed the next one stores everything."""

@@ -16,7 +16,7 @@ from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Means, Patience
 from tokenhub_core.health.tracker import HealthTracker
-from tokenhub_core.pipeline import Pipeline, Rules
+from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Reply, Secret, Transport
 from tokenhub_core.providers import catalogue
@@ -96,6 +96,7 @@ class Bench:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     patience: Patience = Patience(ttft=2, stall=2, whole=5)
     transport: Transport | None = None
+    insight: Insight = field(default_factory=Insight)
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
 
@@ -126,6 +127,7 @@ class Bench:
             fleet=lambda: fleet,
             defaults=lambda: Layer("default", self.defaults),
             rules=self.rules,
+            insight=self.insight,
         )
 
     def snapshot(

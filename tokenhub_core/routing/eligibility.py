@@ -13,6 +13,7 @@ from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.types import (
     NANO,
+    Bond,
     Dialect,
     Expected,
     Features,
@@ -57,6 +58,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     """Who calls, as far as the lengths of its answers go."""
     at: float = 0.0
     """Seconds since the epoch: what is remembered fades."""
+    bond: Bond | None = None
+    """Who served the conversation before."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -93,6 +96,7 @@ def eligible(
     unhealthy: list[Option] = []
     skips: list[Skip] = []
     expected: dict[tuple[str, str], Expected] = {}
+    bond = now.bond
     for model in fleet.models:
         provider = fleet.providers.get(model.provider_id)
         reason, reserved = _judge(model, provider, features, policy, now)
@@ -108,7 +112,12 @@ def eligible(
             skips.append(Skip(model.id, model.provider_id, reason or Skipped.NO_ADAPTER))
             continue
         standing = now.standings.get(provider.id, _FINE)
-        one = estimate.expected(features, model, provider, now.estimates, now.program, reserved=reserved)
+        cached = 0
+        if bond is not None and bond.model == model.id and bond.provider == provider.id:
+            cached = estimate.cached_tokens(reserved[0], bond, now.estimates)
+        one = estimate.expected(
+            features, model, provider, now.estimates, now.program, reserved=reserved, cached=cached
+        )
         if not one.latency_ms:
             one = structs.replace(one, latency_ms=standing.latency_ms)
         expected[model.id, provider.id] = one

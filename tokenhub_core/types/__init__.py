@@ -72,6 +72,7 @@ from tokenhub_core.types.fleet import (
 )
 from tokenhub_core.types.policy import Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
+from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "Answer",
     "Attempt",
     "Audio",
+    "Bond",
     "Call",
     "Caller",
     "Candidate",
@@ -99,6 +101,7 @@ __all__ = [
     "Image",
     "Json",
     "Lane",
+    "Left",
     "Logprob",
     "MediaDelta",
     "Mode",
@@ -121,9 +124,11 @@ __all__ = [
     "RefusalDelta",
     "Request",
     "Role",
+    "Said",
     "Skip",
     "Skipped",
     "Snapshot",
+    "Speaker",
     "Standing",
     "Started",
     "Sticky",
@@ -144,6 +149,7 @@ __all__ = [
     "ToolResult",
     "ToolStarted",
     "ToolUse",
+    "Traces",
     "Turn",
     "Unread",
     "Usage",
