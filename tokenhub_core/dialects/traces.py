@@ -29,12 +29,17 @@ _SILENT: Final = frozenset(
     ]
 )
 """Members that say nothing, or that clients leave out when they send a turn again."""
-_LONGEST: Final = 4096
-"""Characters. What is longer beside texts is media; of that the length and both ends count."""
+
+
+def words_of(content: Any) -> tuple[str, ...]:
+    """Return the words of a turn's content: a text, a part, or a list of parts."""
+    if isinstance(content, str):
+        return (content,) if content else ()
+    return tuple(words(content))
 
 
 def words(content: Any) -> Iterator[str]:
-    """Yield the words of a turn's content: a text, a part, or a list of parts."""
+    """Yield what `words_of` returns."""
     match content:
         case str():
             if content:
@@ -59,8 +64,6 @@ def ids(*values: Any) -> tuple[str, ...]:
 def _leaves(value: Any) -> Iterator[str]:
     match value:
         case str():
-            if len(value) > _LONGEST:
-                value = f"{len(value)} {value[: _LONGEST // 2]}{value[-_LONGEST // 2 :]}"
             if value:
                 yield value
         case bool() | None:

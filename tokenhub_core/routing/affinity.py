@@ -17,16 +17,18 @@ two who are not the same, within the time that it lasts, tells nothing and is pa
 of two conversations, or an answer that was asked for twice.
 
 Marks are hashed with a key of the installation (BLAKE2b, 16 bytes): whoever reads them learns nothing of what was
-said, nor can try what it might have been. Texts are hashed at most once for a call, in one pass, and not at all where
-ids tell enough.
+said, nor can try what it might have been. Turns are hashed at most once for a call, in one pass, and not at all where
+ids tell enough. Of long texts the length and both ends count: that two conversations differ in nothing else happens to
+nobody, and it keeps what a call costs to its turns, however long they are.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
-from itertools import islice, pairwise
-from typing import Final, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -42,6 +44,8 @@ _TRIED: Final = 8
 """Marks of one kind that are looked up, and noted, for one call."""
 _LONGEST_NAME: Final = 256
 """Characters. At the host that a call was meant for, callers choose the model's name."""
+_END: Final = 512
+"""Characters at either end of a text that are hashed with its length; what is shorter than both is hashed whole."""
 _SAME_SEAL: Final = str.maketrans("-_", "+/", "=")
 """Between two alphabets of base64: some SDKs decode what is sealed, and write it anew."""
 
@@ -106,22 +110,17 @@ class Thread:
 
     def _chained(self) -> tuple[list[bytes], bytes]:
         if self._chain is None:
-            # What holds thoughts alone is left out by some clients when they send it again.
-            turns = [one for one in self.said() if one.words or one.calls]
-            speakers = [one.by for one in turns]
-            answered = [
-                place
-                for place, pair in enumerate(pairwise(speakers), 1)
-                if pair[1] is Speaker.MODEL and pair[0] is not Speaker.MODEL
-            ]
-            tried = frozenset(answered[-_TRIED:])
             chain = blake2b(digest_size=16, key=self._salt, person=b"turns")
-            ends: list[bytes] = []
-            for place, one in enumerate(turns):
-                if place in tried:
-                    ends.append(chain.copy().digest())
-                chain.update(_told(one))
-            self._chain = ends[::-1], chain.digest() if turns else b""
+            ends = deque[Any](maxlen=_TRIED)
+            before: Speaker | None = None
+            for one in self.said():
+                # What holds thoughts alone is left out by some clients when they send it again.
+                if one.words or one.calls:
+                    if one.by is Speaker.MODEL and before is not None and before is not Speaker.MODEL:
+                        ends.appendleft(chain.copy())
+                    chain.update(_told(one))
+                    before = one.by
+            self._chain = [end.digest() for end in ends], chain.digest() if before else b""
         return self._chain
 
 
@@ -155,7 +154,8 @@ class Affinity:
         """Begin with what is known, the oldest first. `salt` is 1 to 64 bytes."""
         self._salt = salt
         self._keep = keep
-        self._marks: dict[bytes, Served] = {}
+        # A plain dict searches for its first entry among all that were taken out before.
+        self._marks: OrderedDict[bytes, Served] = OrderedDict()
         self._changed: set[bytes] = set()
         self._gone: set[bytes] = set()
         for mark, served in known:
@@ -218,18 +218,15 @@ class Affinity:
         return [(mark, self._marks[mark]) for mark in changed], list(gone)
 
     def _put(self, mark: bytes, served: Served) -> None:
-        # Taken out and put back, so that the order is that of time.
-        self._marks.pop(mark, None)
         self._marks[mark] = served
+        self._marks.move_to_end(mark)
         self._changed.add(mark)
         self._gone.discard(mark)
         if len(self._marks) > self._keep:
             self._drop(next(iter(self._marks)))
 
     def _forget(self, before: float) -> None:
-        for mark, served in list(islice(self._marks.items(), 2 * _TRIED)):
-            if served.at >= before:
-                break
+        while self._marks and self._marks[mark := next(iter(self._marks))].at < before:
             self._drop(mark)
 
     def _drop(self, mark: bytes) -> None:
@@ -284,12 +281,16 @@ def _borne(thread: Thread, results: tuple[str, ...], recent: _Recent) -> Iterato
 
 
 def _told(turn: Said) -> bytes:
-    """Return a turn as it is hashed: pieces with their lengths, so that no two turns are the same bytes."""
-    pieces = [turn.by.encode()]
-    for word in (*turn.words, "", *turn.calls):
-        text = word.encode("utf-8", "surrogatepass")
-        pieces += (len(text).to_bytes(8), text)
-    return b"".join((len(pieces).to_bytes(4), *pieces))
+    """Return a turn as it is hashed: each word with its length before it, so that no two turns are the same bytes."""
+    pieces = [turn.by.value, *map(_sized, turn.words)]
+    if turn.calls:
+        pieces += ("|", *map(_sized, turn.calls))
+    return "".join(pieces).encode("utf-8", "surrogatepass")
+
+
+def _sized(word: str) -> str:
+    size = len(word)
+    return f"{size}:{word}" if size <= 2 * _END else f"{size}:{word[:_END]}{word[-_END:]}"
 
 
 _ALONE: Final = Thread(Traces(), b"-")

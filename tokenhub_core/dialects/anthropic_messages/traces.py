@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenhub_core.dialects.anthropic_messages import thoughts
-from tokenhub_core.dialects.traces import ids, words
+from tokenhub_core.dialects.traces import ids, words, words_of
 from tokenhub_core.types import Json, Said, Speaker, Traces
 
 
@@ -20,7 +20,7 @@ def _said(message: Json) -> Said | None:
         return None
     by = Speaker.MODEL if role == "assistant" else Speaker.USER
     if isinstance(content, str):
-        return Said(by, tuple(words(content)))
+        return Said(by, words_of(content))
     spoken: list[str] = []
     calls: list[str] = []
     seals: list[str] = []

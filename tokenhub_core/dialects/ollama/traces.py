@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokenhub_core.dialects.traces import ids, words
+from tokenhub_core.dialects.traces import ids, words_of
 from tokenhub_core.types import Json, Said, Speaker, Traces
 
 
@@ -12,7 +12,9 @@ def traces(data: Json) -> Traces:
 
 
 def _said(message: Json) -> Said | None:
-    spoken = (*words(message.get("content")), *words({"images": message.get("images")}))
+    spoken = words_of(message.get("content"))
+    if message.get("images"):
+        spoken += words_of({"images": message["images"]})
     match message["role"].lower():
         case "user":
             return Said(Speaker.USER, spoken)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tokenhub_core.dialects.openai_chat import thoughts
-from tokenhub_core.dialects.traces import ids, words
+from tokenhub_core.dialects.traces import ids, words_of
 from tokenhub_core.types import Json, Said, Speaker, Traces
 
 
@@ -17,33 +17,32 @@ def traces(data: Json) -> Traces:
 def _said(message: Json) -> Said | None:
     match message["role"]:
         case "user":
-            return Said(Speaker.USER, tuple(words(message.get("content"))))
+            return Said(Speaker.USER, words_of(message.get("content")))
         case "assistant":
             return _model(message)
         case "tool":
             answered = ids(message.get("tool_call_id"))
-            return Said(Speaker.TOOL, () if answered else tuple(words(message.get("content"))), answered)
+            return Said(Speaker.TOOL, () if answered else words_of(message.get("content")), answered)
         case "function":
-            return Said(Speaker.TOOL, tuple(words([message.get("name"), message.get("content")])))
+            return Said(Speaker.TOOL, words_of([message.get("name"), message.get("content")]))
         case _:
             return None
 
 
 def _model(message: Json) -> Said:
-    calls = message.get("tool_calls") or []
-    spoken = (
-        *words(message.get("content")),
-        *words(message.get("refusal")),
-        *words(message.get("function_call")),
-    )
+    said = words_of(message.get("content"))
+    for key in ("refusal", "function_call"):
+        if message.get(key):
+            said += words_of(message[key])
+    calls = message.get("tool_calls") or ()
+    if not calls and thoughts.DETAILS not in message:
+        return Said(Speaker.MODEL, said)
     named = [call.get("function") or call.get("custom") for call in calls]
-    names = ids(*(one.get("name") for one in named if isinstance(one, dict)))
-    return Said(
-        Speaker.MODEL, spoken + names, ids(*(call.get("id") for call in calls)), tuple(_seals(message, calls))
-    )
+    said += ids(*(one.get("name") for one in named if isinstance(one, dict)))
+    return Said(Speaker.MODEL, said, ids(*(call.get("id") for call in calls)), tuple(_seals(message, calls)))
 
 
-def _seals(message: Json, calls: list[Json]) -> Iterator[str]:
+def _seals(message: Json, calls: Iterable[Json]) -> Iterator[str]:
     details = message.get(thoughts.DETAILS)
     for item in details if isinstance(details, list) else ():
         if (thought := thoughts.detail(item)) is not None:

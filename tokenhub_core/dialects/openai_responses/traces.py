@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenhub_core.dialects.openai_responses import proof
 from tokenhub_core.dialects.openai_responses.request import is_message
-from tokenhub_core.dialects.traces import ids, words
+from tokenhub_core.dialects.traces import ids, words_of
 from tokenhub_core.types import Json, Said, Speaker, Traces
 
 
@@ -26,20 +26,20 @@ def traces(data: Json) -> Traces:
 
 def _said(item: Any) -> Said | None:
     if isinstance(item, str):
-        return Said(Speaker.USER, tuple(words(item)))
+        return Said(Speaker.USER, words_of(item))
     if is_message(item):
         role = item["role"]
         if role in {"system", "developer"}:
             return None
         by = Speaker.MODEL if role == "assistant" else Speaker.USER
-        return Said(by, tuple(words(item["content"])))
+        return Said(by, words_of(item["content"]))
     kind = item.get("type")
     if kind == "reasoning":
         return Said(Speaker.MODEL, seals=_seals(item))
     calls = ids(item.get("call_id"))
     if isinstance(kind, str) and kind.endswith("_output"):
-        return Said(Speaker.TOOL, () if calls else tuple(words(item)), calls)
-    return Said(Speaker.MODEL, ids(item.get("name")) if calls else tuple(words(item)), calls)
+        return Said(Speaker.TOOL, () if calls else words_of(item), calls)
+    return Said(Speaker.MODEL, ids(item.get("name")) if calls else words_of(item), calls)
 
 
 def _seals(item: Json) -> tuple[str, ...]:
