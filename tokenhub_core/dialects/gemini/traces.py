@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from tokenhub_core.dialects.gemini import words as _words
 from tokenhub_core.dialects.gemini.names import many, plain
 from tokenhub_core.dialects.traces import ids, words
 from tokenhub_core.types import Json, Said, Speaker, Traces
+
+_NOBODYS: Final = frozenset({_words.UNSIGNED, "context_engineering_is_the_way_to_go"})
+"""What Google documents for calls that nobody signed: no seal, and the same in many conversations."""
 
 
 def traces(data: Json) -> Traces:
@@ -22,7 +25,7 @@ def _said(given: Any) -> Said:
     calls: list[str] = []
     seals: list[str] = []
     for part in many(content.get("parts")):
-        if part.get("thoughtSignature") != _words.UNSIGNED:
+        if part.get("thoughtSignature") not in _NOBODYS:
             seals += ids(_words.sealed(part.get("thoughtSignature"))[0])
         if isinstance(call := part.get("functionCall"), dict):
             spoken.append(call["name"])
