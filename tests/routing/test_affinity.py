@@ -184,10 +184,11 @@ def test_the_results_of_tool_calls_lead_back_to_who_made_them(dialect: Dialect) 
 
 
 @pytest.mark.parametrize("dialect", [GEMINI, OLLAMA])
-def test_tool_calls_without_ids_are_known_by_the_turns(dialect: Dialect) -> None:
-    """Where nothing has an id, the chain of turns tells, and the loop locks all the same."""
+@pytest.mark.parametrize("given_ids", [(), ("call_1",)])
+def test_tool_calls_without_ids_are_known_by_the_turns(dialect: Dialect, given_ids: tuple[str, ...]) -> None:
+    """Where there was no id, or the client dropped it, the chain of turns tells, and the loop locks all the same."""
     table = known()
-    note(table, said(dialect, HELLO))
+    note(table, said(dialect, HELLO), left=Left(calls=given_ids))
     assert told(table, said(dialect, HELLO, Model(call="-"), Tool("-"))) == ("m", "turns", "tool_loop")
     note(table, said(dialect, HELLO, Model(call="-"), Tool("-", "one")), "n")
     assert told(table, said(dialect, HELLO, Model(call="-"), Tool("-", "two"))) == ("m", "turns", "tool_loop")

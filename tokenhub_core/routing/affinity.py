@@ -190,7 +190,7 @@ class Affinity:
             return
         given = thread.traces
         marks = [thread.call(one) for one in left.calls[:_TRIED]]
-        if not marks and (whole := thread.whole()):
+        if not (marks and given.numbered) and (whole := thread.whole()):
             marks.append(whole)
         marks += [thread.seal(one) for one in left.seals[:_TRIED]]
         if given.goes_on and left.id:

@@ -17,8 +17,10 @@ from tokenhub_core.types import (
     Bond,
     Candidate,
     Dialect,
+    Expected,
     Features,
     Fleet,
+    Mode,
     Model,
     Plan,
     Policy,
@@ -110,25 +112,9 @@ def decide(
     if lone:
         options = sorted_out.unhealthy
     outlook = [sorted_out.expected[model.id, provider.id] for model, provider, _ in options]
-    facts = scoring.facts(options, now.standings, outlook)
-    terms = scoring.weighed(facts, scoring.WEIGHTS[policy.mode])
     candidates = arranged(
         _explored(
-            [
-                Candidate(
-                    model,
-                    provider,
-                    scoring.total(t),
-                    t,
-                    cost,
-                    pinned=(model.id, model.provider_id) in keys,
-                    dialect=provider.speaks(wire.dialect),
-                    standing=now.standings.get(provider.id, _FINE),
-                    expected=one,
-                    facts=known,
-                )
-                for (model, provider, cost), t, one, known in zip(options, terms, outlook, facts, strict=True)
-            ],
+            _scored(options, outlook, policy.mode, now, pinned=keys, dialect=wire.dialect),
             asked,
             wire,
             # A named model is served, a lone one has no rivals, and what is locked stays.
@@ -158,6 +144,35 @@ def decide(
 
 
 _FINE: Final = Standing()
+
+
+def _scored(
+    options: Sequence[Option],
+    outlook: Sequence[Expected],
+    mode: Mode,
+    now: Circumstances,
+    *,
+    pinned: frozenset[tuple[str, str]],
+    dialect: Dialect,
+) -> list[Candidate]:
+    """Return the options with their scores; `outlook` is what is expected of each."""
+    facts = scoring.facts(options, now.standings, outlook)
+    terms = scoring.weighed(facts, scoring.WEIGHTS[mode])
+    return [
+        Candidate(
+            model,
+            provider,
+            scoring.total(t),
+            t,
+            cost,
+            pinned=(model.id, model.provider_id) in pinned,
+            dialect=provider.speaks(dialect),
+            standing=now.standings.get(provider.id, _FINE),
+            expected=one,
+            facts=known,
+        )
+        for (model, provider, cost), t, one, known in zip(options, terms, outlook, facts, strict=True)
+    ]
 
 
 type _Order = tuple[bool, int, bool, float, bytes]

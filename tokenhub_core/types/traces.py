@@ -40,6 +40,8 @@ class Traces(msgspec.Struct, frozen=True):
     """The answer that this call goes on from, which its provider holds."""
     room: str = ""
     """The name under which a provider holds the whole conversation."""
+    numbered: bool = True
+    """The ids of tool calls come back for sure; where some clients drop them, the turns have to tell."""
     goes_on: bool = False
     """A later call can name the answer to this one as its `held`."""
 

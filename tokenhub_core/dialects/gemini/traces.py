@@ -15,7 +15,7 @@ _NOBODYS: Final = frozenset({_words.UNSIGNED, "context_engineering_is_the_way_to
 
 def traces(data: Json) -> Traces:
     """Return the marks of a call that was opened."""
-    return Traces(many(data.get("contents")), _said)
+    return Traces(many(data.get("contents")), _said, numbered=False)
 
 
 def _said(given: Any) -> Said:

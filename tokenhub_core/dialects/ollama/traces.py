@@ -8,7 +8,7 @@ from tokenhub_core.types import Json, Said, Speaker, Traces
 
 def traces(data: Json) -> Traces:
     """Return the marks of a chat that was opened."""
-    return Traces(data.get("messages") or (), _said)
+    return Traces(data.get("messages") or (), _said, numbered=False)
 
 
 def _said(message: Json) -> Said | None:
