@@ -109,8 +109,8 @@ class Agent:
                     "tool_choice": {"type": "any"},
                 }
             case Dialect.OPENAI_RESPONSES:
-                tools = [{"type": "function", "name": "look", "parameters": SCHEMA, "strict": False}]
-                return asked | {"input": self._turns, "tools": tools, "tool_choice": "required"}
+                tool: Json = {"type": "function", "name": "look", "parameters": SCHEMA, "strict": False}
+                return asked | {"input": self._turns, "tools": [tool], "tool_choice": "required"}
         declared = [{"functionDeclarations": [{"name": "look", "parameters": SCHEMA}]}]
         forced = {"functionCallingConfig": {"mode": "ANY"}}
         return {"contents": self._turns, "tools": declared, "toolConfig": forced}
@@ -270,14 +270,16 @@ async def test_a_provider_that_dies_in_a_loop_hands_it_over_and_the_tie_moves() 
     ]
 
 
-async def test_a_call_that_failed_ties_nobody() -> None:
-    """Only who has answered has the conversation."""
+@pytest.mark.parametrize(("fault", "stream"), [("500", False), ("content-error:500", True)])
+async def test_a_call_that_failed_ties_nobody(fault: str, stream: bool) -> None:
+    """Only who has answered has the conversation, and who broke off in the middle has not."""
     table = Affinity(b"salt")
     engine = bench(
-        models=STOCK[:1], profiles={"gpt-4o": Profile(faults=("500",))}, insight=Insight(bonds=lambda: table)
+        models=STOCK[:1], profiles={"gpt-4o": Profile(faults=(fault,))}, insight=Insight(bonds=lambda: table)
     )
-    reply, _ = await engine.ask({"model": "*", "messages": [{"role": "user", "content": "Hello"}]})
-    assert reply.status >= 500
+    asked = {"model": "*", "stream": stream, "messages": [{"role": "user", "content": "Hello"}]}
+    await engine.ask(asked)
+    assert engine.recorder.one.outcome is Outcome.ERROR
     assert len(table) == 0
 
 
@@ -378,10 +380,10 @@ async def test_what_is_forgotten_leaves_the_store_too(database: Database) -> Non
     learning = Learning(database, writer, SystemClock(), Reward(), salt=b"salt")
     learning.affinity = Affinity(b"salt", keep=3)
     engine = bench(insight=Insight(bonds=lambda: learning.affinity))
+    after = Learning(database, writer, SystemClock(), Reward(), salt=b"salt")
     for n in range(5):
         await engine.ask({"model": "*", "messages": [{"role": "user", "content": f"Hello {n}"}]})
         await learning.save()
-        after = Learning(database, writer, SystemClock(), Reward(), salt=b"salt")
         await after.load()
         known, found = dict(learning.affinity.kept()), dict(after.affinity.kept())
         assert found.keys() == known.keys()

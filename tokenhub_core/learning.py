@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import Final
+
+from sqlalchemy import Connection
 
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
@@ -88,12 +89,14 @@ class Learning:
         if everything:
             records, averages = self.bandit.kept(), list(self.learner.averages().items())
             noted, forgotten = self.affinity.kept(), None
-        if records or averages:
-            await self._writer.commit(
-                partial(learned.save, records=records, averages=averages, now=self._clock.now())
-            )
-        if noted or gone or everything:
-            await self._writer.commit(partial(learned.save_marks, noted=noted, forgotten=forgotten))
+        now = self._clock.now()
+
+        def work(connection: Connection) -> None:
+            learned.save(connection, records, averages, now=now)
+            learned.save_marks(connection, noted, forgotten)
+
+        if records or averages or noted or gone or everything:
+            await self._writer.commit(work)
 
     async def keep(self, every: float = SAVE_SECONDS) -> None:
         """Save every so many seconds, for ever; after a saving that failed the next one stores everything."""

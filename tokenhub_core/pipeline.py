@@ -325,7 +325,8 @@ class Pipeline:
         if thread is None or trace.candidate is None:
             return
         model, provider = trace.candidate.model.id, trace.candidate.provider.id
-        served = Served(model, provider, self._clock.now(), trace.usage.input_tokens)
+        tokens = 0 if trace.usage_estimated else trace.usage.input_tokens
+        served = Served(model, provider, self._clock.now(), tokens)
         progress.bonds.note(thread, served, trace.left)
 
     def _asking(self, snapshot: Snapshot, request: Request) -> aliases.Asking:

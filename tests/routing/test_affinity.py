@@ -149,8 +149,8 @@ def test_a_turn_may_be_written_in_another_way(again: Json) -> None:
 
 def test_thoughts_may_be_left_out_of_what_is_sent_again() -> None:
     """Clients drop the thinking of former turns; the chain knows only what was said."""
-    with_thoughts = [HELLO, Model("Hi", seal="EqMBabc"), User("So?")]
-    without = [HELLO, Model("Hi"), User("So?"), Model("So."), User("And?")]
+    with_thoughts: list[Turn] = [HELLO, Model("Hi", seal="EqMBabc"), User("So?")]
+    without: list[Turn] = [HELLO, Model("Hi"), User("So?"), Model("So."), User("And?")]
     for dialect in (MESSAGES, RESPONSES, GEMINI):
         table = known()
         note(table, said(dialect, *with_thoughts))
@@ -283,7 +283,7 @@ def test_a_beginning_that_two_have_answered_tells_nothing() -> None:
 def test_the_longest_beginning_counts() -> None:
     """Whoever served last has the tie, not whoever served first."""
     table = known()
-    turns = [HELLO, Model("Hi"), User("So?"), Model("So."), User("And?")]
+    turns: list[Turn] = [HELLO, Model("Hi"), User("So?"), Model("So."), User("And?")]
     note(table, said(CHAT, *turns[:1]), "m")
     note(table, said(CHAT, *turns[:3]), "n")
     assert told(table, said(CHAT, *turns)) == ("n", "turns", "")

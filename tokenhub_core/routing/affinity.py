@@ -51,7 +51,10 @@ _SAME_SEAL: Final = str.maketrans("-_", "+/", "=")
 
 
 class Served(msgspec.Struct, frozen=True):
-    """Who served a call, when (seconds since the epoch), and its input tokens. No model: two have left this mark."""
+    """Who served a call, when (seconds since the epoch), and its input tokens as the provider counted them, else 0.
+
+    Without a model it says that two have left the same mark.
+    """
 
     model: str
     provider: str
