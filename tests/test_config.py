@@ -49,6 +49,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "lossy": ("no", False),
     "explore": ("thompson", "thompson"),
     "hedge": ("0.95", 0.95),
+    "affinity": ("off", "off"),
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),
     "shutdown_drain_secs": ("0", 0.0),

@@ -14,6 +14,7 @@ from tests.fakes.house import House, house
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.errors import Blame
 from tokenhub_core.learning import Learning
+from tokenhub_core.routing.affinity import Served
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import MEMORY, Database, open_database
@@ -22,10 +23,12 @@ from tokenhub_core.types import (
     Attempt,
     Caller,
     Features,
+    Left,
     Outcome,
     Plan,
     Policy,
     Record,
+    Traces,
     Usage,
 )
 
@@ -123,6 +126,9 @@ async def test_what_a_failed_saving_held_is_in_the_next_one(
     writer.start()
     learning = Learning(database, writer, SystemClock(), Reward())
     learning(RECORD)
+    now = SystemClock().now()
+    thread = learning.affinity.follow(lambda: Traces(room="conv_1"), now)
+    learning.affinity.note(thread, Served("m", "p", round(now), 9), Left())
     saving = asyncio.create_task(learning.keep(0.001))
     await until(lambda: writer.counts.committed > 0)
     saving.cancel()
@@ -131,6 +137,8 @@ async def test_what_a_failed_saving_held_is_in_the_next_one(
     await found.load()
     assert "could not be saved" in caplog.text
     assert sorted(found.bandit.kept(), key=repr) == sorted(learning.bandit.kept(), key=repr)
+    assert found.affinity.kept() == learning.affinity.kept()
+    assert len(found.affinity) == 1
 
 
 async def test_a_store_that_is_gone_keeps_nobody_from_ending(

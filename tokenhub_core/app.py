@@ -51,6 +51,7 @@ from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.database import Database, open_database
@@ -63,6 +64,8 @@ from tokenhub_core.vault.vault import Vault, password_from
 
 TICK: Final = 1.0
 """Seconds between two looks at provider health."""
+_SALT: Final = 32
+"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +159,8 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
     bus, metrics, health = Bus(), Metrics(), HealthTracker()
-    learning = Learning(kept.database, kept.writer, kept.clock, Reward())
+    salt = await asyncio.to_thread(_salt, kept.settings)
+    learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salt)
     await learning.load()
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
@@ -308,6 +312,14 @@ def admin_token(settings: Settings) -> Secret:
     return Secret(path.read_text().strip())
 
 
+def _salt(settings: Settings) -> bytes:
+    """Return what callers' words are hashed with, made on first use: in a file, and not in the database."""
+    path = settings.data_dir / "salt"
+    if not path.exists() or len(path.read_bytes()) != _SALT:
+        write_atomic(path, secrets.token_bytes(_SALT))
+    return path.read_bytes()
+
+
 def _database(settings: Settings) -> Database:
     where = settings.db_dsn or os.fspath(settings.data_dir / "tokenhub.sqlite")
     return open_database(where, synchronous=settings.db_synchronous)
@@ -368,10 +380,11 @@ def _patience(settings: Settings) -> Patience:
 
 
 def _insight(learning: Learning, catalog: Catalog) -> Insight:
-    bandit = learning.bandit
+    bandit, affinity = learning.bandit, learning.affinity
     return Insight(
         estimates=learning.learner,
         explorer=lambda: bandit if catalog.explore == "thompson" else STILL,
+        bonds=lambda: affinity if catalog.affinity == "on" else LOOSE,
     )
 
 

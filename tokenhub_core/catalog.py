@@ -312,6 +312,11 @@ class Catalog:
         """Return how the order of candidates is explored where no model is named: `off` or `thompson`."""
         return self._routing.explore or self._settings.explore
 
+    @property
+    def affinity(self) -> str:
+        """Return whether conversations are known again: `on` or `off`."""
+        return self._routing.affinity or self._settings.affinity
+
     def defaults(self) -> Layer:
         """Return the lowest layer of every policy: the settings, and over them what was set at run time."""
         return self._defaults

@@ -133,6 +133,11 @@ class Settings:
         " off for never",
         "off",
     )
+    affinity: str = _setting(
+        "on",
+        _one_of("on", "off"),
+        "Know conversations again: one goes on where it must, and what a cache saves is counted",
+    )
     lossy: bool = _setting(
         True,
         _flag,

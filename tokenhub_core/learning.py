@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from typing import Final
+
+from sqlalchemy import Connection
 
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
-from tokenhub_core.routing import spread
-from tokenhub_core.routing.bandit import Bandit, Kept
-from tokenhub_core.routing.learning import Average, Key, Learner
+from tokenhub_core.routing.affinity import Affinity
+from tokenhub_core.routing.bandit import Bandit
+from tokenhub_core.routing.learning import Learner
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.routing.spread import Spreads
 from tokenhub_core.store import learned
@@ -29,30 +30,37 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Learning:
-    """The learner, the bandit and the spreads, fed by records. Implements `ports.Subscriber`.
+    """What was learned: estimates, posteriors, spreads of times, marks of conversations. Implements `ports.Subscriber`.
 
     They learn in every mode, also while nobody explores: whoever switches exploring on does not begin with nothing.
     Spreads are learned of calls that could have been hedged.
     """
 
-    def __init__(self, database: Database, writer: Writer, clock: Clock, reward: Reward) -> None:
+    def __init__(
+        self, database: Database, writer: Writer, clock: Clock, reward: Reward, *, salt: bytes = b"-"
+    ) -> None:
+        """Begin with nothing. `salt` is the key that marks of conversations are hashed with."""
         self._database = database
         self._writer = writer
         self._clock = clock
         self._reward = reward
         self._waiting: list[Record] = []
+        self._salt = salt
         self.learner = Learner()
         self.bandit = Bandit()
         self.spreads = Spreads()
+        self.affinity = Affinity(salt)
 
     async def load(self) -> None:
         """Go on from what was saved; called once, before the first record."""
-        records, averages, times = await asyncio.to_thread(self._read)
-        self.learner, self.bandit, self.spreads = Learner(averages), Bandit(records), Spreads(times)
+        await asyncio.to_thread(self._read)
 
-    def _read(self) -> tuple[list[Kept], list[tuple[Key, Average]], list[spread.Kept]]:
+    def _read(self) -> None:
         with self._database.reading() as connection:
-            return learned.posteriors(connection), learned.estimates(connection), learned.spreads(connection)
+            self.bandit = Bandit(learned.posteriors(connection))
+            self.learner = Learner(learned.estimates(connection))
+            self.spreads = Spreads(learned.spreads(connection))
+            self.affinity = Affinity(self._salt, learned.marks(connection))
 
     def __call__(self, record: Record) -> None:
         """Take one finished exchange, to be learned from within `LEARN_SECONDS`."""
@@ -81,14 +89,20 @@ class Learning:
         """Store what has changed, or all there is; return once it is durable. Raises as the writer does."""
         self.learn()
         records, averages, times = self.bandit.changes(), self.learner.changes(), self.spreads.changes()
+        noted, gone = self.affinity.changes()
+        forgotten: list[bytes] | None = gone
         if everything:
             records, averages = self.bandit.kept(), list(self.learner.averages().items())
             times = self.spreads.kept()
-        if records or averages or times:
-            now = self._clock.now()
-            await self._writer.commit(
-                partial(learned.save, records=records, averages=averages, times=times, now=now)
-            )
+            noted, forgotten = self.affinity.kept(), None
+        now = self._clock.now()
+
+        def work(connection: Connection) -> None:
+            learned.save(connection, records, averages, times, now=now)
+            learned.save_marks(connection, noted, forgotten)
+
+        if records or averages or times or noted or gone or everything:
+            await self._writer.commit(work)
 
     async def keep(self, every: float = SAVE_SECONDS) -> None:
         """Save every so many seconds, for ever; after a saving that failed the next one stores everything."""

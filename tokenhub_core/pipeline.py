@@ -30,11 +30,13 @@ from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Recorder, Reply, Summary
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import aliases, estimate
+from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.types import (
+    Bond,
     Dialect,
     Features,
     Fleet,
@@ -98,6 +100,7 @@ class Insight:
 
     estimates: Estimates = UNLEARNED
     explorer: Callable[[], Explorer] = lambda: STILL
+    bonds: Callable[[], Bonds] = lambda: LOOSE
 
 
 @dataclass(slots=True)
@@ -111,6 +114,10 @@ class _Progress:
     meant: aliases.Applied | None = None
     """Whether the model was an alias, and what for."""
     directive: str = ""
+    thread: Thread | None = None
+    """The call as a part of its conversation,"""
+    bonds: Bonds = LOOSE
+    """and who is to hear how it goes on."""
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
@@ -251,6 +258,7 @@ class Pipeline:
         )
         request = progress.request = self._dialects[snapshot.dialect].open(body, snapshot.path)
         request, reading = self._directives(progress, request)
+        thread = self._follow(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         meant = progress.meant = aliases.applied(wishes, view, self._asking(snapshot, request))
@@ -261,7 +269,7 @@ class Pipeline:
             view,
             features,
             wishes,
-            now=self._circumstances(view, snapshot, origin),
+            now=self._circumstances(view, snapshot, origin, thread.bond),
             seed=snapshot.id,
             wire=Wire(request.dialect, bodies.losses),
             origin=origin,
@@ -307,6 +315,22 @@ class Pipeline:
             return progress.request, reading
         return request, reading
 
+    def _follow(self, progress: _Progress, request: Request) -> Thread:
+        bonds = progress.bonds = self._insight.bonds()
+        traces = partial(self._dialects[request.dialect].traces, request.data)
+        thread = progress.thread = bonds.follow(traces, self._clock.now())
+        return thread
+
+    def _keep(self, progress: _Progress) -> None:
+        """Note who has served the conversation, before the end of the answer can bring the next call."""
+        trace, thread = progress.trace, progress.thread
+        if thread is None or trace.candidate is None:
+            return
+        model, provider = trace.candidate.model.id, trace.candidate.provider.id
+        tokens = 0 if trace.usage_estimated else trace.usage.input_tokens
+        served = Served(model, provider, self._clock.now(), tokens)
+        progress.bonds.note(thread, served, trace.left)
+
     def _asking(self, snapshot: Snapshot, request: Request) -> aliases.Asking:
         module, caller = self._dialects[request.dialect], snapshot.caller
         return aliases.Asking(
@@ -324,7 +348,11 @@ class Pipeline:
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
 
     def _circumstances(
-        self, view: Fleet, snapshot: Snapshot | None, origin: OriginOption | None
+        self,
+        view: Fleet,
+        snapshot: Snapshot | None,
+        origin: OriginOption | None,
+        bond: Bond | None = None,
     ) -> Circumstances:
         now = self._clock.monotonic()
         ids = [*view.providers, origin.provider.id] if origin else view.providers
@@ -337,6 +365,7 @@ class Pipeline:
             program=snapshot.caller.program if snapshot else "",
             at=self._clock.now(),
             room=None if self._keyring.quiet else self._room(now, snapshot, origin),
+            bond=bond,
         )
 
     def _room(
@@ -378,11 +407,15 @@ class Pipeline:
         await live.close()
         if not progress.recorded:
             progress.recorded = True
+            if progress.trace.stop is not None:
+                self._keep(progress)
             self._recorder.post(self._record(progress, CANCELLED))
 
     async def _commit(self, progress: _Progress, fault: Fault | None) -> None:
         """Return once the record is durable. From here on it is nobody else's to make, unless the store fails."""
         progress.recorded = True
+        if fault is None:
+            self._keep(progress)
         try:
             await self._recorder.commit(self._record(progress, fault))
         except TokenHubError:

@@ -134,6 +134,17 @@ def test_a_call_is_told_from_the_question_to_the_bill() -> None:
     )
 
 
+def test_a_call_that_went_on_says_where_it_came_from() -> None:
+    """Who served the conversation before, what told, and why it must stay there; no line where it began."""
+    bond = {"model": "m", "provider": "p", "age": 4.4, "tokens": 900, "by": "calls", "lock": "tool_loop"}
+    told = joined(shown(row(decision=decided(affinity=bond))))
+    assert "conversation: m @ p 4 s before, known by calls, must stay there: tool_loop model" in told
+    free = joined(shown(row(decision=decided(affinity={**bond, "lock": ""}))))
+    assert "conversation: m @ p 4 s before, known by calls model" in free
+    for beginning in (decided(), decided(affinity=None)):
+        assert "conversation" not in shown(row(decision=beginning))
+
+
 def test_who_served_stands_out() -> None:
     """Among the others, by model and provider both."""
     told = shown(

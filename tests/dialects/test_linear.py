@@ -19,6 +19,7 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.metering import Meter
 from tokenhub_core.providers.http1 import BrokenResponseError, ResponseParser
+from tokenhub_core.routing.affinity import Thread
 from tokenhub_core.types import (
     Delta,
     Dialect,
@@ -150,6 +151,7 @@ def test_a_request_takes_linear_time(name: Dialect, body: Callable[[Dialect, int
         def work() -> None:
             request = module.open(raw, corpus.PATHS[name])
             list(module.text_slots(request.data))
+            Thread(module.traces(request.data), b"salt").whole()
             module.patch(request, model="served", max_output_tokens=7)
             wire.encode(other.render(module.parse(request), model="served", max_output_tokens=None).data)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,14 @@ from tests.fakes.provider import FakeProvider
 from tests.fakes.transport import Scripted, ScriptedTransport, completion, json, stream
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
+from tokenhub_core.pipeline import Insight
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.providers.transport import HttpTransport
+from tokenhub_core.routing.affinity import Loose, Thread
 from tokenhub_core.routing.spread import ENOUGH
 from tokenhub_core.types import (
     Attempt,
+    Bond,
     Headers,
     Model,
     Outcome,
@@ -30,6 +33,7 @@ from tokenhub_core.types import (
     Provider,
     ProviderType,
     Snapshot,
+    Traces,
     Usage,
     header,
 )
@@ -206,7 +210,10 @@ class Answering(ScriptedTransport):
 
 
 def unplugged(
-    transport: ScriptedTransport, defaults: dict[str, Any] = ON, hedging: Hedging = AT_ONCE
+    transport: ScriptedTransport,
+    defaults: dict[str, Any] = ON,
+    hedging: Hedging = AT_ONCE,
+    insight: Insight = Insight(),
 ) -> Bench:
     """Return an engine without sockets."""
     names = ("p", "q", "r")
@@ -216,6 +223,7 @@ def unplugged(
         defaults=defaults,
         transport=transport,
         hedging=hedging,
+        insight=insight,
     )
 
 
@@ -272,6 +280,28 @@ async def test_a_call_that_cannot_be_hedged_costs_no_task(
     hedging = structs.replace(AT_ONCE, after=lambda *_: 1e6 if known else None)
     bench = unplugged(transport, defaults, hedging)
     reply, _ = await bench.ask(chat(model="m", stream=asked))
+    assert reply.status == 200
+    assert (transport.tasks[0] is not asyncio.current_task()) is apart
+
+
+class Bound(Loose):
+    """Takes every call for one that goes on with a conversation of `m` at `p`."""
+
+    def __init__(self, lock: str) -> None:
+        self.bond = Bond("m", "p", 1.0, 0, "calls", lock)
+
+    def follow(self, traces: Callable[[], Traces], now: float) -> Thread:
+        thread = Thread(traces(), b"-")
+        thread.bond = self.bond
+        return thread
+
+
+@pytest.mark.parametrize(("lock", "apart"), [("tool_loop", False), ("", True)], ids=["locked", "free"])
+async def test_a_conversation_that_is_locked_is_not_hedged(lock: str, apart: bool) -> None:
+    """Slow is no failure: inside a tool loop nobody else is asked to go on."""
+    transport = Watching(stream(TEXT, *DONE))
+    bench = unplugged(transport, insight=Insight(bonds=lambda: Bound(lock)))
+    reply, _ = await bench.ask(chat(model="m", stream=True))
     assert reply.status == 200
     assert (transport.tasks[0] is not asyncio.current_task()) is apart
 

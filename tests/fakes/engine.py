@@ -103,12 +103,12 @@ class Bench:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     patience: Patience = Patience(ttft=2, stall=2, whole=5)
     transport: Transport | None = None
+    insight: Insight = field(default_factory=Insight)
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
     hedging: Hedging | None = None
     ledger: OpenLedger = field(default_factory=OpenLedger)
     secrets: Secrets = field(default_factory=NoSecrets)
-    insight: Insight = field(default_factory=Insight)
 
     def __post_init__(self) -> None:
         self.recorder = Kept()

@@ -17,7 +17,8 @@ from tokenhub_core.dialects import ndjson, sse, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Kind, TokenHubError
-from tokenhub_core.types import Call, Delta, Dialect, Request
+from tokenhub_core.routing.affinity import Affinity, Served
+from tokenhub_core.types import Call, Delta, Dialect, Left, Request, Traces
 
 type Run = Callable[[bytes], None]
 
@@ -54,7 +55,7 @@ def chosen[T](data: bytes, things: tuple[T, ...]) -> T:
 
 
 def request(module: DialectModule) -> Run:
-    """Return the way of a request: opened, searched for texts, parsed, and rendered to another dialect."""
+    """Return the way of a request: opened, searched for texts and marks, parsed, and rendered to another dialect."""
     path = corpus.PATHS[module.name]
 
     def run(body: bytes) -> None:
@@ -66,6 +67,7 @@ def request(module: DialectModule) -> Run:
         slots = list(module.text_slots(opened.data))
         changed = module.replace_texts(opened.data, [(slot.path, slot.text[1:]) for slot in slots])
         orjson.dumps(changed)
+        marked(module.traces(opened.data))
         demand(orjson.dumps(opened.data) == orjson.dumps(orjson.loads(body)), "data is not changed in place")
         patched = orjson.loads(module.patch(opened, model="served", max_output_tokens=7))
         demand(isinstance(patched, dict), "a patched body is an object")
@@ -78,6 +80,17 @@ def request(module: DialectModule) -> Run:
             rendered(call, target)
 
     return run
+
+
+def marked(traces: Traces) -> None:
+    """Follow a call and note it: every turn of an opened one can be read and hashed."""
+    table = Affinity(b"salt")
+    thread = table.follow(lambda: traces, 0.0)
+    turns = list(thread.said())
+    calls = tuple(call for one in turns for call in one.calls)
+    seals = tuple(seal for one in turns for seal in one.seals)
+    table.note(thread, Served("m", "p", 0.0, 0), Left(traces.held, calls, seals))
+    demand(len(thread.beginnings()) < len(turns) or not turns, "a beginning is not the whole")
 
 
 def rendered(call: Call, target: DialectModule) -> None:

@@ -44,6 +44,7 @@ async def test_what_holds_is_shown_beside_what_was_set(tmp_path: Path) -> None:
             "on_malformed_directive": None,
             "fallback": None,
             "explore": None,
+            "affinity": None,
             "effective": {
                 "default_mode": "cheap",
                 "default_max_budget_usd": 0.5,
@@ -51,6 +52,7 @@ async def test_what_holds_is_shown_beside_what_was_set(tmp_path: Path) -> None:
                 "on_malformed_directive": "reject",
                 "fallback": True,
                 "explore": "off",
+                "affinity": "on",
             },
         }
 

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.fleet import build
+from tokenhub_core.routing.learning import Average, Key, Learner, Measure
 from tokenhub_core.routing.plan import OriginOption
 from tokenhub_core.types import (
+    Bond,
     Dialect,
     Features,
     Fleet,
@@ -50,7 +52,34 @@ class Scene:
 @st.composite
 def prices(draw: st.DrawFn) -> Prices:
     tiers = tuple(Tier(above, draw(_price), draw(_price)) for above in draw(st.sampled_from([(), (500,)])))
-    return Prices(draw(_price), draw(_price), tiers=tiers)
+    return Prices(draw(_price), draw(_price), draw(st.none() | _price), tiers=tiers)
+
+
+@st.composite
+def bonds(draw: st.DrawFn) -> Bond | None:
+    """Draw who served the conversation before: nobody, somebody, somebody who is gone."""
+    if draw(st.booleans()):
+        return None
+    return Bond(
+        draw(st.sampled_from(["a", "b", "vendor/c", "gone"])),
+        draw(st.sampled_from(["p0", "p1", "origin:h"])),
+        draw(st.floats(0, 3600)),
+        draw(st.sampled_from([0, 1_000, 5_000])),
+        "calls",
+        draw(st.sampled_from(["", "tool_loop", "thinking"])),
+    )
+
+
+@st.composite
+def learners(draw: st.DrawFn) -> Learner:
+    """Draw what was learned of caches."""
+    return Learner(
+        (Key(Measure.WARMTH, model, f"{provider} {limit}"), Average(draw(_share)))
+        for model in ("a", "b", "vendor/c")
+        for provider in ("p0", "p1")
+        for limit in (60, 300, 900, 3600)
+        if draw(st.booleans())
+    )
 
 
 @st.composite
@@ -128,7 +157,13 @@ def scenes(draw: st.DrawFn) -> Scene:
         build(providers, stock, version=draw(st.integers(0, 9))),
         features,
         policy,
-        Circumstances(standings, lambda _: True, room=draw(rooms(providers))),
+        Circumstances(
+            standings,
+            lambda _: True,
+            estimates=draw(learners()),
+            room=draw(rooms(providers)),
+            bond=draw(bonds()),
+        ),
         draw(st.text(max_size=8)),
         Wire(draw(st.sampled_from(DIALECTS)), lambda dialect: losses[dialect]),
         OriginOption(draw(models(wanted, host.id)), host) if wanted and draw(st.booleans()) else None,

@@ -84,6 +84,7 @@ def same(again: Plan, plan: Plan) -> None:
     assert sorted(again.skips, key=repr) == sorted(plan.skips, key=repr)
     kept = ("reason", "lone", "input_tokens", "output_tokens", "features", "dialect", "seed", "origin")
     assert [getattr(again, name) for name in kept] == [getattr(plan, name) for name in kept]
+    assert again.bond == plan.bond
     schema: Json | None = None if plan.policy.output_schema is None else {}
     assert again.policy == structs.replace(plan.policy, output_schema=schema)
 
@@ -103,9 +104,10 @@ def test_a_drawn_order_can_be_made_again(scene: Scene, rewards: list[tuple[str, 
     bandit = Bandit()
     for name, reward in rewards:
         bandit.reward((name, "p0"), "small", reward, 1.0)
-    now = Circumstances(scene.now.standings, scene.now.credentialed, explorer=bandit, at=2.0)
+    now = structs.replace(scene.now, explorer=bandit, at=2.0)
     plan = decided(replace(scene, now=now, policy=structs.replace(scene.policy, model=None), origin=None))
-    assert plan.lone or all(one.draw for one in plan.candidates)
+    locked = plan.bond is not None and plan.bond.lock
+    assert plan.lone or all((one.draw is None) == bool(locked) for one in plan.candidates)
     same(recompute(stored(plan)), plan)
 
 
@@ -114,10 +116,23 @@ def test_a_drawn_order_can_be_made_again(scene: Scene, rewards: list[tuple[str, 
 def test_the_recorded_prices_and_tokens_give_the_recorded_cost(scene: Scene) -> None:
     """The tier that held is the one that is recorded."""
     for one in stored(decided(scene))["candidates"]:
-        prices = Prices(one["input_nanousd"], one["output_nanousd"])
-        tokens = Usage(one["expected"]["input_tokens"], one["expected"]["output_tokens"])
+        prices = Prices(one["input_nanousd"], one["output_nanousd"], one.get("cache_read_nanousd"))
+        expected = one["expected"]
+        tokens = Usage(expected["input_tokens"], expected["output_tokens"], expected["cached_tokens"])
         assert pricing.cost(prices, tokens) == one["expected"]["nanousd"]
         assert one["facts"]["cost"] in (None, one["expected"]["nanousd"])
+
+
+@settings(max_examples=40, deadline=None)
+@given(scenes())
+def test_a_record_from_before_conversations_were_known_gives_its_plan(scene: Scene) -> None:
+    """It has no such member, and nobody was known."""
+    plan = decided(replace(scene, now=structs.replace(scene.now, bond=None)))
+    told = stored(plan)
+    del told["affinity"]
+    for one in (*told["candidates"], *told["spared"]):
+        del one["expected"]["cached_tokens"]
+    same(recompute(told), plan)
 
 
 def plan_of(standings: dict[str, Standing] = SEEN) -> Plan:

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import insert
 
 from tokenhub_core.routing import spread
+from tokenhub_core.routing.affinity import Served
 from tokenhub_core.routing.bandit import Bandit, Kept
 from tokenhub_core.routing.learning import Average, Key, Measure
 from tokenhub_core.store import learned
@@ -91,3 +92,42 @@ def test_zeros_in_the_database_are_no_parameters(database: Database, won: float,
     bandit = Bandit(read(database)[0])
     (draw,) = bandit.draw([("m", "p")], "small", penalties=[0.0], seed="s", now=1.8e9)
     assert (draw.alpha, draw.beta) == (1.0, 1.0)
+
+
+# --- marks of conversations -----------------------------------------------------------------------------------
+
+MARKS = [
+    (b"\x00" * 16, Served("m", "p", 1_800_000_000.25, 2_000)),
+    (b"\xff" * 16, Served("", "", 1_800_000_001.5, 0)),
+]
+
+
+def kept(database: Database) -> list[tuple[bytes, Served]]:
+    with database.reading() as connection:
+        return learned.marks(connection)
+
+
+def keep(database: Database, noted: list[tuple[bytes, Served]], forgotten: list[bytes] | None = None) -> None:
+    with database.writing() as connection:
+        learned.save_marks(connection, noted, forgotten)
+
+
+def test_marks_come_back_the_oldest_first(database: Database) -> None:
+    """Those that two have left come back as such."""
+    keep(database, MARKS[::-1], [])
+    assert kept(database) == MARKS
+
+
+def test_a_mark_is_replaced_and_a_forgotten_one_is_gone(database: Database) -> None:
+    """The store holds what is known, and not what was."""
+    keep(database, MARKS, [])
+    newer = (MARKS[0][0], Served("n", "q", 1_800_000_002.0, 5))
+    keep(database, [newer], [MARKS[1][0]])
+    assert kept(database) == [newer]
+
+
+def test_all_that_is_known_takes_the_place_of_all_that_was(database: Database) -> None:
+    """At the end, and after a saving that failed, nobody knows what was forgotten since."""
+    keep(database, MARKS, [])
+    keep(database, MARKS[:1])
+    assert kept(database) == MARKS[:1]

@@ -27,6 +27,7 @@ def explained(told: Json) -> RenderableType:
         plain(f"How {told['id']} was routed"),
         _asked(told["asked"]),
         *_policy(told["policy"]),
+        *_affinity(told.get("affinity")),
         *_candidates(told),
         *_exclusions(told["exclusions"]),
         *_attempts(told),
@@ -89,6 +90,15 @@ def _value(value: object) -> str:
         case list():
             return " ".join(map(str, value))
     return str(value)
+
+
+def _affinity(told: Json | None) -> list[RenderableType]:
+    """Return where the conversation was before, what told, and whether it must stay there."""
+    if told is None:
+        return []
+    stays = f", must stay there: {told['lock']}" if told["lock"] else ""
+    where = f"{told['model']} @ {told['provider']} {told['age']:.0f} s before"
+    return [plain(f"conversation: {where}, known by {told['by']}{stays}")]
 
 
 def _candidates(told: Json) -> list[RenderableType]:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Delta, Dialect, Headers, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Delta, Dialect, Headers, Json, Request, TextSlot, Traces, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,10 @@ class DialectModule(Protocol):
 
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy of `data` with the texts at these paths replaced; empty parts and messages go away."""
+        ...
+
+    def traces(self, data: Json) -> Traces:
+        """Return what tells which conversation a call belongs to; nothing is read before it is asked for."""
         ...
 
     def parse(self, request: Request) -> Call:

@@ -32,6 +32,7 @@ from tokenhub_core.types import (
     Attempt,
     Headers,
     Json,
+    Left,
     Reasoning,
     Refusal,
     Text,
@@ -241,7 +242,7 @@ class Attempting:
             rendered = self._target.render_answer(given, request=self._job.request)
             body = wire.encode(rendered.data)
             self._losses = (*self._losses, *lost, *rendered.losses)
-        trace.stop = answer.stop
+        trace.stop, trace.left = answer.stop, _left(answer)
         if self._source.name.billed:
             self._note_usage(answer.usage, _length(answer))
         await self._end(None)
@@ -319,7 +320,7 @@ class Attempting:
     async def finish(self, fault: Fault | None) -> None:
         """End a committed stream."""
         if self.gate is not None and self._reservation is not None:
-            self._trace.stop = self.gate.stop
+            self._trace.stop, self._trace.left = self.gate.stop, self.gate.left
             self._trace.identical = self.gate.identical and fault is None
             self._losses = (*self._losses, *self.gate.losses)
             final = fault is None or self.gate.stop is not None
@@ -533,6 +534,15 @@ def _length(answer: Answer) -> int:
             case _:
                 pass
     return total
+
+
+def _left(answer: Answer) -> Left:
+    """Return what of a whole answer comes back with the conversation's next call."""
+    calls = [part for part in answer.parts if isinstance(part, ToolUse)]
+    thoughts = [part for part in answer.parts if isinstance(part, Reasoning)]
+    seals = [seal for part in thoughts for seal in (part.signature, part.redacted)]
+    seals += [part.signature for part in calls]
+    return Left(answer.id, tuple(part.id for part in calls if part.id), tuple(filter(None, seals)))
 
 
 def _bad_answer(message: str, cause: str = "bad_answer") -> Fault:

@@ -120,9 +120,12 @@ def _hedged(job: Job) -> bool:
     """Tell whether the call is one that may be hedged.
 
     Only streams are: they show when an answer begins. How long a whole answer takes is mostly how long it is, so one
-    that is late would be as late again from somebody else, and both would be paid in full.
+    that is late would be as late again from somebody else, and both would be paid in full. What a conversation is
+    locked to stays where it is: slow is no failure.
     """
-    return job.plan.policy.hedge is not None and job.request.features.stream
+    bond = job.plan.bond
+    free = bond is None or not bond.lock
+    return job.plan.policy.hedge is not None and job.request.features.stream and free
 
 
 def _until_slow(hedging: Hedging, job: Job, machine: Failover, step: Try) -> float | None:

@@ -25,6 +25,7 @@ from tokenhub_core.types import (
     Delta,
     Failed,
     Finished,
+    Left,
     MediaDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -132,6 +133,9 @@ class Gate:
         self.usage = Usage()
         self.model = ""
         """The name that the provider gave the model."""
+        self._id = ""
+        self._calls: list[str] = []
+        self._seals: list[str] = []
         self.output_chars = 0
         """Characters of what the model has produced so far: the estimate's base where no usage comes."""
 
@@ -144,6 +148,11 @@ class Gate:
     def losses(self) -> tuple[str, ...]:
         """Return what could not be carried so far."""
         return self._output.losses()
+
+    @property
+    def left(self) -> Left:
+        """Return what of the answer comes back with the conversation's next call."""
+        return Left(self._id, tuple(self._calls), tuple(self._seals))
 
     def feed(self, chunk: bytes) -> bytes:
         """Take bytes from the provider, return bytes for the caller; empty while the answer is not committed.
@@ -223,17 +232,19 @@ class Gate:
         deltas = tuple(self._reader.read(event.name, event.data)) if event.data else ()
         for delta in deltas:
             match delta:
-                case (
-                    TextDelta(text)
-                    | ReasoningDelta(text=text)
-                    | RefusalDelta(text)
-                    | ToolArguments(fragment=text)
-                ):
+                case TextDelta(text) | RefusalDelta(text) | ToolArguments(fragment=text):
                     self.committed = True
                     self.output_chars += len(text)
-                case ToolStarted(name=name):
+                case ReasoningDelta(text, signature, redacted):
+                    self.committed = True
+                    self.output_chars += len(text)
+                    if signature or redacted:
+                        self._seals += filter(None, (signature, redacted))
+                case ToolStarted(_, id_, name, signature):
                     self.committed = True
                     self.output_chars += len(name)
+                    self._calls += filter(None, (id_,))
+                    self._seals += filter(None, (signature,))
                 case MediaDelta():
                     self.committed = True
                 case Stopped():
@@ -247,7 +258,8 @@ class Gate:
                 case Failed():
                     self.failed = delta
                     return
-                case Started(model=model):
+                case Started(id_, model):
+                    self._id = id_ or self._id
                     self.model = model or self.model
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.

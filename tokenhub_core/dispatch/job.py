@@ -22,6 +22,7 @@ from tokenhub_core.types import (
     Candidate,
     Dialect,
     Headers,
+    Left,
     Plan,
     Request,
     Snapshot,
@@ -66,6 +67,8 @@ class Trace:
     losses: tuple[str, ...] = ()
     identical: bool = False
     stop: Stopped | None = None
+    left: Left = Left()
+    """What of the answer comes back with the conversation's next call."""
 
     @property
     def cost_nanousd(self) -> int:

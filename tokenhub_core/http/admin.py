@@ -260,6 +260,7 @@ class Admin:
                     or self._desk.settings.directives,
                     "fallback": effective.fallback,
                     "explore": self._catalog.explore,
+                    "affinity": self._catalog.affinity,
                 },
             }
         )

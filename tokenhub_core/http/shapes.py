@@ -122,6 +122,7 @@ class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
     on_malformed_directive: Literal["reject", "ignore", "off"] | None = None
     fallback: bool | None = None
     explore: Literal["off", "thompson"] | None = None
+    affinity: Literal["on", "off"] | None = None
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):

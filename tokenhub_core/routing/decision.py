@@ -2,6 +2,7 @@
 
     version, reason, seed, dialect, origin, fleet_version, lone, input_tokens, output_tokens, context
     asked        the call as routing saw it
+    affinity     who served the conversation before, what told, and what locks; null where nobody is known
     policy       with its whys; of an output schema only that there was one: it is the caller's text
     weights      of the terms of a score, in this mode
     columns      the names of what each row holds; `terms.cost` is the member `cost` of the object `terms`
@@ -64,6 +65,8 @@ _COLUMNS: Final = (
     *(f"{name}.{field}" for name, kind in _OBJECTS.items() for field in kind.__struct_fields__),
 )
 _DRAWN: Final = tuple(f"draw.{field}" for field in Draw.__struct_fields__)
+_WARM: Final = ("cache_read_nanousd",)
+"""Only where somebody is expected to read from a cache: what that costs where it is not what other input does."""
 _WEIGHTS: Final = {mode: structs.asdict(terms) for mode, terms in scoring.WEIGHTS.items()}
 _HOW_STORED: Final = frozenset({"columns", "common", "twins"})
 _LONGEST_NAME: Final = 256
@@ -86,8 +89,9 @@ def pack(plan: Plan) -> Json:
     """Return the plan as it is stored."""
     everyone = (*plan.candidates, *plan.spared)
     drawn = bool(everyone) and all(candidate.draw for candidate in everyone)
-    columns = _COLUMNS + _DRAWN if drawn else _COLUMNS
-    values = [_row(candidate, drawn=drawn) for candidate in everyone]
+    warm = plan.bond is not None and any(candidate.expected.cached_tokens for candidate in everyone)
+    columns = _COLUMNS + (_DRAWN if drawn else ()) + (_WARM if warm else ())
+    values = [_row(candidate, drawn=drawn, warm=warm) for candidate in everyone]
     table = _Table(columns, {}, {}, values) if len(values) <= _FEW else _folded(columns, values)
     return {
         "version": VERSION,
@@ -101,6 +105,7 @@ def pack(plan: Plan) -> Json:
         "output_tokens": plan.output_tokens,
         "context": plan.context,
         "asked": _asked(plan),
+        "affinity": None if plan.bond is None else structs.asdict(plan.bond),
         "policy": policy_json(plan.policy),
         "weights": _WEIGHTS[plan.policy.mode],
         "columns": table.columns,
@@ -150,11 +155,11 @@ def _name(name: str) -> str:
     return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"
 
 
-def _row(candidate: Candidate, *, drawn: bool) -> tuple[Any, ...]:
+def _row(candidate: Candidate, *, drawn: bool, warm: bool) -> tuple[Any, ...]:
     """Return a candidate's values in the order of the columns."""
     model = candidate.model
     prices = at(model.prices, candidate.expected.input_tokens)
-    row = (
+    row: tuple[Any, ...] = (
         _name(model.id),
         candidate.provider.id,
         candidate.score,
@@ -171,7 +176,9 @@ def _row(candidate: Candidate, *, drawn: bool) -> tuple[Any, ...]:
         *structs.astuple(candidate.expected),
         *structs.astuple(candidate.standing),
     )
-    return (*row, *structs.astuple(candidate.draw)) if drawn and candidate.draw else row
+    if drawn and candidate.draw:
+        row = (*row, *structs.astuple(candidate.draw))
+    return (*row, prices.cache_read) if warm else row
 
 
 class _Table(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.types import (
     NANO,
+    Bond,
     Dialect,
     Expected,
     Features,
@@ -63,6 +64,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     """Seconds since the epoch: what is remembered fades."""
     room: Callable[[Provider, Call], Room] | None = None
     """How soon a provider can take a call by any of its credentials; None: nothing keeps any of them back."""
+    bond: Bond | None = None
+    """Who served the conversation before."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -100,6 +103,7 @@ def eligible(
     limited: list[tuple[Option, Room]] = []
     skips: list[Skip] = []
     expected: dict[tuple[str, str], Expected] = {}
+    bond = now.bond
     for model in fleet.models:
         provider = fleet.providers.get(model.provider_id)
         reason, reserved = _judge(model, provider, features, policy, now)
@@ -115,7 +119,12 @@ def eligible(
             skips.append(Skip(model.id, model.provider_id, reason or Skipped.NO_ADAPTER))
             continue
         standing = now.standings.get(provider.id, _FINE)
-        one = estimate.expected(features, model, provider, now.estimates, now.program, reserved=reserved)
+        cached = 0
+        if bond is not None and bond.model == model.id and bond.provider == provider.id:
+            cached = estimate.cached_tokens(reserved[0], bond, now.estimates)
+        one = estimate.expected(
+            features, model, provider, now.estimates, now.program, reserved=reserved, cached=cached
+        )
         if not one.latency_ms:
             one = structs.replace(one, latency_ms=standing.latency_ms)
         expected[model.id, provider.id] = one

@@ -10,13 +10,15 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 from tokenhub_core.routing import pricing
-from tokenhub_core.types import Expected, Features, Model, Need, Prices, Provider, Usage
+from tokenhub_core.types import Bond, Expected, Features, Model, Need, Prices, Provider, Usage
 
 BYTES_PER_TOKEN: Final = 4
 MEDIA_TOKENS: Final = 1_000
 """For one image or file: the middle of what vendors count for a picture of ordinary size."""
 TURN_TOKENS: Final = 4
 """Role and separators of one message."""
+LEAST_CACHED: Final = 1_024
+"""Input tokens; of shorter calls vendors cache nothing (OpenAI, Anthropic and Google say 1,024 or more)."""
 DEFAULT_OUTPUT_TOKENS: Final = 512
 """What an answer is taken to have where the caller set no cap."""
 
@@ -59,6 +61,10 @@ class Estimates(Protocol):
         """Return the time to the end of an answer of so many tokens."""
         ...
 
+    def warmth(self, model: str, provider: str, age: float) -> float | None:
+        """Return the share of a call's input that is read from a cache by the next one, `age` seconds later."""
+        ...
+
 
 class Unlearned:
     """The estimates of someone who has seen nothing: the rules of thumb hold."""
@@ -77,6 +83,9 @@ class Unlearned:
         """Return None."""
 
     def latency_ms(self, model: str, provider: str, tokens: float) -> float | None:
+        """Return None."""
+
+    def warmth(self, model: str, provider: str, age: float) -> float | None:
         """Return None."""
 
 
@@ -122,20 +131,36 @@ def expected(
     program: str = "",
     *,
     reserved: tuple[int, int, int] | None = None,
+    cached: int = 0,
 ) -> Expected:
     """Return what the call is expected to be here: what its score is made of.
 
     Unlike the reserve, the expected answer is as long as this program's answers from this model were on average,
-    never longer than the reserve. `latency_ms` is 0 where nothing was learned of it. `reserved` is what `reserve`
-    gives, from whoever has it already.
+    never longer than the reserve, and `cached` input tokens cost what cached ones do: the reserve knows of no cache,
+    because a limit has to hold if the cache misses. `latency_ms` is 0 where nothing was learned of it. `reserved` is
+    what `reserve` gives, from whoever has it already.
     """
     tokens, output, nanousd = reserved or reserve(features, model, learned, program)
     seen = learned.answer(program, model.id)
-    if seen is not None and seen[0] < output:
+    shorter = seen is not None and seen[0] < output
+    if seen is not None and shorter:
         output = math.ceil(seen[0])
-        nanousd = cost(model.prices, Usage(input_tokens=tokens, output_tokens=output))
+    if shorter or cached:
+        nanousd = cost(model.prices, Usage(tokens, output, cached))
     time = learned.latency_ms(model.id, provider.id, output) or 0.0
-    return Expected(tokens, output, nanousd, time, learned.input_error(model.id, writing(features)))
+    return Expected(tokens, output, nanousd, time, learned.input_error(model.id, writing(features)), cached)
+
+
+def cached_tokens(tokens: int, bond: Bond, learned: Estimates) -> int:
+    """Return how many of a call's input tokens the one that served the conversation before is likely to have cached.
+
+    A cache can hold what was sent before, so the learned share is one of the former call's input. 0 where nothing was
+    learned: nobody is taken to have a cache.
+    """
+    if bond.tokens < LEAST_CACHED:
+        return 0
+    share = learned.warmth(bond.model, bond.provider, bond.age)
+    return 0 if share is None else min(tokens, int(share * bond.tokens))
 
 
 def reserve(

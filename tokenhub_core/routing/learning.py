@@ -9,6 +9,8 @@ same average of |seen - old| / seen, the relative error that the estimate would 
     output    per (model, program) and per model: tokens of an answer that was not cut short
     ttft      per (model, provider) and per provider: milliseconds to a stream's first content
     pace      per (model, provider) and per provider: milliseconds per output token after that
+    warmth    per (model, provider, time since): the share of a call's input that the conversation's next call there
+              reads from a cache; the times are up to 1, 5, 15 and 60 minutes
 
 An attempt that lost a race only tells that its first content would have come no sooner: it counts where that is later
 than the average, and says nothing else. The spread of these times, which hedging waits for, is learned in `spread`.
@@ -32,7 +34,7 @@ import msgspec
 from tokenhub_core.routing import estimate
 from tokenhub_core.routing.estimate import Writing
 from tokenhub_core.routing.spread import LOST
-from tokenhub_core.types import Attempt, Features, Outcome, Record, StopReason
+from tokenhub_core.types import Attempt, Bond, Features, Outcome, Record, StopReason
 
 KEEP: Final = 10_000
 """Averages that are kept; programs and models are named by strangers. The one longest unchanged goes first."""
@@ -52,6 +54,7 @@ class Measure(StrEnum):
     OUTPUT = "output"
     TTFT = "ttft"
     PACE = "pace"
+    WARMTH = "warmth"
 
 
 _BOUNDS: Final = {
@@ -60,7 +63,11 @@ _BOUNDS: Final = {
     Measure.OUTPUT: (0.0, 1e6),
     Measure.TTFT: (0.0, 3.6e6),
     Measure.PACE: (0.0, 6e4),
+    Measure.WARMTH: (0.0, 1.0),
 }
+
+_AGES: Final = (60, 300, 900, 3600)
+"""Seconds: vendors keep a cache for five minutes and more, a busy one for less, and a paid one for an hour."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -128,6 +135,11 @@ class Learner:
                 return (first.mean if first else 0.0) + tokens * (pace.mean if pace else 0.0)
         return None
 
+    def warmth(self, model: str, provider: str, age: float) -> float | None:
+        """Return the share of the former call's input that is read from a cache, None where nothing was learned."""
+        found = self._averages.get(_warmth(model, provider, age))
+        return None if found is None else found.mean
+
     # --- what it learns from
 
     def learn(self, record: Record) -> None:
@@ -144,6 +156,9 @@ class Learner:
         counted = bool(last.usage) and not record.usage_estimated
         if counted and plan.features is not None:
             self._learn_input(last, plan.features)
+        bond = plan.bond
+        if counted and bond is not None and (bond.model, bond.provider) == (last.model, last.provider):
+            self._learn_warmth(bond, last.usage.cache_read_tokens)
         if counted and not last.change and record.stop != StopReason.LENGTH.value:
             for program in {record.caller.program, ""}:
                 self._see(Key(Measure.OUTPUT, last.model, program), last.usage.output_tokens)
@@ -162,6 +177,10 @@ class Learner:
             return
         rate = self.tokens_per_byte(model, estimate.writing(features)) or 1 / estimate.BYTES_PER_TOKEN
         self._see(Key(Measure.MEDIA, model), (tokens - rate * features.text_bytes) / features.media)
+
+    def _learn_warmth(self, bond: Bond, cached: int) -> None:
+        if bond.tokens >= estimate.LEAST_CACHED:
+            self._see(_warmth(bond.model, bond.provider, bond.age), cached / bond.tokens)
 
     def _learn_times(self, last: Attempt, tokens: int, *, streamed: bool) -> None:
         whole = last.ended_ms - last.started_ms
@@ -206,6 +225,11 @@ class Learner:
         """Return what has changed since this was last asked."""
         changed, self._changed = self._changed, set()
         return [(key, self._averages[key]) for key in changed if key in self._averages]
+
+
+def _warmth(model: str, provider: str, age: float) -> Key:
+    limit = next((limit for limit in _AGES if age <= limit), _AGES[-1])
+    return Key(Measure.WARMTH, model, f"{provider} {limit}")
 
 
 def _sound(key: Key, average: Average) -> bool:

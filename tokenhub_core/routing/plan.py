@@ -15,10 +15,13 @@ from tokenhub_core.routing import bandit, eligibility, estimate, fleet, scoring
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import Circumstances, Eligible, Option, Wire
 from tokenhub_core.types import (
+    Bond,
     Candidate,
     Dialect,
+    Expected,
     Features,
     Fleet,
+    Mode,
     Model,
     Plan,
     Policy,
@@ -69,6 +72,9 @@ def decide(
 
     Where somebody explores and no model was named, values sampled for the candidates take the scores' place.
 
+    A conversation that must go on where it was served (`Bond.lock`) goes on there: that model at that provider comes
+    first, then it at others, and nobody explores. Where a model was named, only the order among its own changes.
+
     What a dialect cannot carry worsens the score of its providers. It is found out for the best candidate only, and
     for the next one that takes its place: further down it decides nothing.
 
@@ -87,6 +93,7 @@ def decide(
         seed=seed,
         origin=origin.provider.id if origin else "",
         context=bandit.context(features, estimate.input_tokens(features)),
+        bond=now.bond,
     )
     wanted = fleet.named(view, policy.model) if policy.model else ()
     if policy.model and not wanted and (origin is None or origin.model.id != policy.model):
@@ -105,34 +112,19 @@ def decide(
     lone = not sorted_out.options
     options = sorted_out.options or sorted_out.unhealthy or soonest(sorted_out.limited)
     outlook = [sorted_out.expected[model.id, provider.id] for model, provider, _ in options]
-    facts = scoring.facts(options, now.standings, outlook)
-    terms = scoring.weighed(facts, scoring.WEIGHTS[policy.mode])
     candidates = arranged(
         _explored(
-            [
-                Candidate(
-                    model,
-                    provider,
-                    scoring.total(t),
-                    t,
-                    cost,
-                    pinned=(model.id, model.provider_id) in keys,
-                    dialect=provider.speaks(wire.dialect),
-                    standing=now.standings.get(provider.id, _FINE),
-                    expected=one,
-                    facts=known,
-                )
-                for (model, provider, cost), t, one, known in zip(options, terms, outlook, facts, strict=True)
-            ],
+            _scored(options, outlook, policy.mode, now, pinned=keys, dialect=wire.dialect),
             asked,
             wire,
-            # A named model is served, and a lone one has no rivals.
-            STILL if policy.model or lone else now.explorer,
+            # A named model is served, a lone one has no rivals, and what is locked stays.
+            STILL if policy.model or lone or (now.bond and now.bond.lock) else now.explorer,
             now.at,
         ),
         wire=wire,
         seed=seed,
         origin_id=asked.origin,
+        bond=now.bond,
     )
     if not candidates:
         told = structs.replace(asked, skips=sorted_out.skips)
@@ -145,7 +137,7 @@ def decide(
         skips=sorted_out.skips,
         input_tokens=best.expected.input_tokens,
         output_tokens=estimate.output_tokens(features, best.model, now.estimates, now.program),
-        reason=reason(best, asked.origin),
+        reason=reason(best, asked.origin, now.bond),
         lone=lone,
     )
     return decision, None
@@ -168,7 +160,41 @@ def soonest(waiting: Sequence[tuple[Option, Room]]) -> tuple[Option, ...]:
     return (waiting[min(worth)[1]][0],) if worth else ()
 
 
-def arranged(candidates: Sequence[Candidate], *, wire: Wire, seed: str, origin_id: str) -> list[Candidate]:
+def _scored(
+    options: Sequence[Option],
+    outlook: Sequence[Expected],
+    mode: Mode,
+    now: Circumstances,
+    *,
+    pinned: frozenset[tuple[str, str]],
+    dialect: Dialect,
+) -> list[Candidate]:
+    """Return the options with their scores; `outlook` is what is expected of each."""
+    facts = scoring.facts(options, now.standings, outlook)
+    terms = scoring.weighed(facts, scoring.WEIGHTS[mode])
+    return [
+        Candidate(
+            model,
+            provider,
+            scoring.total(t),
+            t,
+            cost,
+            pinned=(model.id, model.provider_id) in pinned,
+            dialect=provider.speaks(dialect),
+            standing=now.standings.get(provider.id, _FINE),
+            expected=one,
+            facts=known,
+        )
+        for (model, provider, cost), t, one, known in zip(options, terms, outlook, facts, strict=True)
+    ]
+
+
+type _Order = tuple[bool, int, bool, float, bytes]
+
+
+def arranged(
+    candidates: Sequence[Candidate], *, wire: Wire, seed: str, origin_id: str, bond: Bond | None = None
+) -> list[Candidate]:
     """Return scored candidates in the order in which they should be tried, losses counted.
 
     Where values were drawn for them, these less the losses make the order, and not the scores.
@@ -176,11 +202,21 @@ def arranged(candidates: Sequence[Candidate], *, wire: Wire, seed: str, origin_i
     if candidates and all(candidate.draw is not None for candidate in candidates):
         return sorted(candidates, key=lambda candidate: (-_drawn(candidate), _tie(seed, candidate)))
 
-    def order(candidate: Candidate) -> tuple[bool, bool, float, bytes]:
+    lock = bond if bond is not None and bond.lock else None
+
+    def order(candidate: Candidate) -> _Order:
+        away = 0 if lock is None else _away(candidate, lock)
         at_origin = candidate.pinned and candidate.provider.id == origin_id
-        return not candidate.pinned, at_origin, candidate.score, _tie(seed, candidate)
+        return not candidate.pinned, away, at_origin, candidate.score, _tie(seed, candidate)
 
     return _weighed(sorted(candidates, key=order), wire, order)
+
+
+def _away(candidate: Candidate, bond: Bond) -> int:
+    """Return how far a candidate is from who served before: 0 the same, 1 the model elsewhere, 2 another one."""
+    if candidate.model.id != bond.model:
+        return 2
+    return 0 if candidate.provider.id == bond.provider else 1
 
 
 def _explored(
@@ -211,7 +247,7 @@ def _drawn(candidate: Candidate) -> float:
 
 
 def _weighed(
-    candidates: list[Candidate], wire: Wire, order: Callable[[Candidate], tuple[bool, bool, float, bytes]]
+    candidates: list[Candidate], wire: Wire, order: Callable[[Candidate], _Order]
 ) -> list[Candidate]:
     """Return the candidates in order with the losses of the best one told, whoever that is then."""
     known: set[Dialect] = {wire.dialect}
@@ -236,13 +272,17 @@ def _tie(seed: str, candidate: Candidate) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
-def reason(best: Candidate, origin_id: str) -> str:
+def reason(best: Candidate, origin_id: str, bond: Bond | None = None) -> str:
     """Return why the best candidate is the best, as one word."""
     if best.provider.id == origin_id:
         return "routed-origin"
     if best.draw is not None:
         return "routed-thompson"
-    return "routed-hint-exact" if best.pinned else f"routed-weight-{best.model.weight}"
+    if best.pinned:
+        return "routed-hint-exact"
+    if bond is not None and bond.lock and not _away(best, bond):
+        return "routed-affinity"
+    return f"routed-weight-{best.model.weight}"
 
 
 def _unknown(name: str) -> Fault:

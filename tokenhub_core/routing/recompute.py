@@ -22,6 +22,7 @@ from tokenhub_core.routing.decision import VERSION
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Wire
 from tokenhub_core.routing.plan import arranged, charged, reason
 from tokenhub_core.types import (
+    Bond,
     Candidate,
     Dialect,
     Draw,
@@ -64,11 +65,15 @@ def _plan(decision: Json) -> Plan:
     candidates = [
         _candidate(row, one, draw, origin) for row, one, draw in zip(rows, terms, draws, strict=True)
     ]
+    # A record from before conversations were known holds none.
+    told = decision.get("affinity")
+    bond = None if told is None else msgspec.convert(told, Bond)
     ordered = arranged(
         candidates,
         wire=Wire(dialect, _losses(rows)),
         seed=decision["seed"],
         origin_id=origin,
+        bond=bond,
     )
     lone = decision["lone"]
     features = decision["asked"]
@@ -79,7 +84,7 @@ def _plan(decision: Json) -> Plan:
         skips=msgspec.convert(decision["skips"], tuple[Skip, ...]),
         input_tokens=decision["input_tokens"],
         output_tokens=decision["output_tokens"],
-        reason=reason(ordered[0], origin) if ordered else "",
+        reason=reason(ordered[0], origin, bond) if ordered else "",
         fleet_version=decision["fleet_version"],
         lone=lone,
         features=None if features is None else msgspec.convert(features, Features),
@@ -87,6 +92,7 @@ def _plan(decision: Json) -> Plan:
         dialect=dialect,
         seed=decision["seed"],
         origin=origin,
+        bond=bond,
     )
 
 

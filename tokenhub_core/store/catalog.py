@@ -73,6 +73,8 @@ class RoutingConfig:
     """Seconds since the epoch; None where nothing was ever set."""
     explore: str | None = None
     """`off` or `thompson`."""
+    affinity: str | None = None
+    """`on` or `off`."""
 
 
 # --- providers and models ----------------------------------------------------------------------------------
@@ -231,6 +233,7 @@ def routing_config(connection: Connection) -> RoutingConfig:
         row.fallback,
         row.updated_at / 1e6,
         row.explore,
+        row.affinity,
     )
 
 
@@ -243,6 +246,7 @@ def put_routing_config(connection: Connection, config: RoutingConfig, *, now: fl
         "on_malformed_directive": config.on_malformed_directive,
         "fallback": config.fallback,
         "explore": config.explore,
+        "affinity": config.affinity,
         "updated_at": micros(now),
     }
     _put(connection, ROUTING_CONFIG, _SINGLE, values)

@@ -1,4 +1,4 @@
-"""What was learned, as rows: the posteriors of arms, the averages behind the estimates, and spreads of times.
+"""What was learned, as rows: posteriors of arms, averages behind estimates, spreads of times, marks of conversations.
 
 What is stored are the records themselves and never what was added to them: a process that reads them goes on from
 exactly where the one before it was.
@@ -13,10 +13,11 @@ import orjson
 from sqlalchemy import Connection, Table, bindparam, delete, insert, select
 
 from tokenhub_core.routing import spread
+from tokenhub_core.routing.affinity import Served
 from tokenhub_core.routing.bandit import Kept
 from tokenhub_core.routing.learning import Average, Key, Measure
 from tokenhub_core.store.rows import dumps, micros, text
-from tokenhub_core.store.schema import ESTIMATES, POSTERIORS, SPREADS
+from tokenhub_core.store.schema import ESTIMATES, MARKS, POSTERIORS, SPREADS
 
 _MEASURES: Final = frozenset(Measure)
 
@@ -111,6 +112,42 @@ def save(
                 "updated_at": micros(now),
             }
             for one in times
+        ],
+    )
+
+
+def marks(connection: Connection) -> list[tuple[bytes, Served]]:
+    """Return every mark and who served the call that left it, the oldest first."""
+    table = MARKS.c
+    found = connection.execute(
+        select(table.mark, table.model_id, table.provider_id, table.at, table.tokens).order_by(table.at)
+    )
+    return [(mark, Served(model, provider, at / 1e6, tokens)) for mark, model, provider, at, tokens in found]
+
+
+def save_marks(
+    connection: Connection,
+    noted: Sequence[tuple[bytes, Served]],
+    forgotten: Sequence[bytes] | None,
+) -> None:
+    """Store marks and remove those that were forgotten; None: all but the ones that are stored now."""
+    if forgotten is None:
+        connection.execute(delete(MARKS))
+    elif forgotten:
+        gone = delete(MARKS).where(MARKS.c.mark == bindparam("gone"))
+        connection.execute(gone, [{"gone": mark} for mark in forgotten])
+    _replace(
+        connection,
+        MARKS,
+        [
+            {
+                "mark": mark,
+                "model_id": text(one.model),
+                "provider_id": text(one.provider),
+                "at": micros(one.at),
+                "tokens": one.tokens,
+            }
+            for mark, one in noted
         ],
     )
 

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -151,6 +151,7 @@ ROUTING_CONFIG: Final = Table(
     Column("on_malformed_directive", Text),
     Column("fallback", Boolean),
     Column("explore", Text),
+    Column("affinity", Text),
     Column("updated_at", BigInteger, nullable=False),
     CheckConstraint("id = 1", name="single"),
 )
@@ -212,6 +213,16 @@ SPREADS: Final = Table(
     Column("next", Double, nullable=False),
     Column("seen", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+)
+
+MARKS: Final = Table(
+    "marks",
+    METADATA,
+    Column("mark", LargeBinary, primary_key=True),  # a hash, with a key that is not in this database
+    Column("model_id", Text, nullable=False),  # empty: two have left this mark
+    Column("provider_id", Text, nullable=False),
+    Column("at", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
 )
 
 REQUEST_LOGS: Final = Table(

@@ -74,6 +74,7 @@ from tokenhub_core.types.fleet import (
 )
 from tokenhub_core.types.policy import Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
+from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "Answer",
     "Attempt",
     "Audio",
+    "Bond",
     "Call",
     "Caller",
     "Candidate",
@@ -103,6 +105,7 @@ __all__ = [
     "Image",
     "Json",
     "Lane",
+    "Left",
     "Logprob",
     "MediaDelta",
     "Mode",
@@ -125,9 +128,11 @@ __all__ = [
     "RefusalDelta",
     "Request",
     "Role",
+    "Said",
     "Skip",
     "Skipped",
     "Snapshot",
+    "Speaker",
     "Standing",
     "Started",
     "Sticky",
@@ -148,6 +153,7 @@ __all__ = [
     "ToolResult",
     "ToolStarted",
     "ToolUse",
+    "Traces",
     "Turn",
     "Unread",
     "Usage",

@@ -12,6 +12,7 @@ import msgspec
 from tokenhub_core.types.aliases import Alias
 from tokenhub_core.types.conversation import Features, Need
 from tokenhub_core.types.policy import Policy
+from tokenhub_core.types.traces import Bond
 from tokenhub_core.types.wire import Dialect
 
 
@@ -202,6 +203,8 @@ class Expected(msgspec.Struct, frozen=True):
     """To the end of the answer where that was learned, else the provider's moving average."""
     input_error: float = 0.0
     """The relative error of the input estimate, as learned; 0 where nothing was."""
+    cached_tokens: int = 0
+    """Of the input tokens, those that are likely to be read from the provider's cache."""
 
 
 class Draw(msgspec.Struct, frozen=True):
@@ -256,7 +259,7 @@ class Plan(msgspec.Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     reason: str
-    """`routed-hint-exact`, `routed-weight-N`, `routed-origin` or `routed-thompson`."""
+    """`routed-hint-exact`, `routed-weight-N`, `routed-origin`, `routed-affinity` or `routed-thompson`."""
     fleet_version: int = 0
     lone: bool = False
     """Bad health alone had emptied the list: the one candidate is to be tried in spite of it."""
@@ -272,3 +275,5 @@ class Plan(msgspec.Struct, frozen=True):
     """The id of the provider that stands for the host that the call was meant for, empty where it was no option."""
     spared: tuple[Candidate, ...] = ()
     """The other unhealthy ones where `lone`: scored, and not to be tried."""
+    bond: Bond | None = None
+    """Who served the conversation before; None where the call begins one, or nobody knows it again."""

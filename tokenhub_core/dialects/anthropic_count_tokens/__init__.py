@@ -22,6 +22,7 @@ from tokenhub_core.dialects.base import (
     StreamWriter,
 )
 from tokenhub_core.dialects.openai_embeddings.silent import Silent
+from tokenhub_core.dialects.traces import NOTHING
 from tokenhub_core.errors import Fault, TokenHubError, client_fault
 from tokenhub_core.types import (
     Answer,
@@ -32,6 +33,7 @@ from tokenhub_core.types import (
     Stopped,
     StopReason,
     TextSlot,
+    Traces,
     Usage,
 )
 
@@ -69,6 +71,11 @@ class _AnthropicCountTokens:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes as it would from a message."""
         return ANTHROPIC_MESSAGES.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return nothing: a count is no answer, and leaves no mark."""
+        del data
+        return NOTHING
 
     def parse(self, request: Request) -> Call:
         """Raise `TokenHubError` (`INVALID`): there is no canonical form."""

@@ -9,6 +9,7 @@ from tokenhub_core.dialects import sse, wire
 from tokenhub_core.dialects.anthropic_messages import answer as _answer
 from tokenhub_core.dialects.anthropic_messages import faults
 from tokenhub_core.dialects.anthropic_messages import texts as _texts
+from tokenhub_core.dialects.anthropic_messages import traces as _traces
 from tokenhub_core.dialects.anthropic_messages.parse import parse
 from tokenhub_core.dialects.anthropic_messages.render import render
 from tokenhub_core.dialects.anthropic_messages.request import open_request
@@ -23,7 +24,7 @@ from tokenhub_core.dialects.base import (
     StreamWriter,
 )
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["ANTHROPIC_MESSAGES"]
 
@@ -44,6 +45,10 @@ class _AnthropicMessages:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes, see `texts.replace_texts`."""
         return _texts.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return the marks of the conversation."""
+        return _traces.traces(data)
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call."""

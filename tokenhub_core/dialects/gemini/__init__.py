@@ -24,10 +24,11 @@ from tokenhub_core.dialects.gemini import parse as _parse
 from tokenhub_core.dialects.gemini import render as _render
 from tokenhub_core.dialects.gemini import request as _request
 from tokenhub_core.dialects.gemini import target as _target
+from tokenhub_core.dialects.gemini import traces as _traces
 from tokenhub_core.dialects.gemini.stream import Reader
 from tokenhub_core.dialects.gemini.writer import Writer
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["GEMINI"]
 
@@ -48,6 +49,10 @@ class _Gemini:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes, see `request.replace_texts`."""
         return _request.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return the marks of the conversation."""
+        return _traces.traces(data)
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call."""

@@ -21,13 +21,15 @@ from tokenhub_core.dialects.base import (
 from tokenhub_core.dialects.ollama import answer as _answer
 from tokenhub_core.dialects.ollama import faults as _faults
 from tokenhub_core.dialects.ollama import request as _request
+from tokenhub_core.dialects.ollama import traces as _traces
 from tokenhub_core.dialects.ollama import words as _words
 from tokenhub_core.dialects.ollama.parse import parse
 from tokenhub_core.dialects.ollama.render import render
 from tokenhub_core.dialects.ollama.stream import Reader
 from tokenhub_core.dialects.ollama.writer import Writer
+from tokenhub_core.dialects.traces import NOTHING
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["OLLAMA_CHAT", "OLLAMA_GENERATE"]
 
@@ -50,6 +52,10 @@ class _Ollama:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes."""
         return _request.replace_texts(self.name, data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return the marks of a chat; a completion has one turn."""
+        return _traces.traces(data) if self.name is Dialect.OLLAMA_CHAT else NOTHING
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call; raises `TokenHubError` (`INVALID`) for one that only loads a model."""

@@ -26,10 +26,11 @@ from tokenhub_core.dialects.openai_chat import faults as _faults
 from tokenhub_core.dialects.openai_chat import parse as _parse
 from tokenhub_core.dialects.openai_chat import render as _render
 from tokenhub_core.dialects.openai_chat import request as _request
+from tokenhub_core.dialects.openai_chat import traces as _traces
 from tokenhub_core.dialects.openai_chat.stream import Reader
 from tokenhub_core.dialects.openai_chat.writer import Writer
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["OPENAI_CHAT"]
 
@@ -52,6 +53,10 @@ class _OpenAIChat:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes."""
         return _request.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return the marks of the conversation."""
+        return _traces.traces(data)
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call."""

@@ -26,8 +26,9 @@ from tokenhub_core.dialects.openai_completions.parse import parse
 from tokenhub_core.dialects.openai_completions.render import render
 from tokenhub_core.dialects.openai_completions.stream import Reader
 from tokenhub_core.dialects.openai_completions.writer import Writer
+from tokenhub_core.dialects.traces import NOTHING
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["OPENAI_COMPLETIONS"]
 
@@ -48,6 +49,11 @@ class _OpenAICompletions:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these prompts replaced."""
         return _request.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return nothing: a prompt has no turns."""
+        del data
+        return NOTHING
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call; raises `TokenHubError` (`INVALID`) where no other dialect can serve it."""

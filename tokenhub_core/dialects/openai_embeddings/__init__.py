@@ -22,6 +22,7 @@ from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
 from tokenhub_core.dialects.openai_chat import words as _chat
 from tokenhub_core.dialects.openai_completions.request import texts_size
 from tokenhub_core.dialects.openai_embeddings.silent import Silent
+from tokenhub_core.dialects.traces import NOTHING
 from tokenhub_core.errors import Fault, TokenHubError, client_fault
 from tokenhub_core.recognise import deployment
 from tokenhub_core.types import (
@@ -34,6 +35,7 @@ from tokenhub_core.types import (
     Stopped,
     StopReason,
     TextSlot,
+    Traces,
     Usage,
 )
 
@@ -69,6 +71,11 @@ class _OpenAIEmbeddings:
         """Return `data`: it has no texts that could be replaced."""
         del texts
         return data
+
+    def traces(self, data: Json) -> Traces:
+        """Return nothing: what is embedded is no conversation."""
+        del data
+        return NOTHING
 
     def parse(self, request: Request) -> Call:
         """Raise `TokenHubError` (`INVALID`): there is no canonical form."""

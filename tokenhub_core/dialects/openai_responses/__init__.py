@@ -23,10 +23,11 @@ from tokenhub_core.dialects.openai_responses import faults as _faults
 from tokenhub_core.dialects.openai_responses import parse as _parse
 from tokenhub_core.dialects.openai_responses import render as _render
 from tokenhub_core.dialects.openai_responses import request as _request
+from tokenhub_core.dialects.openai_responses import traces as _traces
 from tokenhub_core.dialects.openai_responses.stream import Reader
 from tokenhub_core.dialects.openai_responses.writer import Writer
 from tokenhub_core.errors import Fault
-from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Usage
+from tokenhub_core.types import Answer, Call, Dialect, Json, Request, TextSlot, Traces, Usage
 
 __all__ = ["OPENAI_RESPONSES"]
 
@@ -47,6 +48,10 @@ class _OpenAIResponses:
     def replace_texts(self, data: Json, texts: Iterable[tuple[tuple[str | int, ...], str]]) -> Json:
         """Return a copy with these texts replaced; what became empty goes."""
         return _request.replace_texts(data, texts)
+
+    def traces(self, data: Json) -> Traces:
+        """Return the marks of the conversation."""
+        return _traces.traces(data)
 
     def parse(self, request: Request) -> Call:
         """Return the canonical call; raises `TokenHubError` (`INVALID`) for one that leans on stored state."""
