@@ -36,6 +36,7 @@ from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
+from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
@@ -255,6 +256,9 @@ async def _doors(
                 *Aliases(catalog, requests).routes(),
                 *Decisions(requests, pipeline).routes(),
                 *Prices(catalog).routes(),
+                *Rehearsals(
+                    requests, catalog, pipeline.ground, learning=watched.learning, clock=clock
+                ).routes(),
                 *Page().routes(),
             ]
         ),
