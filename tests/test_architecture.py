@@ -42,6 +42,7 @@ SHELLS: Final = {
     "tokenhub_core.http.decisions": "serves HTTP",
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",
+    "tokenhub_core.http.rehearse": "serves HTTP",
     "tokenhub_core.http.sessions": "serves HTTP",
     "tokenhub_core.http.shapes": "serves HTTP",
     "tokenhub_core.http.side": "serves HTTP",

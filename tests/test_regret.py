@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from scripts.benchmark import chart, regret, rehearsals
@@ -53,6 +54,18 @@ def test_a_run_can_be_repeated() -> None:
     assert (first.first == second.first).all()
 
 
+@pytest.mark.parametrize("way", [way for way in regret.WAYS if way != regret.UNIFORM])
+def test_the_quick_orders_are_those_of_plan(way: str) -> None:
+    """Call after call the same model first, through outages, drift and everything that is learned on the way."""
+    quick, real = (regret.run(way, 400, 11, ignore, kind=kind) for kind in (regret.Quick, regret.Chooser))
+    assert (quick.first == real.first).all()
+
+
+def test_no_figure_is_reported_of_the_seed_that_was_tuned_on() -> None:
+    """Whoever tunes on what he reports flatters himself."""
+    assert regret.TUNED_ON not in regret.SEEDS
+
+
 def test_recovery_is_when_the_regret_stays_low() -> None:
     """Counted from the event to the first window that is good; None where none is."""
     values = np.concatenate([np.zeros(100), np.ones(50), np.zeros(100)])
@@ -76,8 +89,10 @@ def test_the_picture_is_well_formed_and_names_every_line() -> None:
 def test_all_ways_run_side_by_side_and_are_drawn(tmp_path: Path) -> None:
     """The whole command over a few calls: a table with every way, and the picture."""
     console = Console(record=True, width=160)
-    rehearsals.show_regret(tmp_path / "regret.svg", console, count=1_000)
+    rehearsals.show_regret(tmp_path / "regret.svg", console, count=500, seeds=2)
     said = console.export_text()
+    assert "seeds 11, 12" in said
+    assert "±" in said
     assert all(way in said for way in regret.WAYS)
     assert (tmp_path / "regret.svg").read_text().startswith("<svg")
 

@@ -38,6 +38,7 @@ from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
+from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
@@ -286,6 +287,9 @@ async def _doors(
                 *Aliases(catalog, requests).routes(),
                 *Decisions(requests, pipeline).routes(),
                 *Prices(catalog).routes(),
+                *Rehearsals(
+                    requests, catalog, pipeline.ground, learning=watched.learning, clock=clock
+                ).routes(),
                 *Page().routes(),
             ]
         ),

@@ -35,6 +35,7 @@ from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.routing.plan import OriginOption, decide
+from tokenhub_core.routing.replay import Ground
 from tokenhub_core.types import (
     Bond,
     Dialect,
@@ -43,11 +44,9 @@ from tokenhub_core.types import (
     Headers,
     Json,
     Model,
-    Need,
     Origin,
     Outcome,
     Plan,
-    Policy,
     Provider,
     ProviderType,
     Record,
@@ -76,7 +75,6 @@ _MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
 
 
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
-_WORDS: Final = frozenset({Need.CHAT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +119,6 @@ class _Progress:
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
-
-
-def _fixed(wishes: Policy) -> Policy:
-    """Return the policy of a call whose answer is one model's own: vectors of two models do not go together."""
-    if wishes.model is None:
-        message = "this operation needs the name of a model: no other one gives the same answer"
-        raise client_fault(message, cause="model_required", param="model")
-    return structs.replace(wishes, fallback=False)
-
-
-def _framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Features, Policy]:
-    """Return the call and its policy with what follows from the dialect: who translates needs words in return."""
-    if not dialect.translates:
-        return features, _fixed(wishes)
-    wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
-    return structs.replace(features, needs=features.needs | wanted), wishes
 
 
 def _origin_option(
@@ -238,9 +220,19 @@ class Pipeline:
         view = self._fleet()
         asking = aliases.Asking(seed, turn=self._turns.peek)
         asked = aliases.applied(policy.merge([self._defaults(), wishes]), view, asking).policy
-        features, asked = _framed(dialect, features, asked)
+        features, asked = policy.framed(dialect, features, asked)
         now = self._circumstances(view, None, None)
         return decide(view, features, asked, now=now, seed=seed, wire=Wire(dialect))
+
+    def ground(self) -> Ground:
+        """Return what a call would be decided with now, for whoever thinks calls through that were made before."""
+        view = self._fleet()
+        origin = self._rehearsed_origin if self._rules.origin else lambda host, name, dialect: None
+        now = structs.replace(self._circumstances(view, None, None), room=None)
+        return Ground(view, self._defaults(), now, origin)
+
+    def _rehearsed_origin(self, host: str, name: str, dialect: Dialect) -> OriginOption:
+        return self._origin_of(Origin("https", host, 443), "", name, dialect)
 
     # --- the way in
 
@@ -263,7 +255,7 @@ class Pipeline:
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         meant = progress.meant = aliases.applied(wishes, view, self._asking(snapshot, request))
         wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
-        features, wishes = _framed(request.dialect, request.features, wishes)
+        features, wishes = policy.framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema)
         planned, fault = decide(
             view,
@@ -275,7 +267,9 @@ class Pipeline:
             origin=origin,
         )
         progress.routed = self._clock.monotonic()
-        progress.plan = planned
+        progress.plan = planned = (
+            structs.replace(planned, chances=meant.chances) if meant.chances else planned
+        )
         if fault is not None:
             if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
                 return self._counted(progress, request)

@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import structs
 
-from tokenhub_core.types import Policy
+from tokenhub_core.errors import client_fault
+from tokenhub_core.types import Dialect, Features, Need, Policy
 
 ANY_MODEL: Final = frozenset({"", "*", "auto", "tokenhub/auto"})
 """Model names by which a caller leaves the choice to the router."""
 
 _FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why"}
 _FREEING: Final = ("mode", "min_weight")
+_WORDS: Final = frozenset({Need.CHAT})
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -56,3 +59,18 @@ def for_call(defaults: Layer, requested_model: str, directive: Mapping[str, Any]
             wishes["model"] = None
         layers.append(Layer("directive", wishes))
     return merge(layers)
+
+
+def framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Features, Policy]:
+    """Return the call and its policy with what follows from the dialect: who translates needs words in return.
+
+    The answer of a dialect that is not translated is one model's own: vectors of two models do not go together.
+    Raises `TokenHubError` where it names none.
+    """
+    if not dialect.translates:
+        if wishes.model is None:
+            message = "this operation needs the name of a model: no other one gives the same answer"
+            raise client_fault(message, cause="model_required", param="model")
+        return features, structs.replace(wishes, fallback=False)
+    wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
+    return structs.replace(features, needs=features.needs | wanted), wishes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -14,7 +15,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.benchmark import imports, pairs, profiles, rehearsals, report, rounds, subjects
+from scripts.benchmark import (
+    coverage,
+    imports,
+    pairs,
+    profiles,
+    regret,
+    rehearsals,
+    report,
+    rounds,
+    subjects,
+)
 from scripts.benchmark.load import LoadError
 from scripts.benchmark.processes import cores
 from scripts.benchmark.subjects import SubjectError
@@ -53,6 +64,19 @@ _TRAFFIC: Final = {
     help="Instead: regret of every way of choosing in a simulated fleet.",
 )
 @click.option(
+    "--coverage",
+    "instead",
+    flag_value="coverage",
+    help="Instead: how often the intervals of off-policy estimates hold a truth that is known.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1, len(regret.SEEDS)),
+    default=1,
+    show_default=True,
+    help="With --regret: over so many seeds, with their mean and spread.",
+)
+@click.option(
     "--plan", "instead", flag_value="plan", help="Instead: the CPU time of a plan by size of the fleet."
 )
 @click.option(
@@ -78,6 +102,7 @@ def main(
     traffic: str,
     folder: Path,
     instead: str | None,
+    seeds: int,
 ) -> None:
     """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
     match instead:
@@ -85,7 +110,12 @@ def main(
             rehearsals.show_plan(Console())
             return
         case "regret":
-            rehearsals.show_regret(_ROOT / "docs" / "regret.svg", Console())
+            rehearsals.show_regret(_ROOT / "docs" / "regret.svg", Console(width=120), seeds=seeds)
+            return
+        case "coverage":
+            with _progress() as progress:
+                results = coverage.runs(coverage.LOGS, os.cpu_count() or 1, _teller(progress))
+            coverage.show(results, Console(width=150))
             return
         case "imports":
             with _progress() as progress:

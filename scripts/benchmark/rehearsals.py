@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -30,33 +30,62 @@ _ROUNDS: Final = 7
 _SMOOTH: Final = 2_000
 
 
-def show_regret(place: Path, console: Console, *, count: int = regret.COUNT, seed: int = regret.SEED) -> None:
-    """Run every way over the same calls, print what each left on the table, and draw it into `place`."""
+def show_regret(place: Path, console: Console, *, count: int = regret.COUNT, seeds: int = 1) -> None:
+    """Run every way over the same calls, print what each left on the table, and draw it into `place`.
+
+    With several seeds each is a world of its own; the table has their means and standard deviations, the picture the
+    first of them.
+    """
+    worlds = []
     with Progress(
         TextColumn("{task.description:<16}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
-        tasks = {way: progress.add_task(way, total=count) for way in regret.WAYS}
-        found = regret.runs(
-            count, seed, min(os.cpu_count() or 1, 4), lambda way, done: progress.advance(tasks[way], done)
-        )
+        tasks = {way: progress.add_task(way, total=count * seeds) for way in regret.WAYS}
+        for seed in regret.SEEDS[:seeds]:
+            cores = min(os.cpu_count() or 1, 4)
+            worlds.append(
+                regret.runs(count, seed, cores, lambda way, done: progress.advance(tasks[way], done))
+            )
+    _table(worlds, count, console)
+    _draw(worlds[0], count, place)
+    console.print(f"drawn into {place}")
+
+
+def _table(worlds: Sequence[Mapping[str, regret.Run]], count: int, console: Console) -> None:
     happened = regret.events(count)
-    table = Table(title=f"Regret over {count:,} calls, seed {seed}", title_justify="left")
+    seeds = ", ".join(map(str, regret.SEEDS[: len(worlds)]))
+    table = Table(title=f"Regret over {count:,} calls, seeds {seeds}", title_justify="left")
     table.add_column("way")
     for name in ("whole", "a call", *(event.name for event in happened)):
         table.add_column(name, justify="right")
-    for way, one in found.items():
-        after = [regret.recovery(one.regret, event.at) for event in happened]
-        table.add_row(
-            way,
-            f"{one.regret.sum():,.0f}",
-            f"{one.regret.mean():.4f}",
-            *("never" if calls is None else f"{calls:,}" for calls in after),
-        )
+    for way in worlds[0]:
+        sums = [float(world[way].regret.sum()) for world in worlds]
+        after = [[regret.recovery(world[way].regret, event.at) for world in worlds] for event in happened]
+        table.add_row(way, _spread(sums), f"{np.mean(sums) / count:.4f}", *map(_recoveries, after))
     console.print(table)
     console.print(
         "Under an event: calls after it until the next 1,000 had a mean regret below 0.03. `adversarial` chooses as"
         " `planning` does."
     )
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Return the mean, and the standard deviation where there are several."""
+    middle = f"{np.mean(values):,.0f}"
+    return middle if len(values) == 1 else f"{middle} ± {np.std(values, ddof=1):,.0f}"
+
+
+def _recoveries(calls: Sequence[int | None]) -> str:
+    """Return the smallest and the largest; `never` where at least one was."""
+    known = [count for count in calls if count is not None]
+    if not known:
+        return "never"
+    low, high = f"{min(known):,}", f"{max(known):,}" if len(known) == len(calls) else "never"
+    return low if low == high else f"{low} to {high}"
+
+
+def _draw(found: Mapping[str, regret.Run], count: int, place: Path) -> None:
+    happened = regret.events(count)
     parts = [
         chart.panel(
             "Regret in sum, in rewards (a call's is at most 1)",
@@ -70,7 +99,6 @@ def show_regret(place: Path, console: Console, *, count: int = regret.COUNT, see
         ),
     ]
     place.write_text(chart.panels(parts))
-    console.print(f"drawn into {place}")
 
 
 def _smoothed(values: Floats) -> Floats:

@@ -60,6 +60,10 @@ IMPROVES: Final = ("ember", 0.30, 0.995, 0.15)
 OUTAGES: Final = (("atlas-mini", 0.15, 0.20), ("ember", 0.55, 0.65), ("borealis-lite", 0.80, 0.84))
 """Model, begin and end as shares of the run: nearly every call to it fails."""
 _DEAD: Final = 0.01
+NOISE: Final = 0.25
+"""The standard deviation of the logarithm of how much longer or shorter an answer takes than it should."""
+FAILED_MS: Final = 200.0
+"""How long a failed attempt takes."""
 
 
 class World:
@@ -89,18 +93,22 @@ class World:
             rates[(start <= share[:, 0]) & (share[:, 0] < end), PLACES[down]] = _DEAD
         faster = np.ones((count, size))
         faster[share[:, 0] >= begin, PLACES[name]] = quicker
-        noise = random.lognormal(0, 0.25, (count, size))
+        noise = random.lognormal(0, NOISE, (count, size))
         first, rest = _column("ttft") * faster, _column("pace") * faster * self.output[:, None]
         self.costs = np.outer(self.input, _column("input")) + np.outer(self.output, _column("output"))
         value = 0.3 * (1 - np.minimum(self.costs / DEAR_NANOUSD, 1))
         value += 0.3 * (1 - np.minimum((first + rest) / HORIZON_MS, 1)) + 0.4
-        able = _column("tools").astype(bool) | ~self.tools[:, None]
-        self.worth = np.where(able, rates * value, 0.0)
+        self.able = _column("tools").astype(bool) | ~self.tools[:, None]
+        self.rates = rates
+        """How likely each model answers."""
+        self.worth = np.where(self.able, rates * value, 0.0)
         """Expected rewards; 0 for a model that lacks what the call needs."""
         self.answers = random.random((count, size)) < rates
         self.first = first * noise
         """Milliseconds to the first token."""
-        self.whole = (first + rest) * noise
+        self.expected_ms = first + rest
+        """The median time to the end of an answer."""
+        self.whole = self.expected_ms * noise
 
     def features(self, n: int) -> Features:
         """Return a call as routing sees it."""
@@ -116,6 +124,7 @@ def _column(name: str) -> Floats:
     return np.array([float(getattr(truth, name)) for truth in TRUTHS])
 
 
+ARMS: Final = tuple((truth.name, f"{truth.name}.example") for truth in TRUTHS)
 PLACES: Final = {truth.name: number for number, truth in enumerate(TRUTHS)}
 
 

@@ -59,6 +59,23 @@ def test_a_stored_decision_is_drawn_again_from_its_parameters_in_any_order() -> 
     assert turned.tolist() == [draws[2].sample, draws[0].sample, draws[1].sample]
 
 
+def test_an_arm_that_has_never_won_breaks_nothing_and_is_tried_again() -> None:
+    """0 of 1,841 is a posterior like any other, and so is a stored 0 or less: who was repaired comes back."""
+    dead, alive = ("dead", "p"), ("alive", "p")
+    for won in (0.0, -1_841.0):
+        stored = [
+            Kept(*arm, place, won if arm is dead else 900.0, 1_841.0, 1, round(NOW * 1e6))
+            for arm in (dead, alive)
+            for place in ("small", EVERYWHERE)
+        ]
+        bandit = Bandit(stored)
+        draws = bandit.draw([dead, alive], "small", penalties=[0, 0], seed="s", now=NOW)
+        assert draws[0].propensity < 0.01
+        assert all(math.isfinite(one.sample) and one.alpha >= 1 for one in draws)
+        later = bandit.draw([dead, alive], "small", penalties=[0, 0], seed="s", now=NOW + 12 * 86_400)
+        assert later[0].propensity > 0.05
+
+
 def test_drawing_teaches_nothing() -> None:
     """Only rewards do, so a simulated decision changes no later one."""
     bandit = taught({A: [0.9]})

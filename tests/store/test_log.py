@@ -183,3 +183,41 @@ async def test_two_processes_read_while_one_writes(tmp_path: Path) -> None:
     assert writer.counts.failed == 0
     await writer.close()
     database.close()
+
+
+async def test_decided_calls_come_oldest_first_and_page_by_page(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pages they are; calls that were never decided are none of them."""
+    monkeypatch.setattr("tokenhub_core.store.log._CHUNK", 2)
+    records = [_record(name, at) for at, name in enumerate("abcdefg")]
+    records[3] = _record("d", 3, plan=None)
+    log = await _filled(database, writer, *records)
+    assert [row["id"] for row in log.decided(limit=100)] == list("abcefg")
+    assert [row["id"] for row in log.decided(Filters(since=1, until=5), limit=100)] == list("bce")
+    assert [row["id"] for row in log.decided(limit=3)] == list("efg")
+    assert list(log.decided(Filters(since=50), limit=3)) == []
+
+
+async def test_decided_calls_are_chosen_by_host_and_program(database: Database, writer: Writer) -> None:
+    """Exactly these, with their decisions and attempts as values."""
+    robot = Caller("127.0.0.1", Lane.HANDOFF, "regular", "", "robot")
+    log = await _filled(
+        database, writer, _record("a", origin_host="api.openai.com"), _record("b", caller=robot), _record("c")
+    )
+    (one,) = log.decided(Filters(host="api.openai.com"), limit=9)
+    assert (one["id"], one["decision"]["reason"], one["attempts"][0]["blame"]) == ("a", "routed-weight-5", "")
+    assert [row["id"] for row in log.decided(Filters(program="robot"), limit=9)] == ["b"]
+
+
+async def test_what_is_recorded_meanwhile_is_not_among_the_decided(
+    database: Database, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a growing log ends."""
+    monkeypatch.setattr("tokenhub_core.store.log._CHUNK", 1)
+    log = await _filled(database, writer, _record("a"), _record("b"))
+    found = []
+    for row in log.decided(limit=9):
+        found.append(row["id"])
+        await writer.insert(log.insert(_record(f"later {len(found)}")))
+    assert found == ["a", "b"]

@@ -24,6 +24,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),
+    "rehearse": (
+        "tokenhub_core.cli.rehearse:rehearse",
+        "Show what logged traffic would come to under another policy.",
+    ),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }

@@ -6,7 +6,7 @@ import http.client
 import ipaddress
 import os
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -52,6 +52,23 @@ class AdminClient:
     def post(self, path: str, json: Mapping[str, Any] | None = None) -> Json:
         """Make or do something."""
         return self._ask("POST", path, json)
+
+    def lines(self, path: str, json: Mapping[str, Any]) -> Iterator[Json]:
+        """Make or do something that takes its time, and yield what is told of it line by line."""
+        body = msgspec.json.encode(json)
+        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/x-ndjson"}
+        headers["content-type"] = "application/json"
+        try:
+            request = Request(self._url + path, data=body, headers=headers, method="POST")  # noqa: S310 - see `_safe`
+            with self._opener.open(request, timeout=_SECONDS) as response:
+                while line := response.readline(_MAX_ANSWER):
+                    yield _decoded(line)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ConfigError(_words(error)) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error
+            raise ConfigError(f"cannot reach the admin API at {self._url}: {reason}") from None
 
     def upload(self, path: str, data: bytes) -> Json:
         """Send bytes as they are."""

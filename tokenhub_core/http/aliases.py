@@ -82,8 +82,7 @@ class Aliases:
         if body.name.endswith(_REPORT):
             raise client_fault(f"a name does not end with {_REPORT}", param="name")
         known = body.name in self._catalog.fleet.aliases
-        alias = Alias(body.name, _targets(body.variants), body.strategy, body.sticky_by, body.enabled)
-        return answer(self._shown(await self._catalog.put_alias(alias)), 200 if known else 201)
+        return answer(self._shown(await self._catalog.put_alias(alias_of(body))), 200 if known else 201)
 
     async def _patch(self, request: web.Request) -> web.Response:
         changes = shapes.given(await shapes.read(request, AliasPatch))
@@ -144,6 +143,11 @@ class Aliases:
         if alias.strategy is Strategy.POOL:
             shown["models"] = sorted(view.pools.get(alias.name, ()))
         return shown
+
+
+def alias_of(body: AliasBody) -> Alias:
+    """Return the alias that a body describes."""
+    return Alias(body.name, _targets(body.variants), body.strategy, body.sticky_by, body.enabled)
 
 
 def _targets(variants: list[Variant]) -> tuple[Target, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -55,6 +55,8 @@ class Applied(msgspec.Struct, frozen=True):
     """The target, as the alias names it; empty for a pool."""
     model: str = ""
     """The id of the model that the variant means; `*` for a pool."""
+    chances: Mapping[str, float] = {}
+    """Each target's probability, where the call's id drew among them; empty where something else decided."""
 
 
 class Turns:
@@ -108,7 +110,21 @@ def applied(wishes: Policy, view: Fleet, asking: Asking) -> Applied:
         bound = frozenset(model.id for target in alias.targets for model in named(view, target.model))
         why["models"] = f"alias {name}"
     policy = structs.replace(wishes, model=variant, models=bound, why=why)
-    return Applied(policy, name, variant, named(view, variant)[0].id)
+    return Applied(policy, name, variant, named(view, variant)[0].id, chances(alias, gone))
+
+
+def chances(alias: Alias, without: Collection[str] = ()) -> dict[str, float]:
+    """Return the share of each target that is left; empty where not the call's own id draws among them."""
+    if alias.strategy is not Strategy.WEIGHTED or alias.sticky is not Sticky.REQUEST:
+        return {}
+    return shares(alias, without)
+
+
+def shares(alias: Alias, without: Collection[str] = ()) -> dict[str, float]:
+    """Return the share of each target of positive weight that is not in `without`, over all that it serves."""
+    left = {one.model: one.weight for one in alias.targets if one.weight > 0 and one.model not in without}
+    whole = sum(left.values())
+    return {model: weight / whole for model, weight in left.items()}
 
 
 def resolve(

@@ -6,6 +6,7 @@
     policy       with its whys; of an output schema only that there was one: it is the caller's text
     weights      of the terms of a score, in this mode
     columns      the names of what each row holds; `terms.cost` is the member `cost` of the object `terms`
+    chances      the targets of the alias that drew one of them for this call, each with its share; absent without one
     common       the columns whose value is the same in every row, and that value
     twins        the columns that say the same as another one in every row, and which one
     candidates   one row each, in the order in which they were to be tried
@@ -93,7 +94,7 @@ def pack(plan: Plan) -> Json:
     columns = _COLUMNS + (_DRAWN if drawn else ()) + (_WARM if warm else ())
     values = [_row(candidate, drawn=drawn, warm=warm) for candidate in everyone]
     table = _Table(columns, {}, {}, values) if len(values) <= _FEW else _folded(columns, values)
-    return {
+    found = {
         "version": VERSION,
         "reason": plan.reason,
         "seed": plan.seed,
@@ -115,6 +116,7 @@ def pack(plan: Plan) -> Json:
         "spared": table.rows[len(plan.candidates) :],
         "skips": _grouped(plan.skips),
     }
+    return {**found, "chances": dict(plan.chances)} if plan.chances else found
 
 
 def unpack(stored: Json) -> Json:
@@ -122,8 +124,10 @@ def unpack(stored: Json) -> Json:
     if "columns" not in stored:
         return stored
     shown = {name: value for name, value in stored.items() if name not in _HOW_STORED}
+    names = (*stored["columns"], *stored["common"], *stored["twins"])
+    paths = {name: name.partition(".") for name in names}
     for name in ("candidates", "spared"):
-        shown[name] = [_nested(_whole(stored, row)) for row in stored[name]]
+        shown[name] = [_nested(_whole(stored, row), paths) for row in stored[name]]
     return {**shown, "skips": list(_listed(stored["skips"]))}
 
 
@@ -209,15 +213,17 @@ def _whole(stored: Json, row: Sequence[Any]) -> Json:
     return {**flat, **{name: flat[other] for name, other in stored["twins"].items()}}
 
 
-def _nested(flat: Mapping[str, Any]) -> Json:
+def _nested(flat: Mapping[str, Any], paths: Mapping[str, tuple[str, str, str]]) -> Json:
     """Return `terms.cost` as a member of an object `terms`."""
     found: Json = {}
     for name, value in flat.items():
-        outer, dot, inner = name.partition(".")
-        if dot:
-            found.setdefault(outer, {})[inner] = value
-        else:
+        outer, dot, inner = paths[name]
+        if not dot:
             found[name] = value
+        elif outer in found:
+            found[outer][inner] = value
+        else:
+            found[outer] = {inner: value}
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from tokenhub_core.types import Alias, Fleet, Model, Provider, Strategy
@@ -23,8 +23,13 @@ def build(
         ordered,
         by_id,
         by_name,
-        {name: _pool(one, by_id) for name, one in by_name.items() if one.strategy is Strategy.POOL},
+        pools(by_name.values(), by_id),
     )
+
+
+def pools(aliases: Iterable[Alias], ids: Collection[str]) -> dict[str, frozenset[str]]:
+    """Return, by name, the ids that the patterns of each pool match."""
+    return {one.name: _pool(one, ids) for one in aliases if one.strategy is Strategy.POOL}
 
 
 def named(fleet: Fleet, name: str) -> tuple[Model, ...]:

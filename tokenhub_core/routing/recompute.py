@@ -58,19 +58,28 @@ def recompute(decision: Json) -> Plan:
 
 def _plan(decision: Json) -> Plan:
     rows = [*decision["candidates"], *decision["spared"]]
+    return rescored(decision, rows, _policy(decision["policy"]))
+
+
+def rescored(decision: Json, rows: Sequence[Json], policy: Policy, *, explored: bool = True) -> Plan:
+    """Return the plan that these rows of a decision make under a policy: scored and put in order anew.
+
+    The weights are those of then where the mode is that of then. Values are drawn again where they were drawn then,
+    unless `explored` is false. No limit is checked: the rows are those that may serve.
+    """
+    same = policy.mode.value == decision["policy"]["mode"]
+    weights = msgspec.convert(decision["weights"], Terms) if same else scoring.WEIGHTS[policy.mode]
     facts = [msgspec.convert(row["facts"], Facts) for row in rows]
-    terms = scoring.weighed(facts, msgspec.convert(decision["weights"], Terms))
+    terms = scoring.weighed(facts, weights)
     origin, dialect = decision["origin"], Dialect(decision["dialect"])
-    draws = _draws(rows, decision["seed"])
+    draws = _draws(rows, decision["seed"]) if explored else [None] * len(rows)
     candidates = [
         _candidate(row, one, draw, origin) for row, one, draw in zip(rows, terms, draws, strict=True)
     ]
-    # A record from before conversations were known holds none.
-    told = decision.get("affinity")
-    bond = None if told is None else msgspec.convert(told, Bond)
+    bond = bond_of(decision)
     ordered = arranged(
         candidates,
-        wire=Wire(dialect, _losses(rows)),
+        wire=Wire(dialect, losses(rows)),
         seed=decision["seed"],
         origin_id=origin,
         bond=bond,
@@ -78,7 +87,7 @@ def _plan(decision: Json) -> Plan:
     lone = decision["lone"]
     features = decision["asked"]
     return Plan(
-        policy=_policy(decision["policy"]),
+        policy=policy,
         candidates=tuple(ordered[:1] if lone else ordered),
         spared=tuple(ordered[1:] if lone else ()),
         skips=msgspec.convert(decision["skips"], tuple[Skip, ...]),
@@ -93,7 +102,14 @@ def _plan(decision: Json) -> Plan:
         seed=decision["seed"],
         origin=origin,
         bond=bond,
+        chances=decision.get("chances", {}),
     )
+
+
+def bond_of(decision: Json) -> Bond | None:
+    """Return who had served the conversation before; a record from before conversations were known tells nobody."""
+    told = decision.get("affinity")
+    return None if told is None else msgspec.convert(told, Bond)
 
 
 def _draws(rows: Sequence[Json], seed: str) -> list[Draw | None]:
@@ -140,7 +156,7 @@ def _candidate(row: Json, terms: Terms, draw: Draw | None, origin: str) -> Candi
     return charged(candidate, tuple(row["losses"])) if candidate.draw and row["losses"] else candidate
 
 
-def _losses(rows: Sequence[Json]) -> Callable[[Dialect], tuple[str, ...]]:
+def losses(rows: Sequence[Json]) -> Callable[[Dialect], tuple[str, ...]]:
     """Return what each dialect was found to lose; of those that nobody asked about, nothing."""
     known = {row["dialect"]: tuple(row["losses"]) for row in rows if row["losses"]}
     return lambda dialect: known.get(dialect.value, ())

@@ -5,7 +5,7 @@ A page is cut by `seq`, the order of commits, and not by an offset: rows that ar
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,6 +23,21 @@ from tokenhub_core.types import Json, Record
 PAGE_MAX: Final = 1000
 """The longest page."""
 
+_CHUNK: Final = 500
+"""Records that are read at once by someone who reads many."""
+_DECIDED: Final = (
+    "seq",
+    "id",
+    "at",
+    "peer",
+    "proxy_user",
+    "program",
+    "origin_host",
+    "alias",
+    "error_class",
+    "attempts",
+    "decision",
+)
 _SEARCHED: Final = (
     "id",
     "client_request_id",
@@ -42,6 +57,9 @@ class Filters:
     model: str = ""
     """The id of the model that served, or that was asked for."""
     provider: str = ""
+    host: str = ""
+    """The host that the call was meant for."""
+    program: str = ""
     outcome: str = ""
     since: float | None = None
     until: float | None = None
@@ -103,6 +121,30 @@ class RequestLog:
             found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [_call(row) for row in found]
 
+    def decided(self, filters: Filters = Filters(), *, limit: int) -> Iterator[Json]:
+        """Yield those of the newest `limit` records that hold a decision, oldest first.
+
+        They are read page by page, each in a view of its own: nothing is held open between two of them, and what is
+        recorded meanwhile is not among them.
+        """
+        table = REQUEST_LOGS.c
+        ends = _filtered(select(func.min(table.seq), func.max(table.seq), func.count()), filters)
+        eldest = _filtered(select(table.seq), filters).order_by(table.seq.desc()).offset(limit - 1).limit(1)
+        with self._database.reading() as connection:
+            low, high, count = connection.execute(ends).one()
+            if count > limit:
+                low = connection.execute(eldest).scalar_one()
+        query = _filtered(select(*(table[name] for name in _DECIDED)), filters)
+        query = query.where(table.decision.is_not(None)).order_by(table.seq).limit(_CHUNK)
+        while low is not None:
+            with self._database.reading() as connection:
+                found = connection.execute(query.where(table.seq.between(low, high))).mappings().all()
+            for row in found:
+                yield rows.entry(_plain(row))
+            if len(found) < _CHUNK:
+                return
+            low = found[-1]["seq"] + 1
+
     def count(self, filters: Filters = Filters()) -> int:
         """Return how many records there are."""
         with self._database.reading() as connection:
@@ -122,12 +164,16 @@ def _insert_statement() -> str:
     return str(statement)
 
 
-def _filtered[S: Select[Any]](query: S, filters: Filters) -> S:
+def _filtered[S: Select[*tuple[Any, ...]]](query: S, filters: Filters) -> S:
     table = REQUEST_LOGS.c
     if filters.model:
         query = query.where(or_(table.model_id == filters.model, table.requested_model == filters.model))
     if filters.provider:
         query = query.where(table.provider_id == filters.provider)
+    if filters.host:
+        query = query.where(table.origin_host == filters.host)
+    if filters.program:
+        query = query.where(table.program == filters.program)
     if filters.outcome:
         query = query.where(table.outcome == filters.outcome)
     if filters.since is not None:

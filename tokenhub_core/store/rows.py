@@ -204,6 +204,7 @@ def _attempt(attempt: Attempt) -> Json:
         "status": attempt.status,
         "cause": attempt.cause,
         "message": text(attempt.message, _MESSAGE),
+        "blame": attempt.blame,
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cache_read_tokens": usage.cache_read_tokens,

@@ -273,6 +273,8 @@ class Plan(msgspec.Struct, frozen=True):
     """What broke ties."""
     origin: str = ""
     """The id of the provider that stands for the host that the call was meant for, empty where it was no option."""
+    chances: Mapping[str, float] = {}
+    """Where an alias drew its target anew for this call: each target's share, as the alias names it."""
     spared: tuple[Candidate, ...] = ()
     """The other unhealthy ones where `lone`: scored, and not to be tried."""
     bond: Bond | None = None
