@@ -26,9 +26,11 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
-from tokenhub_core.ports import Recorder, Reply, Summary
+from tokenhub_core.ports import Foreseen, Recorder, Reply, Summary
 from tokenhub_core.providers.catalogue import Catalogue, priced
+from tokenhub_core.recognise import without_secrets
 from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
@@ -70,7 +72,6 @@ _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
 _LONGEST_NAME: Final = 200
 """Characters of a name in headers and records; callers and providers choose them."""
-_MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
 
 
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
@@ -90,6 +91,7 @@ class Rules:
     max_attempts: int = 5
     total_seconds: float = 900.0
     """The most that one call may take up to its answer, a stream up to its first content."""
+    modes: Callable[[], Modes] = lambda: ROUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,10 +237,48 @@ class Pipeline:
         now = self._circumstances(view, None, None)
         return decide(view, features, asked, now=now, seed=seed, wire=Wire(dialect))
 
+    def foresee(self, snapshot: Snapshot) -> Foreseen:
+        """Decide a call that somebody else answers, as it would be decided now; raises nothing, changes nothing."""
+        progress, fault = _Progress(snapshot, Trace()), None
+        try:
+            self._prepare(progress, shadow=True)
+        except TokenHubError as error:
+            fault = error.fault
+        except Exception:
+            logger.exception("the shadow of %s failed", snapshot.id)
+            fault = INTERNAL
+        meant = progress.meant
+        return Foreseen(
+            request=progress.request,
+            plan=progress.plan,
+            alias=meant.alias if meant else "",
+            variant=meant.variant if meant else "",
+            directive=progress.directive,
+            fault=fault,
+        )
+
+    def alias_of(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> str:
+        """Return the alias that a call asks for, empty where its name is none; raises nothing."""
+        try:
+            name = self._opened(dialect, path, headers, body).features.model
+        except Exception:  # noqa: BLE001 -- whatever it is, it names no alias; who answers it will say what is wrong
+            return ""
+        view = self._fleet()
+        known = view.aliases.get(name)
+        return name if known is not None and known.enabled and name not in view.by_id else ""
+
     # --- the way in
 
-    def _prepare(self, progress: _Progress) -> Job | Whole:
-        """Return the call made ready, or its answer where nobody needs to be asked for one."""
+    def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
+        limit = self._rules.max_body_bytes
+        plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
+        return self._dialects[dialect].open(plain, path)
+
+    def _prepare(self, progress: _Progress, *, shadow: bool = False) -> Job | Whole:
+        """Return the call made ready, or its answer where nobody needs to be asked for one.
+
+        In `shadow` nobody will be asked: no turn is taken, and aliases that rest are applied.
+        """
         snapshot = progress.snapshot
         if len(snapshot.body) > self._rules.max_body_bytes:
             raise client_fault(
@@ -246,14 +286,17 @@ class Pipeline:
                 kind=Kind.TOO_LARGE,
                 cause="body_too_large",
             )
-        body = encoding.decoded(
-            snapshot.body, header(snapshot.headers, "content-encoding"), limit=self._rules.max_body_bytes
+        request = progress.request = self._opened(
+            snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
         )
-        request = progress.request = self._dialects[snapshot.dialect].open(body, snapshot.path)
         request, reading = self._directives(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
-        meant = progress.meant = aliases.applied(wishes, view, self._asking(snapshot, request))
+        meant = progress.meant = (
+            aliases.Applied(wishes)
+            if not shadow and self._rests(snapshot, wishes.model)
+            else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
+        )
         wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
         features, wishes = _framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema)
@@ -307,13 +350,18 @@ class Pipeline:
             return progress.request, reading
         return request, reading
 
-    def _asking(self, snapshot: Snapshot, request: Request) -> aliases.Asking:
+    def _rests(self, snapshot: Snapshot, name: str | None) -> bool:
+        """Tell whether a mode says that the alias of this name is left out."""
+        host = snapshot.origin.host if snapshot.origin else ""
+        return name is not None and self._rules.modes().rests(host, snapshot.caller.proxy_user, name)
+
+    def _asking(self, snapshot: Snapshot, request: Request, *, shadow: bool) -> aliases.Asking:
         module, caller = self._dialects[request.dialect], snapshot.caller
         return aliases.Asking(
             snapshot.id,
             key=f"user {caller.proxy_user}" if caller.proxy_user else f"peer {caller.peer}",
             conversation=lambda: aliases.conversation_key(module.text_slots(request.data)),
-            turn=self._turns.take,
+            turn=self._turns.peek if shadow else self._turns.take,
         )
 
     def _origin(self, snapshot: Snapshot, request: Request, meant: str) -> OriginOption | None:
@@ -520,19 +568,6 @@ class Pipeline:
             simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
             stop=trace.stop.reason.value if trace.stop else "",
         )
-
-
-def without_secrets(path: str) -> str:
-    """Return the path with the values of query parameters that hold keys left out."""
-    bare, mark, query = path.partition("?")
-    if not mark:
-        return bare
-    fields = (
-        f"{name}=***" if any(f"{name.lower()}=".endswith(key) for key in _MASKED_QUERY) else field
-        for field in query.split("&")
-        for name in (field.partition("=")[0],)
-    )
-    return f"{bare}?{'&'.join(fields)}"
 
 
 def _without(request: Request, data: Json) -> bytes:

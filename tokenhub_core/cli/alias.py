@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +10,11 @@ from urllib.parse import quote
 import click
 
 from tokenhub_core.cli.admin import admin_client
-from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
+from tokenhub_core.cli.options import ago, as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Json, Sticky, Strategy
 
 _ALIASES: Final = "/admin/v1/aliases"
-_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 
 
 @click.group()
@@ -121,7 +119,7 @@ def remove(*, name: str, json: bool, data: Path | None) -> None:
 @data_option
 def report(*, name: str, since: str, json: bool, data: Path | None) -> None:
     """Compare the variants of NAME. Every interval is one of 95 %."""
-    query = f"?since={time.time() - _ago(since):.0f}" if since else ""
+    query = f"?since={time.time() - ago(since):.0f}" if since else ""
     found = admin_client(data).get(f"{_path(name)}/report{query}")
     if shown(found, json=json):
         return
@@ -167,13 +165,6 @@ def _variant(text: str) -> dict[str, Any]:
     if not weight.isascii() or not weight.isdigit() or len(weight) > 9:
         raise ConfigError(f"{text}: a weight is a whole number")
     return {"model_id": model, "weight": int(weight)}
-
-
-def _ago(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
-    if found is None:
-        raise ConfigError(f"--since {text}: minutes, hours or days ago, as in 90m, 12h, 7d")
-    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def _line(item: Json) -> str:

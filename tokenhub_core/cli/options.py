@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
+
+from tokenhub_core.errors import ConfigError
 
 type _Command = Callable[..., None]
 
@@ -27,6 +30,7 @@ data_option: Final = click.option(
 as_json: Final = click.option("--json", "json", is_flag=True, help="Print JSON.")
 """Machine-readable output."""
 
+_SECONDS: Final = {"m": 60, "h": 3600, "d": 86_400}
 _CLIENT: Final = (
     click.option("--proxy", metavar="URL", help="The proxy to use, instead of the one that is serving here."),
     click.option(
@@ -45,6 +49,14 @@ def client_options(command: _Command) -> _Command:
     for option in reversed(_CLIENT):
         command = option(command)
     return command
+
+
+def ago(text: str) -> float:
+    """Return the seconds of `90m`, `12h` or `7d`; raises `ConfigError` for anything else."""
+    found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
+    if found is None:
+        raise ConfigError(f"--since {text}: minutes, hours or days ago, as in 90m, 12h, 7d")
+    return float(int(found[1]) * _SECONDS[found[2]])
 
 
 def shown(data: object, *, json: bool) -> bool:

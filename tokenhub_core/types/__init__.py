@@ -73,7 +73,7 @@ from tokenhub_core.types.fleet import (
     Tier,
 )
 from tokenhub_core.types.policy import Mode, Policy
-from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
+from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
 __all__ = [
@@ -125,6 +125,7 @@ __all__ = [
     "RefusalDelta",
     "Request",
     "Role",
+    "Shadow",
     "Skip",
     "Skipped",
     "Snapshot",
