@@ -44,6 +44,7 @@ SHELLS: Final = {
     "tokenhub_core.http.prices": "serves HTTP",
     "tokenhub_core.http.rehearse": "serves HTTP",
     "tokenhub_core.http.sessions": "serves HTTP",
+    "tokenhub_core.http.shadow": "serves HTTP",
     "tokenhub_core.http.shapes": "serves HTTP",
     "tokenhub_core.http.side": "serves HTTP",
     "tokenhub_core.http.ui": "reads the page's files",
@@ -86,11 +87,12 @@ _RANKS: Final = (
     "tokenhub_core types",
     "errors",
     "ports",
-    """admission certificates config dialects directives dispatch encoding health ids metering policy providers.decoding
-    providers.vendors quirks recognise routing""",
+    """admission certificates config dialects directives dispatch encoding health ids metering modes policy
+    providers.decoding providers.vendors quirks recognise routing""",
     "providers",
+    "watching",
     "ca clock credentials launch providers.simulated providers.transport store telemetry vault",
-    "catalog dispatch.attempt dispatch.executor dispatch.job learning parkings sources",
+    "catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress sources",
     "pipeline",
     "http",
     "app",

@@ -37,6 +37,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "directives": ("ignore", "ignore"),
     "directive_roles": ("user,system", ("user", "system")),
     "extra_hosts": ("llm.example=openai_chat", ("llm.example=openai_chat",)),
+    "host_modes": ("api.openai.com=shadow", ("api.openai.com=shadow",)),
     "allow_private": ("10.0.0.7", ("10.0.0.7",)),
     "allow_http": ("1", True),
     "max_body_bytes": ("1024", 1024),

@@ -28,6 +28,7 @@ from tokenhub_core.types import (
     Plan,
     Policy,
     Record,
+    Shadow,
     Traces,
     Usage,
 )
@@ -77,6 +78,24 @@ async def test_every_attempt_is_rewarded_the_failed_ones_too(database: Database)
     bad, good = means(learning)
     assert bad < 0.5 < good
     assert learning.learner.latency_ms("good", "q", 100) == pytest.approx(1_000)
+
+
+async def test_a_shadow_teaches_estimates_and_rewards_nobody(database: Database) -> None:
+    """What the model at its host needs is true whoever chose it; nobody chose it here."""
+    learning = Learning(database, Writer(database), SystemClock(), Reward())
+    before = means(learning)
+    passed = structs.replace(RECORD, outcome=Outcome.PASSED, attempts=(ANSWERED,))
+    learning(structs.replace(passed, attempts=(), plan=None))
+    learning.learn()
+    assert learning.learner.averages() == {}
+    learning(structs.replace(passed, shadow=Shadow(model="other")))
+    learning.learn()
+    assert means(learning) == before
+    assert learning.learner.latency_ms("good", "q", 100) == pytest.approx(1_000)
+    assert learning.learner.answer("cli", "good") is None
+    learning(structs.replace(passed, shadow=Shadow(model="other"), stop="end"))
+    learning.learn()
+    assert learning.learner.answer("cli", "good") == (100, 0)
 
 
 async def test_what_the_caller_did_is_nobodys_failure(database: Database) -> None:

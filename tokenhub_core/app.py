@@ -40,10 +40,12 @@ from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.learning import Learning
+from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
@@ -62,6 +64,7 @@ from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.vault.vault import Vault, password_from
+from tokenhub_core.watching import Watcher
 
 TICK: Final = 1.0
 """Seconds between two looks at provider health."""
@@ -84,6 +87,8 @@ class App:
     admin_token: Secret
     side: web.Application
     """The side server's application; whoever serves it chooses the socket."""
+    watcher: Watcher
+    """What is to be done with the calls to each host, and what watches those that pass."""
     handed_off: HandedOff
     """Serves the connections of the hand-off lane."""
     warnings: tuple[str, ...]
@@ -225,9 +230,13 @@ async def _doors(
         clock=clock,
         entropy=lambda: secrets.token_bytes(10),
         max_body_bytes=settings.max_body_bytes,
+        overheard=watched.keyring.overheard,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
+    if catalog.modes.rules and not _origin(settings):
+        warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
+    watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
@@ -242,7 +251,7 @@ async def _doors(
         session,
         allowed=_origin(settings),
         recogniser=recogniser,
-        overheard=watched.keyring.overheard,
+        watcher=watcher,
     )
     token = admin_token(settings)
     sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
@@ -286,6 +295,7 @@ async def _doors(
                 *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
                 *Aliases(catalog, requests).routes(),
                 *Decisions(requests, pipeline).routes(),
+                *Modal(catalog, requests, recogniser).routes(),
                 *Prices(catalog).routes(),
                 *Rehearsals(
                     requests, catalog, pipeline.ground, learning=watched.learning, clock=clock
@@ -293,9 +303,30 @@ async def _doors(
                 *Page().routes(),
             ]
         ),
-        handed_off=HandedOff(consumer, recogniser, passthrough),
+        watcher=watcher,
+        handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+    )
+
+
+def _watcher(
+    kept: _Kept, watched: _Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
+) -> Watcher:
+    """Return what watches calls that pass; raises `ConfigError` where a setting names a host that is not listed."""
+    for rule in catalog.modes.rules:
+        if not catalog.is_stored(rule):
+            checked(rule, recogniser)
+    return Watcher(
+        engine=pipeline,
+        modes=lambda: catalog.modes,
+        prices=kept.prices.price_at,
+        price_list=catalogue.SOURCE,
+        dialects=DIALECTS,
+        estimates=watched.learning.learner,
+        clock=kept.clock,
+        max_body_bytes=kept.settings.max_body_bytes,
+        tunnelled=watched.metrics.tunnelled,
     )
 
 
@@ -399,6 +430,7 @@ def _rules(settings: Settings, catalog: Catalog) -> Rules:
         directive_roles=frozenset(settings.directive_roles),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
+        modes=lambda: catalog.modes,
         total_seconds=settings.total_timeout_secs,
     )
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.errors import ConfigError, Kind, TokenHubError, client_fault
+from tokenhub_core.modes import Match, Modes, Rule, parsed
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import endpoints, pricelist
@@ -34,7 +35,7 @@ _MAX_MODEL_ID: Final = 200
 
 
 class Catalog:
-    """Providers, models, aliases and routing defaults: what the database holds, and what only this process knows.
+    """Providers, models, aliases, modes and routing defaults: what is stored, and what only this process knows.
 
     The second kind (simulated ones, those from the environment) cannot be changed here and gives way to a
     stored one of the same id. While answers are simulated, stored providers stay out of service: a simulation
@@ -62,6 +63,9 @@ class Catalog:
         self._routing = RoutingConfig()
         self._defaults = Layer("default")
         self._stored = Stock((), ())
+        self._set_modes = parsed(settings.host_modes)
+        self.modes = Modes(self._set_modes)
+        """What is done with calls, by host, caller and alias; replaced as a whole."""
         self.fleet = Fleet()
         """The current view; replaced as a whole."""
 
@@ -72,6 +76,7 @@ class Catalog:
             self._stored, self._routing = await asyncio.to_thread(self._read)
             self._defaults = _defaults(self._settings, self._routing)
             self._version += 1
+            self.modes = Modes((*self._set_modes, *self._stored.modes))
             self.fleet = self._together(self._stored)
 
     def _together(self, stored: Stock) -> Fleet:
@@ -299,6 +304,23 @@ class Catalog:
         """Remove an alias; raises `TokenHubError` (`NOT_FOUND`)."""
         if not await self._commit(partial(rows.delete_alias, name=name)):
             raise client_fault(f"there is no alias {name!r}", kind=Kind.NOT_FOUND, param="name")
+
+    # --- modes of hosts
+
+    def is_stored(self, rule: Rule) -> bool:
+        """Tell whether a rule was set at run time, and is not one of the settings."""
+        return rule in self._stored.modes
+
+    async def put_mode(self, rule: Rule) -> None:
+        """Store a rule, new or replacing the one for the same calls; raises `TokenHubError` (`INVALID`)."""
+        if rule.match.alias and rule.match.alias not in self.fleet.aliases:
+            raise client_fault(f"there is no alias {rule.match.alias!r}", param="alias")
+        await self._commit(partial(rows.put_mode, rule=rule, now=self._clock.now()))
+
+    async def delete_mode(self, match: Match) -> None:
+        """Remove a stored rule, so that the next one decides; raises `TokenHubError` (`NOT_FOUND`)."""
+        if not await self._commit(partial(rows.delete_mode, match=match)):
+            raise client_fault("no mode is stored for these calls", kind=Kind.NOT_FOUND, param="host")
 
     # --- routing defaults
 

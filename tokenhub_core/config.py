@@ -152,6 +152,9 @@ class Settings:
         ("user",), _some_of("user", "assistant", "system", "developer"), "Roles whose directives are honoured"
     )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
+    host_modes: tuple[str, ...] = _setting(
+        (), _words, "What is done with calls to a host, as host=mode: route, shadow, observe or off"
+    )
     allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")

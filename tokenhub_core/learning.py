@@ -77,8 +77,14 @@ class Learning:
             self._learn(record)
 
     def _learn(self, record: Record) -> None:
-        """Learn from one finished exchange: every attempt is rewarded, failed ones too."""
+        """Learn from one finished exchange: every attempt is rewarded, failed ones too.
+
+        A call in shadow teaches what its model at its host needs in tokens and time. Nobody chose that model, so
+        there is nothing to reward.
+        """
         self.learner.learn(record)
+        if record.shadow is not None:
+            return
         self.spreads.learn(record)
         context = record.plan.context if record.plan else ""
         now = self._clock.now()

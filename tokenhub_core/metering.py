@@ -19,7 +19,7 @@ import binascii
 import json
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
@@ -80,10 +80,16 @@ class Meter:
     Takes linear time and bounded memory, and raises nothing whatever comes.
     """
 
-    __slots__ = ("_answer", "_asked", "_counts", "_kind", "_path", "_plain", "_unpack", "_unpacked")
+    __slots__ = ("_answer", "_asked", "_counts", "_hears", "_kind", "_path", "_plain", "_unpack", "_unpacked")
 
-    def __init__(self, method: str, path: str, headers: Headers) -> None:
-        """`path` may hold a query; `headers` are the request's, names in lower case."""
+    def __init__(
+        self, method: str, path: str, headers: Headers, hears: Callable[[bytes], None] | None = None
+    ) -> None:
+        """`path` may hold a query; `headers` are the request's, names in lower case.
+
+        `hears` gets every piece of the answer that is read, decoded.
+        """
+        self._hears = hears
         self._counts = method.upper() == "POST" and "batches" not in path
         self._path = path
         self._plain = header(headers, "content-encoding").lower() in {"", "identity"}
@@ -121,17 +127,27 @@ class Meter:
         if not self._counts or not self._kind:
             return
         if self._unpack is None:
-            self._answer.add(piece)
+            self._take(piece)
             return
         try:
             for part in self._unpack.feed(piece):
                 self._unpacked += len(part)
-                self._answer.add(part)
+                self._take(part)
                 if self._unpacked > _DECODED:
                     self._kind = ""
                     return
         except (BombError, BrokenBodyError, zstandard.ZstdError, zlib.error):
             self._kind = ""
+
+    def _take(self, part: bytes) -> None:
+        self._answer.add(part)
+        if self._hears is not None:
+            self._hears(part)
+
+    def whole(self) -> bytes:
+        """Return a JSON answer, decoded, where all of it was kept; empty where it was not, or is a stream."""
+        kept = self._counts and self._kind and self._kind not in _STREAMS and self._answer.whole
+        return self._answer.tail if kept else b""
 
     def read(self) -> Reading:
         """Return what was found so far."""

@@ -26,8 +26,10 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
-from tokenhub_core.ports import Recorder, Reply, Summary
+from tokenhub_core.ports import Foreseen, Recorder, Reply
+from tokenhub_core.progress import Progress, passed_on, record, summary, told
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
@@ -45,36 +47,18 @@ from tokenhub_core.types import (
     Json,
     Model,
     Origin,
-    Outcome,
     Plan,
     Provider,
     ProviderType,
-    Record,
     Request,
     Snapshot,
-    Timings,
     header,
 )
 
 logger: Final = logging.getLogger(__name__)
 
-_KEPT: Final = (
-    "content-type",
-    "openai-processing-ms",
-    "openai-version",
-    "retry-after",
-    "retry-after-ms",
-    "x-should-retry",
-)
-_KEPT_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
 _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
-_LONGEST_NAME: Final = 200
-"""Characters of a name in headers and records; callers and providers choose them."""
-_MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
-
-
-_ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +74,7 @@ class Rules:
     max_attempts: int = 5
     total_seconds: float = 900.0
     """The most that one call may take up to its answer, a stream up to its first content."""
+    modes: Callable[[], Modes] = lambda: ROUTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +84,6 @@ class Insight:
     estimates: Estimates = UNLEARNED
     explorer: Callable[[], Explorer] = lambda: STILL
     bonds: Callable[[], Bonds] = lambda: LOOSE
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far one exchange has come; what the record is made of."""
-
-    snapshot: Snapshot
-    trace: Trace
-    request: Request | None = None
-    plan: Plan | None = None
-    meant: aliases.Applied | None = None
-    """Whether the model was an alias, and what for."""
-    directive: str = ""
-    thread: Thread | None = None
-    """The call as a part of its conversation,"""
-    bonds: Bonds = LOOSE
-    """and who is to hear how it goes on."""
-    routed: float = 0.0
-    recorded: bool = False
-    """The record is on its way: nobody makes a second one."""
 
 
 def _origin_option(
@@ -191,7 +156,7 @@ class Pipeline:
 
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
-        progress = _Progress(snapshot, Trace())
+        progress = Progress(snapshot, Trace())
         try:
             job = self._prepare(progress)
             result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
@@ -204,7 +169,7 @@ class Pipeline:
             return await self._refuse(progress, error.fault)
         except asyncio.CancelledError:
             if not progress.recorded:
-                self._recorder.post(self._record(progress, CANCELLED))
+                self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
             raise
         except Exception:
             logger.exception("exchange %s failed", snapshot.id)
@@ -234,10 +199,48 @@ class Pipeline:
     def _rehearsed_origin(self, host: str, name: str, dialect: Dialect) -> OriginOption:
         return self._origin_of(Origin("https", host, 443), "", name, dialect)
 
+    def foresee(self, snapshot: Snapshot) -> Foreseen:
+        """Decide a call that somebody else answers, as it would be decided now; raises nothing, changes nothing."""
+        progress, fault = Progress(snapshot, Trace()), None
+        try:
+            self._prepare(progress, shadow=True)
+        except TokenHubError as error:
+            fault = error.fault
+        except Exception:
+            logger.exception("the shadow of %s failed", snapshot.id)
+            fault = INTERNAL
+        meant = progress.meant
+        return Foreseen(
+            request=progress.request,
+            plan=progress.plan,
+            alias=meant.alias if meant else "",
+            variant=meant.variant if meant else "",
+            directive=progress.directive,
+            fault=fault,
+        )
+
+    def alias_of(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> str:
+        """Return the alias that a call asks for, empty where its name is none; raises nothing."""
+        try:
+            name = self._opened(dialect, path, headers, body).features.model
+        except Exception:  # noqa: BLE001 -- whatever it is, it names no alias; who answers it will say what is wrong
+            return ""
+        view = self._fleet()
+        known = view.aliases.get(name)
+        return name if known is not None and known.enabled and name not in view.by_id else ""
+
     # --- the way in
 
-    def _prepare(self, progress: _Progress) -> Job | Whole:
-        """Return the call made ready, or its answer where nobody needs to be asked for one."""
+    def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
+        limit = self._rules.max_body_bytes
+        plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
+        return self._dialects[dialect].open(plain, path)
+
+    def _prepare(self, progress: Progress, *, shadow: bool = False) -> Job | Whole:
+        """Return the call made ready, or its answer where nobody needs to be asked for one.
+
+        In `shadow` nobody will be asked: no turn is taken, and aliases that rest are applied.
+        """
         snapshot = progress.snapshot
         if len(snapshot.body) > self._rules.max_body_bytes:
             raise client_fault(
@@ -245,15 +248,18 @@ class Pipeline:
                 kind=Kind.TOO_LARGE,
                 cause="body_too_large",
             )
-        body = encoding.decoded(
-            snapshot.body, header(snapshot.headers, "content-encoding"), limit=self._rules.max_body_bytes
+        request = progress.request = self._opened(
+            snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
         )
-        request = progress.request = self._dialects[snapshot.dialect].open(body, snapshot.path)
         request, reading = self._directives(progress, request)
         thread = self._follow(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
-        meant = progress.meant = aliases.applied(wishes, view, self._asking(snapshot, request))
+        meant = progress.meant = (
+            aliases.Applied(wishes)
+            if not shadow and self._rests(snapshot, wishes.model)
+            else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
+        )
         wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema)
@@ -285,7 +291,7 @@ class Pipeline:
             limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
         )
 
-    def _counted(self, progress: _Progress, request: Request) -> Whole:
+    def _counted(self, progress: Progress, request: Request) -> Whole:
         """Answer a count of tokens by our own estimate, for a model whose providers count none."""
         progress.trace.losses = ("input_tokens:estimated",)
         features = request.features
@@ -293,7 +299,7 @@ class Pipeline:
         body = wire.encode(anthropic_count_tokens.estimated(tokens))
         return Whole(body, (("content-type", "application/json"),))
 
-    def _directives(self, progress: _Progress, request: Request) -> tuple[Request, directives.Reading]:
+    def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()
         if malformed == "off":
             return request, directives.Reading()
@@ -309,13 +315,13 @@ class Pipeline:
             return progress.request, reading
         return request, reading
 
-    def _follow(self, progress: _Progress, request: Request) -> Thread:
+    def _follow(self, progress: Progress, request: Request) -> Thread:
         bonds = progress.bonds = self._insight.bonds()
         traces = partial(self._dialects[request.dialect].traces, request.data)
         thread = progress.thread = bonds.follow(traces, self._clock.now())
         return thread
 
-    def _keep(self, progress: _Progress) -> None:
+    def _keep(self, progress: Progress) -> None:
         """Note who has served the conversation, before the end of the answer can bring the next call."""
         trace, thread = progress.trace, progress.thread
         if thread is None or trace.candidate is None:
@@ -325,13 +331,18 @@ class Pipeline:
         served = Served(model, provider, self._clock.now(), tokens)
         progress.bonds.note(thread, served, trace.left)
 
-    def _asking(self, snapshot: Snapshot, request: Request) -> aliases.Asking:
+    def _rests(self, snapshot: Snapshot, name: str | None) -> bool:
+        """Tell whether a mode says that the alias of this name is left out."""
+        host = snapshot.origin.host if snapshot.origin else ""
+        return name is not None and self._rules.modes().rests(host, snapshot.caller.proxy_user, name)
+
+    def _asking(self, snapshot: Snapshot, request: Request, *, shadow: bool) -> aliases.Asking:
         module, caller = self._dialects[request.dialect], snapshot.caller
         return aliases.Asking(
             snapshot.id,
             key=f"user {caller.proxy_user}" if caller.proxy_user else f"peer {caller.peer}",
             conversation=lambda: aliases.conversation_key(module.text_slots(request.data)),
-            turn=self._turns.take,
+            turn=self._turns.peek if shadow else self._turns.take,
         )
 
     def _origin(self, snapshot: Snapshot, request: Request, meant: str) -> OriginOption | None:
@@ -381,7 +392,7 @@ class Pipeline:
 
     # --- the way out
 
-    async def _frames(self, progress: _Progress, live: Live) -> AsyncGenerator[bytes]:
+    async def _frames(self, progress: Progress, live: Live) -> AsyncGenerator[bytes]:
         """Yield the stream; its terminal event leaves when the record is durable."""
         try:
             async for frame in live.frames():
@@ -396,27 +407,27 @@ class Pipeline:
         finally:
             await self._abandon(progress, live)
 
-    async def _abandon(self, progress: _Progress, live: Live) -> None:
+    async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
         await live.close()
         if not progress.recorded:
             progress.recorded = True
             if progress.trace.stop is not None:
                 self._keep(progress)
-            self._recorder.post(self._record(progress, CANCELLED))
+            self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
 
-    async def _commit(self, progress: _Progress, fault: Fault | None) -> None:
+    async def _commit(self, progress: Progress, fault: Fault | None) -> None:
         """Return once the record is durable. From here on it is nobody else's to make, unless the store fails."""
         progress.recorded = True
         if fault is None:
             self._keep(progress)
         try:
-            await self._recorder.commit(self._record(progress, fault))
+            await self._recorder.commit(record(progress, fault, self._clock.monotonic()))
         except TokenHubError:
             progress.recorded = False
             raise
 
-    async def _break(self, progress: _Progress, fault: Fault) -> bytes:
+    async def _break(self, progress: Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""
         await self._note(progress, fault)
         snapshot = progress.snapshot
@@ -424,17 +435,17 @@ class Pipeline:
             fault, request_id=snapshot.id, request=progress.request
         )
 
-    async def _refuse(self, progress: _Progress, fault: Fault) -> Reply:
+    async def _refuse(self, progress: Progress, fault: Fault) -> Reply:
         """Answer with an error in the caller's dialect, recorded like every other answer."""
         await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        told = self._told(progress)
-        named = {name for name, _ in told}
-        headers = (*(field for field in error.headers if field[0] not in named), *extra, *told)
-        return Reply(error.status, headers, error.body, summary=self._summary(progress, fault))
+        ours = told(progress)
+        named = {name for name, _ in ours}
+        headers = (*(field for field in error.headers if field[0] not in named), *extra, *ours)
+        return Reply(error.status, headers, error.body, summary=summary(progress, fault))
 
-    async def _note(self, progress: _Progress, fault: Fault) -> None:
+    async def _note(self, progress: Progress, fault: Fault) -> None:
         """Record a failure; that the store is down too must not hide it."""
         if progress.recorded:
             return
@@ -445,121 +456,14 @@ class Pipeline:
 
     def _reply(
         self,
-        progress: _Progress,
+        progress: Progress,
         upstream: Headers,
         *,
         body: bytes = b"",
         frames: AsyncIterator[bytes] | None = None,
     ) -> Reply:
-        kept = tuple(
-            (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
-        )
-        headers = (*kept, *self._told(progress))
-        return Reply(200, headers, body, frames, self._summary(progress, None))
-
-    def _told(self, progress: _Progress) -> Headers:
-        """Return the headers that explain the decision."""
-        trace, snapshot = progress.trace, progress.snapshot
-        told = [("x-request-id", snapshot.id), ("x-tokenhub-decision", snapshot.id)]
-        if snapshot.dialect in _ANTHROPIC:
-            told.append(("request-id", snapshot.id))
-        if progress.directive:
-            told.append(("x-tokenhub-directive", progress.directive))
-        if progress.meant is not None and progress.meant.alias:
-            told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
-        if (candidate := trace.candidate) is not None and progress.plan is not None:
-            told += [
-                ("x-tokenhub-model", _visible(candidate.model.id)),
-                ("x-tokenhub-provider", _visible(candidate.provider.id)),
-                ("x-tokenhub-reason", self._reason(progress)),
-                ("x-tokenhub-attempts", str(trace.sent)),
-            ]
-            if candidate.provider.type is ProviderType.SIMULATOR:
-                told.append(("x-tokenhub-simulated", "true"))
-        if trace.losses:
-            told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
-        return tuple(told)
-
-    def _reason(self, progress: _Progress) -> str:
-        """Return why the serving candidate was chosen: the plan's reason, or what the failover did."""
-        trace, planned = progress.trace, progress.plan
-        if planned is None or trace.candidate is None:
-            return ""
-        if trace.hedged:
-            return "hedge-won"
-        if trace.change:
-            return trace.change
-        if trace.candidate is planned.candidates[0]:
-            return planned.reason
-        return "failover"
-
-    def _summary(self, progress: _Progress, fault: Fault | None) -> Summary:
-        trace = progress.trace
-        candidate = trace.candidate
-        return Summary(
-            request_id=progress.snapshot.id,
-            model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
-            provider=candidate.provider.id if candidate else "",
-            reason=self._reason(progress),
-            attempts=trace.sent,
-            fault=fault.label if fault else "",
-        )
-
-    def _record(self, progress: _Progress, fault: Fault | None) -> Record:
-        snapshot, trace, request = progress.snapshot, progress.trace, progress.request
-        # A caller that stops reading once the model has stopped got all it came for.
-        whole = fault is None or (fault is CANCELLED and trace.stop is not None)
-        candidate = trace.candidate
-        now = self._clock.monotonic()
-        return Record(
-            id=snapshot.id,
-            at=snapshot.received_at,
-            outcome=Outcome.OK if whole else Outcome.CANCELLED if fault is CANCELLED else Outcome.ERROR,
-            status=200 if whole or fault is None else fault.http_status,
-            caller=snapshot.caller,
-            method=snapshot.method,
-            path=without_secrets(snapshot.path),
-            dialect=snapshot.dialect,
-            stream=request.features.stream if request else False,
-            origin_host=snapshot.origin.host if snapshot.origin else "",
-            client_request_id=header(snapshot.headers, "x-request-id")[:200],
-            requested_model=request.features.model[:200] if request else "",
-            alias=progress.meant.alias if progress.meant else "",
-            variant=progress.meant.variant if progress.meant else "",
-            model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
-            provider=candidate.provider.id if candidate else "",
-            reason=self._reason(progress),
-            directive=progress.directive,
-            usage=trace.usage,
-            usage_estimated=trace.usage_estimated,
-            cost_nanousd=trace.cost_nanousd,
-            timings=Timings(
-                route_ms=_since(snapshot, progress.routed) if progress.routed else 0.0,
-                ttft_ms=trace.ttft_ms,
-                total_ms=_since(snapshot, now),
-            ),
-            attempts=tuple(trace.attempts),
-            plan=progress.plan,
-            fault="" if whole or fault is None else fault.label,
-            message="" if whole or fault is None else fault.message,
-            losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
-            identical=trace.identical,
-            simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
-            stop=trace.stop.reason.value if trace.stop else "",
-        )
-
-
-def without_secrets(path: str) -> str:
-    """Return the path with the values of query parameters that hold keys left out."""
-    bare, mark, query = path.partition("?")
-    if not mark:
-        return bare
-    fields = (
-        f"{name}=***" if any(f"{name.lower()}=".endswith(key) for key in _MASKED_QUERY) else field
-        for field in query.split("&")
-        for name in (field.partition("=")[0],)
-    )
-    return f"{bare}?{'&'.join(fields)}"
+        headers = (*passed_on(upstream), *told(progress))
+        return Reply(200, headers, body, frames, summary(progress, None))
 
 
 def _without(request: Request, data: Json) -> bytes:
@@ -568,18 +472,6 @@ def _without(request: Request, data: Json) -> bytes:
         return wire.encode(data)
     edits = {name: value for name, value in data.items() if value is not request.data[name]}
     return wire.splice(request.body, request.data, edits)
-
-
-def _since(snapshot: Snapshot, monotonic: float) -> float:
-    return round((monotonic - snapshot.started) * 1000, 3)
-
-
-def _visible(text: str) -> str:
-    """Return text that others chose as a header may carry it: one line, printable, of bounded length."""
-    text = text[:_LONGEST_NAME]
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if " " <= c <= "~" else "?" for c in text)
 
 
 def _worth_retrying(fault: Fault) -> bool:

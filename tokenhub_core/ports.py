@@ -7,7 +7,17 @@ from typing import Protocol
 
 import msgspec
 
-from tokenhub_core.types import DEFAULT_CREDENTIAL, Dialect, Headers, Record, Snapshot, Usage
+from tokenhub_core.errors import Fault
+from tokenhub_core.types import (
+    DEFAULT_CREDENTIAL,
+    Dialect,
+    Headers,
+    Plan,
+    Record,
+    Request,
+    Snapshot,
+    Usage,
+)
 
 
 class Clock(Protocol):
@@ -215,6 +225,31 @@ class Engine(Protocol):
 
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one routed call."""
+        ...
+
+
+class Foreseen(msgspec.Struct, frozen=True):
+    """What we would have done with a call that somebody else answers."""
+
+    request: Request | None = None
+    """None where the call could not be read."""
+    plan: Plan | None = None
+    alias: str = ""
+    variant: str = ""
+    directive: str = ""
+    fault: Fault | None = None
+    """What we would have answered, where we would not have served it."""
+
+
+class Foreseer(Protocol):
+    """Who says what would be done with a call, without doing it."""
+
+    def foresee(self, snapshot: Snapshot) -> Foreseen:
+        """Decide the call as it would be decided now; raises nothing and changes nothing."""
+        ...
+
+    def alias_of(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> str:
+        """Return the alias that the call asks for, empty where its name is none; raises nothing."""
         ...
 
 

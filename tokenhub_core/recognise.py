@@ -215,3 +215,19 @@ def normal_path(path: str) -> str:
         elif segment not in {"", "."}:
             segments.append(segment)
     return "/" + "/".join(segments)
+
+
+_MASKED_QUERY: Final = ("key=", "api_key=", "api-key=", "access_token=")
+
+
+def without_secrets(path: str) -> str:
+    """Return the path with the values of query parameters that hold keys left out."""
+    bare, mark, query = path.partition("?")
+    if not mark:
+        return bare
+    fields = (
+        f"{name}=***" if any(f"{name.lower()}=".endswith(key) for key in _MASKED_QUERY) else field
+        for field in query.split("&")
+        for name in (field.partition("=")[0],)
+    )
+    return f"{bare}?{'&'.join(fields)}"

@@ -22,7 +22,16 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.tls import ClientHelloData
 
-from tokenhub_addon.flows import REDACTED, Errors, describe, lower, redact, unredacted
+from tokenhub_addon.flows import (
+    REDACTED,
+    Errors,
+    caller,
+    declared_size,
+    explained,
+    lower,
+    redact,
+    unredacted,
+)
 from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
@@ -30,9 +39,11 @@ from tokenhub_addon.passing import Ticket
 from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
-from tokenhub_core.ports import Clock, Summary
+from tokenhub_core.modes import ROUTED, HostMode
+from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
 from tokenhub_core.types import Origin
+from tokenhub_core.watching import Watcher
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -102,15 +113,14 @@ class TokenHub(Guarded):
         self._replays: dict[str, http.Request] = {}
         """By flow id, requests as they were before they were sent to the side server."""
         self._lane = InspectLane(
-            self._host.engine,
+            self._host,
             errors=errors,
             clock=clock,
             new_id=new_id,
             max_body=lambda: self._rules.options.max_body,
             would_route=self._asks_chat,
-            post=self._host.post,
         )
-        self._tail = _Tail(lambda: self._rules.recogniser, self._lane)
+        self._tail = _Tail(self._opens, self._lane)
         self._quieted: list[logging.Logger] = []
 
     # --- life cycle
@@ -203,26 +213,29 @@ class TokenHub(Guarded):
         """Answer CONNECT for listed hosts; refuse it where the caller may not go."""
         if flow.response is not None or flow.error is not None:
             return
-        if self._rules.recogniser.is_llm_host(flow.request.host):
+        await self._known([flow.request.host])
+        if self._opens(flow.request.host):
             flow.response = http.Response(
                 b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0.0, 0.0
             )
         else:
             await self._check(flow)
 
-    def tls_clienthello(self, data: ClientHelloData) -> None:
+    async def tls_clienthello(self, data: ClientHelloData) -> None:
         """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
         address = data.context.server.address
         if address is None:
             return  # TLS with the proxy itself: nobody has said yet where this leads
         names = (address[0], data.client_hello.sni or "")
-        if any(map(self._rules.recogniser.is_llm_host, names)):
+        await self._known(names)
+        if any(map(self._opens, names)):
             data.establish_server_tls_first = False
             if data.context.client.transport_protocol == "udp":
                 # Not to be found among a client's offers: the handshake fails, and it comes back over TCP.
                 data.context.client.alpn = _NOT_HTTP3
         else:
             data.ignore_connection = True
+            self._count(names)
 
     async def server_connect(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Let nothing reach a listed host, an address of ours or a private one that has no leave to."""
@@ -231,7 +244,7 @@ class TokenHub(Guarded):
         host, port = data.server.address[:2]
         if self._is_replay(data.client, host, port):
             return
-        listed = any(map(self._rules.recogniser.is_llm_host, (host, data.client.sni or "")))
+        listed = any(map(self._opens, (host, data.client.sni or "")))
         if listed and not self._lane.permits(data.server):
             data.server.error = "TokenHub answers for this host itself"
             return
@@ -275,9 +288,28 @@ class TokenHub(Guarded):
         elif flow.is_replay == "request":
             self._replay(flow, *found)
         else:
-            self._lane.accept(flow, *found)
-            if found[0].operation != CHAT:
+            called = found[0].operation == CHAT
+            watcher = await self._host.settled() if called else None
+            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher))
+            if not self._routed(flow):
                 self._pass(flow, found[1])
+
+    def request(self, flow: http.HTTPFlow) -> None:
+        """Let a call go on to its host where the mode of its alias says so: here its body is complete."""
+        ticket, watcher = self._lane.ticket(flow), self._host.watcher
+        if ticket is None or not ticket.routed or watcher is None or flow.response is not None:
+            return
+        modes = watcher.modes()
+        if not modes.by_alias:
+            return
+        request, body = flow.request, flow.request.data.content or b""
+        name = watcher.engine.alias_of(ticket.what.dialect, request.path, lower(request.headers.fields), body)
+        mode = modes.of(ticket.origin.host, caller(flow).proxy_user, name)
+        if mode is not HostMode.ROUTE:
+            ticket.leave(shadow=mode is HostMode.SHADOW)
+            ticket.passage.up(body)
+            ticket.passage.up(b"")
+            self._pass(flow, ticket.origin)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Do not hold up what passes through."""
@@ -326,7 +358,7 @@ class TokenHub(Guarded):
     @command.command("tokenhub.explain")  # type: ignore[untyped-decorator] # mitmproxy's
     def explain(self, flows: Sequence[base.Flow]) -> str:
         """Say in one line each what was decided for these flows."""
-        return "\n".join(_explained(flow) for flow in flows)
+        return "\n".join(explained(flow) for flow in flows)
 
     # --- guarded
 
@@ -382,9 +414,44 @@ class TokenHub(Guarded):
             known[key] = found
         return found
 
+    async def _known(self, hosts: Iterable[str]) -> None:
+        """Return once it is known what is to be done with calls to these hosts."""
+        if any(map(self._rules.recogniser.is_llm_host, hosts)):
+            await self._host.settled()
+
+    def _closed(self, host: str) -> str:
+        """Return the host of the rule by which connections to `host` are not opened, empty where there is none."""
+        watcher = self._host.watcher
+        return watcher.modes().closed(host) if watcher else ""
+
+    def _opens(self, host: str) -> bool:
+        """Tell whether `host` is listed, and not switched off."""
+        return self._rules.recogniser.is_llm_host(host) and not self._closed(host)
+
+    def _count(self, names: Iterable[str]) -> None:
+        """Count a connection that stays unopened because its host is switched off."""
+        listed = filter(self._rules.recogniser.is_llm_host, names)
+        rule = next(filter(None, map(self._closed, listed)), "")
+        if rule and (watcher := self._host.watcher) is not None:
+            watcher.tunnelled(rule)
+
+    def _mode(self, flow: http.HTTPFlow, origin: Origin, watcher: Watcher | None) -> HostMode:
+        """Return what is to be done with a flow as far as its head tells; `request` will tell of aliases."""
+        if watcher is None or not (modes := watcher.modes()).rules:
+            return HostMode.ROUTE
+        if modes.by_alias and declared_size(flow.request) <= watcher.max_body_bytes:
+            return HostMode.ROUTE
+        return modes.of(origin.host, caller(flow).proxy_user)
+
+    def _routed(self, flow: http.HTTPFlow) -> bool:
+        ticket = self._lane.ticket(flow)
+        return ticket is not None and ticket.routed
+
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)
-        return found is not None and found[0].operation == CHAT
+        if found is None or found[0].operation != CHAT:
+            return False
+        return self._mode(flow, found[1], self._host.watcher) is HostMode.ROUTE
 
     async def _check(self, flow: http.HTTPFlow) -> None:
         """Refuse a request for a destination that the caller may not reach."""
@@ -398,8 +465,10 @@ class TokenHub(Guarded):
     def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        handshake = is_handshake(lower(request.headers.fields))
-        fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake else None
+        handshake, watcher = is_handshake(lower(request.headers.fields)), self._host.watcher
+        modes = watcher.modes() if watcher else ROUTED
+        routed = modes.of(origin.host, caller(flow).proxy_user) is HostMode.ROUTE
+        fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
         if fault is None and options.origin and not options.simulate:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
@@ -490,15 +559,15 @@ class _Tail(Guarded):
 
     name = "tokenhub_tail"
 
-    def __init__(self, recogniser: Callable[[], Recogniser], lane: InspectLane) -> None:
+    def __init__(self, opens: Callable[[str], bool], lane: InspectLane) -> None:
         super().__init__()
-        self._recogniser = recogniser
+        self._opens = opens
         self._lane = lane
 
     def tls_clienthello(self, data: ClientHelloData) -> None:
         """Never greet a listed host first."""
         address = data.context.server.address or ("", 0)
-        if any(map(self._recogniser().is_llm_host, (address[0], data.client_hello.sni or ""))):
+        if any(map(self._opens, (address[0], data.client_hello.sni or ""))):
             data.establish_server_tls_first = False
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
@@ -527,13 +596,3 @@ def _side(url: str) -> _Side | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ConfigError(f"tokenhub_side_url {url!r}: must be an http or https URL")
     return _Side(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-
-
-def _explained(flow: base.Flow) -> str:
-    if not isinstance(flow, http.HTTPFlow):
-        return f"{flow.type}: not routed"
-    told = flow.metadata.get("tokenhub")
-    decision = describe(Summary(**told)) if told else flow.comment or "not routed"
-    return (
-        f"{flow.request.method} {flow.request.pretty_host}{flow.request.path.partition('?')[0]}: {decision}"
-    )

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
@@ -20,30 +19,16 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Fault
 from tokenhub_core.ids import request_id
 from tokenhub_core.launch.paths import data_dir
-from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
-from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Dialect
 
-_NO_RECORDS: Final = NullRecorder()
 
-
-def beside(
-    engine: Engine,
-    settings: Settings,
-    *,
-    side_port: int,
-    recorder: Recorder = _NO_RECORDS,
-    overheard: Overhearing = deaf,
-) -> TokenHub:
-    """Return the addon in front of an engine that somebody else runs and closes.
-
-    `recorder` gets the records of what goes past the engine, and `overheard` learns from it.
-    """
+def beside(running: Running, settings: Settings, *, side_port: int) -> TokenHub:
+    """Return the addon in front of an engine that somebody else runs and closes."""
 
     @asynccontextmanager
     async def borrowed(options: AddonOptions) -> AsyncIterator[Running]:
         del options
-        yield Running(engine, recorder, overheard)
+        yield running
 
     return TokenHub(
         borrowed,
@@ -89,7 +74,7 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder, running.overheard)
+        yield Running(running.engine, running.recorder, running.overheard, running.watcher)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from mitmproxy import http
+from mitmproxy.flow import Flow
 from mitmproxy.net.http import status_codes
 
 from tokenhub_core.dialects.base import ErrorReply
@@ -146,3 +147,14 @@ def describe(summary: Summary) -> str:
     tries = f"{summary.attempts} attempt{'' if summary.attempts == 1 else 's'}" if summary.attempts else ""
     served = f"{summary.model} @ {summary.provider}" if summary.model else ""
     return " · ".join(part for part in (served, summary.reason, tries, summary.fault) if part)
+
+
+def explained(flow: Flow) -> str:
+    """Say in one line what was decided for a flow."""
+    if not isinstance(flow, http.HTTPFlow):
+        return f"{flow.type}: not routed"
+    told = flow.metadata.get("tokenhub")
+    decision = describe(Summary(**told)) if told else flow.comment or "not routed"
+    return (
+        f"{flow.request.method} {flow.request.pretty_host}{flow.request.path.partition('?')[0]}: {decision}"
+    )

@@ -14,6 +14,7 @@ from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Record
+from tokenhub_core.watching import Watcher
 
 _EARLY: Final = 1000
 """Records that are kept until the engine runs."""
@@ -44,6 +45,8 @@ class Running:
     engine: Engine
     recorder: Recorder
     overheard: Overhearing = deaf
+    watcher: Watcher | None = None
+    """What is to be done with calls; without one all are routed."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -67,6 +70,16 @@ class EngineHost:
     def start(self, options: AddonOptions) -> None:
         """Begin to start the engine."""
         self._task = asyncio.get_running_loop().create_task(self._hold(options), name="tokenhub engine")
+
+    @property
+    def watcher(self) -> Watcher | None:
+        """Return what says what is to be done with calls, None while the engine does not run."""
+        return None if self._running is None else self._running.watcher
+
+    async def settled(self) -> Watcher | None:
+        """Return `watcher` once the engine runs, or will not."""
+        await self._ready.wait()
+        return self.watcher
 
     async def engine(self) -> Engine:
         """Return the engine once it runs; raises TokenHubError where it could not be started or has ended."""

@@ -22,7 +22,7 @@ import logging
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, override, runtime_checkable
 
@@ -57,11 +57,13 @@ from tokenhub_addon.flows import (
     whole,
 )
 from tokenhub_addon.guard import addon
-from tokenhub_addon.passing import Passage, Recording, Ticket
+from tokenhub_addon.host import EngineHost
+from tokenhub_addon.passing import Passage, Ticket
 from tokenhub_addon.pipe import Pipe, Transcript
 from tokenhub_addon.trailers import tolerate
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.ports import Clock, Engine, Reply
+from tokenhub_core.modes import HostMode
+from tokenhub_core.ports import Clock, Reply
 from tokenhub_core.recognise import Recognised
 from tokenhub_core.types import Dialect, Origin, Snapshot
 
@@ -76,23 +78,22 @@ class InspectLane:
 
     def __init__(
         self,
-        engine: Callable[[], Awaitable[Engine]],
+        host: EngineHost,
         *,
         errors: Errors,
         clock: Clock,
         new_id: Callable[[], str],
         max_body: Callable[[], int],
         would_route: Callable[[http.HTTPFlow], bool],
-        post: Recording,
     ) -> None:
-        self.engine = engine
+        self.engine = host.engine
         self.clock = clock
         self.would_route = would_route
         """Tells of a flow that has no ticket yet whether it will be routed."""
         self._errors = errors
         self._new_id = new_id
         self._max_body = max_body
-        self._post = post
+        self._host = host
         self._tickets: dict[str, Ticket] = {}
         self._permitted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,12 +112,16 @@ class InspectLane:
                 chosen.lane = self
                 chosen.exchanges = set()
 
-    def accept(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> None:
+    def accept(
+        self, flow: http.HTTPFlow, what: Recognised, origin: Origin, mode: HostMode = HostMode.ROUTE
+    ) -> None:
         """Take a flow in: its secrets move to a ticket, and the engine or its own host will answer it.
 
         Call it in `requestheaders`, before anything else may have looked at the flow.
         """
         ticket = self._tickets[flow.id] = self._ticket(flow, what, origin)
+        if ticket.routed and mode is not HostMode.ROUTE:
+            ticket.leave(shadow=mode is HostMode.SHADOW)
         # The body of a routed call is collected under our cap; what passes through is not held up.
         flow.request.stream = False if ticket.routed else ticket.passage.up
 
@@ -124,12 +129,12 @@ class InspectLane:
         """Return the fault as a response to a flow that is not accepted, and record it."""
         ticket = self._ticket(flow, what, origin)
         ticket.passage.fault = fault
-        self._post(ticket.passage.record())
+        self._host.post(ticket.passage.record())
         return whole(self.fault_reply(what.dialect, fault, ticket.id), flow.request)
 
     def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> Ticket:
         name, secrets = self._new_id(), redact(flow.request)
-        passage = Passage(name, flow, what, origin, path=flow.request.path, clock=self.clock)
+        passage = Passage(name, flow, what, origin, clock=self.clock, host=self._host)
         return Ticket(name, flow.client_conn.id, what, origin, secrets, passage)
 
     def ticket(self, flow: base.Flow) -> Ticket | None:
@@ -149,7 +154,7 @@ class InspectLane:
     def _recorded(self, ticket: Ticket) -> None:
         """Record what did not reach the engine; a routed call that its client gave up before was none."""
         if not ticket.routed or ticket.passage.fault is not None:
-            self._post(ticket.passage.record())
+            self._host.post(ticket.passage.record())
 
     def forget(self, client: Client) -> None:
         """Forget everything of a client that has left."""

@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from tokenhub_addon.engines import beside
 from tokenhub_addon.handoff import Handoff
+from tokenhub_addon.host import Running
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core import app
 from tokenhub_core.app import App, private_directory
@@ -79,7 +80,13 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         stack.push_async_callback(server.shutdown, _AT_ONCE)
         side = await _open_side(stack, running, settings)
         side_port = int(side.addresses[0][1])
-        handoff = Handoff(authority=authority, server=server, is_llm_host=running.recogniser.is_llm_host)
+        handoff = Handoff(
+            authority=authority,
+            server=server,
+            is_llm_host=lambda host: (
+                running.recogniser.is_llm_host(host) and not running.watcher.modes().closed(host)
+            ),
+        )
         proxy = ProxyServer(
             ProxySettings(
                 confdir=authority.mitmproxy_dir,
@@ -91,11 +98,9 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             handoff=None if settings.lane == "inspect" else handoff,
             addons=[
                 beside(
-                    running.engine,
+                    Running(running.engine, running.recorder, running.overheard, running.watcher),
                     settings,
                     side_port=side_port,
-                    recorder=running.recorder,
-                    overheard=running.overheard,
                 ),
             ],
         )

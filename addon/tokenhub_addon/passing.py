@@ -5,7 +5,7 @@ That is what passes through to its host, WebSockets included, and what is refuse
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Protocol
@@ -14,21 +14,19 @@ from mitmproxy import flow as base
 from mitmproxy import http
 
 from tokenhub_addon.flows import caller, lower, unredacted
+from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.http.passthrough import sizes
-from tokenhub_core.metering import Meter
-from tokenhub_core.pipeline import without_secrets
 from tokenhub_core.ports import Clock
-from tokenhub_core.recognise import CHAT, Recognised
+from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, without_secrets
 from tokenhub_core.types import Origin, Outcome, Record, Snapshot, Timings
+from tokenhub_core.watching import Watch
 
 _CONVERSATION: Final = 1 << 20
 """Bytes of a WebSocket's messages that its flow keeps: the last ones. mitmproxy would keep all for ever."""
 
 _LEFT: Final = 499
-
-type Recording = Callable[[Record], None]
 
 
 class Answering(Protocol):
@@ -56,6 +54,11 @@ class Ticket:
     secrets: list[tuple[bytes, bytes]] = field(repr=False)
     passage: Passage
     exchange: Answering | None = None
+
+    def leave(self, *, shadow: bool) -> None:
+        """Let its own host answer it, in `shadow` with a decision on the way."""
+        self.what = Recognised(self.what.dialect, PASSTHROUGH)
+        self.passage.shadow = shadow
 
     @property
     def routed(self) -> bool:
@@ -89,46 +92,70 @@ class Passage:
     """One flow's way: where it began, what went by, how it ended."""
 
     def __init__(
-        self, name: str, flow: http.HTTPFlow, what: Recognised, origin: Origin, *, path: str, clock: Clock
+        self,
+        name: str,
+        flow: http.HTTPFlow,
+        what: Recognised,
+        origin: Origin,
+        *,
+        clock: Clock,
+        host: EngineHost,
     ) -> None:
-        """`path` is the one that the caller asked for."""
         request = flow.request
         self.fault: Fault | None = None
         """Why we refused it."""
         self.left = False
         """The client was the one that ended it."""
+        self.shadow = False
+        """What we would have done with it is to be decided on the way."""
         self._name = name
         self._flow = flow
         self._what = what
         self._origin = origin
         self._clock = clock
         self._at, self._started = clock.now(), clock.monotonic()
-        self._method, self._path = request.method, path
+        self._host = host
+        self._method, self._path = request.method, request.path
         self._sent = self._received = self._kept = 0
 
     @cached_property
-    def _meter(self) -> Meter:
+    def _watch(self) -> Watch:
         """What counts; made for what passes, which most flows do not."""
-        return Meter(self._method, self._path, lower(self._flow.request.headers.fields))
+        snapshot = Snapshot(
+            id=self._name,
+            method=self._method,
+            path=self._path,
+            headers=lower(self._flow.request.headers.fields),
+            body=b"",
+            received_at=self._at,
+            started=self._started,
+            dialect=self._what.dialect,
+            origin=self._origin,
+            caller=caller(self._flow),
+        )
+        return Watch(snapshot, watcher=self._host.watcher, shadow=self.shadow)
 
     def asked(self) -> str:
         """Return the model that was asked for, empty where none was heard of."""
-        return self._meter.asked()
+        return self._watch.asked()
 
     def up(self, data: bytes) -> bytes:
-        """Let a piece of the request go by."""
+        """Let a piece of the request go by; an empty one is its end."""
         self._sent += len(data)
-        self._meter.ask(data)
+        self._watch.ask(data)
+        if not data and self._watch.decides:
+            # Once it is on its way: the host works while we decide.
+            asyncio.get_running_loop().call_soon(self._watch.decide)
         return data
 
     def begin(self, response: http.Response) -> None:
         """Hear the head of the answer."""
-        self._meter.begin(response.status_code, lower(response.headers.fields))
+        self._watch.begin(response.status_code, lower(response.headers.fields))
 
     def down(self, data: bytes) -> bytes:
         """Let a piece of the answer go by."""
         self._received += len(data)
-        self._meter.feed(data)
+        self._watch.feed(data)
         return data
 
     def message(self) -> None:
@@ -147,8 +174,7 @@ class Passage:
     def record(self) -> Record:
         """Return the fact about it, now that it is over."""
         outcome, status, fault = self._end()
-        reading = self._meter.read()
-        return Record(
+        record = Record(
             id=self._name,
             at=self._at,
             outcome=outcome,
@@ -157,15 +183,12 @@ class Passage:
             method=self._method,
             path=without_secrets(self._path),
             dialect=self._what.dialect,
-            stream=reading.stream,
             origin_host=self._origin.host,
-            requested_model=reading.asked,
-            model=reading.model,
-            usage=reading.usage,
             timings=Timings(total_ms=round((self._clock.monotonic() - self._started) * 1000, 3)),
             fault=fault.label if fault else "",
             message=fault.message if fault else sizes(self._sent, self._received),
         )
+        return self._watch.told(record)
 
     def _end(self) -> tuple[Outcome, int, Fault | None]:
         response, error = self._flow.response, self._flow.error

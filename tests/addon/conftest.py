@@ -14,6 +14,7 @@ from mitmproxy import certs
 
 from tests.addon import lanes
 from tests.addon.lanes import Front, Lanes
+from tests.addon.passed import Passing, in_front_of_a_host
 from tests.addon.scripted import ScriptedEngine
 from tokenhub_core.types import Lane
 
@@ -52,6 +53,12 @@ def lane(request: pytest.FixtureRequest, confdir: Path, data_dir: Path) -> Lanes
 def proxied(request: pytest.FixtureRequest, confdir: Path, data_dir: Path) -> Lanes:
     """Every lane of the proxy in turn: for what the direct API has no part in."""
     return _lanes(confdir, data_dir)[request.param]
+
+
+@pytest.fixture(params=[Lane.INSPECT, Lane.HANDOFF])
+def passing(request: pytest.FixtureRequest, confdir: Path, data_dir: Path, tmp_path: Path) -> Passing:
+    """Each lane of the proxy in turn, in front of a host that speaks TLS, with a recorder."""
+    return in_front_of_a_host(request.param, confdir, data_dir, tmp_path)
 
 
 def _lanes(confdir: Path, data_dir: Path) -> dict[Lane, Lanes]:

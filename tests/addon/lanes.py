@@ -23,8 +23,10 @@ from mitmproxy import ctx
 
 from tests.addon.clients import H1, OPENAI, Modern, Proxy, tunnel
 from tests.addon.inspection import inspecting
+from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream, Way
 from tests.fakes.engine import Kept
+from tests.fakes.watching import watcher
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.listening import Served, serving
@@ -41,6 +43,7 @@ from tokenhub_core.ports import Engine, Overhearing, Secret
 from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Fleet, Lane
+from tokenhub_core.watching import Watcher
 
 
 @dataclass(slots=True)
@@ -56,6 +59,8 @@ class Front:
     """What was recorded of requests that passed through; the records of calls are the engine's."""
     keyring: Keyring = field(default_factory=Keyring)
     """What was learned from answers that passed through."""
+    engine: ScriptedEngine | None = None
+    """Who answers calls, where the scene did not bring its own."""
 
     @property
     def protocol(self) -> str:
@@ -167,6 +172,7 @@ async def served(
     drain: float = 0.1,
     upstream: Upstream | None = None,
     keyring: Keyring | None = None,
+    watching: Watcher | None = None,
     **options: Any,
 ) -> AsyncIterator[Serve]:
     """Open what `tokenhub serve` opens; whatever it dials leads to `upstream`.
@@ -193,7 +199,12 @@ async def served(
         stack.enter_context(mock.patch.object(loop, "getaddrinfo", upstream.look_up))
         overheard = (keyring or Keyring()).overheard
         built = functools.partial(
-            _running, engine=engine, upstream=upstream, recorder=recorder, overheard=overheard
+            _running,
+            engine=engine,
+            upstream=upstream,
+            recorder=recorder,
+            overheard=overheard,
+            watching=watching or watcher(),
         )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
@@ -215,6 +226,7 @@ async def _running(
     upstream: Upstream,
     recorder: Kept,
     overheard: Overhearing,
+    watching: Watcher,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
     del environ
@@ -226,6 +238,7 @@ async def _running(
         clock=clock,
         entropy=lambda: next(ids).to_bytes(10),
         max_body_bytes=settings.max_body_bytes,
+        overheard=overheard,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -254,12 +267,19 @@ async def _running(
             recorder=recorder,
             admin_token=Secret("token"),
             side=side.application(),
+            watcher=watching,
             handed_off=HandedOff(
                 consumer,
                 recogniser,
                 Passthrough(
-                    door, recorder, session, allowed=origin, recogniser=recogniser, overheard=overheard
+                    door,
+                    recorder,
+                    session,
+                    allowed=origin,
+                    recogniser=recogniser,
+                    watcher=watching,
                 ),
+                watching,
             ),
             warnings=(),
             drain=lambda: None,

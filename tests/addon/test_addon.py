@@ -47,15 +47,13 @@ async def test_calls_wait_for_the_engine(confdir: Path) -> None:
 
     async with _upstream() as upstream:
         ours = make_addon(engine, upstream, make=slowly)
-        async with (
-            inspecting(confdir, engine, addon=ours, upstream=upstream) as lane,
-            await H1.tls(lane.proxy) as client,
-        ):
-            await client.send()
-            await lane.until(lambda: ours.remembered() > 0)
-            assert engine.snapshots == []
+        async with inspecting(confdir, engine, addon=ours, upstream=upstream) as lane:
+            connecting = asyncio.create_task(H1.tls(lane.proxy))
+            await lane.until(lambda: lane.call("proxyserver.active_connections") > 0)
+            assert not connecting.done()
             ready.set()
-            assert (await client.answer()).status == 200
+            async with await connecting as client:
+                assert (await client.ask()).status == 200
 
 
 @pytest.mark.parametrize("error", [ConfigError("no vault"), RuntimeError("boom")])

@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from mitmproxy import http
 from tests.addon.clients import CHAT, H1, H2, KEY, OPENAI, tunnel
 from tests.addon.inspection import Clock, inspecting, make_addon
 from tests.addon.lanes import Front, served
+from tests.addon.passed import Host, Passing, records, running_with
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
@@ -29,90 +29,10 @@ from tests.fakes.engine import Kept
 from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.limits import Call
 from tokenhub_core.types import Lane, Outcome, Provider, ProviderType, Record, Usage
 
-type Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-type Site = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-type Passing = Callable[..., contextlib.AbstractAsyncContextManager[Front]]
-
 _KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
-
-
-class _Host(Upstream):
-    """A listed host with a mind of its own: it does what a test says, byte by byte or as a site."""
-
-    def __init__(self, raw: Raw | None = None, site: Site | None = None) -> None:
-        super().__init__()
-        self._raw, self._site = raw, site
-        self._runner: web.ServerRunner | None = None
-
-    async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        if self._site is None:
-            await super().start(tls)
-            return
-        server = web.Server(self._site, handler_cancellation=True, access_log=None, auto_decompress=False)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=tls).start()
-
-    def port(self, wanted: int) -> int:
-        return int(self._runner.addresses[0][1]) if self._runner else super().port(wanted)
-
-    async def close(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await super().close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._raw is None:
-            await super()._serve(reader, writer)
-            return
-        self._writers.append(writer)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            await self._raw(reader, writer)
-        writer.close()
-
-
-@pytest.fixture(params=[Lane.INSPECT, Lane.HANDOFF])
-def passing(request: pytest.FixtureRequest, confdir: Path, data_dir: Path, tmp_path: Path) -> Passing:
-    """Each lane in turn, in front of a host that speaks TLS, with a recorder."""
-
-    @contextlib.asynccontextmanager
-    async def start(raw: Raw | None = None, site: Site | None = None, **options: Any) -> AsyncIterator[Front]:
-        host, engine, recorder, keyring = _Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
-        await host.start(server_context(tmp_path, authority(tmp_path), address="127.0.0.1"))
-        how = {"upstream": host, **options}
-        try:
-            if request.param is Lane.INSPECT:
-                ours = make_addon(engine, host, make=_with(engine, recorder, keyring))
-                async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as lane:
-                    yield Front(Lane.INSPECT, lane.proxy, host, recorder=recorder, keyring=keyring)
-                    await lane.until(lambda: not lane.call("proxyserver.active_connections"))
-                    assert ours.remembered() == 0
-            else:
-                async with served(data_dir, engine, ssl_insecure=True, keyring=keyring, **how) as serve:
-                    yield Front(Lane.HANDOFF, serve.proxy, host, recorder=serve.recorder, keyring=keyring)
-        finally:
-            await host.close()
-
-    return start
-
-
-def _with(engine: ScriptedEngine, recorder: Kept, keyring: Keyring | None = None) -> Any:
-    @contextlib.asynccontextmanager
-    async def make(_: AddonOptions) -> AsyncIterator[Running]:
-        yield Running(engine, recorder, (keyring or Keyring()).overheard)
-
-    return make
-
-
-async def _records(running: Front, count: int = 1) -> list[Record]:
-    async with asyncio.timeout(PATIENCE):
-        while len(running.recorder.records) < count:  # noqa: ASYNC110 - a recorder tells nobody
-            await asyncio.sleep(0.005)
-    return running.recorder.records
 
 
 def _ends(record: Record) -> tuple[Outcome, int, str]:
@@ -135,7 +55,7 @@ async def test_limits_are_learned_from_what_passes(passing: Passing) -> None:
     async with passing(site=site) as running, await H1.tls(running.proxy) as client:
         await client.send("/v1/audio/odd", b'{"model":"m","input":"x"}', headers=_KEYED)
         await client.answer()
-        await _records(running)
+        await records(running)
         keyring = running.keyring
     origin = Provider(f"origin:{OPENAI}", ProviderType.ORIGIN, (), cred_store="caller")
     now = Clock().monotonic() if running.lane is Lane.INSPECT else time.monotonic()
@@ -160,7 +80,7 @@ async def test_one_record_says_what_passed(passing: Passing) -> None:
         asked = b'{"model":"embed","input":"x"}'
         await client.send(f"/v1/audio/odd?key={KEY}&a=1", asked, headers=_KEYED)
         answer = await client.answer()
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 200, "")
     assert (record.method, record.path, record.origin_host) == ("POST", "/v1/audio/odd?key=***&a=1", OPENAI)
     assert record.message == f"{len(asked)} bytes up, {len(answer.body)} bytes down"
@@ -189,9 +109,9 @@ async def test_every_method_passes_and_is_recorded(passing: Passing, method: str
             assert answer.status == 202
             if method != "HEAD":
                 assert (await client.rest(answer)).body == method.encode()
-            await _records(running, count)
-    records = running.recorder.records
-    assert [(record.method, record.status) for record in records] == [(method, 202)] * 2
+            await records(running, count)
+    kept = running.recorder.records
+    assert [(record.method, record.status) for record in kept] == [(method, 202)] * 2
 
 
 async def test_large_bodies_pass_unchanged(passing: Passing) -> None:
@@ -207,7 +127,7 @@ async def test_large_bodies_pass_unchanged(passing: Passing) -> None:
     async with passing(site=site) as running, await H1.tls(running.proxy) as client:
         await client.send("/v1/files", data)
         answer = await client.answer()
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert arrived.digest() == hashlib.sha256(data).digest()
     assert answer.body == data
     assert record.message == f"{len(data)} bytes up, {len(data)} bytes down"
@@ -224,7 +144,7 @@ async def test_a_host_that_says_nothing_is_recorded(passing: Passing) -> None:
 
     async with passing(raw) as running, await H1.tls(running.proxy) as client:
         assert (await client.ask("/v1/files")).status == 502
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.ERROR, 502, "origin_unreachable")
 
 
@@ -239,7 +159,7 @@ async def test_an_answer_that_breaks_off_is_recorded(passing: Passing) -> None:
     async with passing(raw) as running, await H1.tls(running.proxy) as client:
         answer = await client.ask("/v1/files")
         assert (answer.status, answer.complete) == (200, False)
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.ERROR, 502, "origin_broke_off")
 
 
@@ -266,7 +186,7 @@ async def test_a_client_that_leaves_is_recorded(passing: Passing, moment: str) -
                 await come.wait()
             if moment == "download":
                 await client.head()
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.CANCELLED, 499, "")
 
 
@@ -275,7 +195,7 @@ async def test_what_may_not_pass_is_recorded(passing: Passing) -> None:
     async with passing(tokenhub_origin=False) as running, await H1.tls(running.proxy) as client:
         answer = await client.ask("/v1/files", b"file")
         assert answer.status == 403
-        (record,) = await _records(running)
+        (record,) = await records(running)
         assert running.upstream.dials == []
     assert _ends(record) == (Outcome.ERROR, 403, "origin_off")
     assert record.id == answer.headers["x-request-id"]
@@ -300,7 +220,7 @@ async def test_an_early_answer_arrives_whole(passing: Passing, framing: bytes) -
         await client.send_chunk(b"x" * 1000)
         answer = await client.answer()
         assert (answer.status, answer.body, answer.complete) == (413, b"no!", True)
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 413, "")
 
 
@@ -317,7 +237,7 @@ async def test_a_client_that_goes_on_after_an_early_answer_is_not_cut(passing: P
         await client.send_chunk(b"x" * 1000)
         await client.send_chunk(b"")
         assert (await client.ask()).status == 200
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 413, "")
 
 
@@ -342,7 +262,7 @@ async def test_trailers_do_no_harm(passing: Passing) -> None:
                 # The end of the answer, with its trailer or without.
                 while await client.reader.readuntil(b"\r\n") != b"\r\n":
                     pass
-        await _records(running, 2)
+        await records(running, 2)
 
 
 async def test_a_client_that_waits_for_leave_to_upload_gets_it(passing: Passing) -> None:
@@ -418,7 +338,7 @@ async def test_a_websocket_passes_and_is_recorded(passing: Passing, compress: in
             await socket.send_str("bye")
             assert (await socket.receive()).type is WSMsgType.CLOSE
             assert socket.close_code == 4001
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 101, "")
     assert record.path == "/v1/realtime?model=gpt-realtime"
     up = int(record.message.split()[0])
@@ -442,7 +362,7 @@ async def test_a_websocket_that_is_dropped_is_recorded(passing: Passing) -> None
             assert transport is not None
             transport.shutdown(2)
             await gone.wait()
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 101, "")
 
 
@@ -453,7 +373,7 @@ async def test_a_websocket_that_the_host_refuses_is_refused(passing: Passing) ->
             async with _talk(running, "/v1/refused"):
                 pass
         assert refused.value.status == 401
-        (record,) = await _records(running)
+        (record,) = await records(running)
     assert _ends(record) == (Outcome.PASSED, 401, "")
 
 
@@ -471,7 +391,7 @@ async def test_calls_over_a_websocket_are_sent_back_to_http(passing: Passing, or
         assert b"websocket_not_routed" in answer.body
         assert answer.headers["upgrade"] == "HTTP/1.1"
         assert (await client.ask()).status == 200
-        (record,) = await _records(running)
+        (record,) = await records(running)
         assert running.upstream.dials == []
     assert _ends(record) == (Outcome.ERROR, 426, "websocket_not_routed")
 
@@ -484,7 +404,7 @@ async def _inspecting(confdir: Path, recorder: Kept, **how: Any) -> AsyncIterato
     upstream, engine = Upstream(), ScriptedEngine()
     await upstream.start()
     try:
-        ours = make_addon(engine, upstream, make=_with(engine, recorder))
+        ours = make_addon(engine, upstream, make=running_with(engine, recorder))
         async with inspecting(confdir, engine, addon=ours, upstream=upstream, **how) as lane:
             yield lane
     finally:
@@ -527,9 +447,9 @@ async def test_a_flow_whose_end_was_missed_is_recorded_with_its_client(confdir: 
         def response(self, flow: http.HTTPFlow) -> None:
             raise RuntimeError("broken")
 
-    host, recorder, engine = _Host(), Kept(), ScriptedEngine()
+    host, recorder, engine = Host(), Kept(), ScriptedEngine()
     await host.start(server_context(tmp_path, authority(tmp_path)))
-    ours = make_addon(engine, host, kind=Broken, make=_with(engine, recorder))
+    ours = make_addon(engine, host, kind=Broken, make=running_with(engine, recorder))
     async with inspecting(confdir, engine, addon=ours, upstream=host, ssl_insecure=True) as lane:
         async with await H1.tls(lane.proxy) as client:
             await client.send("/v1/files", b"file")
@@ -559,9 +479,9 @@ async def test_what_others_answer_and_what_is_given_up_is_no_record(confdir: Pat
 
 async def test_a_flow_keeps_the_last_of_a_long_conversation(confdir: Path, tmp_path: Path) -> None:
     """mitmproxy would keep every message for ever; the record still counts them all."""
-    host, recorder, engine = _Host(site=talking), Kept(), ScriptedEngine()
+    host, recorder, engine = Host(site=talking), Kept(), ScriptedEngine()
     await host.start(server_context(tmp_path, authority(tmp_path)))
-    ours = make_addon(engine, host, make=_with(engine, recorder))
+    ours = make_addon(engine, host, make=running_with(engine, recorder))
     async with inspecting(confdir, engine, addon=ours, upstream=host, ssl_insecure=True) as lane:
         running = Front(Lane.INSPECT, lane.proxy, host, recorder=recorder)
         async with _talk(running, "/v1/realtime") as socket:
@@ -572,14 +492,14 @@ async def test_a_flow_keeps_the_last_of_a_long_conversation(confdir: Path, tmp_p
             kept = lane.flow.websocket
             assert kept is not None
             assert 0 < sum(len(message.content) for message in kept.messages) <= 1 << 20
-        (record,) = await _records(running)
+        (record,) = await records(running)
     await host.close()
     assert record.message == "4000000 bytes up, 4000007 bytes down"
 
 
 async def test_a_key_among_the_subprotocols_stands_in_no_flow(confdir: Path, tmp_path: Path) -> None:
     """The host gets it, and the flow does not keep it."""
-    host = _Host()
+    host = Host()
     await host.start(server_context(tmp_path, authority(tmp_path)))
     protocols = f"realtime, openai-insecure-api-key.{KEY}"
     async with (
@@ -607,7 +527,7 @@ async def test_a_record_from_before_the_engine_runs_is_kept_for_it(confdir: Path
     ours = make_addon(engine, upstream, make=slowly)
     async with (
         inspecting(confdir, engine, addon=ours, upstream=upstream, tokenhub_origin=False) as lane,
-        await H1.tls(lane.proxy) as client,
+        await H1.plain(lane.proxy) as client,
     ):
         assert (await client.ask("/v1/files")).status == 403
         assert recorder.records == []
@@ -618,7 +538,7 @@ async def test_a_record_from_before_the_engine_runs_is_kept_for_it(confdir: Path
 
 async def test_serve_records_what_passes_in_its_inspect_lane(data_dir: Path, tmp_path: Path) -> None:
     """The recorder of the engine that `serve` runs gets them."""
-    host = _Host()
+    host = Host()
     await host.start(server_context(tmp_path, authority(tmp_path)))
     async with served(data_dir, ScriptedEngine(), lane="inspect", upstream=host, ssl_insecure=True) as serve:
         async with await H1.tls(serve.proxy) as client:

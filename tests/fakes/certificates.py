@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ipaddress
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -50,6 +51,7 @@ def server_context(
     ca: Authority,
     *,
     address: str = "127.0.0.1",
+    names: Sequence[str] = (),
     expired: bool = False,
 ) -> ssl.SSLContext:
     key = ec.generate_private_key(ec.SECP256R1())
@@ -64,7 +66,10 @@ def server_context(
         .not_valid_before(now - dt.timedelta(days=3))
         .not_valid_after(ends)
         .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
+            x509.SubjectAlternativeName(
+                [x509.IPAddress(ipaddress.ip_address(address)), *map(x509.DNSName, names)]
+            ),
+            critical=False,
         )
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca[1].public_key()), critical=False)
         .sign(ca[1], hashes.SHA256())

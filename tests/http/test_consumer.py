@@ -385,7 +385,12 @@ async def test_a_handed_over_connection_is_served_by_its_host() -> None:
     passed: list[Recognised] = []
 
     async def passthrough(
-        request: web.BaseRequest, connection: Connection, found: Recognised
+        request: web.BaseRequest,
+        connection: Connection,
+        found: Recognised,
+        *,
+        shadow: bool = False,
+        begun: bytes = b"",
     ) -> web.StreamResponse:
         passed.append(found)
         return web.Response(text="passed")

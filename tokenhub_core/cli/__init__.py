@@ -21,6 +21,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
+    "mode": ("tokenhub_core.cli.mode:mode", "Say what is done with calls: routed, shadow, observed, off."),
+    "shadow": ("tokenhub_core.cli.shadow:shadow", "Show what calls in shadow would have cost."),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),

@@ -207,6 +207,18 @@ def _end(told: Json) -> Text:
         error = told["error"]
         why = f"{error['type']}: {error['message']}" if error else ""
         lines.append(plain(f"{told['outcome']} {told['status']} {why}".strip()))
+    if told["shadow"]:
+        lines.append(_shadow(told["shadow"]))
     if told["simulated"]:
         lines.append(Text("SIMULATED: no provider was called, no money was spent", style="yellow"))
     return Text("\n").join(lines)
+
+
+def _shadow(shadow: Json) -> Text:
+    """Return what we would have done with a call that went its own way."""
+    if shadow["fault"]:
+        return plain(f"in shadow: refused with {shadow['status']} {shadow['fault']}: {shadow['message']}")
+    if shadow["same"]:
+        return plain("in shadow: left where it was")
+    cost = "an unknown price" if shadow["nanousd"] is None else f"${shadow['nanousd'] / NANO:.6f}"
+    return plain(f"in shadow: {shadow['model']} @ {shadow['provider']} for {cost}")

@@ -52,7 +52,7 @@ def client_options(command: _Command) -> _Command:
 
 
 def ago(text: str) -> float:
-    """Return the seconds of a time like `90m`, `12h` or `7d`. Raises `ConfigError`."""
+    """Return the seconds of `90m`, `12h` or `7d`; raises `ConfigError` for anything else."""
     found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if found is None:
         raise ConfigError(f"--since {text}: minutes, hours or days ago, as in 90m, 12h, 7d")

@@ -103,7 +103,7 @@ class Aliases:
     async def _report(self, request: web.Request) -> web.Response:
         """Say what each variant came to; also of an alias that is not there any more."""
         name = request.match_info["name"]
-        since, until = _time(request, "since"), _time(request, "until")
+        since, until = moment(request, "since"), moment(request, "until")
         alias = self._catalog.fleet.aliases.get(name)
 
         def made() -> Json:
@@ -162,7 +162,7 @@ def _row(one: experiment.Outcomes, weight: int | None) -> Json:
     return {"model_id": row.pop("variant"), "weight": weight, **row}
 
 
-def _time(request: web.Request, name: str) -> float | None:
+def moment(request: web.Request, name: str) -> float | None:
     """Return seconds since the epoch from the query, None where it names none."""
     raw = request.query.get(name)
     if raw is None:

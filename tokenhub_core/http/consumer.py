@@ -10,9 +10,10 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
@@ -20,9 +21,11 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
 from tokenhub_core.ids import request_id
-from tokenhub_core.ports import Clock, Engine, Reply
-from tokenhub_core.recognise import Recognised, Recogniser
+from tokenhub_core.modes import HostMode
+from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
+from tokenhub_core.recognise import CHAT, Recognised, Recogniser
 from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot
+from tokenhub_core.watching import Watcher
 
 DIRECT: Final[Mapping[str, Dialect]] = {
     "/v1/chat/completions": Dialect.OPENAI_CHAT,
@@ -56,6 +59,8 @@ class Door:
     entropy: Callable[[], bytes]
     """Ten random bytes for an id."""
     max_body_bytes: int
+    overheard: Overhearing = deaf
+    """Learns limits from the answers that pass."""
 
 
 class Consumer:
@@ -65,13 +70,21 @@ class Consumer:
         self._door = door
 
     async def handle(
-        self, request: web.BaseRequest, dialect: Dialect, *, connection: Connection | None = None
+        self,
+        request: web.BaseRequest,
+        dialect: Dialect,
+        *,
+        connection: Connection | None = None,
+        begun: bytes = b"",
     ) -> web.StreamResponse:
-        """Answer a routed request. Cancelled when the client leaves; the exchange then ends at once."""
+        """Answer a routed request. Cancelled when the client leaves; the exchange then ends at once.
+
+        `begun` is what was read of its body already.
+        """
         door = self._door
         received_at, started = door.clock.now(), door.clock.monotonic()
         try:
-            body = await _body(request, door.max_body_bytes)
+            body = await _body(request, door.max_body_bytes, begun)
         except TokenHubError as error:
             response = self.refusal(error.fault, dialect)
             # What is left of the body would be taken for the next request.
@@ -100,6 +113,22 @@ class Consumer:
         return _whole(Reply(error.status, (*others, ("x-request-id", name)), error.body))
 
 
+class PassingThrough(Protocol):
+    """Hands a request through to its host."""
+
+    async def __call__(
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        found: Recognised,
+        *,
+        shadow: bool = False,
+        begun: bytes = b"",
+    ) -> web.StreamResponse:
+        """Return the host's answer; `begun` is what was read of the body, `shadow` asks for a decision on the way."""
+        ...
+
+
 class HandedOff:
     """Serves the connections of the hand-off lane, by their host."""
 
@@ -107,11 +136,13 @@ class HandedOff:
         self,
         consumer: Consumer,
         recogniser: Recogniser,
-        passthrough: Callable[[web.BaseRequest, Connection, Recognised], Awaitable[web.StreamResponse]],
+        passthrough: PassingThrough,
+        watcher: Watcher | None = None,
     ) -> None:
         self._consumer = consumer
         self._recogniser = recogniser
         self._passthrough = passthrough
+        self._watcher = watcher
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of a handed-off connection."""
@@ -127,9 +158,9 @@ class HandedOff:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
-            if found.operation == "chat":
-                return await self._consumer.handle(request, found.dialect, connection=connection)
-            return await self._passthrough(request, connection, found)
+            if found.operation != CHAT:
+                return await self._passthrough(request, connection, found)
+            return await self._call(request, connection, found)
         except ConnectionError:
             raise  # the client has left
         except Exception:
@@ -137,6 +168,22 @@ class HandedOff:
                 raise  # too late for another answer: aiohttp cuts the connection
             _log.exception("%s %s failed", request.method, request.path)
             return self._consumer.refusal(_INTERNAL, found.dialect)
+
+    async def _call(
+        self, request: web.BaseRequest, connection: Connection, found: Recognised
+    ) -> web.StreamResponse:
+        """Answer a call, or hand it through, as the mode of its host, caller or alias says."""
+        body, mode = b"", HostMode.ROUTE
+        if self._watcher is not None:
+            modes, alias = self._watcher.modes(), ""
+            if modes.by_alias:
+                body = await _begun(request, self._watcher.max_body_bytes)
+                headers = tuple((key.lower(), value) for key, value in request.headers.items())
+                alias = self._watcher.engine.alias_of(found.dialect, request.path_qs, headers, body)
+            mode = modes.of(connection.host, connection.proxy_user, alias)
+        if mode is HostMode.ROUTE:
+            return await self._consumer.handle(request, found.dialect, connection=connection, begun=body)
+        return await self._passthrough(request, connection, found, shadow=mode is HostMode.SHADOW, begun=body)
 
 
 async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
@@ -180,18 +227,31 @@ def _fields(headers: Headers) -> list[tuple[str, str]]:
     return [*headers, ("server", "tokenhub")]
 
 
-async def _body(request: web.BaseRequest, limit: int) -> bytes:
+async def _begun(request: web.BaseRequest, limit: int) -> bytes:
+    """Return a request's body, or its first bytes where it has more than `limit` or stops coming."""
+    pieces: list[bytes] = []
+    size = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(SILENCE) as silence:
+            while size <= limit and (piece := await request.content.readany()):
+                size += len(piece)
+                pieces.append(piece)
+                silence.reschedule(asyncio.get_running_loop().time() + SILENCE)
+    return b"".join(pieces)
+
+
+async def _body(request: web.BaseRequest, limit: int, begun: bytes) -> bytes:
     content = request.content
-    if (request.content_length or 0) > limit:
+    if max(request.content_length or 0, len(begun)) > limit:
         raise _too_large(limit)
     if content.is_eof() and content.exception() is None:
         # Mostly a body has come with its head: then nothing needs to be waited for, nor a clock to be set.
-        whole = content.read_nowait()
+        whole = begun + content.read_nowait()
         if len(whole) > limit:
             raise _too_large(limit)
         return whole
-    pieces = []
-    size = 0
+    pieces = [begun] if begun else []
+    size = len(begun)
     try:
         async with asyncio.timeout(SILENCE) as silence:
             async for piece in content.iter_any():

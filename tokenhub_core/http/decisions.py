@@ -128,7 +128,10 @@ def of_simulation(plan: Plan, fault: Fault | None) -> Json:
 
 
 def of_record(row: Json) -> Json:
-    """Return a stored record as a decision: what was asked and decided, what was tried, and what came of it."""
+    """Return a stored record as a decision: what was asked and decided, what was tried, and what came of it.
+
+    Where `shadow` is not null, nobody followed the decision: the call went its own way.
+    """
     served = {"model": row["model_id"], "provider": row["provider_id"]}
     error = {"type": row["error_class"], "message": row["message"], "status": row["status"]}
     told = shown({**_NOBODY, **(row["decision"] or {})})
@@ -153,6 +156,7 @@ def of_record(row: Json) -> Json:
         "losses": row["losses"],
         **{name: row[name] for name in ("outcome", "status", "identical", "simulated", "stop_reason")},
         "error": error if row["error_class"] else None,
+        "shadow": row["shadow"],
     }
 
 

@@ -1,11 +1,13 @@
 """What is not routed, handed through to the host it was meant for: streamed both ways, WebSockets included.
 
 Only listed LLM hosts come here, always over TLS, always with the caller's own credential. Nothing is changed or
-held back; one record says that it happened, with the usage where the host tells it in the open.
+held back; one record says that it happened, with the usage where the host tells it in the open. Calls come here too
+where the mode of their host or caller leaves them alone; those in shadow are decided on the way.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -20,11 +22,11 @@ from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
 from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
-from tokenhub_core.metering import Meter
-from tokenhub_core.pipeline import without_secrets
-from tokenhub_core.ports import Overhearing, Recorder, deaf
-from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser
-from tokenhub_core.types import Headers, Outcome, Record, Timings, header
+from tokenhub_core.modes import ROUTED, HostMode
+from tokenhub_core.ports import Recorder
+from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser, without_secrets
+from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
+from tokenhub_core.watching import Watch, Watcher
 
 _HOP_BY_HOP: Final = frozenset(
     {
@@ -58,7 +60,7 @@ WANTED: Final = ("upgrade", "HTTP/1.1")
 class _Course:
     """How one exchange goes; as long as nothing else is known, its client has left."""
 
-    meter: Meter
+    watch: Watch
     outcome: Outcome = Outcome.CANCELLED
     status: int = 499
     fault: Fault | None = None
@@ -87,7 +89,7 @@ class Passthrough:
             f"https://{connection.host}:{connection.port}"
         ),
         recogniser: Recogniser = _PUBLIC,
-        overheard: Overhearing = deaf,
+        watcher: Watcher | None = None,
     ) -> None:
         self._door = door
         self._recorder = recorder
@@ -95,18 +97,36 @@ class Passthrough:
         self._allowed = allowed
         self._base_url = base_url
         self._recogniser = recogniser
-        self._overheard = overheard
+        self._watcher = watcher
 
     async def __call__(
-        self, request: web.BaseRequest, connection: Connection, found: Recognised
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        found: Recognised,
+        *,
+        shadow: bool = False,
+        begun: bytes = b"",
     ) -> web.StreamResponse:
-        """Hand one request through."""
+        """Hand one request through; `begun` is what was read of its body, `shadow` says that it is to be decided."""
         door = self._door
         at, started = door.clock.now(), door.clock.monotonic()
         name = request_id(at, door.entropy())
-        course = _Course(Meter(request.method, request.path_qs, _lower(request.headers)))
+        snapshot = Snapshot(
+            id=name,
+            method=request.method,
+            path=request.path_qs,
+            headers=_lower(request.headers),
+            body=b"",
+            received_at=at,
+            started=started,
+            dialect=found.dialect,
+            origin=Origin("https", connection.host, connection.port),
+            caller=caller(request, connection),
+        )
+        course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
         try:
-            response = await self._pass(request, connection, course, found)
+            response = await self._pass(request, connection, course, found, begun)
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -116,27 +136,22 @@ class Passthrough:
                 _cut(request)
             return self._refusal(error.fault, found, name)
         finally:
-            fault, reading = course.fault, course.meter.read()
-            self._recorder.post(
-                Record(
-                    id=name,
-                    at=at,
-                    outcome=course.outcome,
-                    status=course.status,
-                    caller=caller(request, connection),
-                    method=request.method,
-                    path=without_secrets(request.path_qs),
-                    dialect=found.dialect,
-                    stream=reading.stream,
-                    origin_host=connection.host,
-                    requested_model=reading.asked,
-                    model=reading.model,
-                    usage=reading.usage,
-                    timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
-                    fault=fault.label if fault else "",
-                    message=fault.message if fault else sizes(course.sent, course.received),
-                )
+            fault = course.fault
+            record = Record(
+                id=name,
+                at=at,
+                outcome=course.outcome,
+                status=course.status,
+                caller=snapshot.caller,
+                method=request.method,
+                path=without_secrets(request.path_qs),
+                dialect=found.dialect,
+                origin_host=connection.host,
+                timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
+                fault=fault.label if fault else "",
+                message=fault.message if fault else sizes(course.sent, course.received),
             )
+            self._recorder.post(course.watch.told(record))
 
     def _refusal(self, fault: Fault, found: Recognised, name: str) -> web.Response:
         error = self._door.dialects[found.dialect].error(fault, request_id=name)
@@ -147,10 +162,17 @@ class Passthrough:
         return web.Response(status=error.status, body=error.body, headers=headers)
 
     async def _pass(
-        self, request: web.BaseRequest, connection: Connection, course: _Course, found: Recognised
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        course: _Course,
+        found: Recognised,
+        begun: bytes,
     ) -> web.StreamResponse:
         upgrade = is_handshake(_lower(request.headers))
-        if upgrade and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
+        modes = self._watcher.modes() if self._watcher else ROUTED
+        routed = modes.of(connection.host, connection.proxy_user) is HostMode.ROUTE
+        if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
             raise TokenHubError(fault)
         if not self._allowed:
             message = (
@@ -158,14 +180,15 @@ class Passthrough:
             )
             status = 426 if upgrade else 403
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
-        upstream = await self._send(request, connection, course, upgrade=upgrade)
+        body = _body(request, course, begun) if request.body_exists else None
+        upstream = await self._send(request, connection, body, upgrade=upgrade)
         async with upstream:
-            self._overheard(
+            self._door.overheard(
                 connection.host,
                 found.dialect,
                 _lower(request.headers),
                 _lower(upstream.headers),
-                model=course.meter.asked,
+                model=course.watch.asked,
                 now=self._door.clock.monotonic(),
                 at=self._door.clock.now(),
             )
@@ -174,7 +197,12 @@ class Passthrough:
             return await _answer(request, connection, upstream, course)
 
     async def _send(
-        self, request: web.BaseRequest, connection: Connection, course: _Course, *, upgrade: bool
+        self,
+        request: web.BaseRequest,
+        connection: Connection,
+        body: AsyncIterator[bytes] | None,
+        *,
+        upgrade: bool,
     ) -> aiohttp.ClientResponse:
         """Return once the head of the host's answer is here; the request's body may still be on its way."""
         port = "" if connection.port == 443 else f":{connection.port}"
@@ -185,7 +213,7 @@ class Passthrough:
                 # Encoded: what the client wrote is what the host gets.
                 URL(self._base_url(connection) + request.path_qs, encoded=True),
                 headers=[*_forwarded(request), host, *(_SWITCH if upgrade else ())],
-                data=_body(request, course) if request.body_exists else None,
+                data=body,
                 allow_redirects=False,
                 timeout=_TIMEOUT,
                 skip_auto_headers=_AUTOMATIC,
@@ -226,12 +254,12 @@ async def _answer(
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
     response.headers.extend(_end_to_end(upstream.headers))
-    course.meter.begin(upstream.status, _lower(upstream.headers))
+    course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
         await response.write(piece)
         course.down(len(piece))
-        course.meter.feed(piece)
+        course.watch.feed(piece)
     await response.write_eof()
     return response
 
@@ -259,12 +287,21 @@ async def _switch(
     return response
 
 
-async def _body(request: web.BaseRequest, course: _Course) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest, course: _Course, begun: bytes) -> AsyncIterator[bytes]:
     yield b""  # aiohttp keeps the head back for the first piece; a host may refuse without any
+    if begun:
+        yield _heard(course, begun)
     async for piece in request.content.iter_any():
-        course.up(len(piece))
-        course.meter.ask(piece)
-        yield piece
+        yield _heard(course, piece)
+    if course.watch.decides:
+        # Once the rest is on its way: the host works while we decide.
+        asyncio.get_running_loop().call_soon(course.watch.decide)
+
+
+def _heard(course: _Course, piece: bytes) -> bytes:
+    course.up(len(piece))
+    course.watch.ask(piece)
+    return piece
 
 
 async def _pieces(upstream: aiohttp.ClientResponse, connection: Connection) -> AsyncIterator[bytes]:

@@ -129,6 +129,11 @@ class Catalogue:
         )
         return entry.prices if entry else None
 
+    def price_at(self, host: str, model_id: str) -> Prices | None:
+        """Return what a model costs at a public host, None where nothing is known of its price."""
+        entry = self.lookup(model_id, self.vendor(f"https://{host}")) if model_id else None
+        return entry.prices if entry else None
+
     def sold_by(self, vendor: str) -> tuple[CatalogueEntry, ...]:
         """Return the vendor's models that read text and write text or vectors, and that it still sells, by id."""
         listings = sorted(self._by_vendor.get(vendor, ()), key=lambda listing: listing.id)

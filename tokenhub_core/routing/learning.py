@@ -144,8 +144,8 @@ class Learner:
 
     def learn(self, record: Record) -> None:
         """Learn from one finished exchange; from those that were not answered there is nothing to learn here."""
-        plan = record.plan
-        if record.outcome is not Outcome.OK or plan is None or not record.attempts:
+        plan, ended = record.plan, Outcome.PASSED if record.shadow else Outcome.OK
+        if record.outcome is not ended or plan is None or not record.attempts:
             return
         last = record.attempts[-1]
         if last.cause:
@@ -159,7 +159,9 @@ class Learner:
         bond = plan.bond
         if counted and bond is not None and (bond.model, bond.provider) == (last.model, last.provider):
             self._learn_warmth(bond, last.usage.cache_read_tokens)
-        if counted and not last.change and record.stop != StopReason.LENGTH.value:
+        # Of what passed it may be unknown why it stopped.
+        cut = record.stop == StopReason.LENGTH.value or (record.shadow is not None and not record.stop)
+        if counted and not last.change and not cut:
             for program in {record.caller.program, ""}:
                 self._see(Key(Measure.OUTPUT, last.model, program), last.usage.output_tokens)
         tokens = last.usage.output_tokens if counted else 0

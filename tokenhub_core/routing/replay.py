@@ -2,7 +2,7 @@
 
 Two kinds of facts to decide with. *Today's*: the fleet, its prices and its health, and what was learned, as they are
 now; the engine's own `decide` runs on the call's recorded features, and whoever was registered since is a candidate.
-Rate limits are left out: what is used up this minute says nothing of a week. Who had served the conversation is as logged.
+Rate limits are left out: what is used up this minute says nothing of a week. Who served the conversation is as logged.
 *As logged*: the candidates that the call had, with the facts that were recorded of them, scored and ordered again as
 `recompute` does. Stricter limits leave out more of them; those that were left out then stay out, because their facts
 were not kept.

@@ -20,11 +20,13 @@ import orjson
 from sqlalchemy import Connection, Row, Table, delete, insert, select, update
 
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
+from tokenhub_core.modes import HostMode, Match, Rule
 from tokenhub_core.quirks.table import QUIRKS, unknown
 from tokenhub_core.store.rows import dumps, micros
 from tokenhub_core.store.schema import (
     ALIASES,
     CREDENTIALS,
+    HOST_MODES,
     MODELS,
     PROVIDERS,
     ROUTING_CONFIG,
@@ -58,6 +60,7 @@ class Stock:
     providers: tuple[Provider, ...]
     models: tuple[Model, ...]
     aliases: tuple[Alias, ...] = ()
+    modes: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +84,7 @@ class RoutingConfig:
 
 
 def load(connection: Connection) -> Stock:
-    """Return all providers, models and aliases."""
+    """Return all providers, models, aliases and modes of hosts."""
     providers = connection.execute(select(PROVIDERS).order_by(PROVIDERS.c.id))
     keys: dict[str, list[Credential]] = {}
     for row in connection.execute(
@@ -90,10 +93,12 @@ def load(connection: Connection) -> Stock:
         keys.setdefault(row.provider_id, []).append(Credential(row.name, row.store, row.enabled))
     models = connection.execute(select(MODELS).order_by(MODELS.c.id, MODELS.c.provider_id))
     aliases = connection.execute(select(ALIASES).order_by(ALIASES.c.name))
+    modes = connection.execute(select(HOST_MODES))
     return Stock(
         tuple(_provider(row, tuple(keys.get(row.id, ()))) for row in providers),
         tuple(_model(row) for row in models),
         tuple(_alias(row) for row in aliases),
+        tuple(Rule(Match(row.host, row.proxy_user, row.alias), HostMode(row.mode)) for row in modes),
     )
 
 
@@ -215,6 +220,23 @@ def put_alias(connection: Connection, alias: Alias, *, now: float) -> None:
 def delete_alias(connection: Connection, name: str) -> bool:
     """Remove one alias; False where there was none."""
     return _remove(connection, ALIASES, {"name": name})
+
+
+# --- modes of hosts -----------------------------------------------------------------------------------------
+
+
+def put_mode(connection: Connection, rule: Rule, *, now: float) -> None:
+    """Store `rule`, replacing the one for the same calls."""
+    _put(connection, HOST_MODES, _match(rule.match), {"mode": rule.mode.value, "updated_at": micros(now)})
+
+
+def delete_mode(connection: Connection, match: Match) -> bool:
+    """Remove the rule for these calls; False where there was none."""
+    return _remove(connection, HOST_MODES, _match(match))
+
+
+def _match(match: Match) -> dict[str, str]:
+    return {"host": match.host, "proxy_user": match.user, "alias": match.alias}
 
 
 # --- routing config ----------------------------------------------------------------------------------------

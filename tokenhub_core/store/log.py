@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import Row, Select, bindparam, func, or_, select
 from sqlalchemy.dialects import sqlite
 
 from tokenhub_core.errors import client_fault
 from tokenhub_core.routing.experiment import Call
+from tokenhub_core.routing.savings import Seen
 from tokenhub_core.store import rows
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.store.writer import Insert
-from tokenhub_core.types import Json, Record
+from tokenhub_core.types import Json, Record, Shadow
 
 PAGE_MAX: Final = 1000
 """The longest page."""
@@ -65,6 +67,15 @@ class Filters:
     until: float | None = None
     q: str = ""
     """A piece of an id, model, host, program, path or message; ASCII letters match in either case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """Which calls in shadow; empty fields choose all."""
+
+    host: str = ""
+    user: str = ""
+    alias: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +127,15 @@ class RequestLog:
         table = REQUEST_LOGS.c
         names = ("variant", "model_id", "outcome", "cost_nanousd", "total_ms", "ttft_ms")
         query = select(*(table[name] for name in (*names, "input_tokens", "output_tokens")))
-        query = _filtered(query.where(table.alias == alias), Filters(since=since, until=until))
+        # Where it was only decided in shadow, the alias stood for nothing.
+        query = query.where(table.alias == alias, table.shadow.is_(None))
+        query = _filtered(query, Filters(since=since, until=until))
         with self._database.reading() as connection:
             found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [_call(row) for row in found]
 
     def decided(self, filters: Filters = Filters(), *, limit: int) -> Iterator[Json]:
-        """Yield those of the newest `limit` records that hold a decision, oldest first.
+        """Yield those of the newest `limit` records that hold a decision that was carried out, oldest first.
 
         They are read page by page, each in a view of its own: nothing is held open between two of them, and what is
         recorded meanwhile is not among them.
@@ -135,7 +148,9 @@ class RequestLog:
             if count > limit:
                 low = connection.execute(eldest).scalar_one()
         query = _filtered(select(*(table[name] for name in _DECIDED)), filters)
-        query = query.where(table.decision.is_not(None)).order_by(table.seq).limit(_CHUNK)
+        query = (
+            query.where(table.decision.is_not(None), table.shadow.is_(None)).order_by(table.seq).limit(_CHUNK)
+        )
         while low is not None:
             with self._database.reading() as connection:
                 found = connection.execute(query.where(table.seq.between(low, high))).mappings().all()
@@ -144,6 +159,20 @@ class RequestLog:
             if len(found) < _CHUNK:
                 return
             low = found[-1]["seq"] + 1
+
+    def shadows(
+        self, among: Shadowed, *, limit: int, since: float | None = None, until: float | None = None
+    ) -> list[Seen]:
+        """Return the newest `limit` calls that were decided in shadow, newest first."""
+        table = REQUEST_LOGS.c
+        names = ("outcome", "status", "model_id", "requested_model", "origin_host", "usage_estimated")
+        query = select(*(table[name] for name in (*names, "shadow"))).where(table.shadow.is_not(None))
+        chosen = {"origin_host": among.host, "proxy_user": among.user, "alias": among.alias}
+        query = query.where(*(table[name] == value for name, value in chosen.items() if value))
+        query = _filtered(query, Filters(since=since, until=until))
+        with self._database.reading() as connection:
+            found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
+            return [_seen(row) for row in found]
 
     def count(self, filters: Filters = Filters()) -> int:
         """Return how many records there are."""
@@ -197,6 +226,18 @@ def _call(row: Row[Any]) -> Call:
         input_tokens=row.input_tokens,
         output_tokens=row.output_tokens,
         failed_over=bool(model) and variant not in {"", model} and variant.partition("/")[2] != model,
+    )
+
+
+def _seen(row: Row[Any]) -> Seen:
+    """Return a row as the savings report reads it."""
+    return Seen(
+        outcome=row.outcome,
+        status=row.status,
+        model=row.model_id or row.requested_model,
+        host=row.origin_host,
+        estimated=row.usage_estimated,
+        shadow=msgspec.json.decode(row.shadow, type=Shadow),
     )
 
 

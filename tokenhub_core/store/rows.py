@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
+from msgspec import structs
 
 from tokenhub_core.routing.decision import pack, unpack
-from tokenhub_core.types import Attempt, Json, Plan, Record
+from tokenhub_core.types import Attempt, Json, Plan, Record, Shadow
 
 COLUMNS: Final = (
     "id",
@@ -61,6 +62,7 @@ COLUMNS: Final = (
     "stop_reason",
     "attempts",
     "decision",
+    "shadow",
 )
 """The columns of `record_row`, in its order."""
 
@@ -72,7 +74,7 @@ _MESSAGE: Final = 2000
 _INT_MAX: Final = 2**63 - 1
 _HARMLESS: Final = frozenset({"alt", "api-version", "beta"})
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
-_JSON_COLUMNS: Final = ("tags", "losses", "attempts", "decision")
+_JSON_COLUMNS: Final = ("tags", "losses", "attempts", "decision", "shadow")
 
 
 def micros(seconds: float) -> int:
@@ -165,6 +167,7 @@ def record_row(record: Record) -> tuple[Any, ...]:
         text(record.stop, 80),
         attempts_json(record.attempts),
         plan_json(plan) if plan else None,
+        dumps(_shadow(record.shadow)) if record.shadow else None,
     )
 
 
@@ -190,6 +193,11 @@ def dumps(value: object) -> str:
 def whole(value: int) -> int:
     """Return `value` within the 64 bits that a column has."""
     return max(-_INT_MAX, min(_INT_MAX, value))
+
+
+def _shadow(shadow: Shadow) -> Json:
+    told = structs.asdict(shadow)
+    return {**told, "model": text(shadow.model), "message": text(shadow.message, _MESSAGE)}
 
 
 def _attempt(attempt: Attempt) -> Json:

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -137,6 +137,16 @@ ALIASES: Final = Table(
     Column("sticky", Text, nullable=False),
     Column("enabled", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+HOST_MODES: Final = Table(
+    "host_modes",
+    METADATA,
+    Column("host", Text, primary_key=True),  # `*`: any
+    Column("proxy_user", Text, primary_key=True),  # empty: any
+    Column("alias", Text, primary_key=True),  # empty: any
+    Column("mode", Text, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
 )
 
@@ -274,6 +284,7 @@ REQUEST_LOGS: Final = Table(
     Column("stop_reason", Text, nullable=False),
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
+    Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),
@@ -285,6 +296,12 @@ REQUEST_LOGS: Final = Table(
         "seq",
         sqlite_where=text("alias IS NOT NULL"),
         postgresql_where=text("alias IS NOT NULL"),
+    ),
+    Index(
+        "ix_request_logs_shadow",
+        "seq",
+        sqlite_where=text("shadow IS NOT NULL"),
+        postgresql_where=text("shadow IS NOT NULL"),
     ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )

@@ -145,6 +145,9 @@ def described(record: Record) -> tuple[str, Json]:
         "stream": record.stream,
         "simulated": record.simulated,
         "losses": list(record.losses),
+        "shadow_model_id": record.shadow.model if record.shadow else "",
+        "shadow_provider_id": record.shadow.provider if record.shadow else "",
+        "shadow_error": record.shadow.fault if record.shadow else "",
     }
     return _kind(record), {name: value for name, value in data.items() if value not in ("", None, [], False)}
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final
 
+from msgspec import structs
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.gc_collector import GCCollector
@@ -126,6 +127,16 @@ class Metrics:
             "Credentials that were parked, or parked for longer",
             ("provider", "credential", "reason"),
         )
+        self._shadows = _Counter(
+            "tokenhub_shadow_calls",
+            "Calls that went their own way, by what we would have done",
+            ("decision",),
+        )
+        self._tunnels = _Counter(
+            "tokenhub_unopened_connections",
+            "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
+            ("host",),
+        )
         registry.register(
             _Families(
                 self._requests,
@@ -140,6 +151,8 @@ class Metrics:
                 self._directives,
                 self._identical,
                 self._parkings,
+                self._shadows,
+                self._tunnels,
             )
         )
         self._health = Gauge(
@@ -157,7 +170,10 @@ class Metrics:
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
     def __call__(self, record: Record) -> None:
-        """Count one record."""
+        """Count one record; what was only decided in shadow is no routing of ours."""
+        if (shadow := record.shadow) is not None:
+            self._shadows.add("refuse" if shadow.fault else "stay" if shadow.same else "move")
+            record = structs.replace(record, plan=None, attempts=(), directive="")
         plan, timings, usage = record.plan, record.timings, record.usage
         mode = plan.policy.mode.value if plan else ""
         provider = _bounded(record.provider)
@@ -184,6 +200,10 @@ class Metrics:
             self._directives.add(record.directive)
         if record.identical:
             self._identical.add()
+
+    def tunnelled(self, host: str) -> None:
+        """Count one connection that was not opened; `host` is that of the rule, as the operator wrote it."""
+        self._tunnels.add(host)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

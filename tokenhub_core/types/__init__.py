@@ -73,7 +73,7 @@ from tokenhub_core.types.fleet import (
     Tier,
 )
 from tokenhub_core.types.policy import Mode, Policy
-from tokenhub_core.types.record import Attempt, Outcome, Record, Timings
+from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
 from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
@@ -129,6 +129,7 @@ __all__ = [
     "Request",
     "Role",
     "Said",
+    "Shadow",
     "Skip",
     "Skipped",
     "Snapshot",

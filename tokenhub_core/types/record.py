@@ -34,6 +34,36 @@ class Attempt(msgspec.Struct, frozen=True):
     """Whose fault it was, by `errors.Blame`; empty on success."""
 
 
+class Shadow(msgspec.Struct, frozen=True):
+    """What we would have done with a call that went its own way; the plan of it stands in its record.
+
+    Money in nano-dollars, times in milliseconds. None: not known, and not guessed.
+    """
+
+    model: str = ""
+    """The candidate that we would have asked first; empty where we would have asked nobody."""
+    provider: str = ""
+    same: bool = False
+    """It is the very host that the call went to, for the same model: nothing would have changed."""
+    nanousd: int | None = None
+    """What the tokens that the call really had cost there."""
+    price: str = ""
+    """Where that price comes from, as `Model.pricing_source` says it."""
+    paid: int | None = None
+    """What they cost at the host that answered, by the price list."""
+    paid_price: str = ""
+    took_ms: float | None = None
+    """From the whole request to the end of the answer."""
+    expected_ms: float | None = None
+    """The same at the candidate, for an answer of this length, as learned."""
+    losses: tuple[str, ...] = ()
+    """What of the call its dialect could not have carried."""
+    fault: str = ""
+    """The label of the fault that we would have answered with, empty where we would have served."""
+    status: int = 0
+    message: str = ""
+
+
 class Outcome(StrEnum):
     """How an exchange ended."""
 
@@ -93,3 +123,5 @@ class Record(msgspec.Struct, frozen=True):
     """The reply's bytes are the provider's own."""
     simulated: bool = False
     stop: str = ""
+    shadow: Shadow | None = None
+    """Set where the call went its own way and `plan` is only what we would have done with it."""

@@ -1,0 +1,175 @@
+"""How far one exchange has come, and what is told of it: the headers of its reply, and its one record. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tokenhub_core.dispatch.job import CANCELLED, Trace
+from tokenhub_core.errors import Fault
+from tokenhub_core.ports import Summary
+from tokenhub_core.recognise import without_secrets
+from tokenhub_core.routing import aliases
+from tokenhub_core.routing.affinity import LOOSE, Bonds, Thread
+from tokenhub_core.types import (
+    Dialect,
+    Headers,
+    Outcome,
+    Plan,
+    ProviderType,
+    Record,
+    Request,
+    Snapshot,
+    Timings,
+    header,
+)
+
+_KEPT: Final = (
+    "content-type",
+    "openai-processing-ms",
+    "openai-version",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+)
+_KEPT_PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_LONGEST_NAME: Final = 200
+"""Characters of a name in headers and records; callers and providers choose them."""
+
+
+_ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far one exchange has come; what the record is made of."""
+
+    snapshot: Snapshot
+    trace: Trace
+    request: Request | None = None
+    plan: Plan | None = None
+    meant: aliases.Applied | None = None
+    """Whether the model was an alias, and what for."""
+    directive: str = ""
+    thread: Thread | None = None
+    """The call as a part of its conversation,"""
+    bonds: Bonds = LOOSE
+    """and who is to hear how it goes on."""
+    routed: float = 0.0
+    recorded: bool = False
+    """The record is on its way: nobody makes a second one."""
+
+
+def passed_on(upstream: Headers) -> Headers:
+    """Return those of the provider's headers that go to the caller."""
+    return tuple(
+        (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
+    )
+
+
+def told(progress: Progress) -> Headers:
+    """Return the headers that explain the decision."""
+    trace, snapshot = progress.trace, progress.snapshot
+    told = [("x-request-id", snapshot.id), ("x-tokenhub-decision", snapshot.id)]
+    if snapshot.dialect in _ANTHROPIC:
+        told.append(("request-id", snapshot.id))
+    if progress.directive:
+        told.append(("x-tokenhub-directive", progress.directive))
+    if progress.meant is not None and progress.meant.alias:
+        told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
+    if (candidate := trace.candidate) is not None and progress.plan is not None:
+        told += [
+            ("x-tokenhub-model", _visible(candidate.model.id)),
+            ("x-tokenhub-provider", _visible(candidate.provider.id)),
+            ("x-tokenhub-reason", _reason(progress)),
+            ("x-tokenhub-attempts", str(trace.sent)),
+        ]
+        if candidate.provider.type is ProviderType.SIMULATOR:
+            told.append(("x-tokenhub-simulated", "true"))
+    if trace.losses:
+        told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
+    return tuple(told)
+
+
+def _reason(progress: Progress) -> str:
+    """Return why the serving candidate was chosen: the plan's reason, or what the failover did."""
+    trace, planned = progress.trace, progress.plan
+    if planned is None or trace.candidate is None:
+        return ""
+    if trace.hedged:
+        return "hedge-won"
+    if trace.change:
+        return trace.change
+    if trace.candidate is planned.candidates[0]:
+        return planned.reason
+    return "failover"
+
+
+def summary(progress: Progress, fault: Fault | None) -> Summary:
+    """Return the decision as flows show it."""
+    trace = progress.trace
+    candidate = trace.candidate
+    return Summary(
+        request_id=progress.snapshot.id,
+        model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
+        provider=candidate.provider.id if candidate else "",
+        reason=_reason(progress),
+        attempts=trace.sent,
+        fault=fault.label if fault else "",
+    )
+
+
+def record(progress: Progress, fault: Fault | None, now: float) -> Record:
+    """Return the one fact about the exchange, which ends at `now` (monotonic seconds)."""
+    snapshot, trace, request = progress.snapshot, progress.trace, progress.request
+    # A caller that stops reading once the model has stopped got all it came for.
+    whole = fault is None or (fault is CANCELLED and trace.stop is not None)
+    candidate = trace.candidate
+    return Record(
+        id=snapshot.id,
+        at=snapshot.received_at,
+        outcome=Outcome.OK if whole else Outcome.CANCELLED if fault is CANCELLED else Outcome.ERROR,
+        status=200 if whole or fault is None else fault.http_status,
+        caller=snapshot.caller,
+        method=snapshot.method,
+        path=without_secrets(snapshot.path),
+        dialect=snapshot.dialect,
+        stream=request.features.stream if request else False,
+        origin_host=snapshot.origin.host if snapshot.origin else "",
+        client_request_id=header(snapshot.headers, "x-request-id")[:200],
+        requested_model=request.features.model[:200] if request else "",
+        alias=progress.meant.alias if progress.meant else "",
+        variant=progress.meant.variant if progress.meant else "",
+        model=candidate.model.id[:_LONGEST_NAME] if candidate else "",
+        provider=candidate.provider.id if candidate else "",
+        reason=_reason(progress),
+        directive=progress.directive,
+        usage=trace.usage,
+        usage_estimated=trace.usage_estimated,
+        cost_nanousd=trace.cost_nanousd,
+        timings=Timings(
+            route_ms=_since(snapshot, progress.routed) if progress.routed else 0.0,
+            ttft_ms=trace.ttft_ms,
+            total_ms=_since(snapshot, now),
+        ),
+        attempts=tuple(trace.attempts),
+        plan=progress.plan,
+        fault="" if whole or fault is None else fault.label,
+        message="" if whole or fault is None else fault.message,
+        losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
+        identical=trace.identical,
+        simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
+        stop=trace.stop.reason.value if trace.stop else "",
+    )
+
+
+def _since(snapshot: Snapshot, monotonic: float) -> float:
+    return round((monotonic - snapshot.started) * 1000, 3)
+
+
+def _visible(text: str) -> str:
+    """Return text that others chose as a header may carry it: one line, printable, of bounded length."""
+    text = text[:_LONGEST_NAME]
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if " " <= c <= "~" else "?" for c in text)
