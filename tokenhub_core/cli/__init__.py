@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
+    "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

@@ -6,7 +6,8 @@ import http.client
 import ipaddress
 import os
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 
 import msgspec
 
+from tokenhub_core import __version__
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.launch.serveinfo import read_serve_info, serving
@@ -53,6 +55,11 @@ class AdminClient:
         """Make or do something."""
         return self._ask("POST", path, json)
 
+    def lines(self, path: str) -> Iterator[bytes]:
+        """Yield the lines of something that is no JSON object."""
+        with self._open("GET", path, None, "") as response:
+            yield from response
+
     def upload(self, path: str, data: bytes) -> Json:
         """Send bytes as they are."""
         return self._send("POST", path, data, "application/octet-stream")
@@ -77,13 +84,23 @@ class AdminClient:
         return self._send(method, path, body, "application/json")
 
     def _send(self, method: str, path: str, body: bytes | None, kind: str) -> Json:
-        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/json"}
+        with self._open(method, path, body, kind) as response:
+            return _decoded(response.read(_MAX_ANSWER))
+
+    @contextmanager
+    def _open(self, method: str, path: str, body: bytes | None, kind: str) -> Iterator[Any]:
+        """Yield the response; what goes wrong while it is read is told like what goes wrong before."""
+        headers = {
+            "authorization": f"Bearer {self._token.reveal()}",
+            "accept": "application/json",
+            "user-agent": f"tokenhub-cli/{__version__}",
+        }
         if body is not None:
             headers["content-type"] = kind
         try:
             request = Request(self._url + path, data=body, headers=headers, method=method)  # noqa: S310 - see `_safe`
             with self._opener.open(request, timeout=_SECONDS) as response:
-                return _decoded(response.read(_MAX_ANSWER))
+                yield response
         except urllib.error.HTTPError as error:
             with error:
                 raise ConfigError(_words(error)) from None
