@@ -30,6 +30,8 @@ GOOD: dict[str, tuple[str, Any]] = {
     "credentials_file": ("~/keys", "~/keys"),
     "vault_enabled": ("0", False),
     "vault_password_file": ("/x", "/x"),
+    "vault_password_fd": ("3", 3),
+    "vault_auto_lock_secs": ("900", 900.0),
     "default_mode": ("cheap", Mode.CHEAP),
     "default_max_budget_usd": ("0", 0.0),
     "default_max_latency_ms": ("none", None),

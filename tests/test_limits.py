@@ -16,6 +16,7 @@ import pytest
 from tests.fakes.engine import message
 from tests.fakes.house import House, Told, house
 from tests.fakes.limited import Metered
+from tests.patience import PATIENCE
 from tokenhub_core.types import Json
 
 A, B = "sk-CANARY-first-0123456789", "sk-CANARY-second-0123456789"
@@ -189,6 +190,16 @@ async def test_an_operator_unparks_and_every_change_is_kept(tmp_path: Path) -> N
         assert [(one["action"], one["by"], one["reason"]) for one in history] == [
             ("unparked", "operator", "exhausted"),
             ("parked", "automatic", "exhausted"),
+        ]
+        with it.bus.listen(after=0) as listener:
+            # The watcher writes both within a second.
+            async with asyncio.timeout(PATIENCE):
+                while not any(one.data.get("action") == "credential.unpark" for one in listener.take()):
+                    await listener.ready()
+        audited = (await it.done("GET", "/audit?action=credential"))["entries"]
+        assert [(one["action"], one["after"]["by"]) for one in audited[:2]] == [
+            ("credential.unpark", "operator"),
+            ("credential.park", "automatic"),
         ]
         metrics = (await it.ask("GET", "/metrics", headers=it.bearer)).body.decode()
         assert (

@@ -215,7 +215,7 @@ async def test_a_key_goes_to_the_vault_once_it_is_open(tmp_path: Path, fake: Fak
         async with house(tmp_path, settings=vault) as it:
             assert ((await shown(it))["cred_store"], it.app.warnings) == ("vault", ())
             assert await key(it, fake) == "sk-file"
-            sealed.append(it.app.vault._entries["provider:p:api_key"])
+            sealed.append(it.app.vault._rows.entries["provider:p:api_key"])
     assert sealed[0] == sealed[1]
     async with house(tmp_path) as it:
         assert (await shown(it))["cred_store"] == "memory"

@@ -10,7 +10,7 @@ import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,9 @@ from aiohttp import web
 from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.parking import Change
+from tokenhub_core.audit.entries import Action
+from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -30,9 +33,10 @@ from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
-from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
+from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -43,6 +47,7 @@ from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
+from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.learning import Learning
 from tokenhub_core.modes import checked
@@ -57,13 +62,17 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.store.anchor import beside
+from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
-from tokenhub_core.vault.vault import Vault, password_from
+from tokenhub_core.vault.keys import KeyHolder
+from tokenhub_core.vault.passwords import password_from
+from tokenhub_core.vault.vault import Custody, Vault
 from tokenhub_core.watching import Watcher
 
 TICK: Final = 1.0
@@ -108,8 +117,11 @@ class _Kept:
     prices: Catalogue
     database: Database
     writer: Writer
+    audit: Audit
     vault: Vault
     credentials: Credentials
+    holder: KeyHolder
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +146,7 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         seeds = sources.transient(settings, environ, kept.prices)
         catalog = Catalog(
             kept.database,
-            kept.writer,
+            kept.audit,
             prices=kept.prices,
             settings=settings,
             clock=kept.clock,
@@ -144,7 +156,7 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
         pipeline = await _engine(stack, kept, watched, catalog)
-        warnings = (*seeds.warnings, *told)
+        warnings = (*kept.warnings, *seeds.warnings, *told)
         yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
 
 
@@ -157,10 +169,20 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     writer = Writer(database)
     writer.start()
     stack.push_async_callback(writer.close)
-    vault = Vault(database, writer, clock=clock, entropy=secrets.token_bytes)
+    holder = KeyHolder()
+    audit = Audit(database, writer, clock=clock, signer=holder.signer, anchor=beside(database.where, "audit"))
+    warnings = await audit.load()
+    stack.push_async_callback(audit.close)
+    gatherer = asyncio.create_task(audit.keep(), name="audit gatherer")
+    stack.push_async_callback(_cancelled, gatherer)
+    custody = Custody(holder, beside(database.where, "vault"), settings.vault_auto_lock_secs)
+    vault = Vault(database, audit, clock=clock, entropy=secrets.token_bytes, custody=custody)
     stack.callback(vault.lock)
-    await _unlock(vault, settings)
-    return _Kept(settings, clock, prices, database, writer, vault, Credentials(vault, environ))
+    await _unlock(vault, settings, environ)
+    locker = asyncio.create_task(vault.keep(), name="vault locker")
+    stack.push_async_callback(_cancelled, locker)
+    credentials = Credentials(vault, environ)
+    return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
@@ -180,9 +202,11 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
         available=lambda provider, key: credentials.available(provider, key.store, key.name),
     )
     keyring.restore(await parkings.load())
-    watcher = asyncio.create_task(_look(health, keyring, metrics, bus, kept.clock), name="health watcher")
+    kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
+    watched = _Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    watcher = asyncio.create_task(_look(kept, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
-    return _Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    return watched
 
 
 async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog: Catalog) -> Pipeline:
@@ -208,7 +232,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(settings, catalog),
+        rules=_rules(settings, catalog, kept.vault),
         insight=_insight(watched.learning, catalog),
     )
 
@@ -261,48 +285,31 @@ async def _doors(
         sessions=sessions,
         metrics=watched.metrics,
         fleet=lambda: catalog.fleet,
-        probes=Probes(store=recorder.ready, draining=leaving.is_set),
+        probes=Probes(
+            store=recorder.ready,
+            draining=leaving.is_set,
+            vault=lambda: kept.vault.state.value,
+            credentialed=lambda one: any(
+                key.enabled and kept.credentials.available(one.id, key.store, key.name) for key in one.keys
+            ),
+        ),
         origin=_origin(settings),
     )
-    requests = RequestLog(kept.database)
-    safe = Safe(kept.vault, kept.credentials, watched.keyring, clock)
-    admin = Admin(
-        Desk(
-            catalog=catalog,
-            vault=kept.vault,
-            safe=safe,
-            requests=requests,
-            health=watched.health,
-            bus=watched.bus,
-            sessions=sessions,
-            clock=clock,
-            settings=settings,
-        )
-    )
+    pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    served = side.application(pages)
+    watch = Watch(kept.audit, sessions, clock, lambda: secrets.token_bytes(10))
+    served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
         engine=pipeline,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
-        requests=requests,
+        requests=RequestLog(kept.database),
         recorder=recorder,
         overheard=watched.keyring.overheard,
         admin_token=token,
-        side=side.application(
-            [
-                *admin.routes(),
-                *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
-                *Aliases(catalog, requests).routes(),
-                *Decisions(requests, pipeline).routes(),
-                *Modal(catalog, requests, recogniser).routes(),
-                *Prices(catalog).routes(),
-                *Rehearsals(
-                    requests, catalog, pipeline.ground, learning=watched.learning, clock=clock
-                ).routes(),
-                *Page().routes(),
-            ]
-        ),
+        side=served,
         watcher=watcher,
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
@@ -328,6 +335,46 @@ def _watcher(
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
     )
+
+
+def _pages(
+    kept: _Kept,
+    watched: _Watched,
+    catalog: Catalog,
+    pipeline: Pipeline,
+    *,
+    sessions: Sessions,
+    recogniser: Recogniser,
+) -> list[web.RouteDef]:
+    """Return the routes of the admin API and the first page."""
+    clock, requests = kept.clock, RequestLog(kept.database)
+    safe = Safe(kept.vault, kept.credentials, watched.keyring, clock)
+    admin = Admin(
+        Desk(
+            catalog=catalog,
+            vault=kept.vault,
+            safe=safe,
+            requests=requests,
+            health=watched.health,
+            bus=watched.bus,
+            sessions=sessions,
+            audit=kept.audit,
+            clock=clock,
+            settings=kept.settings,
+        )
+    )
+    return [
+        *admin.routes(),
+        *VaultPages(kept.vault, kept.audit).routes(),
+        *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
+        *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
+        *Aliases(catalog, requests).routes(),
+        *Decisions(requests, pipeline).routes(),
+        *Modal(catalog, requests, recogniser).routes(),
+        *Prices(catalog).routes(),
+        *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
+        *Page().routes(),
+    ]
 
 
 def private_directory(path: Path) -> None:
@@ -360,24 +407,31 @@ def _database(settings: Settings) -> Database:
     return open_database(where, synchronous=settings.db_synchronous)
 
 
-async def _unlock(vault: Vault, settings: Settings) -> None:
+async def _unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) -> None:
     """Read the vault and, where the settings hold its password, open it, making it on first use."""
     await vault.load()
-    password = password_from(settings.vault_password, settings.vault_password_file)
-    if password is None or not settings.vault_enabled:
+    if not settings.vault_enabled:
+        return
+    password = password_from(
+        settings.vault_password, settings.vault_password_file, settings.vault_password_fd, environ
+    )
+    if password is None:
         return
     try:
-        await (vault.unlock(password) if vault.initialised else vault.init(password))
+        # Whoever can start the server has the database too, and need not ask us which password is right.
+        await (vault.unlock(password, throttled=False) if vault.initialised else vault.init(password))
     except TokenHubError as error:
         raise ConfigError(f"the vault's password: {error.fault.message}") from None
 
 
-async def _look(health: HealthTracker, keyring: Keyring, metrics: Metrics, bus: Bus, clock: Clock) -> None:
-    """Tell of health transitions, and keep the gauge."""
+async def _look(kept: _Kept, watched: _Watched) -> None:
+    """Tell of health transitions and parkings, and keep the gauges."""
+    clock, bus, metrics, health = kept.clock, watched.bus, watched.metrics, watched.health
     while True:
         await asyncio.sleep(TICK)
         now = clock.monotonic()
         for moved in health.transitions():
+            await _note_health(kept.audit, moved)
             bus.publish(
                 "health_change",
                 {
@@ -388,9 +442,37 @@ async def _look(health: HealthTracker, keyring: Keyring, metrics: Metrics, bus: 
                     "reason": moved.reason,
                 },
             )
-        metrics.parkings((one.place.provider, one.place.credential) for one in keyring.parkings())
+        for change in watched.parkings.fresh():
+            await _note_parking(kept.audit, change)
+        metrics.parkings((one.place.provider, one.place.credential) for one in watched.keyring.parkings())
         metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
         health.prune(now)
+
+
+async def _note_health(audit: Audit, moved: Transition) -> None:
+    """Write that a provider is used less, or again. The watcher goes on where the store does not."""
+    if State.DOWN not in {moved.before, moved.after}:
+        return
+    with suppress(TokenHubError):
+        await audit.note(
+            Action.PROVIDER_HEALTH,
+            moved.provider,
+            before={"state": moved.before.value},
+            after={"state": moved.after.value},
+            reason=moved.reason,
+        )
+
+
+async def _note_parking(audit: Audit, change: Change) -> None:
+    """Write that a credential is out of use, or in use again; who did it stands in the entry."""
+    place = change.parking.place
+    with suppress(TokenHubError):
+        await audit.note(
+            Action.CREDENTIAL_PARK if change.parked else Action.CREDENTIAL_UNPARK,
+            f"{place.credential} @ {place.provider}",
+            after={"model": place.model, "reason": change.parking.reason.value, "by": change.by.value},
+            reason=change.why,
+        )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -423,7 +505,7 @@ def _insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
-def _rules(settings: Settings, catalog: Catalog) -> Rules:
+def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
@@ -432,6 +514,7 @@ def _rules(settings: Settings, catalog: Catalog) -> Rules:
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
         total_seconds=settings.total_timeout_secs,
+        locked=lambda: not vault.open,
     )
 
 

@@ -25,7 +25,7 @@ from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.writer import Work, Writer
+from tokenhub_core.store.writer import Commits, Work
 from tokenhub_core.types import Alias, Credential, Fleet, Model, Prices, Provider, ProviderType
 
 NANO_PER_1K: Final = 1e6
@@ -45,7 +45,7 @@ class Catalog:
     def __init__(
         self,
         database: Database,
-        writer: Writer,
+        writer: Commits,
         *,
         prices: Catalogue,
         settings: Settings,

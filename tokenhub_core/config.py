@@ -113,6 +113,12 @@ class Settings:
     vault_enabled: bool = _setting(True, _flag, "Keep credentials in the vault")
     vault_password: Secret = _setting(_NO_SECRET, Secret, "Unlocks the vault at start")
     vault_password_file: str = _setting("", _text, "File that holds the vault password")
+    vault_password_fd: int | None = _setting(
+        None, _optional(_whole(0, 1 << 20)), "Open file descriptor that the vault password comes from"
+    )
+    vault_auto_lock_secs: float = _setting(
+        0.0, _number(0, 31_536_000), "Lock the vault after so long without use; 0 for never"
+    )
     default_mode: Mode = _setting(Mode.NORMAL, Mode, "Routing mode where nothing else is said")
     default_max_budget_usd: float | None = _setting(
         None, _optional(_number(0, 100)), "Most that one call may cost, in dollars; none for no limit"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import DEFAULT_CREDENTIAL
@@ -75,3 +75,7 @@ def vault_name(provider_id: str, name: str = DEFAULT_CREDENTIAL) -> str:
     """Return the vault's name for a provider's credential. Neither part of it holds a colon."""
     own = f"provider:{provider_id}:api_key"
     return own if name == DEFAULT_CREDENTIAL else f"{own}:{name}"
+
+
+SECRETS: Final = "secret:"
+"""What the vault's names of an operator's own secrets begin with; no provider's credential is under one."""

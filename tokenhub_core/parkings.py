@@ -29,6 +29,7 @@ class Parkings:
         self._writer = writer
         self._bus = bus
         self._metrics = metrics
+        self._fresh: list[Change] = []
 
     async def load(self) -> list[Parked]:
         """Return what was parked when the last process ended."""
@@ -36,6 +37,7 @@ class Parkings:
 
     def tell(self, change: Change) -> None:
         """Keep a change and tell of it. Must be called from the writer's event loop."""
+        self._fresh.append(change)
         one = change.parking
         name, model = f"{one.place.provider}/{one.place.credential}", one.place.model
         done = "parked" if change.parked else "unparked"
@@ -45,6 +47,11 @@ class Parkings:
         if change.parked:
             self._metrics.parked(one.place.provider, one.place.credential, one.reason.value)
         self._bus.publish(f"credential_{done}", described(change))
+
+    def fresh(self) -> list[Change]:
+        """Return what has changed since this was last asked."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
 
     async def history(self, provider_id: str) -> list[Json]:
         """Return a provider's last changes, the newest first."""

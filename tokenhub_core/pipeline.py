@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Final
 
@@ -51,6 +51,7 @@ from tokenhub_core.types import (
     Provider,
     ProviderType,
     Request,
+    Skipped,
     Snapshot,
     header,
 )
@@ -75,6 +76,8 @@ class Rules:
     total_seconds: float = 900.0
     """The most that one call may take up to its answer, a stream up to its first content."""
     modes: Callable[[], Modes] = lambda: ROUTED
+    locked: Callable[[], bool] = lambda: False
+    """Whether the vault is locked, so that its providers are no candidates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +282,7 @@ class Pipeline:
         if fault is not None:
             if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
                 return self._counted(progress, request)
-            raise TokenHubError(fault)
+            raise TokenHubError(self._locked_out(view, planned, fault))
         seconds = self._rules.total_seconds
         if wishes.max_latency_ms is not None:
             seconds = min(seconds, wishes.max_latency_ms / 1000)
@@ -389,6 +392,17 @@ class Pipeline:
         if provider.cred_store in {"none", "caller"}:
             return True
         return self._secrets.available(provider.id, provider.cred_store)
+
+    def _locked_out(self, view: Fleet, planned: Plan, fault: Fault) -> Fault:
+        """Return the fault of an empty plan; it names the vault where that would be what to open."""
+        if fault.kind is not Kind.NO_CANDIDATE or not self._rules.locked():
+            return fault
+        without = {skip.provider for skip in planned.skips if skip.reason is Skipped.NO_CREDENTIAL}
+        known = [provider for name, provider in view.providers.items() if name in without]
+        if not any(key.store == "vault" for provider in known for key in provider.keys):
+            return fault
+        message = "The vault is locked, and what could serve this call has its credential in it."
+        return replace(fault, message=message, cause="vault_locked")
 
     # --- the way out
 

@@ -42,6 +42,11 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--mode", "modes", multiple=True, help="mitmproxy mode spec; may be repeated."),
         click.option("--lane", type=click.Choice(["auto", "handoff", "inspect"]), help="Who reads HTTP."),
         click.option("--simulate", is_flag=True, default=None, help="Answer from the built-in simulator."),
+        click.option(
+            "--vault-password-fd",
+            type=click.IntRange(0),
+            help="Open file descriptor that the vault password comes from.",
+        ),
         click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"])),
         click.option("--data-dir", "data", type=click.Path(path_type=Path, file_okay=False)),
     )

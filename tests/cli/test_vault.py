@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 import pty
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
+import click
+import orjson
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
 
 from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core import app, config
-from tokenhub_core.cli.vault import vault
+from tokenhub_core.cli.audit import audit
+from tokenhub_core.cli.vault import secret, vault
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.serveinfo import ServeInfo, write_serve_info
 
@@ -237,8 +241,12 @@ def test_without_a_terminal_nobody_is_asked() -> None:
 def test_a_password_is_no_argument() -> None:
     """Every process can read another one's arguments."""
     for command in vault.commands.values():
-        assert {option.name for option in command.params} <= {"password_file", "password_stdin", "data"}
-        assert CliRunner().invoke(vault, [command.name or "", PASSWORD]).exit_code == 2
+        if not isinstance(command, click.Group):
+            assert all(isinstance(option, click.Option) for option in command.params)
+            assert CliRunner().invoke(vault, [command.name or "", PASSWORD]).exit_code == 2
+    for command in secret.commands.values():
+        assert [one.name for one in command.params if isinstance(one, click.Argument)] in ([], ["name"])
+        assert CliRunner().invoke(secret, [command.name or "", "name", PASSWORD]).exit_code == 2
 
 
 def typed(*lines: str) -> tuple[int, str]:
@@ -268,3 +276,93 @@ def test_at_a_terminal_the_password_is_asked_for_twice_and_not_shown(tmp_path: P
     assert seen.endswith("the vault is locked, 0 entries\r\n")
     assert PASSWORD not in seen
     assert opens(tmp_path, PASSWORD)
+
+
+def piped(data: str) -> str:
+    """Return the number of an open file that `data` can be read from."""
+    ours, theirs = os.pipe()
+    os.write(theirs, data.encode())
+    os.close(theirs)
+    return str(ours)
+
+
+def test_a_password_comes_from_an_open_file(tmp_path: Path) -> None:
+    """What started us may have it already; two sources exclude each other here too."""
+    run("init", "--password-fd", piped(PASSWORD + "\n"))
+    with pytest.raises(ConfigError, match="exclude"):
+        run("init", "--password-fd", "9", password=PASSWORD)
+    assert opens(tmp_path, PASSWORD)
+
+
+def test_a_service_has_its_password_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command reads the credential, and so does the server, which opens its vault at start."""
+    (tmp_path / "tokenhub-vault-password").write_text(PASSWORD + "\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    run("init")
+    assert run("status") == "the vault is locked, 0 entries\n"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert opens(tmp_path, PASSWORD)
+
+
+# --- another password, another key, secrets ----------------------------------------------------------------
+
+NEW = "another password"
+
+
+@pytest.mark.parametrize("with_server", [False, True])
+def test_password_key_and_secrets_with_a_server_and_without(tmp_path: Path, with_server: bool) -> None:
+    """The same commands do the same; without a server the password is asked for each time."""
+    run("init", password=PASSWORD)
+    with serving(tmp_path) if with_server else nullcontext():
+        if with_server:
+            run("unlock", password=PASSWORD)
+        asked = [] if with_server else ["--password-fd", piped(PASSWORD)]
+        run("secret", "set", "ci/deploy key", "--value-fd", piped("a value\n"), *asked)
+        asked = [] if with_server else ["--password-fd", piped(PASSWORD)]
+        assert run("secret", "get", "ci/deploy key", *asked) == "a value\n"
+        assert run("secret", "list") == "ci/deploy key\n"
+        new = ["--new-password-fd", piped(NEW)]
+        state = "unlocked" if with_server else "locked"
+        assert run("password", *new, password=PASSWORD) == f"the vault is {state}, 1 entry\n"
+        assert run("rotate", password=NEW) == f"the vault is {state}, 1 entry\n"
+        with pytest.raises(ConfigError, match="not the vault's password"):
+            run("rotate", password=PASSWORD)
+        run("secret", "remove", "ci/deploy key")
+        assert run("secret", "list", "--json").strip().startswith("{")
+        with pytest.raises(ConfigError, match="no secret"):
+            run("secret", "remove", "ci/deploy key")
+        asked = [] if with_server else ["--password-fd", piped(NEW)]
+        with pytest.raises(ConfigError, match="no secret"):
+            run("secret", "get", "ci/deploy key", *asked)
+
+
+def test_what_is_done_without_a_server_is_audited_as_this_users(tmp_path: Path) -> None:
+    """Reading a secret too."""
+    run("init", password=PASSWORD)
+    run("secret", "set", "a", "--value-fd", piped("v"), "--password-fd", piped(PASSWORD))
+    run("secret", "get", "a", password=PASSWORD)
+    result = CliRunner().invoke(audit, ["list", "--json"], standalone_mode=False)
+    entries = orjson.loads(result.output)
+
+    assert [entry["action"] for entry in entries][::-1] == [
+        "vault.create",
+        "vault.unlock",
+        "secret.create",
+        "vault.unlock",
+        "secret.read",
+    ]
+    assert {entry["actor"] for entry in entries} == {f"cli:{getpass.getuser()}"}
+
+
+def test_a_value_comes_from_standard_input(tmp_path: Path) -> None:
+    """Where it does not hold the password; nothing, and far too much, are refused."""
+    run("init", password=PASSWORD)
+    with serving(tmp_path):
+        run("unlock", password=PASSWORD)
+        for given, words in (("", "no value came"), ("x" * 70_000, "too long")):
+            result = CliRunner().invoke(vault, ["secret", "set", "a"], input=given)
+            assert words in str(result.exception)
+        assert CliRunner().invoke(vault, ["secret", "set", "a"], input="piped\n").exit_code == 0
+        assert run("secret", "get", "a") == "piped\n"
+    with pytest.raises(ConfigError, match="--value-fd"):
+        run("secret", "set", "b", password=PASSWORD)

@@ -226,7 +226,8 @@ async def test_a_bad_query_is_refused_by_its_name(it: House, query: str) -> None
 async def test_the_vault_is_made_locked_and_unlocked(it: House) -> None:
     """Each answer says the state; wrong passwords and wrong moments are told as such."""
     password = {"admin_password": "correct horse battery"}
-    assert await it.done("GET", "/vault") == {"state": "uninitialised", "entries": 0}
+    state = {"state": "uninitialised", "entries": 0, "seals": 0, "bad": []}
+    assert await it.done("GET", "/vault") == state
     assert (await it.admin("POST", "/vault/unlock", password)).status == 400
     assert (await it.admin("POST", "/vault/init", {"admin_password": "short"})).status == 400
     assert (await it.done("POST", "/vault/init", password))["state"] == "unlocked"

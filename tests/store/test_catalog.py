@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert
+from sqlalchemy import insert
 from sqlalchemy.exc import IntegrityError
 
 from tokenhub_core.errors import Kind, TokenHubError
@@ -234,41 +234,3 @@ def test_settings_are_pairs(database: Database) -> None:
         assert catalog.delete_setting(connection, "a")
         assert not catalog.delete_setting(connection, "a")
         assert catalog.settings(connection) == {"b": ""}
-
-
-# --- the vault's rows --------------------------------------------------------------------------------------
-
-
-def test_the_vault_is_replaced_whole(database: Database) -> None:
-    """New header, new entries, none of the old ones."""
-    with database.writing() as connection:
-        assert catalog.vault_header(connection) is None
-        catalog.put_vault_header(connection, '{"version":1}', now=1.0)
-        catalog.put_vault_entry(connection, "openai", b"\x00old", now=1.0)
-        catalog.put_vault_entry(connection, "gone", b"old", now=1.0)
-        catalog.replace_vault(connection, '{"version":2}', {"openai": b"\x00new"}, now=2.0)
-        assert catalog.vault_header(connection) == '{"version":2}'
-        assert catalog.vault_entries(connection) == {"openai": b"\x00new"}
-        assert catalog.delete_vault_entry(connection, "openai")
-        assert not catalog.delete_vault_entry(connection, "openai")
-
-
-def test_a_replacement_that_fails_midway_leaves_the_old_vault(database: Database) -> None:
-    """Old keys beside new secrets would open nothing, ever again."""
-
-    class _Entries(dict[str, bytes]):
-        def items(self) -> Any:
-            yield "openai", b"new"
-            raise LookupError
-
-    def replace(connection: Connection) -> None:
-        catalog.replace_vault(connection, "new", _Entries(), now=2.0)
-
-    with database.writing() as connection:
-        catalog.put_vault_header(connection, "old", now=1.0)
-        catalog.put_vault_entry(connection, "openai", b"old", now=1.0)
-    with pytest.raises(LookupError), database.writing() as connection:
-        replace(connection)
-    with database.reading() as connection:
-        assert catalog.vault_header(connection) == "old"
-        assert catalog.vault_entries(connection) == {"openai": b"old"}

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import pickle
 import secrets
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.patience import PATIENCE
-from tokenhub_core.errors import Blame, ConfigError, Kind, TokenHubError
+from tests.vault.conftest import Hands, Start
+from tokenhub_core.audit.journal import Audit
+from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Secret
-from tokenhub_core.store import catalog
+from tokenhub_core.store import vault as store
+from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.vault import sealing
-from tokenhub_core.vault.sealing import Header, Params
-from tokenhub_core.vault.vault import MAX_PASSWORD, QUEUE, State, Vault, password_from
-
-type Start = Callable[[], Awaitable[Vault]]
+from tokenhub_core.vault.gate import QUEUE
+from tokenhub_core.vault.manifest import Sealed
+from tokenhub_core.vault.passwords import MAX_PASSWORD
+from tokenhub_core.vault.sealing import Header, Params, Place
+from tokenhub_core.vault.vault import Custody, State, Vault
 
 PASSWORD = Secret("correct horse battery")
 WRONG = Secret("incorrect horse battery")
@@ -32,28 +35,21 @@ NAME = "provider:openai:api_key"
 KEY = "sk-the-key"
 
 
-class Stopped:
-    """A clock that stands still."""
-
-    def now(self) -> float:
-        return 1_700_000_000.0
-
-    def monotonic(self) -> float:
-        return 0.0
-
-
 def rows(database: Database) -> tuple[str | None, dict[str, bytes]]:
     with database.reading() as connection:
-        return catalog.vault_header(connection), catalog.vault_entries(connection)
+        found = store.load(connection)
+        return found.header, {name: entry.sealed for name, entry in found.entries.items()}
 
 
 def edit(database: Database, entries: dict[str, bytes], header: str | None = None) -> None:
     """Change rows behind the vault's back, as someone who owns the disk can."""
     with database.writing() as connection:
+        found = store.load(connection).entries
         if header is not None:
-            catalog.put_vault_header(connection, header, now=0.0)
+            store.put_header(connection, header, now=0.0)
         for name, sealed in entries.items():
-            catalog.put_vault_entry(connection, name, sealed, now=0.0)
+            version = found[name].version if name in found else 1
+            store.put_entry(connection, name, Sealed(sealed, version), now=0.0)
 
 
 def files(directory: Path) -> dict[str, bytes]:
@@ -139,15 +135,16 @@ async def test_a_secret_can_be_deleted_while_locked(vault: Vault, database: Data
     assert rows(database)[1] == {}
 
 
-async def test_the_real_costs_are_the_default(database: Database, writer: Writer) -> None:
+async def test_the_real_costs_are_the_default(database: Database, writer: Writer, clock: Hands) -> None:
     """A vault made without cheap parameters asks for 64 MiB and three passes."""
-    vault = Vault(database, writer, clock=Stopped(), entropy=secrets.token_bytes)
+    audit = Audit(database, writer, clock=clock)
+    vault = Vault(database, audit, clock=clock, entropy=secrets.token_bytes)
     await vault.init(PASSWORD)
     stored = rows(database)[0]
 
     assert stored is not None
     assert Header.from_json(stored).params == Params(65536, 3, 1)
-    assert Header.from_json(stored).created_at == Stopped().now()
+    assert Header.from_json(stored).created_at == clock.now()
 
 
 # --- passwords ---------------------------------------------------------------------------------------------
@@ -176,7 +173,7 @@ async def test_of_two_inits_at_once_one_wins(start: Start, database: Database) -
     assert sorted([one.open, other.open]) == [False, True]
     text = rows(database)[0]
     assert text is not None
-    assert text in {one._header, other._header}
+    assert text in {one._rows.header, other._rows.header}
 
 
 async def test_init_keeps_out_of_a_vault_that_lost_its_header(start: Start, database: Database) -> None:
@@ -228,7 +225,7 @@ async def test_a_wrong_password_opens_and_changes_nothing(
     """A locked vault stays locked, an open one open, and every row stays as it was."""
     locked, before = await start(), rows(database)
     for one, state in ((locked, State.LOCKED), (vault, State.UNLOCKED)):
-        for _ in range(5):
+        for _ in range(2):
             with pytest.raises(TokenHubError) as caught:
                 await one.unlock(WRONG)
             fault = caught.value.fault
@@ -250,12 +247,17 @@ async def test_unlocking_an_open_vault_is_no_event(vault: Vault) -> None:
 
 
 async def test_a_vault_opens_with_the_parameters_it_was_made_with(
-    vault: Vault, database: Database, writer: Writer
+    vault: Vault, database: Database, writer: Writer, clock: Hands
 ) -> None:
     """The header's costs count, not those of the process that reads it."""
     del vault
     dearer = Vault(
-        database, writer, clock=Stopped(), entropy=secrets.token_bytes, params=Params(memory_kib=64, passes=2)
+        database,
+        Audit(database, writer, clock=clock),
+        clock=clock,
+        entropy=secrets.token_bytes,
+        params=Params(memory_kib=64, passes=2),
+        custody=Custody(anchor=beside(database.where, "vault")),
     )
     await dearer.load()
     await dearer.unlock(PASSWORD)
@@ -327,7 +329,8 @@ async def test_swapped_entries_are_refused(vault: Vault, start: Start, database:
 async def test_an_entry_of_another_vault_is_refused(vault: Vault, start: Start, database: Database) -> None:
     """The same name and the same password, but another root."""
     del vault
-    foreign = sealing.seal(sealing.subkey(bytes(32), sealing.ENTRIES), NAME, b"sk-evil", bytes(12))
+    key, place = sealing.subkey(bytes(32), sealing.ENTRIES), Place(bytes(16), NAME, 1)
+    foreign = sealing.seal(key, place, b"sk-evil", bytes(12))
     edit(database, {NAME: foreign})
     later = await start()
     await later.unlock(PASSWORD)
@@ -341,12 +344,14 @@ async def test_an_entry_of_another_vault_is_refused(vault: Vault, start: Start, 
 
 async def test_a_locked_vault_has_forgotten_its_key(vault: Vault) -> None:
     """The key's buffer is overwritten, and nothing is read or stored until someone unlocks."""
-    buffer = vault._key
-    assert buffer is not None
-    assert any(buffer)
-    vault.lock()
+    keys = vault._ring.keys
+    assert keys is not None
+    buffers = [keys.entries, keys.manifest, keys.audit, keys.kept]
+    assert all(map(any, buffers))
+    assert vault.lock()
+    assert not vault.lock()
 
-    assert buffer == bytes(32)
+    assert buffers == [bytes(32)] * 4
     assert (vault.state, vault.has(NAME)) == (State.LOCKED, False)
     for name in (NAME, "nothing"):
         with pytest.raises(TokenHubError) as caught:
@@ -368,10 +373,10 @@ async def test_a_lock_in_between_wins(vault: Vault) -> None:
     assert vault.state is State.LOCKED
 
 
-def test_locking_a_vault_that_is_not_open_changes_nothing(database: Database) -> None:
+async def test_locking_a_vault_that_is_not_open_changes_nothing(start: Start) -> None:
     """It may be called twice."""
-    vault = Vault(database, Writer(database), clock=Stopped(), entropy=secrets.token_bytes)
-    vault.lock()
+    vault = await start()
+    assert not vault.lock()
 
     assert vault.state is State.UNINITIALISED
 
@@ -396,8 +401,8 @@ async def test_no_plaintext_reaches_the_disk(vault: Vault, tmp_path: Path) -> No
     for data in written.values():
         assert canary.encode() not in data
         assert PASSWORD.reveal().encode() not in data
-        assert vault._key is not None
-        assert bytes(vault._key) not in data
+        assert vault._ring.keys is not None
+        assert bytes(vault._ring.keys.entries) not in data
 
 
 async def test_the_same_secret_is_sealed_anew_each_time(vault: Vault, database: Database) -> None:
@@ -434,7 +439,7 @@ async def test_passwords_are_tried_one_after_the_other(vault: Vault, monkeypatch
     running, most = 0, 0
     guard, derive = threading.Lock(), sealing.open_root
 
-    def watched(header: Header, password: bytes) -> bytes:
+    def watched(header: Header, password: bytes) -> bytearray:
         nonlocal running, most
         with guard:
             running += 1
@@ -465,7 +470,7 @@ async def test_who_leaves_keeps_the_turn_until_the_thread_has_ended(
     order: list[str] = []
     derive = sealing.open_root
 
-    def held(header: Header, password: bytes) -> bytes:
+    def held(header: Header, password: bytes) -> bytearray:
         entered.set()
         leave.wait(PATIENCE)
         order.append("ended")
@@ -498,7 +503,8 @@ async def test_what_was_stored_is_seen_although_its_caller_left(vault: Vault, da
     assert putting.cancelled()
     await vault.put("later", Secret("x"))
 
-    assert vault._entries == rows(database)[1]
+    sealed = {name: entry.sealed for name, entry in vault._rows.entries.items()}
+    assert sealed == rows(database)[1]
     assert revealed(vault, NAME) == "sk-newer"
 
 
@@ -511,70 +517,3 @@ async def test_a_failed_write_changes_nothing(vault: Vault, writer: Writer) -> N
         await vault.delete(NAME)
 
     assert revealed(vault, NAME) == KEY
-
-
-# --- where a password comes from ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    path = tmp_path / "password"
-    path.write_text("from the file\n")
-    path.chmod(0o600)
-    return path
-
-
-def test_what_is_given_wins(file: Path) -> None:
-    """The password itself before a file, a file before nothing."""
-    assert password_from(Secret(""), "") is None
-    given, read = password_from(Secret("given"), str(file)), password_from(Secret(""), str(file))
-    assert given is not None
-    assert read is not None
-    assert (given.reveal(), read.reveal()) == ("given", "from the file")
-
-
-@pytest.mark.parametrize(
-    ("written", "password"),
-    [("a b", "a b"), ("a\r\n", "a"), ("a\n\n", "a\n"), (" a \n", " a "), ("é\n", "é")],
-)
-def test_one_newline_at_the_end_is_no_part_of_it(file: Path, written: str, password: str) -> None:
-    """Editors add one; everything else is meant."""
-    file.write_bytes(written.encode())
-    read = password_from(Secret(""), str(file))
-
-    assert read is not None
-    assert read.reveal() == password
-
-
-@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601, 0o777])
-def test_a_file_that_others_can_reach_is_refused(file: Path, mode: int) -> None:
-    """Any permission of group or others, with the command that mends it."""
-    file.chmod(mode)
-    with pytest.raises(ConfigError, match="chmod 600"):
-        password_from(Secret(""), str(file))
-
-
-def test_what_is_no_file_is_refused(tmp_path: Path, file: Path) -> None:
-    """A directory, a pipe (without waiting for its writer), nothing, an empty file, no text, far too much text."""
-    os.mkfifo(tmp_path / "pipe", 0o600)
-    with pytest.raises(ConfigError, match="not a regular file"):
-        password_from(Secret(""), str(tmp_path / "pipe"))
-    tmp_path.chmod(0o700)
-    with pytest.raises(ConfigError, match="not a regular file"):
-        password_from(Secret(""), str(tmp_path))
-    with pytest.raises(ConfigError, match="No such file"):
-        password_from(Secret(""), str(tmp_path / "none"))
-    for data, words in ((b"\n", "empty"), (b"\xff\xfe", "not UTF-8"), (b"x" * 9000, "too long")):
-        file.write_bytes(data)
-        with pytest.raises(ConfigError, match=words) as caught:
-            password_from(Secret(""), str(file))
-        assert "\n" not in str(caught.value)
-
-
-def test_a_link_to_a_private_file_is_followed(tmp_path: Path, file: Path) -> None:
-    """Secrets that an orchestrator mounts are links."""
-    (tmp_path / "link").symlink_to(file)
-    read = password_from(Secret(""), str(tmp_path / "link"))
-
-    assert read is not None
-    assert read.reveal() == "from the file"

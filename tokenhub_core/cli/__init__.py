@@ -21,8 +21,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
-    "mode": ("tokenhub_core.cli.mode:mode", "Say what is done with calls: routed, shadow, observed, off."),
-    "shadow": ("tokenhub_core.cli.shadow:shadow", "Show what calls in shadow would have cost."),
+    "mode": (
+        "tokenhub_core.cli.mode:mode",
+        "Say what is done with calls: routed, shadow, observed, off.",
+    ),
+    "shadow": ("tokenhub_core.cli.shadow:shadow", "Show what calls in shadow cost, and would have cost."),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),
@@ -31,6 +34,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Show what logged traffic would come to under another policy.",
     ),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
+    "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import urllib.error
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Re
 
 import msgspec
 
+from tokenhub_core import __version__
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.launch.serveinfo import read_serve_info, serving
@@ -53,22 +55,17 @@ class AdminClient:
         """Make or do something."""
         return self._ask("POST", path, json)
 
-    def lines(self, path: str, json: Mapping[str, Any]) -> Iterator[Json]:
-        """Make or do something that takes its time, and yield what is told of it line by line."""
-        body = msgspec.json.encode(json)
-        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/x-ndjson"}
-        headers["content-type"] = "application/json"
-        try:
-            request = Request(self._url + path, data=body, headers=headers, method="POST")  # noqa: S310 - see `_safe`
-            with self._opener.open(request, timeout=_SECONDS) as response:
-                while line := response.readline(_MAX_ANSWER):
-                    yield _decoded(line)
-        except urllib.error.HTTPError as error:
-            with error:
-                raise ConfigError(_words(error)) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error
-            raise ConfigError(f"cannot reach the admin API at {self._url}: {reason}") from None
+    def lines(self, path: str, json: Mapping[str, Any] | None = None) -> Iterator[bytes]:
+        """Read something line by line, or make it where `json` is given: what is told as it comes."""
+        method, body = ("GET", None) if json is None else ("POST", msgspec.json.encode(json))
+        with self._open(method, path, body, "application/json", accept="application/x-ndjson") as response:
+            while line := response.readline(_MAX_ANSWER):
+                yield line
+
+    def stream(self, path: str, json: Mapping[str, Any]) -> Iterator[Json]:
+        """Make or do something that takes its time, and yield what is told of it, an object a line."""
+        for line in self.lines(path, json):
+            yield _decoded(line)
 
     def upload(self, path: str, data: bytes) -> Json:
         """Send bytes as they are."""
@@ -94,13 +91,25 @@ class AdminClient:
         return self._send(method, path, body, "application/json")
 
     def _send(self, method: str, path: str, body: bytes | None, kind: str) -> Json:
-        headers = {"authorization": f"Bearer {self._token.reveal()}", "accept": "application/json"}
+        with self._open(method, path, body, kind) as response:
+            return _decoded(response.read(_MAX_ANSWER))
+
+    @contextmanager
+    def _open(
+        self, method: str, path: str, body: bytes | None, kind: str, *, accept: str = "application/json"
+    ) -> Iterator[Any]:
+        """Yield the response; what goes wrong while it is read is told like what goes wrong before."""
+        headers = {
+            "authorization": f"Bearer {self._token.reveal()}",
+            "accept": accept,
+            "user-agent": f"tokenhub-cli/{__version__}",
+        }
         if body is not None:
             headers["content-type"] = kind
         try:
             request = Request(self._url + path, data=body, headers=headers, method=method)  # noqa: S310 - see `_safe`
             with self._opener.open(request, timeout=_SECONDS) as response:
-                return _decoded(response.read(_MAX_ANSWER))
+                yield response
         except urllib.error.HTTPError as error:
             with error:
                 raise ConfigError(_words(error)) from None

@@ -29,7 +29,7 @@ def _narrowed(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group()
 def mode() -> None:
-    """Say what is done with calls: routed, decided in shadow, observed, or not opened at all."""
+    """Say what is done with calls: routed, shadow, observed, off."""
 
 
 @mode.command("list")

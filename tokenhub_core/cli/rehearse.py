@@ -121,7 +121,7 @@ def _asked(client: AdminClient, body: Json) -> Json:
         disable=not Console(stderr=True).is_terminal,
     ) as progress:
         task = progress.add_task("", total=None)
-        for line in client.lines(_PATH, body):
+        for line in client.stream(_PATH, body):
             if "report" in line:
                 report: Json = line["report"]
                 return report

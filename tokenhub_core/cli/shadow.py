@@ -25,7 +25,10 @@ _COUNTS: Final = (
 
 @click.group()
 def shadow() -> None:
-    """Calls that pass untouched while what we would have done with them is recorded; see `tokenhub mode`."""
+    """Show what calls in shadow cost, and would have cost.
+
+    Such calls pass untouched while what we would have done with them is recorded; see `tokenhub mode`.
+    """
 
 
 @shadow.command()

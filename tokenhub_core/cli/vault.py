@@ -1,30 +1,35 @@
-"""`tokenhub vault`: make the vault, open it, close it, look at it."""
+"""`tokenhub vault`: make the vault, open it, close it, look at it, and keep secrets in it."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from urllib.parse import quote
 
 import click
 
+from tokenhub_core.audit.entries import Action
+from tokenhub_core.audit.journal import Audit
 from tokenhub_core.cli.admin import admin_client, running_client
-from tokenhub_core.cli.options import data_option
+from tokenhub_core.cli.options import as_json, data_option, plain, shown, tell
+from tokenhub_core.cli.place import alone, database_path, variable
 from tokenhub_core.clock import SystemClock
-from tokenhub_core.config import PREFIX
-from tokenhub_core.errors import ConfigError, TokenHubError
-from tokenhub_core.launch.paths import data_dir
+from tokenhub_core.credentials import SECRETS
+from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
-from tokenhub_core.store.database import open_database
-from tokenhub_core.store.writer import Writer
+from tokenhub_core.store.anchor import beside
 from tokenhub_core.types import Json
-from tokenhub_core.vault.vault import MAX_PASSWORD, State, Vault, password_from
+from tokenhub_core.vault.keys import KeyHolder
+from tokenhub_core.vault.passwords import MAX_PASSWORD, password_from, password_in
+from tokenhub_core.vault.vault import Custody, State, Vault
 
 _API: Final = "/admin/v1/vault"
+_SECRETS: Final = f"{_API}/secrets"
+_MAX_SECRET: Final = 64 * 1024
 
 type _Command = Callable[..., None]
 
@@ -34,6 +39,9 @@ _PASSWORD: Final = (
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
         help="Read the password from a file that only you can read.",
+    ),
+    click.option(
+        "--password-fd", type=click.IntRange(0), metavar="N", help="Read it from an open file descriptor."
     ),
     click.option("--password-stdin", is_flag=True, help="Read the password from standard input."),
     data_option,
@@ -50,20 +58,21 @@ def _password_options(command: _Command) -> _Command:
 def vault() -> None:
     """Keep credentials sealed.
 
-    The password is asked for, or comes from --password-file, --password-stdin, TOKENHUB_VAULT_PASSWORD or
-    TOKENHUB_VAULT_PASSWORD_FILE, in this order. It is never an argument: arguments are seen by everyone on the machine.
+    The password is asked for, or comes from --password-file, --password-fd, --password-stdin, TOKENHUB_VAULT_PASSWORD,
+    TOKENHUB_VAULT_PASSWORD_FILE or the systemd credential tokenhub-vault-password, in this order. It is never an
+    argument: arguments are seen by everyone on the machine.
     """
 
 
 @vault.command(short_help="Give the vault its password; done once.")
 @_password_options
-def init(*, password_file: Path | None, password_stdin: bool, data: Path | None) -> None:
+def init(*, data: Path | None, **given: Any) -> None:
     """Give the vault its password, of at least 12 characters. Nobody can recover it.
 
     A running server has its vault open afterwards; without one it stays locked.
     """
     client = running_client(data)
-    password = _password(password_file, stdin=password_stdin, new=True)
+    password = _password(new=True, **given)
     if client is not None:
         _show(client.post(f"{_API}/init", {"admin_password": password.reveal()}))
         return
@@ -77,11 +86,16 @@ def init(*, password_file: Path | None, password_stdin: bool, data: Path | None)
 
 @vault.command(short_help="Open the vault of the running server.")
 @_password_options
-def unlock(*, password_file: Path | None, password_stdin: bool, data: Path | None) -> None:
+@click.option(
+    "--accept",
+    is_flag=True,
+    help="Take what can still be opened of a vault that cannot be trusted: after a backup was put back.",
+)
+def unlock(*, data: Path | None, accept: bool, **given: Any) -> None:
     """Open the vault of the running server, until `lock` or its end."""
     client = admin_client(data)
-    password = _password(password_file, stdin=password_stdin, new=False)
-    _show(client.post(f"{_API}/unlock", {"admin_password": password.reveal()}))
+    password = _password(new=False, **given)
+    _show(client.post(f"{_API}/unlock", {"admin_password": password.reveal(), "accept": accept}))
 
 
 @vault.command(short_help="Close the vault of the running server.")
@@ -98,39 +112,190 @@ def status(*, data: Path | None) -> None:
     client = running_client(data)
     if client is not None:
         _show(client.get(_API))
-    elif not _variable("DB_DSN") and not Path(_where(data)).exists():
+    elif not variable("DB_DSN") and not Path(database_path(data)).exists():
         _show({"state": State.UNINITIALISED.value, "entries": 0})  # looking makes no database
     else:
         _show(_alone(data, _look))
 
 
+@vault.command(short_help="Give the vault another password.")
+@_password_options
+@click.option(
+    "--new-password-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Read the new password from a file that only you can read.",
+)
+@click.option(
+    "--new-password-fd", type=click.IntRange(0), metavar="N", help="Read it from a file descriptor."
+)
+def password(
+    *, data: Path | None, new_password_file: Path | None, new_password_fd: int | None, **given: Any
+) -> None:
+    """Give the vault another password. One row changes, at once or not at all; an open vault stays open."""
+    client = running_client(data)
+    old = _password(new=False, **given)
+    flagged = password_from(
+        Secret(""), os.fspath(new_password_file) if new_password_file else "", new_password_fd
+    )
+    fresh = flagged or _asked(twice=True)
+    if client is not None:
+        body = {"old_password": old.reveal(), "new_password": fresh.reveal()}
+        _show(client.post(f"{_API}/password", body))
+    else:
+        _show(_alone(data, lambda vault: vault.change_password(old, fresh)))
+
+
+@vault.command(short_help="Replace the vault's key, and seal everything anew.")
+@_password_options
+def rotate(*, data: Path | None, **given: Any) -> None:
+    """Replace the vault's key, and seal everything anew, at once or not at all. The password stays the same."""
+    client = running_client(data)
+    known = _password(new=False, **given)
+    if client is not None:
+        _show(client.post(f"{_API}/rotate", {"admin_password": known.reveal()}))
+    else:
+        _show(_alone(data, lambda vault: vault.rotate(known)))
+
+
+# --- secrets -----------------------------------------------------------------------------------------------
+
+
+@vault.group(short_help="Keep secrets of your own in the vault.")
+def secret() -> None:
+    """Keep secrets of your own in the vault. Their names are not secret, and may have slashes.
+
+    With a running server its vault has to be open; without one the password is asked for. Reading one is written in
+    the audit log first.
+    """
+
+
+@secret.command(name="set")
+@click.argument("name")
+@click.option(
+    "--value-fd", type=click.IntRange(0), metavar="N", help="Read the value from a file descriptor."
+)
+@_password_options
+def put(*, name: str, value_fd: int | None, data: Path | None, **given: Any) -> None:
+    """Store a secret, in place of one of the same name.
+
+    The value comes from a prompt, from standard input or from a descriptor.
+    """
+    client = running_client(data)
+    value = _value(value_fd, from_stdin=not given["password_stdin"])
+    if client is not None:
+        client.put(f"{_SECRETS}/{quote(name, safe='')}", {"value": value.reveal()})
+        return
+    known = _password(new=False, **given)
+
+    async def stored(vault: Vault) -> None:
+        await vault.unlock(known, throttled=False)
+        await vault.put(SECRETS + name, value)
+        vault.lock()
+
+    _alone(data, stored)
+
+
+@secret.command()
+@click.argument("name")
+@_password_options
+def get(*, name: str, data: Path | None, **given: Any) -> None:
+    """Print a secret."""
+    client = running_client(data)
+    if client is not None:
+        click.echo(client.get(f"{_SECRETS}/{quote(name, safe='')}")["value"])
+        return
+    known = _password(new=False, **given)
+    found: list[Secret | None] = []
+
+    async def read(vault: Vault, audit: Audit) -> None:
+        await vault.unlock(known, throttled=False)
+        found.append(vault.get(SECRETS + name))
+        vault.lock()
+        if found[0] is not None:
+            await audit.note(Action.SECRET_READ, SECRETS + name)
+
+    _with_audit(data, read)
+    if found[0] is None:
+        raise ConfigError(f"there is no secret {name!r}")
+    click.echo(found[0].reveal())
+
+
+@secret.command(name="list")
+@as_json
+@data_option
+def list_(*, json: bool, data: Path | None) -> None:
+    """List the names of secrets."""
+    client = running_client(data)
+    if client is not None:
+        names = [item["name"] for item in client.get(_SECRETS)["items"]]
+    else:
+        names = []
+
+        async def look(vault: Vault) -> None:
+            names.extend(one.removeprefix(SECRETS) for one in vault.names() if one.startswith(SECRETS))
+
+        _alone(data, look)
+    if not shown({"items": [{"name": name} for name in names], "total": len(names)}, json=json):
+        for name in names:
+            tell(plain(name))
+
+
+@secret.command()
+@click.argument("name")
+@data_option
+def remove(*, name: str, data: Path | None) -> None:
+    """Remove a secret for good. Needs no password."""
+    client = running_client(data)
+    if client is not None:
+        client.delete(f"{_SECRETS}/{quote(name, safe='')}")
+        return
+
+    async def gone(vault: Vault) -> None:
+        if not await vault.delete(SECRETS + name):
+            raise ConfigError(f"there is no secret {name!r}")
+
+    _alone(data, gone)
+
+
+# --- inside ------------------------------------------------------------------------------------------------
+
+
 def _show(told: Json) -> None:
     count = told["entries"]
     click.echo(f"the vault is {told['state']}, {count} {'entry' if count == 1 else 'entries'}")
+    for one in told.get("bad", ()):
+        tell(plain(f"{one['name']}: {one['why']}"))
 
 
 def _alone(data: Path | None, work: Callable[[Vault], Awaitable[None]]) -> Json:
     """Do `work` on the vault in the database itself, where no server has it; return what its status is then."""
 
-    async def run() -> Json:
-        database = open_database(_where(data))
-        try:
-            writer = Writer(database)
-            writer.start()
-            try:
-                vault = Vault(database, writer, clock=SystemClock(), entropy=secrets.token_bytes)
-                await vault.load()
-                await work(vault)
-                return {"state": vault.state.value, "entries": len(vault.names())}
-            finally:
-                await writer.close()
-        finally:
-            database.close()
+    async def both(vault: Vault, audit: Audit) -> None:
+        del audit
+        await work(vault)
 
-    try:
-        return asyncio.run(run())
-    except TokenHubError as error:
-        raise ConfigError(error.fault.message) from None
+    return _with_audit(data, both)
+
+
+def _with_audit(data: Path | None, work: Callable[[Vault, Audit], Awaitable[None]]) -> Json:
+    keyring = KeyHolder()
+
+    async def run(audit: Audit) -> Json:
+        database = audit.database
+        vault = Vault(
+            database,
+            audit,
+            clock=SystemClock(),
+            entropy=secrets.token_bytes,
+            custody=Custody(keyring, beside(database.where, "vault")),
+        )
+        await audit.load()
+        await vault.load()
+        await work(vault, audit)
+        return {"state": vault.state.value, "entries": len(vault.names())}
+
+    return alone(data, run, signer=keyring.signer)
 
 
 async def _look(vault: Vault) -> None:
@@ -138,34 +303,45 @@ async def _look(vault: Vault) -> None:
     del vault
 
 
-def _where(data: Path | None) -> str:
-    """Return the database that `tokenhub serve` would open."""
-    return _variable("DB_DSN") or os.fspath((data or data_dir(os.environ)) / "tokenhub.sqlite")
-
-
-def _variable(name: str) -> str:
-    """Return a setting of the environment, stripped as the server strips it."""
-    return os.environ.get(PREFIX + name, "").strip()
-
-
-def _password(file: Path | None, *, stdin: bool, new: bool) -> Secret:
+def _password(
+    *, new: bool, password_file: Path | None, password_fd: int | None, password_stdin: bool
+) -> Secret:
     """Return the password from where the flags, else the environment, else a person at a terminal gives it."""
-    if file is not None and stdin:
-        raise ConfigError("--password-file and --password-stdin exclude each other")
-    if stdin:
+    if sum([password_file is not None, password_fd is not None, password_stdin]) > 1:
+        raise ConfigError("--password-file, --password-fd and --password-stdin exclude each other")
+    if password_stdin:
         return _piped()
-    flagged = password_from(Secret(""), os.fspath(file) if file else "")
-    named = flagged or password_from(Secret(_variable("VAULT_PASSWORD")), _variable("VAULT_PASSWORD_FILE"))
+    flagged = password_from(Secret(""), os.fspath(password_file) if password_file else "", password_fd)
+    named = flagged or password_from(
+        Secret(variable("VAULT_PASSWORD")), variable("VAULT_PASSWORD_FILE"), None, os.environ
+    )
     return named or _asked(twice=new)
 
 
+def _value(descriptor: int | None, *, from_stdin: bool) -> Secret:
+    """Return a secret's value; one newline at its end is not part of it."""
+    if descriptor is not None:
+        return password_in(descriptor, "value", _MAX_SECRET)
+    if sys.stdin.isatty():
+        return Secret(click.prompt("Value", hide_input=True, err=True))
+    if not from_stdin:
+        raise ConfigError("standard input holds the password: give the value with --value-fd")
+    return _read(_MAX_SECRET, "value")
+
+
 def _piped() -> Secret:
+    return _read(MAX_PASSWORD * 4 + 2, "password")
+
+
+def _read(most: int, what: str) -> Secret:
     try:
-        text = sys.stdin.buffer.read(MAX_PASSWORD * 4 + 3).decode().removesuffix("\n").removesuffix("\r")
+        text = sys.stdin.buffer.read(most + 1).decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError:
-        raise ConfigError("the password on standard input is not UTF-8 text") from None
+        raise ConfigError(f"the {what} on standard input is not UTF-8 text") from None
     if not text:
-        raise ConfigError("no password came on standard input")
+        raise ConfigError(f"no {what} came on standard input")
+    if len(text) > most:
+        raise ConfigError(f"the {what} on standard input is too long")
     return Secret(text)
 
 

@@ -10,6 +10,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from tokenhub_core import __version__, policy
+from tokenhub_core.audit.entries import Action
+from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import Kind, client_fault
@@ -43,6 +45,7 @@ class Desk:
     health: HealthTracker
     bus: Bus
     sessions: Sessions
+    audit: Audit
     clock: Clock
     settings: Settings
 
@@ -76,10 +79,6 @@ class Admin:
             ("GET", "/logs", self._logs),
             ("GET", "/logs/{id}", self._log),
             ("GET", "/events", self._events),
-            ("GET", "/vault", self._vault_state),
-            ("POST", "/vault/init", self._vault_init),
-            ("POST", "/vault/unlock", self._vault_unlock),
-            ("POST", "/vault/lock", self._vault_lock),
         )
         return [web.route(method, BASE + path, handler) for method, path, handler in table]
 
@@ -105,12 +104,14 @@ class Admin:
         if not self._desk.sessions.bearer(request):
             raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
         response = answer({"ok": True})
+        await self._desk.audit.note(Action.SESSION_OPEN)
         self._desk.sessions.open(response)
         return response
 
     async def _sign_out(self, request: web.Request) -> web.Response:
         response = answer({"ok": True})
         self._desk.sessions.close(request, response)
+        await self._desk.audit.note(Action.SESSION_CLOSE)
         return response
 
     # --- providers
@@ -338,26 +339,6 @@ class Admin:
             f"id: {event.id}\nevent: {event.type}\ndata: {dumps(event.data)}\n\n" for event in listener.take()
         ]
         await response.write("".join(told).encode() or b": still here\n\n")
-
-    # --- the vault
-
-    async def _vault_state(self, request: web.Request) -> web.Response:
-        del request
-        return answer({"state": self._desk.vault.state.value, "entries": len(self._desk.vault.names())})
-
-    async def _vault_init(self, request: web.Request) -> web.Response:
-        body = await shapes.read(request, shapes.PasswordBody)
-        await self._desk.vault.init(Secret(body.admin_password))
-        return await self._vault_state(request)
-
-    async def _vault_unlock(self, request: web.Request) -> web.Response:
-        body = await shapes.read(request, shapes.PasswordBody)
-        await self._desk.vault.unlock(Secret(body.admin_password))
-        return await self._vault_state(request)
-
-    async def _vault_lock(self, request: web.Request) -> web.Response:
-        self._desk.vault.lock()
-        return await self._vault_state(request)
 
 
 @dataclass(frozen=True, slots=True)

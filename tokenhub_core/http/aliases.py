@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -103,7 +102,7 @@ class Aliases:
     async def _report(self, request: web.Request) -> web.Response:
         """Say what each variant came to; also of an alias that is not there any more."""
         name = request.match_info["name"]
-        since, until = moment(request, "since"), moment(request, "until")
+        since, until = shapes.moment(request, "since"), shapes.moment(request, "until")
         alias = self._catalog.fleet.aliases.get(name)
 
         def made() -> Json:
@@ -160,17 +159,3 @@ def _row(one: experiment.Outcomes, weight: int | None) -> Json:
         for name, value in structs.asdict(one).items()
     }
     return {"model_id": row.pop("variant"), "weight": weight, **row}
-
-
-def moment(request: web.Request, name: str) -> float | None:
-    """Return seconds since the epoch from the query, None where it names none."""
-    raw = request.query.get(name)
-    if raw is None:
-        return None
-    try:
-        seconds = float(raw)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < 1e11:
-        raise client_fault(f"{name} must be seconds since the epoch", param=name)
-    return seconds

@@ -156,7 +156,7 @@ def of_record(row: Json) -> Json:
         "losses": row["losses"],
         **{name: row[name] for name in ("outcome", "status", "identical", "simulated", "stop_reason")},
         "error": error if row["error_class"] else None,
-        "shadow": row["shadow"],
+        "shadow": row.get("shadow"),
     }
 
 

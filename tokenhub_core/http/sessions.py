@@ -42,8 +42,15 @@ class Sessions:
         """Tell whether the request may do admin work."""
         if self.bearer(request):
             return True
-        until = self._open.get(_mark(request.cookies.get(COOKIE, "")))
+        until = self._open.get(_marked(request))
         return until is not None and until > self._clock.monotonic()
+
+    def actor(self, request: web.Request) -> str:
+        """Return who is asking, as the audit log names them."""
+        if self.bearer(request):
+            return "admin-token"
+        # The mark says which session it is, and opens none.
+        return f"session:{_marked(request).hex()[:12]}" if self.allowed(request) else "anonymous"
 
     def open(self, response: web.StreamResponse) -> None:
         """Give the browser a session of its own, opaque and useless to scripts and other sites."""
@@ -57,8 +64,12 @@ class Sessions:
 
     def close(self, request: web.Request, response: web.StreamResponse) -> None:
         """End the browser's session."""
-        self._open.pop(_mark(request.cookies.get(COOKIE, "")), None)
+        self._open.pop(_marked(request), None)
         response.del_cookie(COOKIE, path=_PATH, httponly=True, samesite="Strict")
+
+
+def _marked(request: web.Request) -> bytes:
+    return _mark(request.cookies.get(COOKIE, ""))
 
 
 def _mark(name: str) -> bytes:

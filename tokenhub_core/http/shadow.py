@@ -12,7 +12,8 @@ from msgspec import Meta
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.errors import ConfigError, client_fault
 from tokenhub_core.http import shapes
-from tokenhub_core.http.aliases import MAX_CALLS, moment
+from tokenhub_core.http.aliases import MAX_CALLS
+from tokenhub_core.http.shapes import moment
 from tokenhub_core.http.side import answer
 from tokenhub_core.modes import ANY_HOST, HostMode, Match, Rule, checked
 from tokenhub_core.recognise import Recogniser

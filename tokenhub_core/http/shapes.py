@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields, replace
 from typing import Annotated, Any, Final, Literal
 
@@ -126,9 +127,30 @@ class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
-    """`POST /vault/init` and `/vault/unlock`."""
+    """`POST /vault/init` and `/vault/rotate`."""
 
     admin_password: str
+
+
+class UnlockBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /vault/unlock`."""
+
+    admin_password: str
+    accept: bool = False
+    """Take what can still be opened of a vault that cannot be trusted."""
+
+
+class NewPasswordBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`POST /vault/password`."""
+
+    old_password: str
+    new_password: str
+
+
+class SecretBody(msgspec.Struct, forbid_unknown_fields=True):
+    """`PUT /vault/secrets/{name}`."""
+
+    value: str
 
 
 async def raw(request: web.Request, limit: int = MAX_BODY) -> bytes:
@@ -161,6 +183,20 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
     if not digits or not low <= int(raw) <= high:
         raise client_fault(f"{name} must be between {low} and {high}", param=name)
     return int(raw)
+
+
+def moment(request: web.Request, name: str) -> float | None:
+    """Return seconds since the epoch from the query, None where it names none."""
+    raw = request.query.get(name)
+    if raw is None:
+        return None
+    try:
+        seconds = float(raw)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < 1e11:
+        raise client_fault(f"{name} must be seconds since the epoch", param=name)
+    return seconds
 
 
 def provider_json(provider: Provider, *, models: int, credentials: list[Json]) -> Json:

@@ -23,7 +23,7 @@ from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
-from tokenhub_core.types import Dialect, Fleet, Json
+from tokenhub_core.types import Dialect, Fleet, Json, Provider
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -62,6 +62,10 @@ class Probes:
 
     store: Callable[[], Awaitable[bool]]
     draining: Callable[[], bool]
+    vault: Callable[[], str] = lambda: ""
+    """The vault's state."""
+    credentialed: Callable[[Provider], bool] = lambda _: True
+    """Whether a call to this provider could be made now."""
 
 
 class SideServer:
@@ -159,9 +163,11 @@ class SideServer:
         """Say whether calls can be served: the store reads, something could answer, and nobody is leaving."""
         del request
         view = self._fleet()
+        waiting = [one.id for one in view.providers.values() if not self._probes.credentialed(one)]
+        could = any(model.provider_id not in waiting for model in view.models)
         checks = {
             "store": await self._probes.store(),
-            "models": bool(view.models) or self._origin,
+            "models": could or self._origin,
             "serving": not self._probes.draining(),
         }
         ready = all(checks.values())
@@ -170,6 +176,8 @@ class SideServer:
             "checks": checks,
             "providers": len(view.providers),
             "models": len(view.models),
+            "vault": self._probes.vault(),
+            "without_credential": len(waiting),
         }
         return answer(body, 200 if ready else 503)
 

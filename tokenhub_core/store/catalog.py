@@ -1,4 +1,4 @@
-"""What is configured: providers, models, aliases, routing defaults, the vault's sealed rows, settings.
+"""What is configured: providers, models, aliases, routing defaults, settings.
 
 Every function works on a connection that its caller holds, so that several of them share one transaction:
 
@@ -31,8 +31,6 @@ from tokenhub_core.store.schema import (
     PROVIDERS,
     ROUTING_CONFIG,
     SETTINGS,
-    VAULT_ENTRIES,
-    VAULT_HEADER,
 )
 from tokenhub_core.types import (
     Alias,
@@ -272,43 +270,6 @@ def put_routing_config(connection: Connection, config: RoutingConfig, *, now: fl
         "updated_at": micros(now),
     }
     _put(connection, ROUTING_CONFIG, _SINGLE, values)
-
-
-# --- the vault's rows --------------------------------------------------------------------------------------
-
-
-def vault_header(connection: Connection) -> str | None:
-    """Return the header's JSON text, None where no vault was made."""
-    return connection.execute(select(VAULT_HEADER.c.header)).scalar()
-
-
-def vault_entries(connection: Connection) -> dict[str, bytes]:
-    """Return every sealed secret (nonce and ciphertext) by name."""
-    found = connection.execute(select(VAULT_ENTRIES.c.name, VAULT_ENTRIES.c.sealed))
-    return {row.name: bytes(row.sealed) for row in found}
-
-
-def put_vault_header(connection: Connection, header: str, *, now: float) -> None:
-    """Store the header and leave the entries as they are."""
-    _put(connection, VAULT_HEADER, _SINGLE, {"header": header, "updated_at": micros(now)})
-
-
-def put_vault_entry(connection: Connection, name: str, sealed: bytes, *, now: float) -> None:
-    """Store one sealed secret."""
-    _put(connection, VAULT_ENTRIES, {"name": name}, {"sealed": sealed, "updated_at": micros(now)})
-
-
-def delete_vault_entry(connection: Connection, name: str) -> bool:
-    """Remove one sealed secret; False where there was none."""
-    return _remove(connection, VAULT_ENTRIES, {"name": name})
-
-
-def replace_vault(connection: Connection, header: str, entries: Mapping[str, bytes], *, now: float) -> None:
-    """Replace the header and all entries. In one transaction, so that no crash leaves old keys beside new secrets."""
-    put_vault_header(connection, header, now=now)
-    connection.execute(delete(VAULT_ENTRIES))
-    for name, sealed in entries.items():
-        connection.execute(insert(VAULT_ENTRIES).values(name=name, sealed=sealed, updated_at=micros(now)))
 
 
 # --- settings ----------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -181,6 +181,53 @@ VAULT_ENTRIES: Final = Table(
     Column("name", Text, primary_key=True),
     Column("sealed", LargeBinary, nullable=False),  # nonce and ciphertext
     Column("updated_at", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False, server_default="0"),  # 0: of the vault's first format
+)
+
+VAULT_STATE: Final = Table(
+    "vault_state",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("counter", BigInteger, nullable=False),  # changes of the set of entries
+    Column("seals", BigInteger, nullable=False),  # nonces that the entries' key was used with
+    Column("manifest", Text, nullable=False),  # JSON: the version of each entry by its name
+    Column("removed", Text, nullable=False),  # a JSON list of names that went while the vault was locked
+    Column("anchored", Boolean, nullable=False),  # whether a file beside the database knows the counter too
+    Column("mac", LargeBinary, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+VAULT_ATTEMPTS: Final = Table(
+    "vault_attempts",
+    METADATA,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("failures", Integer, nullable=False),  # wrong passwords since the last right one
+    Column("failed_at", BigInteger, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)
+
+AUDIT: Final = Table(
+    "audit",
+    METADATA,
+    # Its place in the chain, given by the chain and not by the database.
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("program", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("before", Text),  # JSON
+    Column("after", Text),  # JSON
+    Column("key_id", Text, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("mac", LargeBinary),
+    Index("ix_audit_at", "at"),
 )
 
 SETTINGS: Final = Table(

@@ -26,7 +26,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import msgspec
 from sqlalchemy import Connection
@@ -58,6 +58,14 @@ class Insert(msgspec.Struct, frozen=True, eq=False):
 type Work[T] = Callable[[Connection], T]
 """Runs in the writer's thread. It may be run twice, so it changes nothing but the database; it never commits or rolls
 back, because the transaction is not its alone."""
+
+
+class Commits(Protocol):
+    """Whoever commits work: the writer itself, or the audit log before it."""
+
+    async def commit[T](self, work: Work[T]) -> T:
+        """Do as `Writer.commit` does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,42 +1,44 @@
 """The vault: sealed credentials in the database, opened one at a time while it is unlocked.
 
-What it promises about memory: the only key it keeps is the subkey of the entries, in a buffer that `lock` overwrites,
-and it keeps no plaintext. Python cannot wipe the `str` of a password or of a credential on its way to the wire; those
-live as long as someone refers to them, and their memory is reused, not cleared.
+What it promises about memory: the keys that it keeps are subkeys of the root, in buffers that `lock` overwrites, and
+it keeps no plaintext and no password. The root is overwritten as soon as its subkeys are made. Python cannot wipe the
+`str` of a password or of a credential on its way to the wire, nor the key that Argon2id returns, nor what the
+cryptographic library holds while it works; those live as long as someone refers to them, and their memory is reused,
+not cleared.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import stat
-import unicodedata
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from tokenhub_core.audit.entries import Action, Result
+from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.ports import Clock, Secret
-from tokenhub_core.store import catalog
+from tokenhub_core.store import vault as rows
+from tokenhub_core.store.anchor import Anchor
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.writer import Work, Writer
-from tokenhub_core.vault import sealing
-from tokenhub_core.vault.sealing import Header, Params, TamperedError, WrongPasswordError
+from tokenhub_core.store.writer import Work
+from tokenhub_core.vault import manifest, sealing
+from tokenhub_core.vault.gate import Gate
+from tokenhub_core.vault.keys import KeyHolder, Keys, wipe
+from tokenhub_core.vault.manifest import Judgement, Sealed, SetState, VaultRows
+from tokenhub_core.vault.passwords import encoded, new_password, password_bytes
+from tokenhub_core.vault.sealing import Header, Identity, Params, Place, TamperedError
 
-MIN_PASSWORD: Final = 12
-"""Characters of a new password."""
-MAX_PASSWORD: Final = 1024
-"""Characters of any password."""
 MAX_NAME: Final = 200
 """Characters of an entry's name."""
-QUEUE: Final = 4
-"""How many may wait while one password is being tried; each try takes 64 MiB and a good part of a second."""
 
-_MAX_FILE: Final = 8192
+_EMPTY: Final = VaultRows(None, {}, None)
+_log: Final = logging.getLogger(__name__)
 
 
 class State(StrEnum):
@@ -47,110 +49,168 @@ class State(StrEnum):
     UNLOCKED = "unlocked"
 
 
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """How the keys are kept."""
+
+    ring: KeyHolder = field(default_factory=KeyHolder)
+    anchor: Anchor | None = None
+    """The file that sees an older database; None where there is no place for one."""
+    idle: float = 0.0
+    """Seconds without use after which the vault locks by itself; 0 for never."""
+
+
 class Vault:
     """Belongs to one event loop. Reads are synchronous and decrypt what they return each time.
 
-    The entries' ciphertexts stand in memory and in the database alike; another process that writes to the vault of a
-    running server is not seen before its next start.
+    The entries' ciphertexts stand in memory and in the database alike. They are read when the vault is unlocked; what
+    another process writes after that is refused to be written over, and seen after the next unlocking.
     """
 
     def __init__(
         self,
         database: Database,
-        writer: Writer,
+        audit: Audit,
         *,
         clock: Clock,
         entropy: Callable[[int], bytes],
         params: Params = Params(),  # noqa: B008 - a frozen value
+        custody: Custody | None = None,
     ) -> None:
+        custody = custody or Custody()
         self._database = database
-        self._writer = writer
+        self._audit = audit
         self._clock = clock
         self._entropy = entropy
         self._params = params
-        self._header: str | None = None
-        self._entries: dict[str, bytes] = {}
-        self._key: bytearray | None = None
-        self._turn = asyncio.Lock()
-        self._queued = 0
+        self._ring = custody.ring
+        self._anchor = custody.anchor
+        self._idle = custody.idle
+        self._rows = _EMPTY
+        self._bad: Mapping[str, str] = {}
+        self._used = 0.0
+        self._gate = Gate(audit, clock)
+        self._changing = asyncio.Lock()
         self._locks = 0
 
     def __repr__(self) -> str:
-        return f"Vault({self.state.value}, {len(self._entries)} entries)"
+        return f"Vault({self.state.value}, {len(self._rows.entries)} entries)"
 
     @property
     def state(self) -> State:
         """Return what the vault can do now."""
-        if self._header is None:
+        if self._rows.header is None:
             return State.UNINITIALISED
-        return State.LOCKED if self._key is None else State.UNLOCKED
+        return State.UNLOCKED if self.open else State.LOCKED
 
     @property
     def open(self) -> bool:
         """Tell whether the vault is unlocked."""
-        return self._key is not None
+        return self._ring.keys is not None
 
     @property
     def initialised(self) -> bool:
         """Tell whether the vault was ever given a password."""
-        return self._header is not None
+        return self._rows.header is not None
+
+    @property
+    def bad(self) -> Mapping[str, str]:
+        """Return the entries that are not what was stored, and what is wrong with each; known while it is open."""
+        return self._bad
+
+    @property
+    def seals(self) -> int:
+        """Return how often the entries' key was used; at 2^32 it has to be replaced."""
+        return self._rows.state.seals if self._rows.state else 0
 
     async def load(self) -> None:
-        """Read the header and the sealed entries. A damaged header is told when someone tries to unlock it."""
-        self._header, self._entries = await asyncio.to_thread(self._read)
+        """Read the rows. A damaged header is told when someone tries to unlock it."""
+        self._rows = await asyncio.to_thread(self._read)
+
+    # --- passwords and keys
 
     async def init(self, password: Secret) -> None:
         """Make the vault and leave it unlocked. Refuses (`INVALID`) where one exists or the password is short."""
-        given = _new_password(password)
+        given = new_password(password)
         self._refuse_second()
-        root = self._entropy(sealing.KEY_BYTES)
-        salt, nonce = self._entropy(sealing.SALT_BYTES), self._entropy(sealing.NONCE_BYTES)
-        now = self._clock.now()
-        locks = self._locks
-        header = await self._alone(
-            lambda: sealing.make_header(
-                given, salt=salt, root=root, nonce=nonce, params=self._params, now=now
-            )
-        )
+        locks, now = self._locks, self._clock.now()
+        identity = Identity(self._entropy(sealing.ID_BYTES), 0, now)
+        root = bytearray(self._entropy(sealing.KEY_BYTES))
+        header = await self._wrapped(given, identity, root)
         self._refuse_second()
-        text = header.to_json()
+        keys = self._keys(root, header)
+        anchored = await self._remember(identity.vault_id, 0)
+        state = manifest.signed(keys, SetState(0, 0, {}, anchored=anchored))
+        stored = VaultRows(header.to_json(), {}, state)
 
-        def made(_: None) -> None:
-            self._header = text
-            self._take(root, locks)
+        async def make() -> None:
+            await self._audit.commit(partial(_first, stored=stored, now=now))
+            self._rows = stored
+            self._take(keys, {}, locks)
 
-        await self._commit(partial(_first_header, header=text, now=now), made)
+        await self._in_turn(make)
 
-    async def unlock(self, password: Secret) -> None:
+    async def unlock(self, password: Secret, *, accept: bool = False, throttled: bool = True) -> None:
         """Open the vault, also where it is open already.
 
-        A wrong password is `AUTH` (`wrong_password`) and changes nothing. Passwords are tried one after the other;
-        where too many wait, this is `RATE_LIMITED` (`vault_busy`). A `lock` that comes in between wins.
+        The password is tried as `Gate.root` says. A `lock` that comes in between wins. Rows that cannot be trusted are
+        503 (`vault_tampered`), unless the operator says to `accept` what of them can still be opened; the root is
+        replaced then, and what cannot be opened is gone.
         """
-        text = self._header
-        if text is None:
-            raise client_fault(
-                "the vault has no password yet: run tokenhub vault init", cause="vault_uninitialised"
-            )
-        given = _password(password)
         locks = self._locks
+        header, root, given = await self._tried(password, throttled=throttled)
+        if accept or header.version == 1:
+            keys = await self._replaced(header, root, given, accept=accept)
+            self._take(keys, {}, locks)
+        elif not self.open:
+            keys, bad = await self._in_turn(partial(self._trusted, header, root))
+            self._take(keys, bad, locks)
+        else:
+            wipe(root)
         try:
-            header = Header.from_json(text)
-            root = await self._alone(lambda: sealing.open_root(header, given))
-        except WrongPasswordError:
-            raise client_fault(
-                "this is not the vault's password", kind=Kind.AUTH, cause="wrong_password"
-            ) from None
-        except TamperedError as error:
-            raise _tampered(error) from None
-        self._take(root, locks)
+            await self._audit.note(Action.VAULT_UNLOCK)
+        except TokenHubError:
+            self.lock()
+            raise
 
-    def lock(self) -> None:
-        """Forget the key, at once. A vault that is not open stays as it is."""
+    def lock(self) -> bool:
+        """Forget the keys, at once; tell whether there were any. A vault that is not open stays as it is."""
         self._locks += 1
-        key, self._key = self._key, None
-        if key is not None:
-            key[:] = bytes(len(key))
+        self._bad = {}
+        return self._ring.forget()
+
+    async def change_password(self, old: Secret, new: Secret) -> None:
+        """Wrap the same root under another password: one row changes. Works while the vault is locked too."""
+        given = new_password(new)
+        header, root, _ = await self._tried(old)
+        if header.version == 1:
+            (await self._replaced(header, root, given)).forget()
+            return
+        identity = Identity(header.vault_id, header.generation, header.created_at)
+        fresh = await self._wrapped(given, identity, root)
+        wipe(root)
+        text = replace(fresh, kept=header.kept).to_json()
+        work = partial(_new_header, old=header.to_json(), new=text, now=self._clock.now())
+
+        async def change() -> None:
+            await self._audit.commit(work)
+            self._rows = replace(self._rows, header=text)
+
+        await self._in_turn(change)
+
+    async def rotate(self, password: Secret) -> None:
+        """Replace the root, and seal everything anew under it, in one transaction. The password stays the same.
+
+        Refuses (503) where any entry is not what was stored. A vault that is locked stays so.
+        """
+        header, root, given = await self._tried(password)
+        keys = await self._replaced(header, root, given)
+        if self.open:
+            self._ring.take(keys)
+        else:
+            keys.forget()
+
+    # --- secrets
 
     def get(self, name: str) -> Secret | None:
         """Return the secret, None where there is none.
@@ -158,180 +218,355 @@ class Vault:
         Raises `TokenHubError` with status 503: `vault_locked`, or `vault_tampered` where the stored bytes are not
         those that were sealed under this name.
         """
-        key = self._opened()
-        sealed = self._entries.get(name)
-        if sealed is None:
+        keys = self._opened()
+        if (why := self._bad.get(name)) is not None:
+            raise _tampered(f"the vault's entry {name!r} cannot be trusted: {why}")
+        entry = self._rows.entries.get(name)
+        if entry is None:
             return None
+        self._used = self._clock.monotonic()
         try:
-            return Secret(sealing.unseal(key, name, sealed).decode())
+            place = Place(keys.vault_id, name, entry.version)
+            return Secret(sealing.unseal(keys.entries, place, entry.sealed).decode())
         except TamperedError as error:
             raise _tampered(error) from None
 
     def has(self, name: str) -> bool:
         """Tell, without opening it, whether the vault is unlocked and holds an entry of that name."""
-        return self._key is not None and name in self._entries
+        return self.open and name in self._rows.entries and name not in self._bad
 
     def names(self) -> list[str]:
         """Return the entries' names in order, in every state: names are not secret."""
-        return sorted(self._entries)
+        return sorted(self._rows.entries)
 
     async def put(self, name: str, value: Secret) -> None:
         """Seal and store a secret; durable on return. Raises `TokenHubError` while locked (503)."""
-        key = self._opened()
+        self._opened()
         if not name or not name.isprintable() or len(name) > MAX_NAME:
             raise client_fault(f"a vault entry's name is 1 to {MAX_NAME} visible characters", param="name")
         if not value:
             raise client_fault("a secret must not be empty", param="value")
-        plain = _encoded(value.reveal(), "the secret")
-        sealed = sealing.seal(key, name, plain, self._entropy(sealing.NONCE_BYTES))
+        plain = encoded(value.reveal(), "the secret")
         now = self._clock.now()
 
-        def stored(_: None) -> None:
-            self._entries[name] = sealed
+        async def change() -> None:
+            keys = self._opened()
+            state = self._known()
+            if state.seals >= sealing.MAX_SEALS:
+                raise _unusable(
+                    "the vault's key was used 2^32 times: replace it with tokenhub vault rotate", "vault_worn"
+                )
+            version = state.counter + 1
+            place = Place(keys.vault_id, name, version)
+            nonce = self._entropy(sealing.NONCE_BYTES)
+            entry = Sealed(sealing.seal(keys.entries, place, plain, nonce), version)
+            changed = replace(
+                state, counter=version, seals=state.seals + 1, manifest={**state.manifest, name: version}
+            )
+            put = partial(rows.put_entry, name=name, entry=entry, now=now)
+            await self._store(keys, changed, put)
+            self._rows = replace(self._rows, entries={**self._rows.entries, name: entry})
+            self._bad = {one: why for one, why in self._bad.items() if one != name}
 
-        await self._commit(partial(catalog.put_vault_entry, name=name, sealed=sealed, now=now), stored)
+        await self._in_turn(change)
+        self._used = self._clock.monotonic()
 
     async def delete(self, name: str) -> bool:
         """Remove an entry for good; False where there was none. Needs no key, so it works while locked."""
 
-        def removed(_: bool) -> None:
-            self._entries.pop(name, None)
+        async def change() -> bool:
+            state = self._rows.state
+            known = name in self._rows.entries
+            if not known and not (self.open and state and name in state.manifest):
+                return False
+            remove = partial(rows.delete_entry, name=name)
+            keys = self._ring.keys
+            if state is None:
+                await self._audit.commit(remove)  # of the first format: there is nothing to keep in step
+            elif keys is None:
+                waiting = replace(state, removed=(*state.removed, name))
+                await self._audit.commit(partial(_changed, old=state, new=waiting, work=remove))
+                self._rows = replace(self._rows, state=waiting)
+            else:
+                left = {one: version for one, version in state.manifest.items() if one != name}
+                changed = replace(state, counter=state.counter + 1, manifest=left)
+                await self._store(keys, changed, remove)
+            self._rows = replace(self._rows, entries=_without(self._rows.entries, name))
+            self._bad = _without(self._bad, name)
+            return known
 
-        return await self._commit(partial(catalog.delete_vault_entry, name=name), removed)
+        return await self._in_turn(change)
 
-    def _read(self) -> tuple[str | None, dict[str, bytes]]:
+    # --- idleness
+
+    async def keep(self) -> None:
+        """Lock the vault whenever it was idle for long enough, for as long as the service runs."""
+        while self._idle:
+            await asyncio.sleep(max(0.05, min(self._idle / 4, self._left())))
+            await self.lock_if_idle()
+
+    async def lock_if_idle(self) -> bool:
+        """Lock the vault where nobody used it for long enough; tell whether that was so."""
+        if not self._idle or not self.open or self._left() > 0:
+            return False
+        self.lock()
+        await self._audit.note(Action.VAULT_LOCK, reason="idle")
+        return True
+
+    def _left(self) -> float:
+        return self._used + self._idle - self._clock.monotonic()
+
+    # --- inside
+
+    def _read(self) -> VaultRows:
         with self._database.reading() as connection:
-            return catalog.vault_header(connection), catalog.vault_entries(connection)
+            return rows.load(connection)
 
-    def _opened(self) -> bytearray:
-        if self._key is None:
-            first = "make it" if self._header is None else "unlock it"
+    def _opened(self) -> Keys:
+        """Return the keys; raises while the vault is not open."""
+        if self._ring.keys is None:
+            first = "make it" if self._rows.header is None else "unlock it"
             raise _unusable(f"the vault is {self.state.value}: {first} first", "vault_locked")
-        return self._key
+        return self._ring.keys
+
+    def _known(self) -> SetState:
+        """Return what an open vault knows of its entries."""
+        assert self._rows.state is not None
+        return self._rows.state
 
     def _refuse_second(self) -> None:
-        if self._header is not None:
+        if self._rows.header is not None:
             raise _second()
 
-    def _take(self, root: bytes, locks: int) -> None:
+    def _take(self, keys: Keys, bad: Mapping[str, str], locks: int) -> None:
         """Become unlocked, unless `lock` was called since `locks` was read."""
         if locks != self._locks:
+            keys.forget()
             raise _unusable("the vault was locked in the meantime", "vault_locked")
-        if self._key is None:
-            self._key = sealing.subkey(root, sealing.ENTRIES)
+        self._ring.take(keys)
+        self._bad = dict(bad)
+        self._used = self._clock.monotonic()
 
-    async def _commit[T](self, work: Work[T], then: Callable[[T], None]) -> T:
-        """Do `then` once `work` is durable, also when the caller leaves before that: memory must follow the rows."""
-
-        async def both() -> T:
-            result = await self._writer.commit(work)
-            then(result)
-            return result
-
-        return await asyncio.shield(asyncio.create_task(both(), name="vault commit"))
-
-    async def _alone[T](self, work: Callable[[], T]) -> T:
-        """Run `work` in a thread when its turn has come."""
-        if self._queued > QUEUE:
-            raise TokenHubError(
-                Fault(
-                    Kind.RATE_LIMITED,
-                    Blame.CLIENT,
-                    "too many passwords are being tried at once",
-                    cause="vault_busy",
-                    retry_after=1.0,
-                )
-            )
-        self._queued += 1
+    def _keys(self, root: bytearray, header: Header) -> Keys:
+        """Return the root's subkeys, and overwrite the root."""
+        keys = Keys(root, header.vault_id)
+        wipe(root)
         try:
-            async with self._turn:
-                running = asyncio.ensure_future(asyncio.to_thread(work))
-                try:
-                    return await asyncio.shield(running)
-                except asyncio.CancelledError:
-                    # A thread cannot be stopped: whoever leaves keeps the turn until it has ended.
-                    await asyncio.gather(running, return_exceptions=True)
-                    raise
+            keys.past = sealing.kept(keys.kept, header)
+        except TamperedError as error:
+            keys.forget()
+            raise _tampered(error) from None
+        return keys
+
+    async def _wrapped(self, password: bytes, identity: Identity, root: bytearray) -> Header:
+        salt, nonce = self._entropy(sealing.SALT_BYTES), self._entropy(sealing.NONCE_BYTES)
+        now = self._clock.now()
+        return await self._gate.alone(
+            lambda: sealing.make_header(
+                password, identity, salt=salt, root=root, nonce=nonce, params=self._params, now=now
+            )
+        )
+
+    async def _tried(self, password: Secret, *, throttled: bool = True) -> tuple[Header, bytearray, bytes]:
+        """Return the header, the root that the password opens, and the password's bytes."""
+        text = self._rows.header
+        if text is None:
+            raise client_fault(
+                "the vault has no password yet: run tokenhub vault init", cause="vault_uninitialised"
+            )
+        given = password_bytes(password)
+        try:
+            header = Header.from_json(text)
+            return header, await self._gate.root(header, given, throttled=throttled), given
+        except TamperedError as error:
+            raise _tampered(error) from None
+
+    async def _trusted(self, header: Header, root: bytearray) -> tuple[Keys, Mapping[str, str]]:
+        """Return the keys and what is wrong with which entry; raises where nothing of the set can be trusted."""
+        await self._reloaded(header, root)
+        keys = self._keys(root, header)
+        found = manifest.judged(keys, header, self._rows, await self._anchor_text())
+        for name, why in (*([("", found.grave)] if found.grave else []), *found.bad.items()):
+            await self._audit.note(Action.VAULT_TAMPERED, name, outcome=Result.FAILED, reason=why)
+        if found.grave:
+            keys.forget()
+            raise _tampered(f"the vault cannot be trusted: {found.grave}")
+        if found.gone:
+            state = self._known()
+            left = {name: version for name, version in state.manifest.items() if name not in found.gone}
+            await self._store(keys, replace(state, counter=state.counter + 1, manifest=left, removed=()))
+        return keys, found.bad
+
+    async def _replaced(
+        self, header: Header, root: bytearray, password: bytes, *, accept: bool = False
+    ) -> Keys:
+        """Seal everything anew under a new root and return its keys."""
+        return await self._in_turn(partial(self._resealed, header, root, password, accept=accept))
+
+    async def _resealed(self, header: Header, root: bytearray, password: bytes, *, accept: bool) -> Keys:
+        await self._reloaded(header, root)
+        old = sealing.subkey(root, sealing.ENTRIES, version=header.version)
+        keys = self._keys(root, header)
+        try:
+            if not accept and header.version == sealing.VERSION:
+                self._refuse_doubtful(manifest.judged(keys, header, self._rows, await self._anchor_text()))
+            plain, lost = manifest.opened(old, header.vault_id, self._rows.entries)
+            if lost and not accept:
+                raise _tampered(lost[0])
+            first = header.version == 1
+            identity = Identity(
+                self._entropy(sealing.ID_BYTES) if first else header.vault_id,
+                0 if first else header.generation + 1,
+                header.created_at,
+            )
+            fresh_root = bytearray(self._entropy(sealing.KEY_BYTES))
+            fresh = await self._wrapped(password, identity, fresh_root)
+            fresh_keys = self._keys(fresh_root, fresh)
+            if not first:
+                fresh = self._keeping(fresh, fresh_keys, keys)
+            await self._put_anew(header, fresh, fresh_keys, plain)
         finally:
-            self._queued -= 1
+            wipe(old)
+            keys.forget()
+        return fresh_keys
+
+    async def _reloaded(self, header: Header, root: bytearray) -> None:
+        """Read the rows again; raises where `root` is of another header than is there now."""
+        await self.load()
+        if self._rows.header is None or Header.from_json(self._rows.header) != header:
+            wipe(root)
+            raise _conflict()
+
+    def _refuse_doubtful(self, found: Judgement) -> None:
+        if why := found.grave or next(iter(found.bad.values()), ""):
+            raise _tampered(f"the vault cannot be trusted: {why}")
+
+    def _keeping(self, header: Header, keys: Keys, old: Keys) -> Header:
+        """Return the header with the audit keys of all roots before, and give them to `keys` too."""
+        keys.past = {key_id: bytearray(key) for key_id, key in {**old.past, old.audit_id: old.audit}.items()}
+        sealed = {
+            key_id: sealing.keep(keys.kept, header, key_id, key, self._entropy(sealing.NONCE_BYTES))
+            for key_id, key in keys.past.items()
+        }
+        return replace(header, kept=sealed)
+
+    async def _put_anew(
+        self, old: Header, fresh: Header, keys: Keys, plain: Mapping[str, tuple[int, bytes]]
+    ) -> None:
+        """Store the header, every entry and what is known of them, in one transaction."""
+        first = not old.vault_id
+        entries = {}
+        for number, (name, (was, text)) in enumerate(sorted(plain.items()), 1):
+            version = number if first else was
+            nonce = self._entropy(sealing.NONCE_BYTES)
+            sealed = sealing.seal(keys.entries, Place(fresh.vault_id, name, version), text, nonce)
+            entries[name] = Sealed(sealed, version)
+        known = self._rows.state
+        counter = 1 + max(
+            [known.counter if known else 0, await self._anchored(fresh.vault_id)]
+            + [entry.version for entry in entries.values()]
+        )
+        anchored = (known is not None and known.anchored) or await self._remember(fresh.vault_id, 0)
+        state = manifest.signed(
+            keys,
+            SetState(
+                counter, len(entries), {name: one.version for name, one in entries.items()}, (), anchored
+            ),
+        )
+        stored = VaultRows(fresh.to_json(), entries, state)
+        now = self._clock.now()
+        await self._audit.commit(partial(_anew, old=self._rows.header, stored=stored, now=now))
+        self._rows, self._bad = stored, {}
+        await self._remember(fresh.vault_id, counter)
+
+    async def _store(self, keys: Keys, state: SetState, work: Work[Any] | None = None) -> None:
+        """Do `work` and store what is known of the entries then, in one transaction."""
+        known = self._known()
+        anchored = state.anchored or await self._remember(keys.vault_id, known.counter)
+        changed = manifest.signed(keys, replace(state, anchored=anchored))
+        await self._audit.commit(partial(_changed, old=known, new=changed, work=work))
+        self._rows = replace(self._rows, state=changed)
+        await self._remember(keys.vault_id, changed.counter)
+
+    async def _anchor_text(self) -> str | None:
+        try:
+            return await asyncio.to_thread(self._anchor.read) if self._anchor else None
+        except ConfigError:
+            return ""
+
+    async def _anchored(self, vault_id: bytes) -> int:
+        """Return the counter that the anchor knows, 0 where it knows none of this vault."""
+        name, _, counter = (await self._anchor_text() or "").strip().partition(":")
+        return int(counter) if name == vault_id.hex() and counter.isdigit() else 0
+
+    async def _remember(self, vault_id: bytes, counter: int) -> bool:
+        """Bring the anchor up to date; tell whether there is one that knows."""
+        if self._anchor is None:
+            return False
+        try:
+            await asyncio.to_thread(self._anchor.write, manifest.anchor_text(vault_id, counter))
+        except OSError as error:
+            _log.error("%s could not be written: %s", self._anchor, error.strerror)
+            return False
+        return True
+
+    async def _in_turn[T](self, change: Callable[[], Awaitable[T]]) -> T:
+        """Make one change at a time, and to its end also when the caller leaves: memory must follow the rows."""
+
+        async def alone() -> T:
+            async with self._changing:
+                return await change()
+
+        return await asyncio.shield(asyncio.create_task(alone(), name="vault change"))
 
 
-def password_from(given: Secret, file: str) -> Secret | None:
-    """Return the password that was given, else the one in `file`, None where neither is set.
-
-    The file must be a regular one that only its owner can read; one newline at its end is not part of the password.
-    Raises `ConfigError` where it cannot be used.
-    """
-    if given:
-        return given
-    return _password_in(Path(file).expanduser()) if file else None
-
-
-def _password_in(path: Path) -> Secret:
-    try:
-        text = _private(path).decode().removesuffix("\n").removesuffix("\r")
-    except OSError as error:
-        raise ConfigError(f"password file {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"password file {path}: not UTF-8 text") from None
-    if not text:
-        raise ConfigError(f"password file {path}: empty")
-    return Secret(text)
-
-
-def _private(path: Path) -> bytes:
-    # Without O_NONBLOCK, opening a pipe would wait for someone to write to it.
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISREG(mode):
-            raise ConfigError(f"password file {path}: not a regular file")
-        if os.name == "posix" and mode & 0o077:
-            raise ConfigError(f"password file {path}: other users can reach it; run: chmod 600 {path}")
-        data = os.read(descriptor, _MAX_FILE + 1)
-        if len(data) > _MAX_FILE:
-            raise ConfigError(f"password file {path}: too long for a password")
-        return data
-    finally:
-        os.close(descriptor)
-
-
-def _first_header(connection: Connection, *, header: str, now: float) -> None:
+def _first(connection: Connection, *, stored: VaultRows, now: float) -> None:
     """Store the first header; refuses where another process was faster, or where entries would be orphaned."""
-    if catalog.vault_header(connection) is not None:
+    there = rows.load(connection)
+    if there.header is not None:
         raise _second()
-    if catalog.vault_entries(connection):
+    if there.entries:
         raise _tampered("the vault has entries but no header: restore the database from a backup")
-    catalog.put_vault_header(connection, header, now=now)
+    assert stored.header is not None
+    assert stored.state is not None
+    rows.put_header(connection, stored.header, now=now)
+    rows.put_state(connection, stored.state)
 
 
-def _new_password(password: Secret) -> bytes:
-    if len(password.reveal()) < MIN_PASSWORD:
-        raise client_fault(
-            f"a vault password has at least {MIN_PASSWORD} characters", cause="password_too_short"
-        )
-    return _password(password)
+def _new_header(connection: Connection, *, old: str | None, new: str, now: float) -> None:
+    if rows.header(connection) != old:
+        raise _conflict()
+    rows.put_header(connection, new, now=now)
 
 
-def _password(password: Secret) -> bytes:
-    """Return the password's bytes: NFC, so that it is the same from every keyboard (RFC 8265, section 4.2)."""
-    text = password.reveal()
-    if len(text) > MAX_PASSWORD:
-        raise client_fault(
-            f"a vault password has at most {MAX_PASSWORD} characters", cause="password_too_long"
-        )
-    return _encoded(unicodedata.normalize("NFC", text), "the password")
+def _anew(connection: Connection, *, old: str | None, stored: VaultRows, now: float) -> None:
+    if rows.header(connection) != old:
+        raise _conflict()
+    assert stored.header is not None
+    assert stored.state is not None
+    rows.reseal(connection, stored.header, stored.entries, now=now)
+    rows.put_state(connection, stored.state)
 
 
-def _encoded(text: str, what: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise client_fault(f"{what} is not valid Unicode text") from None
+def _changed(connection: Connection, *, old: SetState, new: SetState, work: Work[Any] | None) -> None:
+    known = rows.state(connection)
+    if known is None or (known.counter, known.removed) != (old.counter, old.removed):
+        raise _conflict()
+    if work is not None:
+        work(connection)
+    rows.put_state(connection, new)
+
+
+def _without[V](values: Mapping[str, V], name: str) -> dict[str, V]:
+    return {one: value for one, value in values.items() if one != name}
 
 
 def _second() -> TokenHubError:
     return client_fault("the vault has a password already: unlock it instead", cause="vault_initialised")
+
+
+def _conflict() -> TokenHubError:
+    return _unusable("another process has changed the vault: lock it and unlock it again", "vault_changed")
 
 
 def _tampered(why: object) -> TokenHubError:

@@ -1,0 +1,139 @@
+"""The values of the audit log. Pure.
+
+An entry says what happened to the service, never what went through it. `before` and `after` are columns of what is
+configured; a secret has no such column, so none can get here.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from tokenhub_core.types import Json
+
+
+class Action(StrEnum):
+    """What was done: a closed vocabulary."""
+
+    PROVIDER_CREATE = "provider.create"
+    PROVIDER_CHANGE = "provider.change"
+    PROVIDER_DELETE = "provider.delete"
+    PROVIDER_HEALTH = "provider.health"
+    """The server took a provider out of service, or back into it."""
+    CREDENTIAL_CREATE = "credential.create"
+    CREDENTIAL_CHANGE = "credential.change"
+    CREDENTIAL_DELETE = "credential.delete"
+    """Where one of a provider's credentials is kept; what it is, is a secret."""
+    CREDENTIAL_PARK = "credential.park"
+    CREDENTIAL_UNPARK = "credential.unpark"
+    """The server, or an operator, took a credential out of use, or back into it."""
+    MODEL_CREATE = "model.create"
+    MODEL_CHANGE = "model.change"
+    MODEL_DELETE = "model.delete"
+    ALIAS_CREATE = "alias.create"
+    ALIAS_CHANGE = "alias.change"
+    ALIAS_DELETE = "alias.delete"
+    MODE_CREATE = "mode.create"
+    MODE_CHANGE = "mode.change"
+    MODE_DELETE = "mode.delete"
+    """What is done with the calls to a host, of a caller or for an alias."""
+    ROUTING_CREATE = "routing.create"
+    ROUTING_CHANGE = "routing.change"
+    VAULT_CREATE = "vault.create"
+    VAULT_UNLOCK = "vault.unlock"
+    VAULT_LOCK = "vault.lock"
+    VAULT_CHANGE = "vault.change"
+    """A new password, a new root or a new format: `after` says which."""
+    VAULT_TAMPERED = "vault.tampered"
+    """What the vault's rows hold is not what was stored there."""
+    SECRET_CREATE = "secret.create"  # noqa: S105 - no secret, a name for what was done to one
+    SECRET_CHANGE = "secret.change"  # noqa: S105 - as above
+    SECRET_DELETE = "secret.delete"  # noqa: S105 - as above
+    SECRET_READ = "secret.read"  # noqa: S105 - as above
+    SESSION_OPEN = "session.open"
+    SESSION_CLOSE = "session.close"
+    ACCESS = "access"
+    """Someone asked for what needs a credential and showed none, or came from another site."""
+    REQUEST = "admin.request"
+    """A request that was to change something and did not."""
+    AUDIT_READ = "audit.export"
+    AUDIT_BROKEN = "audit.broken"
+    """The chain does not go on from where it was known to be."""
+
+
+class Result(StrEnum):
+    """How it ended."""
+
+    DONE = "done"
+    DENIED = "denied"
+    """Whoever asked may not."""
+    REFUSED = "refused"
+    """It cannot be done like this."""
+    FAILED = "failed"
+    """It should have worked."""
+
+
+class Cause(msgspec.Struct, frozen=True):
+    """Who made something happen.
+
+    `actor` is what was proven: `admin-token`, `session:MARK`, `user:NAME`, `cli:NAME` (on the database itself, the
+    operating system's user), `system`, or `anonymous`. `source` is the address it came from, empty where there was
+    none; `program` what the client says that it is.
+    """
+
+    actor: str
+    source: str = ""
+    program: str = ""
+    request_id: str = ""
+
+
+SYSTEM: Final = Cause("system")
+
+
+class Draft(msgspec.Struct, frozen=True):
+    """What happened, before it has a place in the chain."""
+
+    action: Action
+    subject: str = ""
+    before: Json | None = None
+    after: Json | None = None
+    outcome: Result = Result.DONE
+    reason: str = ""
+    count: int = 1
+    """How often, where several attempts became one entry."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One row. `at` is in microseconds since the epoch; `before` and `after` are JSON text."""
+
+    seq: int
+    at: int
+    actor: str
+    source: str
+    program: str
+    request_id: str
+    action: str
+    subject: str
+    outcome: str
+    reason: str
+    count: int
+    before: str | None
+    after: str | None
+    key_id: str
+    """Which key signed it, empty where the vault was not open."""
+    previous: bytes
+    """The hash of the entry before this one."""
+    hash: bytes = b""
+    mac: bytes | None = None
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The place and the hash of the last entry."""
+
+    seq: int
+    hash: bytes
+
+    def __str__(self) -> str:
+        return f"{self.seq}:{self.hash.hex()}"
