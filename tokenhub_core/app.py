@@ -12,6 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,7 @@ from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
@@ -222,6 +224,8 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
         random=random.random,
         dialects=DIALECTS,
         keyring=watched.keyring,
+        # Of a few models at a few providers, over and over; in some dialects callers choose the model's name in it.
+        places=lru_cache(maxsize=1024)(place),
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
     )
     executor = Executor(means, _patience(settings))

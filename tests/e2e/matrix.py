@@ -80,7 +80,7 @@ GEMINI: Final = Speaker(
     "/v1beta/models/gemini-3-flash-preview:(generateContent|streamGenerateContent)",
 )
 OLLAMA: Final = Speaker("openai_chat (Ollama)", "ollama", "qwen3", "/v1/chat/completions")
-OLLAMA_OWN: Final = Speaker("ollama_chat", "simulator", "qwen3:8b", "")
+OLLAMA_OWN: Final = Speaker("ollama_chat", "simulator", "qwen3-vl:30b", "")
 """Nobody registers Ollama to be spoken to in its own dialect; the simulated one has no other."""
 
 CLIENTS: Final = (
@@ -92,7 +92,6 @@ SPEAKERS: Final = (OPENAI, ANTHROPIC, GEMINI, OLLAMA)
 """Every provider that each client is run against, on a socket."""
 ROWS: Final = tuple((client, speaker) for client in CLIENTS for speaker in (*SPEAKERS, OLLAMA_OWN))
 """Every conversation that is held."""
-ELSEWHERE: Final = "elsewhere"
 CALLS: Final = 14
 """So many calls reach a provider in one: two where results or thoughts are handed back, none for the last feature."""
 
@@ -124,8 +123,7 @@ Made by `UPDATE_DOCS=1 scripts/test tests/e2e/test_sdk_matrix.py`.
 Each official SDK holds the same scripted conversation through the proxy, unmodified, against a simulated provider of
 each dialect, which is as strict as the vendor. "yes": the SDK's own typed parser took everything, and the
 conversation went on as it should. "without thinking": the provider's dialect, or this model in it, shows no thoughts.
-"not shown": the client's API has no place for thoughts; the effort is asked for all the same. "elsewhere": no model of
-this provider sees images, so another provider answered, and the client noticed nothing.
+"not shown": the client's API has no place for thoughts; the effort is asked for all the same.
 
 """
 

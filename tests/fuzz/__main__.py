@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.fuzz import lane
-from tests.fuzz.lane import Outcome
+from tests.fuzz.lane import Outcome, Unit
 from tests.fuzz.parsers import targets
 
 _ROOT: Final = Path(__file__).parents[2]
@@ -24,6 +25,9 @@ _FULL: Final = 1_000_000
 
 @click.command()
 @click.option("--runs", default=_FULL, show_default=True, help="Inputs for each parser.")
+@click.option(
+    "--skip", default=0, help=f"So many of them were had by an earlier part; in steps of {lane.UNIT:,}."
+)
 @click.option("--minutes", default=60.0, show_default=True, help="Stop then, however many have run.")
 @click.option("--seed", default=1, show_default=True, help="Another one makes other inputs.")
 @click.option("--jobs", default=os.cpu_count() or 1, show_default=True, help="Processes.")
@@ -40,6 +44,7 @@ _FULL: Final = 1_000_000
 @click.argument("files", nargs=-1, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 def main(
     runs: int,
+    skip: int,
     minutes: float,
     seed: int,
     jobs: int,
@@ -63,15 +68,16 @@ def main(
         if find_spec("atheris") is None:
             raise click.ClickException("atheris is not installed: pip install atheris, or leave --guided out")
         sys.exit(_guided(names, runs, until, folder))
-    found = _generated(names, runs=runs, seed=seed, until=until, jobs=jobs)
-    sys.exit(report(found, names, runs, folder))
+    work = lane.units(names, runs=runs, seed=seed, until=until, skip=skip)
+    found = _generated(work, total=(runs - skip) * len(names), jobs=jobs)
+    sys.exit(report(found, names, runs - skip, folder))
 
 
-def _generated(names: list[str], *, runs: int, seed: int, until: float, jobs: int) -> dict[str, Outcome]:
+def _generated(work: Iterator[Unit], *, total: int, jobs: int) -> dict[str, Outcome]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=runs * len(names))
+        task = progress.add_task("starting", total=total)
         last = time.monotonic()
 
         def tell(outcome: Outcome) -> None:
@@ -79,9 +85,9 @@ def _generated(names: list[str], *, runs: int, seed: int, until: float, jobs: in
             progress.update(task, advance=outcome.runs, description=f"{outcome.target:<28}")
             if not console.is_terminal and time.monotonic() - last > 30:
                 last = time.monotonic()
-                console.print(f"{progress.tasks[0].completed:,.0f} of {runs * len(names):,} inputs")
+                console.print(f"{progress.tasks[0].completed:,.0f} of {total:,} inputs")
 
-        return lane.run(lane.units(names, runs=runs, seed=seed, until=until), jobs, tell)
+        return lane.run(work, jobs, tell)
 
 
 def report(found: dict[str, Outcome], names: list[str], runs: int, folder: Path) -> int:

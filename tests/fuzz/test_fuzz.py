@@ -110,6 +110,16 @@ def test_a_lane_stopped_early_has_tried_all_parsers_alike() -> None:
     assert len({unit.seed for unit in units}) == 2
 
 
+def test_a_run_can_be_made_in_parts() -> None:
+    """The second part makes the inputs that the first one did not come to."""
+    whole = list(lane.units(("a", "b"), runs=3 * lane.UNIT, seed=1, until=LATER))
+    first = list(lane.units(("a", "b"), runs=lane.UNIT, seed=1, until=LATER))
+
+    assert (
+        first + list(lane.units(("a", "b"), runs=3 * lane.UNIT, seed=1, until=LATER, skip=lane.UNIT)) == whole
+    )
+
+
 @pytest.mark.usefixtures("only")
 def test_a_finding_is_a_file_that_can_be_tried_again(tmp_path: Path) -> None:
     """The report says the command; its parser stands in the file's name."""

@@ -201,7 +201,8 @@ class Attempting:
                 caller=snapshot.headers,
                 request_id=snapshot.id,
                 endpoint=self._turn,
-            )
+            ),
+            self._means.places,
         )
 
     async def _refusal(self, response: UpstreamResponse) -> Fault:

@@ -16,6 +16,7 @@ from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.ports import Clock, Ledger, Secrets, Transport
+from tokenhub_core.providers.adapters import Places, place
 from tokenhub_core.routing.spread import LOST
 from tokenhub_core.types import (
     Attempt,
@@ -142,5 +143,7 @@ class Means:
     dialects: Mapping[Dialect, DialectModule]
     keyring: Keyring = field(default_factory=Keyring)
     """Which credential takes a call, and what the answers say of their limits."""
+    places: Places = place
+    """Where providers' operations are."""
     hedging: Hedging | None = None
     """None: no call is hedged, whatever its policy says."""

@@ -12,6 +12,7 @@ A dialect says what a body means; an adapter says where it goes and with what au
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
@@ -88,7 +89,25 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
         return endpoints[self.endpoint % len(endpoints)]
 
 
-def upstream_request(sending: Sending) -> UpstreamRequest:
+class Place(msgspec.Struct, frozen=True):
+    """Where an operation of a vendor is, and how it is spoken to there."""
+
+    url: str
+    way: Way
+    cap: Cap | None
+
+
+type Places = Callable[[ProviderType, str, Dialect, str], Place]
+"""What `place` does; whoever sends much remembers it."""
+
+
+def place(kind: ProviderType, base: str, dialect: Dialect, path: str) -> Place:
+    """Return the place of the operation at `path` of a provider of this kind at this base, Azure's apart."""
+    vendor = vendors.of(kind, base)
+    return Place(_placed(vendor, kind, base, dialect, path), _way(vendor, dialect), vendor.cap)
+
+
+def upstream_request(sending: Sending, places: Places = place) -> UpstreamRequest:
     """Return the request to send, credential included.
 
     For the origin the endpoint is the URL that the caller asked for, query included, or its scheme and host alone,
@@ -101,7 +120,7 @@ def upstream_request(sending: Sending) -> UpstreamRequest:
         case ProviderType.SIMULATOR:
             return UpstreamRequest("POST", join(sending.base, _path(sending)), _common(sending), sending.body)
         case _:
-            return _vendor(sending)
+            return _vendor(sending, places)
 
 
 def dialect_of(type: ProviderType) -> Dialect:  # noqa: A002 - the field's own name, `Provider.type`
@@ -170,18 +189,20 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
 # --- other providers -----------------------------------------------------------------------------------------
 
 
-def _vendor(sending: Sending) -> UpstreamRequest:
-    provider, base, dialect = sending.provider, sending.base, sending.dialect
-    vendor = vendors.of(provider.type, base)
+def _vendor(sending: Sending, places: Places) -> UpstreamRequest:
+    provider = sending.provider
+    if provider.type is ProviderType.AZURE:
+        vendor = vendors.of(provider.type, sending.base)
+        there = Place(_azure(sending), _way(vendor, sending.dialect), vendor.cap)
+    else:
+        there = places(provider.type, sending.base, sending.dialect, _path(sending))
     headers = (
-        *_key(provider, sending.credential, _way(vendor, dialect)),
+        *_key(provider, sending.credential, there.way),
         *_version(sending),
         *_common(sending),
         *_allowed(sending.caller, _TRACE | _own(provider)),
     )
-    azure = provider.type is ProviderType.AZURE
-    url = _azure(sending) if azure else _placed(vendor, provider.type, base, dialect, _path(sending))
-    return UpstreamRequest("POST", url, headers, _capped(sending, vendor.cap))
+    return UpstreamRequest("POST", there.url, headers, _capped(sending, there.cap))
 
 
 def _way(vendor: Vendor, dialect: Dialect, prefix: str = "") -> Way:

@@ -110,6 +110,7 @@ SIMULATED_MODELS: Final = (
     SimulatedModel("llama3.1:8b", _L, 2, Profile(0.20, 60), "llama-3.1-8b-instruct"),
     SimulatedModel("qwen3:32b", _L, 4, Profile(0.40, 40), "qwen3-32b"),
     SimulatedModel("qwen3:8b", _L, 3, Profile(0.20, 70), "qwen3-8b"),
+    SimulatedModel("qwen3-vl:30b", _L, 4, Profile(0.30, 60), "qwen3-vl-30b-a3b"),
     SimulatedModel("gpt-oss:20b", _L, 4, Profile(0.30, 60), "gpt-oss-20b"),
     SimulatedModel("text-embedding-3-large", _E, 1, Profile(0.10)),
     SimulatedModel("text-embedding-3-small", _E, 1, Profile(0.08)),
