@@ -140,6 +140,14 @@ def test_a_call_without_a_call_id_takes_its_items() -> None:
     assert (use.id, use.arguments) == ("fc_1", '{"a":1}')
 
 
+def test_a_count_that_is_an_object_does_not_break_the_answer() -> None:
+    """What a provider tells where a number belongs is kept beside the number."""
+    answer = OPENAI_RESPONSES.parse_answer(response(usage={"total_tokens": {"x": 1}, "input_tokens": 3}))
+    request = OPENAI_RESPONSES.open(b'{"model":"m","input":"Hello"}')
+    data = OPENAI_RESPONSES.render_answer(answer, request=request).data
+    assert (data["usage"]["total_tokens"], data["usage.total_tokens.x"]) == (3, 1)
+
+
 def test_usage_is_read_wherever_there_is_some() -> None:
     """Zeros for what is not told."""
     assert OPENAI_RESPONSES.usage({"usage": {"input_tokens": 3, "output_tokens": "x"}}) == Usage(3)

@@ -54,10 +54,14 @@ def put_back(target: Json, rest: Mapping[str, Any]) -> Json:
     """Set the kept fields in `target`, the nested ones where they were; returns `target`."""
     silent = rest.silent if isinstance(rest, Kept) else {}
     for name, value in (*silent.items(), *rest.items()):
-        box, last = target, name
-        if name.startswith(_NESTED):
-            *path, last = name.split(".")
-            for key in path:
-                box = box.setdefault(key, {})
+        *path, last = name.split(".") if name.startswith(_NESTED) else (name,)
+        box = target
+        for key in path:
+            inner = box.setdefault(key, {})
+            if not isinstance(inner, dict):
+                # Something stands where an object would have to: it keeps its place.
+                box, last = target, name
+                break
+            box = inner
         box[last] = value
     return target
