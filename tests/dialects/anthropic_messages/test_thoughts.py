@@ -238,6 +238,6 @@ def test_blocks_of_thinking_are_counted_and_details_of_a_stop_are_told() -> None
     assert found == [
         ReasoningDelta("t", "anthropic_messages:s"),
         ReasoningDelta("t", "anthropic_messages:s", part=1),
-        Unread("stop_details"),
+        Unread("stop_details", beside=True),
         Stopped(StopReason.REFUSED, "refusal"),
     ]
