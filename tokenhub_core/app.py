@@ -256,7 +256,7 @@ async def _doors(
         engine=pipeline,
         dialects=DIALECTS,
         clock=clock,
-        entropy=lambda: secrets.token_bytes(10),
+        entropy=_entropy(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
     )
@@ -301,7 +301,7 @@ async def _doors(
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     served = side.application(pages)
-    watch = Watch(kept.audit, sessions, clock, lambda: secrets.token_bytes(10))
+    watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
@@ -379,6 +379,20 @@ def _pages(
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
     ]
+
+
+def _entropy(size: int) -> Callable[[], bytes]:
+    """Return what gives `size` random bytes at a time: the kernel is asked for a thousand such at once."""
+    pool = bytearray()
+
+    def drawn() -> bytes:
+        if not pool:
+            pool.extend(secrets.token_bytes(1000 * size))
+        piece = bytes(pool[-size:])
+        del pool[-size:]
+        return piece
+
+    return drawn
 
 
 def private_directory(path: Path) -> None:

@@ -13,6 +13,7 @@ import struct
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
@@ -43,6 +44,8 @@ DIRECT: Final[Mapping[str, Dialect]] = {
 SILENCE: Final = 60.0
 """Seconds that a request body may pause for; also what ends one that has stopped being HTTP."""
 
+_PATHS: Final = 1024
+"""Hosts and paths that are remembered together."""
 _INTERNAL: Final = Fault(
     Kind.INTERNAL, Blame.US, "TokenHub could not answer this call", cause="engine_failed"
 )
@@ -140,7 +143,8 @@ class HandedOff:
         watcher: Watcher | None = None,
     ) -> None:
         self._consumer = consumer
-        self._recogniser = recogniser
+        # Programs call few paths, over and over.
+        self._recognise = lru_cache(maxsize=_PATHS)(recogniser.recognise)
         self._passthrough = passthrough
         self._watcher = watcher
 
@@ -150,7 +154,7 @@ class HandedOff:
         connection = transport.get_extra_info(EXTRA_INFO) if transport else None
         if not isinstance(connection, Connection):
             return web.Response(status=421, text="this connection was not handed off")
-        found = self._recogniser.recognise(connection.host, request.method, request.path_qs)
+        found = self._recognise(connection.host, request.method, request.path_qs)
         if found is None:
             return web.Response(status=421, text="this host is not served here")
         if request.headers.get("expect", "").lower() == "100-continue":
