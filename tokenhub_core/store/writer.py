@@ -4,8 +4,8 @@ A commit to disk costs about as much for one row as for a hundred, so those who 
 is resolved after COMMIT returned, never before: that is the promise the whole product's "recorded exactly once" rests
 on. The event loop is woken once per transaction, however many wait.
 
-Where items come close together, what is handed over while the loop is busy goes to the thread together, at most a
-millisecond later: each transaction costs two threads' switches and a wait for the disk, and a busy loop brings the next
+Where items come close together, what is handed over while the loop is busy goes to the thread together, at most two
+milliseconds later: each transaction costs two threads' switches and a wait for the disk, and a busy loop brings the next
 item soon. An item that comes after a pause, or to a loop with nothing else to do, goes at once.
 
 There are three kinds of failure. A work item that fails alone (it broke a constraint, or raised) fails alone: the
@@ -41,7 +41,7 @@ _NEAR: Final = 0.003
 """Seconds. An item that comes within them of the last one can expect company."""
 _IDLE: Final = 0.00005
 """Seconds. A loop that comes round within them had nothing else to do, so nothing more is on its way."""
-_GATHER: Final = 0.001
+_GATHER: Final = 0.002
 """Seconds. The longest that an item waits for company, but for the turn of the loop that is under way then."""
 
 
