@@ -5,8 +5,8 @@ is resolved after COMMIT returned, never before: that is the promise the whole p
 on. The event loop is woken once per transaction, however many wait.
 
 Where items come close together, what is handed over while the loop is busy goes to the thread together, at most two
-milliseconds later: each transaction costs two threads' switches and a wait for the disk, and a busy loop brings the next
-item soon. An item that comes after a pause, or to a loop with nothing else to do, goes at once.
+milliseconds later: each transaction costs two threads' switches and a wait for the disk, and a busy loop brings the
+next item soon. An item that comes after a pause, or to a loop with nothing else to do, goes at once.
 
 There are three kinds of failure. A work item that fails alone (it broke a constraint, or raised) fails alone: the
 transaction is undone and every item runs again behind a savepoint of its own. A store that fails (locked, full,
