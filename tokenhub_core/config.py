@@ -175,7 +175,7 @@ class Settings:
         900.0, _number(0.05, 7200), "For all attempts of a call together, a stream's up to its first content"
     )
     stream_gather_ms: float = _setting(
-        8.0,
+        10.0,
         _number(0, 1000),
         "What a stream brings within this time of the last piece is written with the next",
     )

@@ -112,7 +112,7 @@ class Patience:
     stall: float = 90.0
     whole: float = 600.0
     """For a whole answer; also the longest that a stream may go on without content, pings or not."""
-    gather: float = 0.008
+    gather: float = 0.01
     """What a stream's provider sends within this time of the last piece goes on together with what follows."""
     tick: float = 15.0
     """After so much silence of a committed stream's provider the caller gets a sign of life."""
