@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenhub_core.admission.headers import Metric, Seen
-from tokenhub_core.admission.limits import FREE, Call, Limits, Room, limited
+from tokenhub_core.admission.limits import FREE, Call, Limits, Numbers, Room, limited
 from tokenhub_core.errors import Kind
 
 CALL = Call("m", 100, 50)
@@ -186,7 +186,7 @@ def test_no_more_is_sent_than_a_window_holds(limit: int, events: list[tuple[str,
     limits, now, resets = Limits(), 0.0, 50.0
     counted = 1
     limits.tell([requests(limit - counted, limit, resets)], None, "m", now)
-    waiting: list[tuple[float, object]] = []
+    waiting: list[tuple[float, Numbers]] = []
     for kind, pause in events:
         now += pause
         if now >= resets:
@@ -198,7 +198,7 @@ def test_no_more_is_sent_than_a_window_holds(limit: int, events: list[tuple[str,
             continue
         if waiting:
             left, numbers = waiting.pop(int(pause * 1000) % len(waiting))
-            limits.tell([requests(left, limit, resets - now)], numbers, "m", now)  # type: ignore[arg-type]
-            limits.land(numbers)  # type: ignore[arg-type]
+            limits.tell([requests(left, limit, resets - now)], numbers, "m", now)
+            limits.land(numbers)
         assert counted <= limit
     assert counted <= limit
