@@ -26,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import Final, Protocol
 
 import msgspec
@@ -45,7 +46,7 @@ EVERYWHERE: Final = ""
 _BORROWED: Final = 2.0
 _MOST: Final = 1e6
 _ARMS: Final = 4_096
-"""Arms that one context keeps; the one longest without a reward goes first."""
+"""Arms that are kept; the one longest without a reward goes first."""
 _FEWEST: Final = 32
 _COARSE: Final = 64
 _FINE: Final = 512
@@ -122,51 +123,31 @@ def context(features: Features, tokens: int) -> str:
 
 
 class _Records:
-    """The arms of one context, column by column."""
+    """What was counted in one context, column by column; a row belongs to the same arm in every context."""
 
-    def __init__(self) -> None:
-        self.rows: dict[Arm, int] = {}
+    def __init__(self, rows: int) -> None:
         self.steps = 0
         # won, lost, step, at: times as whole microseconds, which a double holds exactly.
-        self.columns: Floats = np.zeros((4, 16))
+        self.columns: Floats = np.zeros((4, rows))
 
-    def decayed(self, arms: Sequence[Arm], forgetting: Forgetting, now: float) -> tuple[Floats, Floats]:
-        """Return what is left of each arm's successes and failures; nothing for those without a record."""
-        rows = np.fromiter((self.rows.get(arm, -1) for arm in arms), np.intp, len(arms))
-        won, lost, step, at = self.columns[:, rows]
+    def decayed(self, rows: NDArray[np.intp], forgetting: Forgetting, now: float) -> tuple[Floats, Floats]:
+        """Return what is left of the successes and failures in these rows; nothing of those without a record."""
+        won, lost, step, at = self.columns.take(rows, axis=1)
         age = np.maximum(0.0, now * 1e6 - at) / 1e6
         left = forgetting.keep ** (self.steps - step) * np.exp2(-age / forgetting.half_life)
-        left[rows < 0] = 0.0
         return won * left, lost * left
 
-    def add(self, arm: Arm, reward: float, forgetting: Forgetting, now: float) -> None:
+    def add(self, row: int, reward: float, forgetting: Forgetting, now: float) -> None:
         self.steps += 1
         micros = max(0, round(now * 1e6))
-        won = lost = 0.0
-        if (row := self.rows.get(arm)) is not None:
-            won, lost, step, at = self.columns[:, row].tolist()
-            left = forgetting.keep ** (self.steps - step)
-            left *= 2.0 ** (-max(0.0, micros - at) / 1e6 / forgetting.half_life)
-            won, lost = won * left, lost * left
-        self.put(arm, (_held(won + reward), _held(lost + 1 - reward), self.steps, micros))
+        won, lost, step, at = self.columns[:, row].tolist()
+        left = forgetting.keep ** (self.steps - step)
+        left *= 2.0 ** (-max(0.0, micros - at) / 1e6 / forgetting.half_life)
+        won, lost = _held(won * left + reward), _held(lost * left + 1 - reward)
+        self.columns[:, row] = won, lost, self.steps, micros
 
-    def put(self, arm: Arm, values: tuple[float, float, int, int]) -> None:
-        row = self.rows.get(arm)
-        if row is None:
-            row = self._place()
-            self.rows[arm] = row
-        self.columns[:, row] = values
-
-    def _place(self) -> int:
-        """Return a free row, made free where there are too many."""
-        taken = len(self.rows)
-        if taken >= _ARMS:
-            eldest = min(self.rows, key=lambda arm: self.columns[2, self.rows[arm]])
-            return self.rows.pop(eldest)
-        # The last row stays empty: it is what an unknown arm reads.
-        if taken + 1 >= self.columns.shape[1]:
-            self.columns = np.concatenate([self.columns, np.zeros_like(self.columns)], axis=1)
-        return taken
+    def grow(self) -> None:
+        self.columns = np.concatenate([self.columns, np.zeros_like(self.columns)], axis=1)
 
 
 class Bandit:
@@ -174,35 +155,58 @@ class Bandit:
 
     def __init__(self, known: Iterable[Kept] = (), forgetting: Forgetting = DEFAULT) -> None:
         self._forgetting = forgetting
-        self._contexts: dict[str, _Records] = {}
+        self._rows: dict[Arm, int] = {}
+        # The last row stays empty: it is what an unknown arm reads.
+        self._width = 16
+        self._contexts: dict[str, _Records] = {EVERYWHERE: _Records(self._width)}
         self._changed: set[tuple[str, Arm]] = set()
         for kept in known:
-            records = self._contexts.setdefault(kept.context, _Records())
+            row, records = self._row((kept.model, kept.provider)), self._in(kept.context)
             step, at = max(0, kept.step), max(0, kept.at)
-            records.put((kept.model, kept.provider), (_held(kept.won), _held(kept.lost), step, at))
+            records.columns[:, row] = _held(kept.won), _held(kept.lost), step, at
             records.steps = max(records.steps, step)
 
     def reward(self, arm: Arm, context: str, reward: float, now: float) -> None:
         """Count one attempt's reward, from 0 to 1; `now` is in seconds since the epoch."""
-        reward = min(1.0, _held(reward))
+        reward, row = min(1.0, _held(reward)), self._row(arm)
         for place in (context, EVERYWHERE):
-            self._contexts.setdefault(place, _Records()).add(arm, reward, self._forgetting, now)
+            self._in(place).add(row, reward, self._forgetting, now)
             self._changed.add((place, arm))
+
+    def _in(self, context: str) -> _Records:
+        found = self._contexts.get(context)
+        return found if found else self._contexts.setdefault(context, _Records(self._width))
+
+    def _row(self, arm: Arm) -> int:
+        """Return the row of an arm; made free, where there are too many, of the one longest without a reward."""
+        row = self._rows.get(arm)
+        if row is not None:
+            return row
+        row = len(self._rows)
+        if row >= _ARMS:
+            steps = self._contexts[EVERYWHERE].columns[2]
+            row = self._rows.pop(min(self._rows, key=lambda one: float(steps[self._rows[one]])))
+            for records in self._contexts.values():
+                records.columns[:, row] = 0.0
+        elif row + 1 >= self._width:
+            self._width *= 2
+            for records in self._contexts.values():
+                records.grow()
+        self._rows[arm] = row
+        return row
 
     def posteriors(self, arms: Sequence[Arm], context: str, now: float) -> tuple[Floats, Floats]:
         """Return alpha and beta of each arm in this context; each is finite and at least 1."""
-        won, lost = self._left(arms, context, now)
-        all_won, all_lost = self._left(arms, EVERYWHERE, now)
+        rows = np.fromiter(map(self._rows.get, arms, repeat(-1)), np.intp, len(arms))
+        all_won, all_lost = self._contexts[EVERYWHERE].decayed(rows, self._forgetting, now)
         seen = all_won + all_lost
         share = np.divide(all_won, seen, out=np.zeros_like(seen), where=seen > 0)
         lent = np.minimum(seen, _BORROWED)
-        return 1 + won + lent * share, 1 + lost + lent * (1 - share)
-
-    def _left(self, arms: Sequence[Arm], context: str, now: float) -> tuple[Floats, Floats]:
-        records = self._contexts.get(context)
-        if records is None:
-            return np.zeros(len(arms)), np.zeros(len(arms))
-        return records.decayed(arms, self._forgetting, now)
+        alpha, beta = 1 + lent * share, 1 + lent * (1 - share)
+        if (records := self._contexts.get(context)) is None:
+            return alpha, beta
+        won, lost = records.decayed(rows, self._forgetting, now)
+        return alpha + won, beta + lost
 
     def draw(
         self, arms: Sequence[Arm], context: str, *, penalties: Sequence[float], seed: str, now: float
@@ -221,24 +225,26 @@ class Bandit:
     def kept(self) -> list[Kept]:
         """Return every record there is."""
         return [
-            self._kept(context, arm) for context, records in self._contexts.items() for arm in records.rows
+            self._kept(context, arm)
+            for context, records in self._contexts.items()
+            for arm, row in self._rows.items()
+            if records.columns[2, row]
         ]
 
     def changes(self) -> list[Kept]:
         """Return the records that have changed since this was last asked."""
         changed, self._changed = self._changed, set()
-        return [self._kept(*place) for place in changed if place[1] in self._contexts[place[0]].rows]
+        return [self._kept(*place) for place in changed if place[1] in self._rows]
 
     def _kept(self, context: str, arm: Arm) -> Kept:
-        records = self._contexts[context]
-        won, lost, step, at = records.columns[:, records.rows[arm]].tolist()
+        won, lost, step, at = self._contexts[context].columns[:, self._rows[arm]].tolist()
         return Kept(*arm, context, won, lost, int(step), int(at))
 
 
 def sampled(arms: Sequence[Arm], alpha: Floats, beta: Floats, seed: str) -> Floats:
     """Return one value an arm; the same for the same arms, parameters and seed, in whichever order the arms come."""
     generator = np.random.Generator(np.random.PCG64(_number(seed)))
-    order = sorted(range(len(arms)), key=arms.__getitem__)
+    order = np.fromiter(sorted(range(len(arms)), key=arms.__getitem__), np.intp, len(arms))
     samples = np.empty(len(arms))
     samples[order] = generator.beta(alpha[order], beta[order])
     return samples
