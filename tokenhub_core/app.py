@@ -10,11 +10,10 @@ import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -22,19 +21,18 @@ from aiohttp import web
 from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
-from tokenhub_core.admission.parking import Change
-from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
+from tokenhub_core.datadir import admin_token, private_directory, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
-from tokenhub_core.health.tracker import HealthTracker, State, Transition
+from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.audit import AuditPages, Watch
@@ -49,8 +47,8 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
-from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.learning import Learning
+from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
@@ -76,11 +74,6 @@ from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
 from tokenhub_core.watching import Watcher
-
-TICK: Final = 1.0
-"""Seconds between two looks at provider health."""
-_SALT: Final = 32
-"""Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +117,6 @@ class _Kept:
     credentials: Credentials
     holder: KeyHolder
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Watched:
-    """What watches every exchange."""
-
-    bus: Bus
-    metrics: Metrics
-    health: HealthTracker
-    learning: Learning
-    recorder: StoreRecorder
-    keyring: Keyring
-    parkings: Parkings
 
 
 @asynccontextmanager
@@ -187,10 +167,10 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
 
 
-async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
+async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     bus, metrics, health = Bus(), Metrics(), HealthTracker()
-    salt = await asyncio.to_thread(_salt, kept.settings)
-    learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salt)
+    salted = await asyncio.to_thread(salt, kept.settings)
+    learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
     await learning.load()
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
@@ -205,13 +185,13 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> _Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
-    watched = _Watched(bus, metrics, health, learning, recorder, keyring, parkings)
-    watcher = asyncio.create_task(_look(kept, watched), name="health watcher")
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
 
 
-async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog: Catalog) -> Pipeline:
+async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
     means = Means(
@@ -244,7 +224,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: _Watched, catalog
 async def _doors(
     stack: AsyncExitStack,
     kept: _Kept,
-    watched: _Watched,
+    watched: Watched,
     catalog: Catalog,
     pipeline: Pipeline,
     *,
@@ -322,7 +302,7 @@ async def _doors(
 
 
 def _watcher(
-    kept: _Kept, watched: _Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
+    kept: _Kept, watched: Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
 ) -> Watcher:
     """Return what watches calls that pass; raises `ConfigError` where a setting names a host that is not listed."""
     for rule in catalog.modes.rules:
@@ -343,7 +323,7 @@ def _watcher(
 
 def _pages(
     kept: _Kept,
-    watched: _Watched,
+    watched: Watched,
     catalog: Catalog,
     pipeline: Pipeline,
     *,
@@ -395,31 +375,6 @@ def _entropy(size: int) -> Callable[[], bytes]:
     return drawn
 
 
-def private_directory(path: Path) -> None:
-    """Make a directory that only its owner can enter."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if path.stat().st_mode & 0o077:
-        path.chmod(0o700)
-
-
-def admin_token(settings: Settings) -> Secret:
-    """Return the admin token: the setting, else the file `admin-token`, which is made on first use."""
-    if settings.admin_token:
-        return settings.admin_token
-    path = settings.data_dir / "admin-token"
-    if not path.exists():
-        write_atomic(path, secrets.token_hex(32).encode())
-    return Secret(path.read_text().strip())
-
-
-def _salt(settings: Settings) -> bytes:
-    """Return what callers' words are hashed with, made on first use: in a file, and not in the database."""
-    path = settings.data_dir / "salt"
-    if not path.exists() or len(path.read_bytes()) != _SALT:
-        write_atomic(path, secrets.token_bytes(_SALT))
-    return path.read_bytes()
-
-
 def _database(settings: Settings) -> Database:
     where = settings.db_dsn or os.fspath(settings.data_dir / "tokenhub.sqlite")
     return open_database(where, synchronous=settings.db_synchronous)
@@ -440,57 +395,6 @@ async def _unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) 
         await (vault.unlock(password, throttled=False) if vault.initialised else vault.init(password))
     except TokenHubError as error:
         raise ConfigError(f"the vault's password: {error.fault.message}") from None
-
-
-async def _look(kept: _Kept, watched: _Watched) -> None:
-    """Tell of health transitions and parkings, and keep the gauges."""
-    clock, bus, metrics, health = kept.clock, watched.bus, watched.metrics, watched.health
-    while True:
-        await asyncio.sleep(TICK)
-        now = clock.monotonic()
-        for moved in health.transitions():
-            await _note_health(kept.audit, moved)
-            bus.publish(
-                "health_change",
-                {
-                    "timestamp": clock.now() - (now - moved.at),
-                    "provider_id": moved.provider,
-                    "old_state": moved.before.value,
-                    "new_state": moved.after.value,
-                    "reason": moved.reason,
-                },
-            )
-        for change in watched.parkings.fresh():
-            await _note_parking(kept.audit, change)
-        metrics.parkings((one.place.provider, one.place.credential) for one in watched.keyring.parkings())
-        metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
-        health.prune(now)
-
-
-async def _note_health(audit: Audit, moved: Transition) -> None:
-    """Write that a provider is used less, or again. The watcher goes on where the store does not."""
-    if State.DOWN not in {moved.before, moved.after}:
-        return
-    with suppress(TokenHubError):
-        await audit.note(
-            Action.PROVIDER_HEALTH,
-            moved.provider,
-            before={"state": moved.before.value},
-            after={"state": moved.after.value},
-            reason=moved.reason,
-        )
-
-
-async def _note_parking(audit: Audit, change: Change) -> None:
-    """Write that a credential is out of use, or in use again; who did it stands in the entry."""
-    place = change.parking.place
-    with suppress(TokenHubError):
-        await audit.note(
-            Action.CREDENTIAL_PARK if change.parked else Action.CREDENTIAL_UNPARK,
-            f"{place.credential} @ {place.provider}",
-            after={"model": place.model, "reason": change.parking.reason.value, "by": change.by.value},
-            reason=change.why,
-        )
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

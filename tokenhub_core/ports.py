@@ -10,6 +10,7 @@ import msgspec
 from tokenhub_core.errors import Fault
 from tokenhub_core.types import (
     DEFAULT_CREDENTIAL,
+    ApiKey,
     Dialect,
     Headers,
     Plan,
@@ -52,6 +53,17 @@ class Secret:
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         return (Secret, ("",))
+
+
+class KeyBook(Protocol):
+    """Where clients' keys are known."""
+
+    def look_up(self, secret: str, now: float) -> ApiKey:
+        """Return the key with this secret; `now` is in seconds since the epoch.
+
+        Raises `TokenHubError` (`AUTH`), its cause saying why: `key_unknown`, `key_disabled`, `key_expired`.
+        """
+        ...
 
 
 class Timeouts(msgspec.Struct, frozen=True):

@@ -20,10 +20,10 @@ from mitmproxy.tools.web.master import WebMaster
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.engines import alone
 from tokenhub_core import config
-from tokenhub_core.app import private_directory
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
+from tokenhub_core.datadir import private_directory
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.recognise import Recogniser, extra_hosts
 

@@ -22,10 +22,11 @@ from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.host import Running
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core import app
-from tokenhub_core.app import App, private_directory
+from tokenhub_core.app import App
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
+from tokenhub_core.datadir import private_directory
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.launch.paths import run_dir

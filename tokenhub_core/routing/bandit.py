@@ -175,7 +175,7 @@ class Bandit:
 
     def _in(self, context: str) -> _Records:
         found = self._contexts.get(context)
-        return found if found else self._contexts.setdefault(context, _Records(self._width))
+        return found or self._contexts.setdefault(context, _Records(self._width))
 
     def _row(self, arm: Arm) -> int:
         """Return the row of an arm; made free, where there are too many, of the one longest without a reward."""
@@ -244,7 +244,8 @@ class Bandit:
 def sampled(arms: Sequence[Arm], alpha: Floats, beta: Floats, seed: str) -> Floats:
     """Return one value an arm; the same for the same arms, parameters and seed, in whichever order the arms come."""
     generator = np.random.Generator(np.random.PCG64(_number(seed)))
-    order = np.fromiter(sorted(range(len(arms)), key=arms.__getitem__), np.intp, len(arms))
+    names = sorted(range(len(arms)), key=arms.__getitem__)
+    order = np.fromiter(names, np.intp, len(arms))
     samples = np.empty(len(arms))
     samples[order] = generator.beta(alpha[order], beta[order])
     return samples

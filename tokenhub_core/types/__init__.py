@@ -72,16 +72,20 @@ from tokenhub_core.types.fleet import (
     Terms,
     Tier,
 )
+from tokenhub_core.types.identity import ANY, KEY_PREFIX, ApiKey, KeyLimits, Scope, Trust
 from tokenhub_core.types.policy import Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
 from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
 __all__ = [
+    "ANY",
     "DEFAULT_CREDENTIAL",
+    "KEY_PREFIX",
     "NANO",
     "Alias",
     "Answer",
+    "ApiKey",
     "Attempt",
     "Audio",
     "Bond",
@@ -104,6 +108,7 @@ __all__ = [
     "Headers",
     "Image",
     "Json",
+    "KeyLimits",
     "Lane",
     "Left",
     "Logprob",
@@ -129,6 +134,7 @@ __all__ = [
     "Request",
     "Role",
     "Said",
+    "Scope",
     "Shadow",
     "Skip",
     "Skipped",
@@ -155,6 +161,7 @@ __all__ = [
     "ToolStarted",
     "ToolUse",
     "Traces",
+    "Trust",
     "Turn",
     "Unread",
     "Usage",

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tokenhub_core.types.identity import ApiKey
+
 type Json = dict[str, Any]
 """A decoded JSON object. `Any` because the wire decides; each dialect narrows what it reads."""
 
@@ -84,6 +86,8 @@ class Caller(msgspec.Struct, frozen=True):
     proxy_user: str = ""
     program: str = ""
     """The User-Agent's first product, at most 80 characters."""
+    key: ApiKey | None = None
+    """The key of ours that the caller showed, None for somebody anonymous. Its secret went no further than the door."""
 
 
 class Snapshot(msgspec.Struct, frozen=True):
