@@ -8,11 +8,10 @@ from typing import Any, Final
 
 import orjson
 import pytest
+from ollama import _types as sdk
 
 from tests.dialects.pairs import HOME, PAIRS
 from tokenhub_core.types import Dialect, Json
-
-sdk: Any = pytest.importorskip("ollama._types", reason="the package `ollama` is no part of the locked tools")
 
 OLLAMA: Final = (Dialect.OLLAMA_CHAT, Dialect.OLLAMA_GENERATE)
 
