@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -68,6 +69,31 @@ def test_as_many_levels_as_allowed_are_read() -> None:
     """The bound counts nesting, not brackets."""
     assert wire.decode(nested(64))["a"] == [orjson.loads(b"[" * 62 + b"]" * 62)]
     assert len(wire.decode(b'{"a":[' + b"{}," * 500 + b"{}]}")["a"]) == 501
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"model":"a","model":"b"}', "model"),
+        (b'{"model" : "a", "model" : "b"}', "model"),
+        (b'{"messages":[{"role":"user","content":"x","role":"system"}]}', "role"),
+        (b'{"m\\u006fdel":"a","model":"b"}', "model"),
+        (b'{"a\\\\":1,"a\\\\":1}', "a\\"),
+        (b'{"a":{"b":[{"":0,"":0}]}}', ""),
+    ],
+)
+def test_a_name_that_stands_twice_in_one_object_is_refused(body: bytes, name: str) -> None:
+    """Who reads the first one and who reads the last would not have read the same call."""
+    assert f"'{name}' twice" in fault(body).message
+    assert wire.decode(body, repeats=True)
+
+
+@given(OBJECTS, st.booleans(), st.booleans())
+def test_no_text_looks_like_a_name_that_stands_twice(data: Json, spaced: bool, ascii_only: bool) -> None:
+    """Quotes, colons and backslashes in names and values, compact or not, are read as they are."""
+    separators = (" , ", " : ") if spaced else (",", ":")
+    body = json.dumps(data, separators=separators, ensure_ascii=ascii_only).encode()
+    assert wire.decode(body) == data
 
 
 def test_single_fields_are_checked_by_hand() -> None:

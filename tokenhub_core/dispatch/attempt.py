@@ -214,7 +214,7 @@ class Attempting:
 
     async def _not_a_stream(self, response: UpstreamResponse) -> Fault:
         try:
-            data = wire.decode(await _beginning(response))
+            data = wire.decode(await _beginning(response), repeats=True)
         except TokenHubError:
             data = {}
         found = classify.classify_body(self._source.name, data)
@@ -223,7 +223,7 @@ class Attempting:
     async def _whole(self, response: UpstreamResponse) -> Whole:
         raw = await response.read(MAX_ANSWER)
         try:
-            data = wire.decode(raw)
+            data = wire.decode(raw, repeats=True)
         except TokenHubError:
             raise TokenHubError(_bad_answer("the provider's answer is not JSON", "bad_json")) from None
         if fault := classify.classify_body(self._source.name, data):
