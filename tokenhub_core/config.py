@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Mode
@@ -20,6 +21,8 @@ _ELSEWHERE: Final = frozenset(
 """Variables with our prefix that other parts read."""
 
 
+_MOST: Final = 1_000_000_000
+"""Of anything that a limit counts."""
 _NO_SECRET: Final = Secret("")
 
 
@@ -80,6 +83,15 @@ def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
         return found
 
     return read
+
+
+def _networks(raw: str) -> tuple[str, ...]:
+    found = _words(raw)
+    try:
+        networks(found)
+    except ValueError as error:
+        raise ValueError(f"must be networks such as 10.0.0.0/8: {error}") from None
+    return found
 
 
 def _setting(
@@ -160,6 +172,36 @@ class Settings:
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(
         (), _words, "What is done with calls to a host, as host=mode: route, shadow, observe or off"
+    )
+    key_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute with one key that has no limit of its own"
+    )
+    key_tokens_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of tokens, input and output together"
+    )
+    key_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of calls that are under way at once"
+    )
+    key_max_output_tokens: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of the output tokens that one call may ask for"
+    )
+    address_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute from one address without a key"
+    )
+    address_tokens_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of tokens, input and output together"
+    )
+    address_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of calls that are under way at once"
+    )
+    address_max_output_tokens: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "The same of the output tokens that one call may ask for"
+    )
+    admin_requests_per_minute: int | None = _setting(
+        1200, _optional(_whole(1, _MOST)), "Requests a minute to the admin API from one address"
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), _networks, "Networks of proxies whose X-Forwarded-For or Forwarded is believed"
     )
     allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")

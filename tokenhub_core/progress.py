@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tokenhub_core.admission.throttle import Stay, without_limits
 from tokenhub_core.dispatch.job import CANCELLED, Trace
 from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Summary
@@ -55,16 +56,22 @@ class Progress:
     """The call as a part of its conversation,"""
     bonds: Bonds = LOOSE
     """and who is to hear how it goes on."""
+    stay: Stay | None = None
+    """The call as one of somebody who is limited."""
     routed: float = 0.0
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
 
 
-def passed_on(upstream: Headers) -> Headers:
-    """Return those of the provider's headers that go to the caller."""
-    return tuple(
+def passed_on(upstream: Headers, *, limited: bool = False) -> Headers:
+    """Return those of the provider's headers that go to the caller.
+
+    Who is `limited` by us is told of that: what the provider tells of its limits would be taken for ours.
+    """
+    kept = tuple(
         (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     )
+    return without_limits(kept) if limited else kept
 
 
 def told(progress: Progress) -> Headers:
