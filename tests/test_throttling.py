@@ -184,7 +184,7 @@ async def test_a_caller_who_leaves_before_the_answer_frees_his_place() -> None:
         sent.set()
         return admit(*given)
 
-    it.bench.health.admit = watched  # type: ignore[method-assign] # tells that an attempt is made
+    it.bench.health.admit = watched  # type: ignore[assignment] # tells that an attempt is made
     task = asyncio.create_task(it.begin(chat()))
     async with asyncio.timeout(PATIENCE):
         await sent.wait()

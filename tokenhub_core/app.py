@@ -48,12 +48,13 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -66,6 +67,7 @@ from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.idempotency import Marks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.events import Bus
@@ -82,7 +84,7 @@ class App:
     """The running engine, as the front doors see it."""
 
     settings: Settings
-    engine: Pipeline
+    engine: Engine
     recogniser: Recogniser
     catalog: Catalog
     vault: Vault
@@ -239,8 +241,17 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
+    engine = Idempotent(
+        pipeline,
+        _keeping(kept),
+        recorder=recorder,
+        dialects=DIALECTS,
+        clock=clock,
+        throttle=limits,
+    )
+    stack.push_async_callback(engine.close)
     door = Door(
-        engine=pipeline,
+        engine=engine,
         dialects=DIALECTS,
         clock=clock,
         entropy=_entropy(10),
@@ -293,7 +304,7 @@ async def _doors(
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
-        engine=pipeline,
+        engine=engine,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
@@ -448,6 +459,12 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle)
         throttle=limits,
         locked=lambda: not vault.open,
     )
+
+
+def _keeping(kept: _Kept) -> Keeping:
+    settings = kept.settings
+    marks = Marks(kept.writer, answers=settings.idempotency_store)
+    return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
 
 
 def _path(text: str) -> Path | None:

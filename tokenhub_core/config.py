@@ -177,31 +177,48 @@ class Settings:
         None, _optional(_whole(1, _MOST)), "Requests a minute with one key that has no limit of its own"
     )
     key_tokens_per_minute: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of tokens, input and output together"
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, with one key that has no limit of its own",
     )
     key_concurrency: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of calls that are under way at once"
+        None, _optional(_whole(1, _MOST)), "Calls under way at once with one key that has no limit of its own"
     )
     key_max_output_tokens: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of the output tokens that one call may ask for"
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for with one key that has no limit of its own",
     )
     address_requests_per_minute: int | None = _setting(
         None, _optional(_whole(1, _MOST)), "Requests a minute from one address without a key"
     )
     address_tokens_per_minute: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of tokens, input and output together"
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, from one address without a key",
     )
     address_concurrency: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of calls that are under way at once"
+        None, _optional(_whole(1, _MOST)), "Calls under way at once from one address without a key"
     )
     address_max_output_tokens: int | None = _setting(
-        None, _optional(_whole(1, _MOST)), "The same of the output tokens that one call may ask for"
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for from one address without a key",
     )
     admin_requests_per_minute: int | None = _setting(
         1200, _optional(_whole(1, _MOST)), "Requests a minute to the admin API from one address"
     )
     trusted_proxies: tuple[str, ...] = _setting(
         (), _networks, "Networks of proxies whose X-Forwarded-For or Forwarded is believed"
+    )
+    idempotency_ttl_secs: float = _setting(
+        86_400.0, _number(1, 31_536_000), "How long an Idempotency-Key stands for its first call"
+    )
+    idempotency_cache_bytes: int = _setting(
+        64 << 20, _whole(0, 1 << 34), "Memory for answers that can be given again"
+    )
+    idempotency_store: bool = _setting(
+        False, _flag, "Keep those answers in the database as well, in the clear"
     )
     allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")

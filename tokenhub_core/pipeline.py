@@ -31,7 +31,7 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
-from tokenhub_core.progress import Progress, passed_on, record, summary, told
+from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
@@ -478,6 +478,7 @@ class Pipeline:
 
     async def _break(self, progress: Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""
+        progress.broken = True
         await self._note(progress, fault)
         snapshot = progress.snapshot
         return self._dialects[snapshot.dialect].stream_error(
@@ -489,10 +490,7 @@ class Pipeline:
         await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        ours = (*told(progress), *self._left(progress))
-        named = {name for name, _ in ours}
-        headers = (*(field for field in error.headers if field[0] not in named), *extra, *ours)
-        return Reply(error.status, headers, error.body, summary=summary(progress, fault))
+        return refusal(progress, fault, error, (*extra, *self._left(progress)))
 
     async def _note(self, progress: Progress, fault: Fault) -> None:
         """Record a failure; that the store is down too must not hide it."""
@@ -513,7 +511,7 @@ class Pipeline:
     ) -> Reply:
         passed = passed_on(upstream, limited=progress.stay is not None)
         headers = (*passed, *told(progress), *self._left(progress))
-        return Reply(200, headers, body, frames, summary(progress, None))
+        return Reply(200, headers, body, frames, summary(progress, None), lambda: progress.broken)
 
 
 def _capped(progress: Progress, request: Request) -> tuple[Request, int | None]:

@@ -21,7 +21,7 @@ CHAT: Final = Dialect.OPENAI_CHAT
 ANN: Final = Caller(peer="203.0.113.9", key=ApiKey(id="ann"))
 
 
-def keyed(name: str = "ann", **limits: int) -> Caller:
+def keyed(name: str = "ann", /, **limits: int) -> Caller:
     return Caller(peer="203.0.113.9", key=ApiKey(id=name, limits=KeyLimits(**limits)))
 
 
