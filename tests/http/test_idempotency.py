@@ -82,7 +82,7 @@ async def test_a_duplicate_is_answered_again_in_every_dialect(tmp_path: Path, fa
         assert len(fake.requests) == len(paths)
         logged = (await it.done("GET", "/logs"))["logs"]
         assert len(logged) == 3 * len(paths)
-        assert sum(one["cost_usd"] > 0 for one in logged) == len(paths)
+        assert sum(one["cost_nanousd"] > 0 for one in logged) == len(paths)
 
 
 async def test_a_key_is_not_passed_on(tmp_path: Path, fake: FakeProvider) -> None:
@@ -139,8 +139,8 @@ async def test_a_key_that_is_too_long_is_refused(tmp_path: Path, fake: FakeProvi
         )
         # It may cut the connection before all has come.
         with suppress(ConnectionError):
-            assert (await it.raw(head + b"x" * (1 << 20) + b"\r\n\r\n")).startswith(b"HTTP/1.1 400")
-        assert (await it.raw(head + b"a\x00b\r\nContent-Length: 2\r\n\r\n{}")).startswith(b"HTTP/1.1 400")
+            assert (await it.raw(head + b"x" * (1 << 20) + b"\r\n\r\n"))[8:13] == b" 400 "
+        assert b" 400 " in (await it.raw(head + b"a\x00b\r\nContent-Length: 2\r\n\r\n{}"))[:15]
         assert len(fake.requests) == 1
 
 
