@@ -532,13 +532,14 @@ async def test_a_call_that_nobody_waits_for_is_not_made_on(database: Database, s
         assert (body, header(again.headers, REPLAY), len(engine.asked)) == (b"b", "", 2)
 
 
-async def test_who_leaves_before_the_mark_is_durable_is_recorded(database: Database) -> None:
-    """The engine never heard of the call, and its key is free again."""
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_who_leaves_before_the_mark_is_durable_is_recorded(database: Database, turns: int) -> None:
+    """Before it is begun or while it is written: the engine never heard of the call, and its key is free again."""
     engine = Paced(stream=False)
     async with scene(database, engine) as it:
         task = it.start()
-        await asyncio.sleep(0)  # it runs,
-        await asyncio.sleep(0)  # and so does the one that makes the call
+        for _ in range(turns):
+            await asyncio.sleep(0)  # the call has come; in the next turn the one that makes it begins
         assert it.front._running
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -548,6 +549,57 @@ async def test_who_leaves_before_the_mark_is_durable_is_recorded(database: Datab
         assert engine.asked == []
         engine.say(b"b")
         assert (await it.ask())[1] == b"b"
+
+
+async def test_who_sends_a_call_again_that_is_being_cancelled_does_not_join_it(database: Database) -> None:
+    """However long that takes to end: the call is made anew, and only its own end counts."""
+    held = asyncio.Event()
+
+    class Slow(Paced):
+        async def exchange(self, snapshot: Snapshot) -> Reply:
+            try:
+                return await super().exchange(snapshot)
+            except asyncio.CancelledError:
+                await held.wait()
+                raise
+
+    engine = Slow(stream=False)
+    async with scene(database, engine) as it:
+        task = it.start()
+        await it.until(lambda: engine.asked)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        again = it.start()
+        await it.until(lambda: len(engine.asked) == 2)
+        held.set()
+        await it.until(lambda: len(it.front._tasks) == 1)
+        engine.say(b"a")
+        reply, body = await again
+        assert (reply.status, body) == (200, b"a")
+        assert (await it.ask())[1] == b"a"
+    assert len(engine.asked) == 2
+
+
+async def test_an_engine_that_will_not_be_cancelled_disturbs_nobody(database: Database) -> None:
+    """What it says after its call was given up is nobody's answer."""
+
+    class Stubborn(Paced):
+        async def exchange(self, snapshot: Snapshot) -> Reply:
+            try:
+                return await super().exchange(snapshot)
+            except asyncio.CancelledError:
+                return Reply(200, (), b"late")
+
+    engine = Stubborn(stream=False)
+    async with scene(database, engine) as it:
+        task = it.start()
+        await it.until(lambda: engine.asked)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        again = it.start()
+        await it.until(lambda: len(engine.asked) == 2)
+        engine.say(b"a")
+        assert (await again)[1] == (await it.ask())[1] == b"a"
 
 
 @pytest.mark.parametrize("stream", [False, True])

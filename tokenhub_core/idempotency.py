@@ -77,7 +77,8 @@ class _Run:
         self.mark = mark
         self.stay = stay
         self.tape = Tape(joinable)
-        self.task: asyncio.Task[None] | None = None
+        self.asked = False
+        """The engine has heard of it, and records it."""
         self.reply: Reply | None = None
         """Its head, once that is known; the frames are on the tape."""
         self.fault: Fault | None = None
@@ -98,17 +99,11 @@ class _Run:
         """Return when something has changed."""
         await self._changed.wait()
 
-    def left(self) -> None:
-        """Hear that a reader has left: what nobody waits for is not made."""
-        self.changed()
-        if not self.tape.readers and not self.over and self.task is not None:
-            self.task.cancel()
-
 
 class _Frames:
     """One reader's frames."""
 
-    def __init__(self, run: _Run, left: Callable[[], None]) -> None:
+    def __init__(self, run: _Run, left: Callable[[_Run], None]) -> None:
         self._run = run
         self._reader = run.tape.join()
         self._left = left
@@ -140,8 +135,7 @@ class _Frames:
         if self._open:
             self._open = False
             self._run.tape.leave(self._reader)
-            self._run.left()
-            self._left()
+            self._left(self._run)
 
 
 class Idempotent:
@@ -165,7 +159,7 @@ class Idempotent:
         self._throttle = throttle
         self._running: dict[bytes, _Run] = {}
         self._shelf = Shelf(keeping.cache_bytes)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[_Run, asyncio.Task[None]] = {}
 
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
@@ -194,7 +188,7 @@ class Idempotent:
 
     async def close(self) -> None:
         """Cancel what is still being made, and return when it has ended."""
-        tasks = tuple(self._tasks)
+        tasks = tuple(self._tasks.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -203,10 +197,9 @@ class Idempotent:
 
     async def _first(self, snapshot: Snapshot, found: Mark, stay: Stay | None) -> Reply:
         run = self._running[found.id] = _Run(snapshot, found, stay, self._keeping.joinable)
-        frames = _Frames(run, lambda: None)
-        run.task = asyncio.create_task(self._make(run), name=f"idempotent {snapshot.id}")
-        self._tasks.add(run.task)
-        run.task.add_done_callback(self._tasks.discard)
+        frames = _Frames(run, self._left)
+        task = self._tasks[run] = asyncio.create_task(self._make(run), name=f"idempotent {snapshot.id}")
+        task.add_done_callback(lambda _: self._ended(run))
         await self._head(run, frames)
         if (reply := run.reply) is None:
             frames.leave()
@@ -221,35 +214,28 @@ class Idempotent:
         return structs.replace(reply, frames=frames)
 
     async def _make(self, run: _Run) -> None:
-        """Make the call, for all who read. Whatever becomes of it, the run is over then."""
+        """Make the call, for all who read."""
         done = False
         try:
             if await self._claimed(run):
+                run.asked = True
                 reply = run.reply = await self._engine.exchange(run.snapshot)
                 run.changed()
                 if reply.frames is not None:
                     await _written(run, cast("AsyncGenerator[bytes]", reply.frames))
                 done = 200 <= reply.status < 300 and not reply.broken()
-        except asyncio.CancelledError:
-            run.fault, run.failure = CANCELLED, ConnectionError("the call was cancelled")
-            raise
         except TokenHubError as error:
             run.fault, run.failure = error.fault, error
         except Exception as error:  # noqa: BLE001 -- whatever it is, all who read hear of it
             _log.exception("exchange %s failed", run.snapshot.id)
             run.fault, run.failure = INTERNAL, error
-        finally:
+        if not run.over:
             self._settle(run, done=done)
 
     async def _claimed(self, run: _Run) -> bool:
         """Mark the call; False, and the run told of it, where another one has the mark."""
-        now, keeping, snapshot = self._clock.now(), self._keeping, run.snapshot
-        try:
-            earlier = await keeping.marks.claim(run.mark, snapshot.id, now=now, until=now + keeping.seconds)
-        except asyncio.CancelledError:
-            # The engine never heard of it, so it is ours to record.
-            self._recorder.post(record(Progress(snapshot, Trace()), CANCELLED, self._clock.monotonic()))
-            raise
+        now, keeping = self._clock.now(), self._keeping
+        earlier = await keeping.marks.claim(run.mark, run.snapshot.id, now=now, until=now + keeping.seconds)
         if earlier is None:
             return True
         run.earlier = earlier.request_id
@@ -263,6 +249,26 @@ class Idempotent:
         else:
             run.fault = _other(earlier.request_id) if earlier.asked != run.mark.asked else _made(earlier)
         return False
+
+    def _left(self, run: _Run) -> None:
+        """Hear that a reader has left: what nobody waits for is not made."""
+        run.changed()
+        if not run.tape.readers and not run.over:
+            # Over at once: it may take long to end, and who sends the call again must not join it.
+            self._cancelled(run)
+            self._tasks[run].cancel()
+
+    def _ended(self, run: _Run) -> None:
+        del self._tasks[run]
+        if not run.over:
+            self._cancelled(run)
+
+    def _cancelled(self, run: _Run) -> None:
+        run.fault, run.failure = CANCELLED, ConnectionError("the call was cancelled")
+        if not run.asked:
+            progress = Progress(run.snapshot, Trace())
+            self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
+        self._settle(run, done=False)
 
     def _settle(self, run: _Run, *, done: bool) -> None:
         """End the run. Who comes from here on finds the answer, the durable mark, or nothing."""
@@ -298,7 +304,7 @@ class Idempotent:
             self._leave(stay)
             fault = _other(first) if run.mark.asked != found.asked else _too_long(first)
             return await self._refuse(snapshot, fault, stay, first=first)
-        frames = _Frames(run, partial(self._joined, run, snapshot, stay))
+        frames = _Frames(run, partial(self._joined, snapshot, stay))
         await self._head(run, frames)
         if (reply := run.reply) is None:
             frames.leave()
@@ -319,8 +325,9 @@ class Idempotent:
             frames.leave()
             raise
 
-    def _joined(self, run: _Run, snapshot: Snapshot, stay: Stay | None) -> None:
+    def _joined(self, snapshot: Snapshot, stay: Stay | None, run: _Run) -> None:
         """Record one who joined, now that he leaves. The call itself has its own record, durable before this."""
+        self._left(run)
         self._leave(stay)
         reply, fault = run.reply, run.fault
         if reply is not None and reply.frames is None:
