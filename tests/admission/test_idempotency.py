@@ -101,9 +101,7 @@ def test_what_is_divided_in_another_way_is_another_mark() -> None:
     assert (
         marked(caller=ann, headers=((HEADER, "kk"),)).id != marked(caller=annk, headers=((HEADER, "k"),)).id
     )
-    user = {"caller": ann}
-    credential = {"headers": ((HEADER, "k"), ("x-api-key", "ann"))}
-    assert marked(**user).id != marked(**credential).id
+    assert marked(caller=ann).id != marked(headers=((HEADER, "k"), ("x-api-key", "ann"))).id
 
 
 # --- the call -----------------------------------------------------------------------------------------------

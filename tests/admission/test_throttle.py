@@ -317,6 +317,7 @@ def test_the_admin_api_is_limited_by_address_and_loopback_too() -> None:
     assert (raised.value.fault.cause, raised.value.fault.retry_after) == ("admin_requests", 30.0)
     limits.admin("127.0.0.2", (), 0)
     limits.admin("127.0.0.1", (), 30 * SECOND)
+    assert limits._by_admin.of("127.0.0.1", KeyLimits(requests_per_minute=2), 9 * MINUTE).rests(9 * MINUTE)
     for _ in range(10):
         Throttle().admin("127.0.0.1", (), 0)
 
