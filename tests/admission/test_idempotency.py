@@ -32,7 +32,9 @@ def keyed(name: str) -> Caller:
 
 def test_a_call_carries_a_key_or_none() -> None:
     """By the field's name."""
-    assert carried(PLAIN.headers)
+    assert carried((("content-type", "a"), (HEADER, "k"), ("accept", "b")))
+    assert carried(((HEADER, ""),))
+    assert not carried(())
     assert not carried((("x-idempotency-key", "k"), ("content-type", "a")))
 
 
