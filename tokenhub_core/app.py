@@ -11,7 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from aiohttp import web
 from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.throttle import Throttle, throttle
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
@@ -47,12 +48,13 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -65,6 +67,7 @@ from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.idempotency import Marks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.events import Bus
@@ -81,7 +84,7 @@ class App:
     """The running engine, as the front doors see it."""
 
     settings: Settings
-    engine: Pipeline
+    engine: Engine
     recogniser: Recogniser
     catalog: Catalog
     vault: Vault
@@ -101,6 +104,8 @@ class App:
     """Makes `/readyz` say no, so that balancers stop sending."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits those callers whose requests go past it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +142,10 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
-        pipeline = await _engine(stack, kept, watched, catalog)
+        limits = throttle(settings, watched.metrics.refused)
+        pipeline = await _engine(stack, kept, watched, catalog, limits)
         warnings = (*kept.warnings, *seeds.warnings, *told)
-        yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
+        yield await _doors(stack, kept, watched, catalog, pipeline, limits=limits, warnings=warnings)
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
@@ -191,7 +197,9 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     return watched
 
 
-async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog) -> Pipeline:
+async def _engine(
+    stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, limits: Throttle
+) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
     means = Means(
@@ -216,7 +224,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog:
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(settings, catalog, kept.vault),
+        rules=_rules(settings, catalog, kept.vault, limits),
         insight=_insight(watched.learning, catalog),
     )
 
@@ -228,17 +236,28 @@ async def _doors(
     catalog: Catalog,
     pipeline: Pipeline,
     *,
+    limits: Throttle,
     warnings: tuple[str, ...],
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
+    engine = Idempotent(
+        pipeline,
+        _keeping(kept),
+        recorder=recorder,
+        dialects=DIALECTS,
+        clock=clock,
+        throttle=limits,
+    )
+    stack.push_async_callback(engine.close)
     door = Door(
-        engine=pipeline,
+        engine=engine,
         dialects=DIALECTS,
         clock=clock,
         entropy=_entropy(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
+        throttle=limits,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -285,13 +304,14 @@ async def _doors(
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
-        engine=pipeline,
+        engine=engine,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
         requests=RequestLog(kept.database),
         recorder=recorder,
         overheard=watched.keyring.overheard,
+        throttle=limits,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -427,7 +447,7 @@ def _insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
-def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
+def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle) -> Rules:
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
@@ -436,8 +456,15 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
         total_seconds=settings.total_timeout_secs,
+        throttle=limits,
         locked=lambda: not vault.open,
     )
+
+
+def _keeping(kept: _Kept) -> Keeping:
+    settings = kept.settings
+    marks = Marks(kept.writer, answers=settings.idempotency_store)
+    return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
 
 
 def _path(text: str) -> Path | None:

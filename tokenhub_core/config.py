@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Mode
@@ -20,6 +21,8 @@ _ELSEWHERE: Final = frozenset(
 """Variables with our prefix that other parts read."""
 
 
+_MOST: Final = 1_000_000_000
+"""Of anything that a limit counts."""
 _NO_SECRET: Final = Secret("")
 
 
@@ -80,6 +83,15 @@ def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
         return found
 
     return read
+
+
+def _networks(raw: str) -> tuple[str, ...]:
+    found = _words(raw)
+    try:
+        networks(found)
+    except ValueError as error:
+        raise ValueError(f"must be networks such as 10.0.0.0/8: {error}") from None
+    return found
 
 
 def _setting(
@@ -160,6 +172,53 @@ class Settings:
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(
         (), _words, "What is done with calls to a host, as host=mode: route, shadow, observe or off"
+    )
+    key_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute with one key that has no limit of its own"
+    )
+    key_tokens_per_minute: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, with one key that has no limit of its own",
+    )
+    key_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Calls under way at once with one key that has no limit of its own"
+    )
+    key_max_output_tokens: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for with one key that has no limit of its own",
+    )
+    address_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute from one address without a key"
+    )
+    address_tokens_per_minute: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, from one address without a key",
+    )
+    address_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Calls under way at once from one address without a key"
+    )
+    address_max_output_tokens: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for from one address without a key",
+    )
+    admin_requests_per_minute: int | None = _setting(
+        1200, _optional(_whole(1, _MOST)), "Requests a minute to the admin API from one address"
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), _networks, "Networks of proxies whose X-Forwarded-For or Forwarded is believed"
+    )
+    idempotency_ttl_secs: float = _setting(
+        86_400.0, _number(1, 31_536_000), "How long an Idempotency-Key stands for its first call"
+    )
+    idempotency_cache_bytes: int = _setting(
+        64 << 20, _whole(0, 1 << 34), "Memory for answers that can be given again"
+    )
+    idempotency_store: bool = _setting(
+        False, _flag, "Keep those answers in the database as well, in the clear"
     )
     allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Final
 
@@ -19,6 +19,8 @@ from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
 from tokenhub_core.admission.limits import Call, Room
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -29,7 +31,7 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
-from tokenhub_core.progress import Progress, passed_on, record, summary, told
+from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
@@ -76,6 +78,8 @@ class Rules:
     total_seconds: float = 900.0
     """The most that one call may take up to its answer, a stream up to its first content."""
     modes: Callable[[], Modes] = lambda: ROUTED
+    throttle: Throttle = field(default_factory=Throttle)
+    """What callers may use."""
     locked: Callable[[], bool] = lambda: False
     """Whether the vault is locked, so that its providers are no candidates."""
 
@@ -161,6 +165,7 @@ class Pipeline:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())
         try:
+            self._enter(progress)
             job = self._prepare(progress)
             result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
             if isinstance(result, Whole):
@@ -171,6 +176,7 @@ class Pipeline:
         except TokenHubError as error:
             return await self._refuse(progress, error.fault)
         except asyncio.CancelledError:
+            self._leave(progress)
             if not progress.recorded:
                 self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
             raise
@@ -234,6 +240,16 @@ class Pipeline:
 
     # --- the way in
 
+    def _enter(self, progress: Progress) -> None:
+        """Let the call in where its caller's limits do; raises `TokenHubError` where they do not."""
+        snapshot, now = progress.snapshot, self._instant()
+        stay = progress.stay = self._rules.throttle.visit(snapshot.caller, snapshot.headers, now)
+        if stay is not None:
+            stay.enter(now)
+
+    def _instant(self) -> int:
+        return nanoseconds(self._clock.monotonic())
+
     def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
         limit = self._rules.max_body_bytes
         plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
@@ -255,6 +271,7 @@ class Pipeline:
             snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
         )
         request, reading = self._directives(progress, request)
+        request, cap = _capped(progress, request)
         thread = self._follow(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
@@ -265,7 +282,7 @@ class Pipeline:
         )
         wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
-        bodies = Bodies(request, self._dialects, wishes.output_schema)
+        bodies = Bodies(request, self._dialects, wishes.output_schema, cap=cap)
         planned, fault = decide(
             view,
             features,
@@ -283,6 +300,8 @@ class Pipeline:
             if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
                 return self._counted(progress, request)
             raise TokenHubError(self._locked_out(view, planned, fault))
+        if progress.stay is not None and request.dialect.billed:
+            progress.stay.reserve(planned.input_tokens + planned.output_tokens, self._instant())
         seconds = self._rules.total_seconds
         if wishes.max_latency_ms is not None:
             seconds = min(seconds, wishes.max_latency_ms / 1000)
@@ -424,6 +443,7 @@ class Pipeline:
     async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
         await live.close()
+        self._leave(progress)
         if not progress.recorded:
             progress.recorded = True
             if progress.trace.stop is not None:
@@ -440,9 +460,25 @@ class Pipeline:
         except TokenHubError:
             progress.recorded = False
             raise
+        finally:
+            # Before the end of the answer can bring the next call.
+            self._leave(progress)
+
+    def _leave(self, progress: Progress) -> None:
+        """Give the caller's limits back what the call did not use."""
+        if progress.stay is not None:
+            spent = [attempt.usage for attempt in progress.trace.attempts]
+            used = sum(usage.input_tokens + usage.output_tokens for usage in spent)
+            progress.stay.leave(used, self._instant())
+
+    def _left(self, progress: Progress) -> Headers:
+        """Return the headers that tell what is left of the caller's limits."""
+        stay, dialect = progress.stay, progress.snapshot.dialect
+        return stay.headers(dialect, now=self._instant(), at=self._clock.now()) if stay else ()
 
     async def _break(self, progress: Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""
+        progress.broken = True
         await self._note(progress, fault)
         snapshot = progress.snapshot
         return self._dialects[snapshot.dialect].stream_error(
@@ -454,10 +490,7 @@ class Pipeline:
         await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        ours = told(progress)
-        named = {name for name, _ in ours}
-        headers = (*(field for field in error.headers if field[0] not in named), *extra, *ours)
-        return Reply(error.status, headers, error.body, summary=summary(progress, fault))
+        return refusal(progress, fault, error, (*extra, *self._left(progress)))
 
     async def _note(self, progress: Progress, fault: Fault) -> None:
         """Record a failure; that the store is down too must not hide it."""
@@ -476,8 +509,27 @@ class Pipeline:
         body: bytes = b"",
         frames: AsyncIterator[bytes] | None = None,
     ) -> Reply:
-        headers = (*passed_on(upstream), *told(progress))
-        return Reply(200, headers, body, frames, summary(progress, None))
+        passed = passed_on(upstream, limited=progress.stay is not None)
+        headers = (*passed, *told(progress), *self._left(progress))
+        return Reply(200, headers, body, frames, summary(progress, None), lambda: progress.broken)
+
+
+def _capped(progress: Progress, request: Request) -> tuple[Request, int | None]:
+    """Return the call with the cap that its caller's key puts on answers, and that cap where it is none of his own.
+
+    Raises `TokenHubError` where he asks for more: an answer that we cut short would look like one that the model did.
+    """
+    stay = progress.stay
+    if stay is None or (most := stay.most_output) is None or not request.dialect.translates:
+        return request, None
+    features = request.features
+    if features.max_output_tokens is not None:
+        stay.check_output(features.max_output_tokens)
+        return request, None
+    request = progress.request = structs.replace(
+        request, features=structs.replace(features, max_output_tokens=most)
+    )
+    return request, most
 
 
 def _without(request: Request, data: Json) -> bytes:

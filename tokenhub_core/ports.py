@@ -173,6 +173,10 @@ class Recorder(Protocol):
         ...
 
 
+def _whole() -> bool:
+    return False
+
+
 class Reply(msgspec.Struct, frozen=True):
     """What goes back to the caller: a head, and either a whole body or frames as they come.
 
@@ -185,6 +189,8 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes = b""
     frames: AsyncIterator[bytes] | None = None
     summary: Summary | None = None
+    broken: Callable[[], bool] = _whole
+    """Tells, once the frames have ended, whether their last one is an error."""
 
     def __repr__(self) -> str:
         return f"Reply({self.status})"

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from tokenhub_core.admission.throttle import Stay, without_limits
+from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dispatch.job import CANCELLED, Trace
 from tokenhub_core.errors import Fault
-from tokenhub_core.ports import Summary
+from tokenhub_core.ports import Reply, Summary
 from tokenhub_core.recognise import without_secrets
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Thread
@@ -55,16 +57,24 @@ class Progress:
     """The call as a part of its conversation,"""
     bonds: Bonds = LOOSE
     """and who is to hear how it goes on."""
+    stay: Stay | None = None
+    """The call as one of somebody who is limited."""
     routed: float = 0.0
+    broken: bool = False
+    """The stream has ended in an error."""
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
 
 
-def passed_on(upstream: Headers) -> Headers:
-    """Return those of the provider's headers that go to the caller."""
-    return tuple(
+def passed_on(upstream: Headers, *, limited: bool = False) -> Headers:
+    """Return those of the provider's headers that go to the caller.
+
+    Who is `limited` by us is told of that: what the provider tells of its limits would be taken for ours.
+    """
+    kept = tuple(
         (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     )
+    return without_limits(kept) if limited else kept
 
 
 def told(progress: Progress) -> Headers:
@@ -89,6 +99,14 @@ def told(progress: Progress) -> Headers:
     if trace.losses:
         told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
     return tuple(told)
+
+
+def refusal(progress: Progress, fault: Fault, error: ErrorReply, more: Headers = ()) -> Reply:
+    """Return an error in the caller's dialect with what is told of every exchange, and `more`."""
+    ours = (*told(progress), *more)
+    named = {name for name, _ in ours}
+    headers = (*(field for field in error.headers if field[0] not in named), *ours)
+    return Reply(error.status, headers, error.body, summary=summary(progress, fault))
 
 
 def _reason(progress: Progress) -> str:

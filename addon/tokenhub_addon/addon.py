@@ -469,21 +469,21 @@ class TokenHub(Guarded):
         modes = watcher.modes() if watcher else ROUTED
         routed = modes.of(origin.host, caller(flow).proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
-        if fault is None and options.origin and not options.simulate:
+        ticket, reachable = self._lane.ticket(flow), options.origin and not options.simulate
+        if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
             return
-        what = f"{request.method} {request.path.partition('?')[0]}"
         fault = fault or Fault(
             Kind.FORBIDDEN,
             Blame.US,
-            f"{what} is not routed, and {origin.host} may not be reached",
+            f"{request.method} {request.path.partition('?')[0]} is not routed, and {origin.host} may not be reached",
             cause="origin_off",
             status=426 if handshake else 403,
         )
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
-        if handshake:
+        if fault.http_status == 426:
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 

@@ -74,7 +74,7 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder, running.overheard, running.watcher)
+        yield Running(running.engine, running.recorder, running.overheard, running.watcher, running.throttle)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -7,9 +7,10 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
@@ -47,6 +48,8 @@ class Running:
     overheard: Overhearing = deaf
     watcher: Watcher | None = None
     """What is to be done with calls; without one all are routed."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits the callers of what goes past the engine."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -101,6 +104,11 @@ class EngineHost:
     def overheard(self) -> Overhearing:
         """Return who learns from what passes through; nobody does before the engine runs."""
         return self._running.overheard if self._running is not None else deaf
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """Return what limits the callers of what passes through; nothing does before the engine runs."""
+        return self._running.throttle if self._running is not None else None
 
     async def stop(self) -> None:
         """Close the engine, and return when that is done."""

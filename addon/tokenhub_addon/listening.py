@@ -99,7 +99,9 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             handoff=None if settings.lane == "inspect" else handoff,
             addons=[
                 beside(
-                    Running(running.engine, running.recorder, running.overheard, running.watcher),
+                    Running(
+                        running.engine, running.recorder, running.overheard, running.watcher, running.throttle
+                    ),
                     settings,
                     side_port=side_port,
                 ),

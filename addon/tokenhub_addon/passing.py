@@ -16,7 +16,9 @@ from mitmproxy import http
 from tokenhub_addon.flows import caller, lower, unredacted
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
-from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Stay
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import sizes
 from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, without_secrets
@@ -116,6 +118,7 @@ class Passage:
         self._at, self._started = clock.now(), clock.monotonic()
         self._host = host
         self._method, self._path = request.method, request.path
+        self._stay: Stay | None = None
         self._sent = self._received = self._kept = 0
 
     @cached_property
@@ -138,6 +141,18 @@ class Passage:
     def asked(self) -> str:
         """Return the model that was asked for, empty where none was heard of."""
         return self._watch.asked()
+
+    def enter(self) -> Fault | None:
+        """Let the request pass where its caller's limits do; return why it may not."""
+        now, headers = nanoseconds(self._clock.monotonic()), lower(self._flow.request.headers.fields)
+        throttle = self._host.throttle
+        stay = self._stay = throttle.visit(caller(self._flow), headers, now) if throttle else None
+        try:
+            if stay is not None:
+                stay.enter(now)
+        except TokenHubError as error:
+            return error.fault
+        return None
 
     def up(self, data: bytes) -> bytes:
         """Let a piece of the request go by; an empty one is its end."""
@@ -188,7 +203,11 @@ class Passage:
             fault=fault.label if fault else "",
             message=fault.message if fault else sizes(self._sent, self._received),
         )
-        return self._watch.told(record)
+        record = self._watch.told(record)
+        if self._stay is not None:
+            used = record.usage.input_tokens + record.usage.output_tokens
+            self._stay.leave(used, nanoseconds(self._clock.monotonic()))
+        return record
 
     def _end(self) -> tuple[Outcome, int, Fault | None]:
         response, error = self._flow.response, self._flow.error

@@ -31,6 +31,7 @@ from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.listening import Served, serving
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -173,6 +174,7 @@ async def served(
     upstream: Upstream | None = None,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
+    throttle: Throttle | None = None,
     **options: Any,
 ) -> AsyncIterator[Serve]:
     """Open what `tokenhub serve` opens; whatever it dials leads to `upstream`.
@@ -205,6 +207,7 @@ async def served(
             recorder=recorder,
             overheard=overheard,
             watching=watching or watcher(),
+            throttle=throttle or Throttle(),
         )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
@@ -227,6 +230,7 @@ async def _running(
     recorder: Kept,
     overheard: Overhearing,
     watching: Watcher,
+    throttle: Throttle,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
     del environ
@@ -239,6 +243,7 @@ async def _running(
         entropy=lambda: next(ids).to_bytes(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=overheard,
+        throttle=throttle,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))

@@ -21,6 +21,7 @@ from tests.fakes.watching import watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.types import Lane, Record
 from tokenhub_core.watching import Watcher
 
@@ -80,6 +81,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         raw: Raw | None = None,
         site: Site | None = None,
         watching: Watcher | None = None,
+        throttle: Throttle | None = None,
         **options: Any,
     ) -> AsyncIterator[Front]:
         host, engine, recorder, keyring = Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
@@ -88,7 +90,9 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         try:
             if lane is Lane.INSPECT:
                 ours = make_addon(
-                    engine, host, make=running_with(engine, recorder, keyring, watching or watcher())
+                    engine,
+                    host,
+                    make=running_with(engine, recorder, keyring, watching or watcher(), throttle),
                 )
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as running:
                     yield Front(
@@ -98,7 +102,13 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                     assert ours.remembered() == 0
             else:
                 async with served(
-                    data_dir, engine, ssl_insecure=True, keyring=keyring, watching=watching, **how
+                    data_dir,
+                    engine,
+                    ssl_insecure=True,
+                    keyring=keyring,
+                    watching=watching,
+                    throttle=throttle,
+                    **how,
                 ) as serve:
                     yield Front(
                         Lane.HANDOFF,
@@ -119,11 +129,12 @@ def running_with(
     recorder: Kept,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
+    throttle: Throttle | None = None,
 ) -> Any:
     """Return an engine factory for the addon."""
 
     @contextlib.asynccontextmanager
     async def make(_: AddonOptions) -> AsyncIterator[Running]:
-        yield Running(engine, recorder, (keyring or Keyring()).overheard, watching)
+        yield Running(engine, recorder, (keyring or Keyring()).overheard, watching, throttle or Throttle())
 
     return make

@@ -30,7 +30,8 @@ from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.admission.limits import Call
-from tokenhub_core.types import Lane, Outcome, Provider, ProviderType, Record, Usage
+from tokenhub_core.admission.throttle import Throttle
+from tokenhub_core.types import KeyLimits, Lane, Outcome, Provider, ProviderType, Record, Usage
 
 _KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
 
@@ -93,6 +94,27 @@ async def test_one_record_says_what_passed(passing: Passing) -> None:
     )
     assert record.id.startswith("req_")
     assert KEY not in repr(record)
+
+
+async def test_callers_of_what_passes_are_limited(passing: Passing) -> None:
+    """One request over the limit is refused, never reaches the host, and is recorded; an end frees the place."""
+    asked: list[str] = []
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(body=b"x")
+
+    limits = Throttle(addresses=KeyLimits(requests_per_minute=2, concurrency=1))
+    async with passing(site=site, throttle=limits) as running, await H1.tls(running.proxy) as client:
+        for count in (1, 2):
+            assert (await client.ask("/v1/files")).status == 200
+            await records(running, count)
+        answer = await client.ask("/v1/files")
+        kept = await records(running, 3)
+    assert answer.status == 429
+    assert b"2 requests a minute" in answer.body
+    assert _ends(kept[2]) == (Outcome.ERROR, 429, "address_requests")
+    assert asked == ["/v1/files"] * 2
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PUT", "GET"])

@@ -12,12 +12,14 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
@@ -64,6 +66,8 @@ class Door:
     max_body_bytes: int
     overheard: Overhearing = deaf
     """Learns limits from the answers that pass."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits callers where no engine does."""
 
 
 class Consumer:
@@ -93,7 +97,7 @@ class Consumer:
             # What is left of the body would be taken for the next request.
             response.force_close()
             return response
-        headers = tuple((key.lower(), value) for key, value in request.headers.items())
+        headers = fields(request)
         snapshot = Snapshot(
             id=request_id(received_at, door.entropy()),
             method=request.method,
@@ -107,6 +111,11 @@ class Consumer:
             caller=caller(request, connection),
         )
         return await respond(request, await door.engine.exchange(snapshot))
+
+    def count_admin(self, request: web.BaseRequest) -> None:
+        """Count a request to the admin API; raises `TokenHubError` (429) where its address sends too many."""
+        door = self._door
+        door.throttle.admin(request.remote or "", fields(request), nanoseconds(door.clock.monotonic()))
 
     def refusal(self, fault: Fault, dialect: Dialect) -> web.Response:
         """Return the answer to a request that never became an exchange."""
@@ -182,7 +191,7 @@ class HandedOff:
             modes, alias = self._watcher.modes(), ""
             if modes.by_alias:
                 body = await _begun(request, self._watcher.max_body_bytes)
-                headers = tuple((key.lower(), value) for key, value in request.headers.items())
+                headers = fields(request)
                 alias = self._watcher.engine.alias_of(found.dialect, request.path_qs, headers, body)
             mode = modes.of(connection.host, connection.proxy_user, alias)
         if mode is HostMode.ROUTE:
@@ -275,6 +284,11 @@ async def _body(request: web.BaseRequest, limit: int, begun: bytes) -> bytes:
 def _too_large(limit: int) -> TokenHubError:
     message = f"the request body is larger than {limit} bytes"
     return client_fault(message, kind=Kind.TOO_LARGE, cause="body_too_large")
+
+
+def fields(request: web.BaseRequest) -> Headers:
+    """Return a request's header fields as the engine has them."""
+    return tuple((key.lower(), value) for key, value in request.headers.items())
 
 
 def caller(request: web.BaseRequest, connection: Connection | None) -> Caller:

@@ -17,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
@@ -125,7 +126,10 @@ class Passthrough:
             caller=caller(request, connection),
         )
         course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
+        stay = door.throttle.visit(snapshot.caller, snapshot.headers, nanoseconds(started))
         try:
+            if stay is not None:
+                stay.enter(nanoseconds(started))
             response = await self._pass(request, connection, course, found, begun)
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
@@ -151,7 +155,11 @@ class Passthrough:
                 fault=fault.label if fault else "",
                 message=fault.message if fault else sizes(course.sent, course.received),
             )
-            self._recorder.post(course.watch.told(record))
+            record = course.watch.told(record)
+            if stay is not None:
+                used = record.usage.input_tokens + record.usage.output_tokens
+                stay.leave(used, nanoseconds(door.clock.monotonic()))
+            self._recorder.post(record)
 
     def _refusal(self, fault: Fault, found: Recognised, name: str) -> web.Response:
         error = self._door.dialects[found.dialect].error(fault, request_id=name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -113,6 +114,8 @@ class SideServer:
     async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in who may come in, and give every error the shape of its path."""
         try:
+            if request.path.startswith(_CLOSED):
+                self._consumer.count_admin(request)
             self._admit(request)
             return await handler(request)
         except TokenHubError as error:
@@ -231,7 +234,10 @@ def failed(fault: Fault) -> web.Response:
     told = {"message": fault.message, "type": fault.kind.value, "code": fault.label}
     if fault.param:
         told["param"] = fault.param
-    return answer({"error": told}, fault.http_status)
+    response = answer({"error": told}, fault.http_status)
+    if fault.retry_after is not None:
+        response.headers["retry-after"] = str(math.ceil(fault.retry_after))
+    return response
 
 
 def local_host(host: str) -> bool:

@@ -3,7 +3,8 @@
 Times are integers, microseconds since the epoch: text times compare wrongly as soon as two writers spell them
 differently. Money is integer nano-dollars (prices per token are fractions of one and therefore floats), durations
 are milliseconds. JSON is text that this package builds and reads; no query looks inside. Only types that SQLite and
-PostgreSQL share are used. No prompt and no completion has a column.
+PostgreSQL share are used. No prompt has a column, and no completion has but `idempotency.answer`, which stays empty
+unless the operator asks for it.
 
 The definitions describe the newest revision; `migrations/` holds the way there, and a test compares the two.
 """
@@ -29,7 +30,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0014")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -351,4 +352,21 @@ REQUEST_LOGS: Final = Table(
         postgresql_where=text("shadow IS NOT NULL"),
     ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
+)
+
+# Calls with an idempotency key. Its digests hold no key; the answer's columns are NULL unless it is kept here.
+IDEMPOTENCY: Final = Table(
+    "idempotency",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True),  # the digest of owner and key
+    Column("owner", Text, nullable=False),
+    Column("asked", LargeBinary, nullable=False),  # the digest of the call
+    Column("request_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # begun or done
+    Column("begun_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("headers", Text),  # a JSON list of pairs
+    Column("answer", LargeBinary),
+    Index("ix_idempotency_expires_at", "expires_at"),
 )

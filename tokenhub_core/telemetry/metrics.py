@@ -137,6 +137,9 @@ class Metrics:
             "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
             ("host",),
         )
+        self._refusals = _Counter(
+            "tokenhub_limit_refusals", "Requests refused by the operator's limits on callers", ("limit",)
+        )
         registry.register(
             _Families(
                 self._requests,
@@ -153,6 +156,7 @@ class Metrics:
                 self._parkings,
                 self._shadows,
                 self._tunnels,
+                self._refusals,
             )
         )
         self._health = Gauge(
@@ -204,6 +208,10 @@ class Metrics:
     def tunnelled(self, host: str) -> None:
         """Count one connection that was not opened; `host` is that of the rule, as the operator wrote it."""
         self._tunnels.add(host)
+
+    def refused(self, limit: str) -> None:
+        """Count a request that a limit refused: whose limit and which, as `admission.throttle` names it."""
+        self._refusals.add(limit)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""
