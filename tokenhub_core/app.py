@@ -21,6 +21,7 @@ from aiohttp import web
 from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
@@ -35,6 +36,7 @@ from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
+from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
@@ -52,7 +54,7 @@ from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -99,6 +101,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    keys: KeyBook
+    """Where clients' keys are known."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
 
@@ -138,8 +142,9 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
         pipeline = await _engine(stack, kept, watched, catalog)
-        warnings = (*kept.warnings, *seeds.warnings, *told)
-        yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
+        keys = await _keys(stack, kept, watched)
+        warnings = (*kept.warnings, *seeds.warnings, *told, *await keys.load())
+        yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings, keys=keys)
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
@@ -191,6 +196,22 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     return watched
 
 
+async def _keys(stack: AsyncExitStack, kept: _Kept, watched: Watched) -> ApiKeys:
+    """Return clients' keys, not loaded yet."""
+    keys = ApiKeys(
+        kept.audit,
+        kept.writer,
+        watched.bus,
+        kept.clock,
+        salt=await asyncio.to_thread(salt, kept.settings),
+        entropy=secrets.token_bytes,
+    )
+    stack.push_async_callback(keys.close)
+    keeper = asyncio.create_task(keys.keep(), name="api key keeper")
+    stack.push_async_callback(_cancelled, keeper)
+    return keys
+
+
 async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
@@ -229,6 +250,7 @@ async def _doors(
     pipeline: Pipeline,
     *,
     warnings: tuple[str, ...],
+    keys: ApiKeys,
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
@@ -280,6 +302,7 @@ async def _doors(
         origin=_origin(settings),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    pages += ApiKeyPages(keys, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
@@ -298,6 +321,7 @@ async def _doors(
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+        keys=keys,
     )
 
 
