@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from hashlib import blake2b
 from itertools import count
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from sqlalchemy import Connection
 
 from tests.admission.test_apikeys import body
 from tests.audit.conftest import Hands
@@ -167,8 +168,11 @@ async def test_a_rotated_key_lets_both_in_and_then_one(one: Process, path: Path)
 @pytest.mark.parametrize("how", ["change", "rotate", "revoke"])
 async def test_a_key_that_is_not_there_cannot_be_changed(one: Process, how: str) -> None:
     """Nothing is stored and nothing is told."""
-    work = {"change": lambda: one.keys.change("key_x", body(name="y"))}
-    work |= {"rotate": lambda: one.keys.rotate("key_x"), "revoke": lambda: one.keys.revoke("key_x")}  # type: ignore[dict-item]
+    work: dict[str, Callable[[], Awaitable[object]]] = {
+        "change": lambda: one.keys.change("key_x", body(name="y")),
+        "rotate": lambda: one.keys.rotate("key_x"),
+        "revoke": lambda: one.keys.revoke("key_x"),
+    }
     with pytest.raises(TokenHubError, match="there is no API key 'key_x'"):
         await work[how]()
     assert one.entries() == []
@@ -369,9 +373,14 @@ async def test_nothing_is_read_again_where_nothing_has_changed(
     one: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither by a look, nor after a change of one's own; that keys are used is no change."""
-    reads: list[int] = []
+    reads: list[Connection] = []
     load = rows.load
-    monkeypatch.setattr(rows, "load", lambda connection: reads.append(1) or load(connection))  # type: ignore[func-returns-value]
+
+    def noting(connection: Connection) -> Any:
+        reads.append(connection)
+        return load(connection)
+
+    monkeypatch.setattr(rows, "load", noting)
     key, secret = await one.made()
     await one.keys.change(key, body(tags=["t"]))
     one.keys.look_up(secret, one.clock.now())
@@ -543,7 +552,7 @@ async def test_the_keeper_does_all_three_in_their_turns(
 
     for name in ("refresh", "save", "warn"):
         monkeypatch.setattr(one.keys, name, noting(name))
-    monkeypatch.setattr(apikeys.asyncio, "sleep", sleep)
+    monkeypatch.setattr("tokenhub_core.apikeys.asyncio.sleep", sleep)
     keeper = asyncio.create_task(one.keys.keep())
     async with asyncio.timeout(PATIENCE):
         await enough.wait()

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import count
 from typing import Final
 
 from msgspec import structs
@@ -239,14 +238,15 @@ class ApiKeys:
 
     async def keep(self, every: float = POLL) -> None:
         """Do all three for ever, each in its time. While the store fails, the keys that are known go on."""
-        well = True
-        for turn in count():
+        turn, well = 0, True
+        while True:
             await asyncio.sleep(every)
+            turn += 1
             try:
                 await self.refresh()
-                if turn % WARN_TURNS == 0:
+                if turn % WARN_TURNS == 1:
                     await self.warn()
-                if turn % SAVE_TURNS == SAVE_TURNS - 1:
+                if turn % SAVE_TURNS == 0:
                     await self.save()
                 well = True
             except TokenHubError as error:

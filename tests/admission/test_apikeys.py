@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
 from typing import Any
 from unittest import mock
@@ -160,7 +161,7 @@ def test_every_look_up_is_one_hash_of_bounded_length_and_one_comparison(shown: s
     book = holding(kept(ONE))
     with (
         mock.patch.object(apikeys, "blake2b", side_effect=hashlib.blake2b) as hashed,
-        mock.patch.object(apikeys, "compare_digest", side_effect=apikeys.compare_digest) as compared,
+        mock.patch.object(apikeys, "compare_digest", side_effect=hmac.compare_digest) as compared,
     ):
         if shown == ONE:
             book.look_up(shown, 0.0)

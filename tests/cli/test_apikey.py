@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from tests.cli.running import Running, Shell, columns
 from tests.patience import PROGRAM_PATIENCE
-from tokenhub_core.cli.apikey import apikey
+from tokenhub_core.cli.apikey import _state, apikey
 from tokenhub_core.errors import ConfigError, TokenHubError
+from tokenhub_core.types import Json
 
 
 @pytest.fixture
@@ -113,6 +114,9 @@ def test_revoke_ends_a_key(run: Shell, served: Running) -> None:
     assert run("revoke", made["id"]) == f"{made['id']} is revoked\n"
     with pytest.raises(TokenHubError):
         served.it.app.keys.look_up(made["key"], 0.0)
+    other = run.json("create", "m")
+    assert "state: ready\n" in run("show", other["id"])
+    assert run.json("revoke", other["id"]) == {"ok": True}
     assert run.refusal("revoke", made["id"]) == f"there is no API key '{made['id']}'"
     assert run.json("list") == []
 
@@ -144,6 +148,20 @@ def test_show_says_what_a_key_may_do(run: Shell) -> None:
     ):
         assert line in told
     assert not any(line.startswith(("project", "requests", "directive roles")) for line in told)
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [
+        ({}, "ready"),
+        ({"rotation_due": True}, "rotation due"),
+        ({"rotation_due": True, "enabled": False}, "disabled"),
+        ({"rotation_due": True, "enabled": False, "expired": True}, "expired"),
+    ],
+)
+def test_the_state_is_what_matters_most(said: Json, state: str) -> None:
+    """Whether it can be used comes before whether it should be rotated."""
+    assert _state({"enabled": True, "expired": False, "rotation_due": False, **said}) == state
 
 
 @pytest.mark.parametrize(
