@@ -197,10 +197,9 @@ class ApiKeys:
                     self._book.put(change.kept)
                 else:
                     self._book.drop(change.kept.key.id)
+                # Otherwise another process was in between, and `refresh` finds what it did.
                 if change.before == self._generation:
                     self._generation = change.after
-                else:
-                    await self._read()
             return change
 
         return await asyncio.shield(asyncio.create_task(both(), name="api key change"))
