@@ -300,7 +300,7 @@ async def test_a_change_and_its_entry_are_one_transaction(
             await work
     assert one.cause(secret) == ""
     with one.database.reading() as connection:
-        assert len(rows.load(connection)[0]) == 1
+        assert rows.count(connection) == 1
 
 
 # --- several processes ---------------------------------------------------------------------------------------
@@ -332,13 +332,13 @@ async def test_the_keeper_takes_over_what_another_process_did(
     assert apikeys.POLL < 1
     key, secret = await one.made()
     filled: asyncio.Queue[str] = asyncio.Queue()
-    fill = two.keys._book.fill
+    follow = two.keys._book.follow
 
-    def noting(kept: list[Kept]) -> None:
-        fill(kept)
+    def noting(changed: list[Kept], ids: frozenset[str]) -> None:
+        follow(changed, ids)
         filled.put_nowait(two.cause(secret))
 
-    monkeypatch.setattr(two.keys._book, "fill", noting)
+    monkeypatch.setattr(two.keys._book, "follow", noting)
     keeper = asyncio.create_task(two.keys.keep(0.001))
     async with asyncio.timeout(PATIENCE):
         assert await filled.get() == ""
@@ -376,13 +376,13 @@ async def test_nothing_is_read_again_where_nothing_has_changed(
 ) -> None:
     """Neither by a look, nor after a change of one's own; that keys are used is no change."""
     reads: list[Connection] = []
-    load = rows.load
+    changes = rows.changes
 
-    def noting(connection: Connection) -> Any:
+    def noting(connection: Connection, *, since: int) -> Any:
         reads.append(connection)
-        return load(connection)
+        return changes(connection, since=since)
 
-    monkeypatch.setattr(rows, "load", noting)
+    monkeypatch.setattr(rows, "changes", noting)
     key, secret = await one.made()
     await one.keys.change(key, body(tags=["t"]))
     one.keys.look_up(secret, one.clock.now())
@@ -399,6 +399,28 @@ async def test_an_older_database_put_back_is_read_too(one: Process) -> None:
         connection.exec_driver_sql("UPDATE settings SET value = '0' WHERE key = 'api_keys.generation'")
     await one.keys.refresh()
     assert one.cause(secret) == "key_unknown"
+
+
+async def test_only_what_another_process_changed_is_read(
+    one: Process, two: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten thousand keys are not read again for one."""
+    (key, _), _, (gone, dead) = [await one.made() for _ in range(3)]
+    await two.keys.refresh()
+    await one.keys.change(key, body(tags=["t"]))
+    await one.keys.revoke(gone)
+    changed: list[str] = []
+    follow = two.keys._book.follow
+
+    def noting(several: list[Kept], ids: frozenset[str]) -> None:
+        changed.extend(kept.key.id for kept in several)
+        follow(several, ids)
+
+    monkeypatch.setattr(two.keys._book, "follow", noting)
+    await two.keys.refresh()
+    assert changed == [key]
+    assert two.keys._book.kept == one.keys._book.kept
+    assert two.cause(dead) == "key_unknown"
 
 
 async def test_a_restart_with_another_salt_says_so(one: Process, path: Path) -> None:

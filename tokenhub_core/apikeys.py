@@ -261,12 +261,13 @@ class ApiKeys:
             _log.warning("when API keys were used could not be saved: %s", error)
 
     async def _read(self) -> None:
-        kept, self._generation = await asyncio.to_thread(self._load)
-        self._book.fill(kept)
+        changes = await asyncio.to_thread(self._changes)
+        self._book.follow(changes.kept, changes.ids)
+        self._generation = changes.number
 
-    def _load(self) -> tuple[list[Kept], int]:
+    def _changes(self) -> rows.Changes:
         with self._database.reading() as connection:
-            return rows.load(connection)
+            return rows.changes(connection, since=self._generation)
 
     def _last_change(self) -> int:
         with self._database.reading() as connection:

@@ -76,7 +76,7 @@ def cause(book: Book, secret: str, now: float = NOW / SECOND) -> str:
 
 def holding(*several: Kept) -> Book:
     book = Book(PEPPER)
-    book.fill(several)
+    book.follow(several, {one.key.id for one in several})
     return book
 
 
@@ -228,9 +228,11 @@ def test_the_book_follows_what_is_put_and_dropped() -> None:
     assert cause(book, TWO) == "key_unknown"
     assert book.look_up(THREE, 0.0).id == "key_3"
     assert set(book.kept) == {"key_3"}
-    book.fill([kept(ONE, "key_9")])
-    assert cause(book, THREE) == "key_unknown"
-    assert book.look_up(ONE, 0.0).id == "key_9"
+    book.follow([kept(ONE, "key_9"), kept(TWO, "key_8")], {"key_3", "key_8", "key_9"})
+    assert [book.look_up(one, 0.0).id for one in (THREE, ONE, TWO)] == ["key_3", "key_9", "key_8"]
+    book.follow([kept(NEVER, "key_8")], {"key_8", "key_9"})
+    assert [cause(book, one) for one in (THREE, TWO)] == ["key_unknown"] * 2
+    assert [book.look_up(one, 0.0).id for one in (ONE, NEVER)] == ["key_9", "key_8"]
 
 
 def test_keys_of_another_salt_are_counted() -> None:

@@ -38,7 +38,7 @@ def test_a_key_is_loaded_as_it_was_stored(database: Database) -> None:
     bare = kept(THREE, "key_2", enabled=False, scopes=[], models=[])
     assert stored(database, FULL, whole, bare) == 3
     with database.reading() as connection:
-        assert apikeys.load(connection) == ([whole, bare], 3)
+        assert apikeys.changes(connection) == apikeys.Changes([whole, bare], frozenset({"key_1", "key_2"}), 3)
         assert apikeys.find(connection, "key_1") == whole
         assert apikeys.find(connection, "key_3") is None
         assert apikeys.count(connection) == 2
@@ -48,7 +48,7 @@ def test_a_key_is_loaded_as_it_was_stored(database: Database) -> None:
 def test_every_field_of_a_key_has_a_column() -> None:
     """What the types gain later cannot be forgotten here."""
     columns = {column.name for column in schema.API_KEYS.columns}
-    assert columns == {*FULL.key.__struct_fields__, *Kept.__struct_fields__} - {"key", "secrets"}
+    assert columns == {*FULL.key.__struct_fields__, *Kept.__struct_fields__, "change"} - {"key", "secrets"}
 
 
 def test_the_newest_secret_comes_first_whatever_the_clock_said(database: Database) -> None:
@@ -61,7 +61,26 @@ def test_the_newest_secret_comes_first_whatever_the_clock_said(database: Databas
     with database.writing() as connection:
         apikeys.remove(connection, "key_1")
         apikeys.put(connection, structs.replace(later, secrets=later.secrets[::-1]))
-        assert apikeys.load(connection)[0] == [later]
+        assert apikeys.changes(connection).kept == [later]
+
+
+def test_changes_are_those_after_a_number(database: Database) -> None:
+    """A removed key is in none of them and not among the ids; of a number that was never reached all are new."""
+    one, two, three = FULL, kept(TWO, "key_2"), kept(THREE, "key_3")
+    with database.writing() as connection:
+        assert apikeys.changes(connection) == apikeys.Changes([], frozenset(), 0)
+        for known in (one, two, three):
+            apikeys.put(connection, known)
+        assert apikeys.changes(connection, since=3).kept == []
+        assert apikeys.changes(connection, since=2).kept == [three]
+        apikeys.put(connection, one)
+        assert apikeys.changes(connection, since=3).kept == [one]
+        apikeys.remove(connection, "key_3")
+        assert apikeys.changes(connection, since=3) == apikeys.Changes(
+            [one], frozenset({"key_1", "key_2"}), 5
+        )
+        assert apikeys.changes(connection, since=5).kept == []
+        assert apikeys.changes(connection, since=6).kept == [one, two]
 
 
 def test_a_removed_key_takes_its_digests_along(database: Database) -> None:
@@ -70,7 +89,7 @@ def test_a_removed_key_takes_its_digests_along(database: Database) -> None:
     with database.writing() as connection:
         assert apikeys.remove(connection, "key_1") == 3
     with database.reading() as connection:
-        assert [one.key.id for one in apikeys.load(connection)[0]] == ["key_2"]
+        assert [one.key.id for one in apikeys.changes(connection).kept] == ["key_2"]
         left = connection.execute(schema.API_KEY_SECRETS.select()).all()
         assert [row.key_id for row in left] == ["key_2"]
 
@@ -92,7 +111,7 @@ def test_that_a_key_was_used_touches_nothing_else(database: Database) -> None:
         apikeys.put(connection, structs.replace(FULL, key=structs.replace(FULL.key, enabled=False)))
         apikeys.note_used(connection, {"key_1": 50, "key_2": 40, "gone": 1})
         apikeys.note_used(connection, {"key_1": 49, "key_2": 41})
-        found, number = apikeys.load(connection)
+        found, number = apikeys.changes(connection).kept, apikeys.generation(connection)
     assert [one.last_used_at for one in found] == [50, 41]
     assert (found[0].key.enabled, number) == (False, 3)
     assert stored(database, FULL) == 4

@@ -14,7 +14,7 @@ Times are whole microseconds since the epoch, 0 for never, but where a name says
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from enum import StrEnum
 from functools import partial
 from hashlib import blake2b
@@ -155,10 +155,12 @@ class Book:
         self.kept: dict[str, Kept] = {}
         """Every key by its id; to be read only."""
 
-    def fill(self, kept: Iterable[Kept]) -> None:
-        """Hold these keys in place of all others."""
-        self.kept = {one.key.id: one for one in kept}
-        self._entries = {entry.digest: entry for one in self.kept.values() for entry in _entries(one)}
+    def follow(self, changed: Iterable[Kept], ids: Set[str]) -> None:
+        """Take over keys that were changed, and drop those that are not among `ids`."""
+        for kept in changed:
+            self.put(kept)
+        for key_id in self.kept.keys() - ids:
+            self.drop(key_id)
 
     def put(self, kept: Kept) -> None:
         """Hold a key, new or in place of what it was."""

@@ -3,13 +3,14 @@
 A change is made on what stands in the row, under the write lock, and touches nothing that it does not mean: that a key
 was used is written by itself and takes no other column along.
 
-Every change counts up a number in the same transaction. Whoever holds keys in memory sees by it that another process
-has changed some.
+Every change counts up a number in the same transaction, and leaves it in the row that was changed. Whoever holds keys
+in memory sees by it that another process has changed some, and which.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -29,11 +30,26 @@ _BESIDE: Final = ("rotation_days", "updated_at", "rotation_told", "expiry_told")
 _SCOPES: Final = frozenset(Scope)
 
 
-def load(connection: Connection) -> tuple[list[Kept], int]:
-    """Return every key, and the number of the last change."""
-    found = connection.execute(select(API_KEYS).order_by(API_KEYS.c.id)).all()
-    secrets = _secrets(connection.execute(select(API_KEY_SECRETS).order_by(*_NEWEST)))
-    return [_kept(row, secrets.get(row.id, ())) for row in found], generation(connection)
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What was changed since, and what there is now."""
+
+    kept: list[Kept]
+    ids: frozenset[str]
+    """Of all keys."""
+    number: int
+    """Of the last change."""
+
+
+def changes(connection: Connection, *, since: int = 0) -> Changes:
+    """Return what was changed after the change of this number; every key for 0, or for one that is not reached here."""
+    number = generation(connection)
+    fresh = API_KEYS.c.change > (since if since <= number else 0)
+    found = connection.execute(select(API_KEYS).where(fresh).order_by(API_KEYS.c.id)).all()
+    chosen = API_KEY_SECRETS.c.key_id.in_(select(API_KEYS.c.id).where(fresh))
+    secrets = _secrets(connection.execute(select(API_KEY_SECRETS).where(chosen).order_by(*_NEWEST)))
+    ids = frozenset(connection.execute(select(API_KEYS.c.id)).scalars())
+    return Changes([_kept(row, secrets.get(row.id, ())) for row in found], ids, number)
 
 
 def find(connection: Connection, key_id: str) -> Kept | None:
@@ -58,8 +74,9 @@ def count(connection: Connection) -> int:
 
 def put(connection: Connection, kept: Kept) -> int:
     """Store a key, new or replacing one, and return the number of this change. When it was used is left as it is."""
-    key = kept.key
+    key, number = kept.key, _counted(connection)
     values = {
+        "change": number,
         **{name: getattr(key, name) for name in _PLAIN},
         **{name: dumps(list(getattr(key, name))) for name in _LISTS},
         **{name: getattr(kept, name) for name in _BESIDE},
@@ -72,13 +89,13 @@ def put(connection: Connection, kept: Kept) -> int:
     connection.execute(delete(API_KEY_SECRETS).where(API_KEY_SECRETS.c.key_id == key.id))
     rows = [{"key_id": key.id, **msgspec.structs.asdict(one)} for one in kept.secrets]
     connection.execute(insert(API_KEY_SECRETS), rows)
-    return _changed(connection)
+    return number
 
 
 def remove(connection: Connection, key_id: str) -> int:
     """Remove a key and its secrets, and return the number of this change."""
     connection.execute(delete(API_KEYS).where(API_KEYS.c.id == key_id))
-    return _changed(connection)
+    return _counted(connection)
 
 
 def note_used(connection: Connection, used: Mapping[str, int]) -> None:
@@ -96,7 +113,7 @@ def generation(connection: Connection) -> int:
     return int(catalog.setting(connection, _GENERATION) or 0)
 
 
-def _changed(connection: Connection) -> int:
+def _counted(connection: Connection) -> int:
     number = generation(connection) + 1
     catalog.put_setting(connection, _GENERATION, str(number))
     return number
@@ -123,7 +140,7 @@ def _secrets(found: Iterable[Row[Any]]) -> dict[str, tuple[Known, ...]]:
 
 def _kept(row: Row[Any], secrets: tuple[Known, ...]) -> Kept:
     """Return the key of a row; a scope that only a newer version knows is none."""
-    values = row._mapping
+    values = dict(row._mapping)
     same: dict[str, Any] = {name: values[name] for name in _PLAIN}
     same.update((name, tuple(orjson.loads(values[name]))) for name in _LISTS)
     key = ApiKey(

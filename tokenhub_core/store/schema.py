@@ -254,7 +254,9 @@ API_KEYS: Final = Table(
     Column("rotation_told", BigInteger, nullable=False),  # the `rotate_at` that was warned of
     Column("expiry_told", BigInteger, nullable=False),  # the `expires_at` that was warned of
     Column("last_used_at", BigInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),  # the number of its last change
     Index("ix_api_keys_created_at", "created_at", "id"),
+    Index("ix_api_keys_change", "change"),
 )
 
 API_KEY_SECRETS: Final = Table(

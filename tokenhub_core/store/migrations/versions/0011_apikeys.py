@@ -33,9 +33,11 @@ def upgrade() -> None:
         sa.Column("rotation_told", sa.BigInteger, nullable=False),
         sa.Column("expiry_told", sa.BigInteger, nullable=False),
         sa.Column("last_used_at", sa.BigInteger, nullable=False),
+        sa.Column("change", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_api_keys"),
     )
     op.create_index("ix_api_keys_created_at", "api_keys", ["created_at", "id"])
+    op.create_index("ix_api_keys_change", "api_keys", ["change"])
     op.create_table(
         "api_key_secrets",
         sa.Column("digest", sa.LargeBinary, nullable=False),
