@@ -187,8 +187,9 @@ async def test_lists_are_cut_in_pages(it: House) -> None:
 
 
 async def test_nobody_makes_keys_without_the_admin_token(it: House) -> None:
-    """A client's key opens nothing here."""
+    """A client's key opens nothing here, and the token is no client's key."""
     key = await made(it)
+    assert cause(it.app.keys, it.token) == "key_unknown"
     for headers in (None, {"authorization": f"Bearer {key['key']}"}):
         for method, path in (("POST", KEYS), ("GET", KEYS), ("DELETE", f"{KEYS}/{key['id']}")):
             told = await it.ask(method, f"/admin/v1{path}", {"name": "x"}, headers)
