@@ -387,6 +387,8 @@ async def test_nothing_is_read_again_where_nothing_has_changed(
     await one.keys.change(key, body(tags=["t"]))
     one.keys.look_up(secret, one.clock.now())
     await one.keys.save()
+    await one.keys.rotate(key)
+    await one.keys.revoke(key)
     await one.keys.refresh()
     assert reads == []
 
