@@ -29,6 +29,7 @@ _FOREIGN: Final = (
 )
 
 SHELLS: Final = {
+    "tokenhub_core.apikeys": "waits for the store",
     "tokenhub_core.app": "makes every part, holds the clock and the dice",
     "tokenhub_core.audit.journal": "waits for the store",
     "tokenhub_core.ca": "keeps the CA's files",
@@ -39,6 +40,7 @@ SHELLS: Final = {
     "tokenhub_core.dispatch.executor": "waits for attempts",
     "tokenhub_core.http.admin": "serves HTTP",
     "tokenhub_core.http.aliases": "serves HTTP",
+    "tokenhub_core.http.apikeys": "serves HTTP",
     "tokenhub_core.http.audit": "serves HTTP",
     "tokenhub_core.http.consumer": "serves HTTP",
     "tokenhub_core.http.credentials": "serves HTTP",
@@ -70,6 +72,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
     "tokenhub_core.sources": "reads credentials files",
     "tokenhub_core.store.anchor": "keeps a file",
+    "tokenhub_core.store.apikeys": "speaks SQL",
     "tokenhub_core.store.audit": "speaks SQL",
     "tokenhub_core.store.catalog": "speaks SQL",
     "tokenhub_core.store.database": "opens the database",
@@ -104,7 +107,7 @@ _RANKS: Final = (
     "providers",
     "watching",
     "audit ca clock credentials datadir launch providers.simulated providers.transport store telemetry vault",
-    "catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress sources",
+    "apikeys catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress sources",
     "idempotency lookout pipeline",
     "http",
     "app",

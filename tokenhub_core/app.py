@@ -22,6 +22,7 @@ from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.admission.throttle import Throttle, throttle
+from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
@@ -36,6 +37,7 @@ from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
+from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
@@ -54,7 +56,7 @@ from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -102,6 +104,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    keys: KeyBook
+    """Where clients' keys are known."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
     throttle: Throttle = field(default_factory=Throttle)
@@ -124,6 +128,14 @@ class _Kept:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """Who may come in, and what they may use."""
+
+    throttle: Throttle
+    keys: ApiKeys
+
+
 @asynccontextmanager
 async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
@@ -142,10 +154,10 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
-        limits = throttle(settings, watched.metrics.refused)
-        pipeline = await _engine(stack, kept, watched, catalog, limits)
-        warnings = (*kept.warnings, *seeds.warnings, *told)
-        yield await _doors(stack, kept, watched, catalog, pipeline, limits=limits, warnings=warnings)
+        admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
+        pipeline = await _engine(stack, kept, watched, catalog, admission)
+        warnings = (*kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
+        yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
@@ -197,8 +209,24 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     return watched
 
 
+async def _keys(stack: AsyncExitStack, kept: _Kept, watched: Watched) -> ApiKeys:
+    """Return clients' keys, not loaded yet."""
+    keys = ApiKeys(
+        kept.audit,
+        kept.writer,
+        watched.bus,
+        kept.clock,
+        salt=await asyncio.to_thread(salt, kept.settings),
+        entropy=secrets.token_bytes,
+    )
+    stack.push_async_callback(keys.close)
+    keeper = asyncio.create_task(keys.keep(), name="api key keeper")
+    stack.push_async_callback(_cancelled, keeper)
+    return keys
+
+
 async def _engine(
-    stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, limits: Throttle
+    stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, admission: _Admission
 ) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
@@ -224,7 +252,7 @@ async def _engine(
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(settings, catalog, kept.vault, limits),
+        rules=_rules(settings, catalog, kept.vault, admission.throttle),
         insight=_insight(watched.learning, catalog),
     )
 
@@ -236,7 +264,7 @@ async def _doors(
     catalog: Catalog,
     pipeline: Pipeline,
     *,
-    limits: Throttle,
+    admission: _Admission,
     warnings: tuple[str, ...],
 ) -> App:
     settings = kept.settings
@@ -247,7 +275,7 @@ async def _doors(
         recorder=recorder,
         dialects=DIALECTS,
         clock=clock,
-        throttle=limits,
+        throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
     door = Door(
@@ -257,7 +285,7 @@ async def _doors(
         entropy=_entropy(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
-        throttle=limits,
+        throttle=admission.throttle,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -299,6 +327,7 @@ async def _doors(
         origin=_origin(settings),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    pages += ApiKeyPages(admission.keys, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
@@ -311,13 +340,14 @@ async def _doors(
         requests=RequestLog(kept.database),
         recorder=recorder,
         overheard=watched.keyring.overheard,
-        throttle=limits,
+        throttle=admission.throttle,
         admin_token=token,
         side=served,
         watcher=watcher,
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+        keys=admission.keys,
     )
 
 

@@ -287,3 +287,6 @@ _READERS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "provider": ("provider", _name),
     "tags": ("tags", _tags),
 }
+
+NAMES: Final = frozenset(_READERS)
+"""The keys that a directive may have."""

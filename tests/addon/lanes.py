@@ -288,6 +288,7 @@ async def _running(
             ),
             warnings=(),
             drain=lambda: None,
+            keys=absent,
             overheard=overheard,
         )
 

@@ -52,6 +52,12 @@ class Action(StrEnum):
     SECRET_CHANGE = "secret.change"  # noqa: S105 - as above
     SECRET_DELETE = "secret.delete"  # noqa: S105 - as above
     SECRET_READ = "secret.read"  # noqa: S105 - as above
+    APIKEY_CREATE = "apikey.create"
+    APIKEY_UPDATE = "apikey.update"
+    APIKEY_ROTATE = "apikey.rotate"
+    APIKEY_REVOKE = "apikey.revoke"
+    APIKEY_WARN = "apikey.warn"
+    """The server told that a client's key should be rotated, or is about to expire."""
     SESSION_OPEN = "session.open"
     SESSION_CLOSE = "session.close"
     ACCESS = "access"

@@ -20,6 +20,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "web": ("tokenhub_addon.console:web", "Open mitmweb with TokenHub in it."),
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
+    "apikey": (
+        "tokenhub_core.cli.apikey:apikey",
+        "Give programs keys of their own, and say what each may do.",
+    ),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
     "mode": (
         "tokenhub_core.cli.mode:mode",

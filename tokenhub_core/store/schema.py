@@ -30,7 +30,20 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0014")
+REVISIONS: Final = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0014",
+)
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -229,6 +242,47 @@ AUDIT: Final = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("mac", LargeBinary),
     Index("ix_audit_at", "at"),
+)
+
+API_KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("scopes", Text, nullable=False),  # a JSON list, as are those down to tags
+    Column("models", Text, nullable=False),
+    Column("providers", Text, nullable=False),
+    Column("hosts", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("limits", Text, nullable=False),  # JSON, as is trust
+    Column("trust", Text, nullable=False),
+    # 0 of a later time: never.
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("rotation_days", Integer, nullable=False),
+    Column("rotate_at", BigInteger, nullable=False),
+    Column("rotation_told", BigInteger, nullable=False),  # the `rotate_at` that was warned of
+    Column("expiry_told", BigInteger, nullable=False),  # the `expires_at` that was warned of
+    Column("last_used_at", BigInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),  # the number of its last change
+    Index("ix_api_keys_created_at", "created_at", "id"),
+    Index("ix_api_keys_change", "change"),
+)
+
+API_KEY_SECRETS: Final = Table(
+    "api_key_secrets",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),  # a hash, with a key that is not in this database
+    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("pepper", Text, nullable=False),  # which key the hash was made with
+    Index("ix_api_key_secrets_key_id", "key_id"),
 )
 
 SETTINGS: Final = Table(
