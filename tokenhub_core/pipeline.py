@@ -22,6 +22,7 @@ from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
+from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
@@ -263,7 +264,10 @@ class Pipeline:
             if not shadow and self._rests(snapshot, wishes.model)
             else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
         )
-        wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
+        wishes, key = meant.policy, snapshot.caller.key
+        if key is not None:
+            wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
+        origin = self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema)
         planned, fault = decide(
@@ -353,6 +357,8 @@ class Pipeline:
         name = meant or request.features.model
         if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
             return None
+        if snapshot.caller.key is not None and not carries_credential(snapshot.headers, snapshot.path):
+            return None  # its key was ours: it has none for that host
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
 
     def _circumstances(
