@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper, NoKeys
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
@@ -99,6 +100,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in, at every front door."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
 
@@ -232,6 +235,7 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
+    keeper = Doorkeeper(NoKeys(), anonymous=settings.anonymous)
     door = Door(
         engine=pipeline,
         dialects=DIALECTS,
@@ -239,6 +243,7 @@ async def _doors(
         entropy=_entropy(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
+        keeper=keeper,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -278,6 +283,7 @@ async def _doors(
             ),
         ),
         origin=_origin(settings),
+        hosts=settings.allowed_hosts,
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     served = side.application(pages)
@@ -292,6 +298,7 @@ async def _doors(
         requests=RequestLog(kept.database),
         recorder=recorder,
         overheard=watched.keyring.overheard,
+        keeper=keeper,
         admin_token=token,
         side=served,
         watcher=watcher,

@@ -18,11 +18,11 @@ from typing import Final
 from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
+from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
-from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole

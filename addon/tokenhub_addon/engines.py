@@ -56,6 +56,7 @@ def _options(settings: Settings) -> AddonOptions:
         origin=settings.origin,
         max_body=settings.max_body_bytes,
         extra_hosts=settings.extra_hosts,
+        anonymous=settings.anonymous,
         allow_private=settings.allow_private,
     )
 
@@ -69,12 +70,13 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
             "simulate": options.simulate,
             "origin": options.origin,
             "extra_hosts": options.extra_hosts,
+            "anonymous": options.anonymous,
             "allow_private": options.allow_private,
             "max_body_bytes": options.max_body,
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder, running.overheard, running.watcher)
+        yield Running(running.engine, running.recorder, running.overheard, running.watcher, running.keeper)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
@@ -34,6 +35,8 @@ class AddonOptions:
     """Bytes of a request body that a routed call may have."""
     extra_hosts: tuple[str, ...] = ()
     """`host=dialect` items."""
+    anonymous: bool = True
+    """Whether callers on this machine may come without a key."""
     allow_private: tuple[str, ...] = ()
     """Names, addresses and networks that are not public and may be reached."""
 
@@ -47,6 +50,8 @@ class Running:
     overheard: Overhearing = deaf
     watcher: Watcher | None = None
     """What is to be done with calls; without one all are routed."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -89,6 +94,14 @@ class EngineHost:
                 Fault(Kind.INTERNAL, Blame.US, "the engine does not run", cause="engine_down")
             )
         return self._running.engine
+
+    async def keeper(self) -> Doorkeeper:
+        """Return who says who comes in, once the engine runs; raises TokenHubError (503) where it does not."""
+        await self._ready.wait()
+        if self._running is None:
+            message = "the engine does not run: nobody can tell who may come in"
+            raise TokenHubError(Fault(Kind.OVERLOADED, Blame.US, message, cause="engine_down", status=503))
+        return self._running.keeper
 
     def post(self, record: Record) -> None:
         """Hand a record over without waiting; one that comes before the engine runs is kept for it."""

@@ -1,8 +1,8 @@
 """Who comes in, and what for: asked at every front door, of every request. Pure; the book that knows keys is asked.
 
-Default deny. A request without a key of ours comes in only from this machine, and only while the operator lets anonymous
-callers in. A key that is shown has to be right: a wrong one never makes its caller anonymous. And whatever goes wrong
-while a key is looked up is a refusal.
+Default deny. A request without a key of ours comes in only from this machine, and only while the operator lets
+anonymous callers in. A key that is shown has to be right: a wrong one never makes its caller anonymous. And whatever
+goes wrong while a key is looked up is a refusal.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from typing import Final
 import msgspec
 
 from tokenhub_core.admission import identity
+from tokenhub_core.admission.identity import Found
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.ports import KeyBook
 from tokenhub_core.types import ANY, ApiKey, Dialect, Headers, Scope
 
 CHALLENGE: Final = ("proxy-authenticate", 'Basic realm="tokenhub"')
-"""The field of a 407 (RFC 9110, 11.7.1): many clients show the credentials of their proxy's URL only when they are asked."""
+"""The field of a 407 (RFC 9110, 11.7.1): many clients show the credentials of their proxy's URL only when asked."""
+
+ASKING: Final = ("www-authenticate", 'Bearer realm="tokenhub"')
+"""The field of a 401 (RFC 9110, 11.6.1)."""
 
 
 class NoKeys:
@@ -48,19 +52,15 @@ class Entry(msgspec.Struct, frozen=True):
 class Doorkeeper:
     """What every front door asks. `anonymous` lets callers without a key in, from this machine."""
 
-    def __init__(self, book: KeyBook = NoKeys(), *, anonymous: bool = True) -> None:
+    def __init__(self, book: KeyBook, *, anonymous: bool = True) -> None:
         self._book = book
         self._anonymous = anonymous
 
-    def admit(
-        self, headers: Headers, path: str, *, near: bool, now: float, gemini: bool = False, proxy: str = ""
-    ) -> Entry:
+    def admit(self, found: Found, *, near: bool, now: float) -> Entry:
         """Return the request as it may come in; raises `TokenHubError` (`AUTH`), or one with status 503.
 
-        `near` says that it comes from this machine, `proxy` is the key that its connection was opened with, and `now`
-        in seconds since the epoch.
+        `near` says that it comes from this machine, `now` is in seconds since the epoch.
         """
-        found = identity.find(headers, path, gemini=gemini, proxy=proxy)
         if not found.secret:
             self._without(near)
             return Entry(found.headers, found.path)
@@ -101,6 +101,10 @@ class Doorkeeper:
             raise client_fault(message, kind=Kind.AUTH, cause="key_required")
 
 
+KEYLESS: Final = Doorkeeper(NoKeys())
+"""Knows no key, and lets this machine in."""
+
+
 def called(key: ApiKey | None) -> str:
     """Return what a key is called where callers are told apart: its name, its id where it has none."""
     return (key.name or key.id) if key is not None else ""
@@ -114,7 +118,7 @@ def scope_of(dialect: Dialect) -> Scope:
 def allow(key: ApiKey | None, scope: Scope, *, host: str = "") -> None:
     """Return where the key is good for this kind of call, and for the host that it was meant for, if for any.
 
-    Raises `TokenHubError` (`FORBIDDEN`): `insufficient_scope`, `host_not_allowed`. Somebody anonymous may do everything.
+    Raises `TokenHubError` (`FORBIDDEN`): `insufficient_scope`, `host_not_allowed`. Who is anonymous may do everything.
     """
     if key is None:
         return
@@ -131,6 +135,30 @@ def allow(key: ApiKey | None, scope: Scope, *, host: str = "") -> None:
     if host and not matches(key.hosts, host):
         message = f"this API key is not good for {host}"
         raise client_fault(message, kind=Kind.FORBIDDEN, cause="host_not_allowed")
+
+
+def let_pass(entry: Entry, host: str, *, call: bool = False) -> None:
+    """Return where a request may go on to the host that it was meant for, past the engine.
+
+    Raises `TokenHubError` (`FORBIDDEN`): for a key that is not good for this host as a provider, for a `call` by a key
+    that is good for some models only (nobody reads which one is asked for), and where the key of ours was all that the
+    request had to show: it opens nothing there.
+    """
+    key = entry.key
+    if key is None:
+        return
+    provider = f"origin:{host}"
+    if not matches(key.providers, provider):
+        message = f"this API key is not good for {provider}"
+        raise client_fault(message, kind=Kind.FORBIDDEN, cause="provider_not_allowed")
+    if call and ANY not in key.models:
+        message = "this API key is good for some models only, and calls to this host pass unread"
+        raise client_fault(message, kind=Kind.FORBIDDEN, cause="model_not_allowed")
+    if not identity.carries_credential(entry.headers, entry.path):
+        message = (
+            f"an API key of ours opens nothing at {host}: send the host's own, and ours in the proxy's URL"
+        )
+        raise client_fault(message, kind=Kind.FORBIDDEN, cause="no_credential")
 
 
 def matches(patterns: Iterable[str], name: str) -> bool:

@@ -29,7 +29,7 @@ _PROTOCOLS: Final = "sec-websocket-protocol"
 _PROTOCOL: Final = "openai-insecure-api-key."
 _QUERY: Final = "key"
 
-_OURS: Final = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{16,}}")
+_OURS: Final = re.compile(rf"{KEY_PREFIX}[A-Za-z0-9_-]{{32,}}")
 """What a key of ours looks like; the names of our own parts are shorter."""
 _MASK: Final = f"{KEY_PREFIX}***"
 
@@ -118,7 +118,9 @@ def _taken(name: str, value: str, shown: list[str]) -> str:
     if name == _PROTOCOLS:
         keys = [item.strip().removeprefix(_PROTOCOL) for item in value.split(",")]
         shown += filter(_ours, keys)
-        value = ", ".join(item.strip() for item, key in zip(value.split(","), keys, strict=True) if not _ours(key))
+        value = ", ".join(
+            item.strip() for item, key in zip(value.split(","), keys, strict=True) if not _ours(key)
+        )
     elif name in _PLAIN and (secret := _ours(value)):
         shown.append(secret)
         return ""

@@ -305,7 +305,9 @@ def _barred(sorted_out: Eligible, policy: Policy, named: frozenset[tuple[str, st
     return bool(named) and named <= barred
 
 
-_BARRING: Final = frozenset({Skipped.DISABLED, Skipped.NO_ADAPTER, Skipped.NOT_ALLOWED, Skipped.NOT_REQUESTED})
+_BARRING: Final = frozenset(
+    {Skipped.DISABLED, Skipped.NO_ADAPTER, Skipped.NOT_ALLOWED, Skipped.NOT_REQUESTED}
+)
 
 
 def _not_allowed(policy: Policy) -> Fault:
