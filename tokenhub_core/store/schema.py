@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0012")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -332,6 +332,8 @@ REQUEST_LOGS: Final = Table(
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
+    Column("key_id", Text),  # the client's key; NULL for somebody anonymous
+    Column("project", Text),  # the key's, as it was then
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),
@@ -349,6 +351,13 @@ REQUEST_LOGS: Final = Table(
         "seq",
         sqlite_where=text("shadow IS NOT NULL"),
         postgresql_where=text("shadow IS NOT NULL"),
+    ),
+    Index(
+        "ix_request_logs_key_id",
+        "key_id",
+        "seq",
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
     ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )
