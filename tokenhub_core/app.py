@@ -20,6 +20,7 @@ from aiohttp import web
 
 from tokenhub_core import sources
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper, NoKeys
+from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
@@ -49,7 +50,7 @@ from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.learning import Learning
-from tokenhub_core.lookout import Watched, look
+from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
@@ -102,6 +103,8 @@ class App:
     """Makes `/readyz` say no, so that balancers stop sending."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in, at every front door."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
 
@@ -188,7 +191,8 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    leaks = Leaks(bus, metrics)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -236,6 +240,7 @@ async def _doors(
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
     keeper = Doorkeeper(NoKeys(), anonymous=settings.anonymous)
+    foreign = Foreign(parsed(settings.client_credentials), tell=watched.leaks.tell)
     door = Door(
         engine=pipeline,
         dialects=DIALECTS,
@@ -244,6 +249,7 @@ async def _doors(
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
         keeper=keeper,
+        foreign=foreign,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -299,6 +305,7 @@ async def _doors(
         recorder=recorder,
         overheard=watched.keyring.overheard,
         keeper=keeper,
+        foreign=foreign,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -442,6 +449,7 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
+        foreign=Foreign(parsed(settings.client_credentials)),
         total_seconds=settings.total_timeout_secs,
         locked=lambda: not vault.open,
     )

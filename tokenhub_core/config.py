@@ -106,6 +106,11 @@ class Settings:
     allowed_hosts: tuple[str, ...] = _setting(
         (), _words, "Names that the side server is called by, beside addresses and localhost"
     )
+    client_credentials: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What is done with the credential that a client brings for a host, as host=rule: use, replace or refuse",
+    )
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")

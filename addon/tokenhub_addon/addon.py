@@ -318,6 +318,7 @@ class TokenHub(Guarded):
                 what, origin = found
                 scope = scope_of(what.dialect) if what.operation == CHAT else Scope.PASSTHROUGH
                 allow(entry.key, scope, host=origin.host)
+                entry = await self.callers.settled(flow, entry, origin.host)
         except TokenHubError as error:
             flow.marked, flow.comment = ":warning:", error.fault.label
             refused = self.callers.refusal(flow, error.fault)

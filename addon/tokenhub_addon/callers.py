@@ -133,13 +133,16 @@ class Callers:
             _scrub(request)
             raise
         if found.headers != lower(request.headers.fields):
-            request.headers.fields = tuple(
-                (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
-                for name, value in found.headers
-            )
-        request.path = found.path
+            _rewrite(request, entry)
         self._entered.add(client.id)
         return entry
+
+    async def settled(self, flow: http.HTTPFlow, entry: Entry, host: str) -> Entry:
+        """Return a request as its host may get it, and the flow with it; raises `TokenHubError`."""
+        found = (await self._host.foreign()).settled(entry, host, peer=flow.client_conn.peername[0])
+        if found is not entry:
+            _rewrite(flow.request, found)
+        return found
 
     def refusal(self, flow: http.HTTPFlow, fault: Fault) -> http.Response | None:
         """Return how the proxy answers a request that may not come in, None where it is for the request's own host."""
@@ -175,6 +178,14 @@ def challenge(fault: Fault) -> http.Response:
     if status == 407:
         headers[CHALLENGE[0]] = CHALLENGE[1]
     return http.Response.make(status, msgspec.json.encode({"error": told}), headers)
+
+
+def _rewrite(request: http.Request, entry: Entry) -> None:
+    request.headers.fields = tuple(
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        for name, value in entry.headers
+    )
+    request.path = entry.path
 
 
 def _scrub(request: http.Request) -> None:

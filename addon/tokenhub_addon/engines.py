@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core import app, config
+from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.dialects.base import ErrorReply
@@ -37,6 +38,18 @@ def beside(running: Running, settings: Settings, *, side_port: int) -> TokenHub:
         new_id=fresh_id,
         defaults=_options(settings),
         own_ports=(side_port,),
+    )
+
+
+def of(running: App) -> Running:
+    """Return what the addon needs of an application that runs."""
+    return Running(
+        running.engine,
+        running.recorder,
+        running.overheard,
+        running.watcher,
+        running.keeper,
+        running.foreign,
     )
 
 
@@ -76,7 +89,7 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder, running.overheard, running.watcher, running.keeper)
+        yield of(running)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
@@ -52,6 +53,8 @@ class Running:
     """What is to be done with calls; without one all are routed."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -102,6 +105,11 @@ class EngineHost:
             message = "the engine does not run: nobody can tell who may come in"
             raise TokenHubError(Fault(Kind.OVERLOADED, Blame.US, message, cause="engine_down", status=503))
         return self._running.keeper
+
+    async def foreign(self) -> Foreign:
+        """Return who says what is done with credentials that clients bring; raises like `keeper`."""
+        await self.keeper()
+        return self._running.foreign if self._running is not None else KEPT
 
     def post(self, record: Record) -> None:
         """Hand a record over without waiting; one that comes before the engine runs is kept for it."""

@@ -16,9 +16,8 @@ import certifi
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from tokenhub_addon.engines import beside
+from tokenhub_addon.engines import beside, of
 from tokenhub_addon.handoff import Handoff
-from tokenhub_addon.host import Running
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core import app
 from tokenhub_core.admission.doorkeeper import loopback
@@ -83,7 +82,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         side = await _open_side(stack, running, settings)
         side_port = int(side.addresses[0][1])
         ours = beside(
-            Running(running.engine, running.recorder, running.overheard, running.watcher, running.keeper),
+            of(running),
             settings,
             side_port=side_port,
         )

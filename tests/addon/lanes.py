@@ -32,6 +32,7 @@ from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_addon.listening import Served, serving
 from tokenhub_core.admission.doorkeeper import Doorkeeper, NoKeys
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
@@ -105,7 +106,7 @@ type Lanes = Callable[..., AbstractAsyncContextManager[Front]]
 
 @asynccontextmanager
 async def inspected(
-    confdir: Path, engine: Engine, *, book: KeyBook = NO_KEYS, **how: Any
+    confdir: Path, engine: Engine, *, book: KeyBook = NO_KEYS, foreign: Foreign = KEPT, **how: Any
 ) -> AsyncIterator[Front]:
     """Run the addon in a mitmproxy master."""
     own_port = 9
@@ -115,7 +116,7 @@ async def inspected(
 
     @asynccontextmanager
     async def make(_: AddonOptions) -> AsyncIterator[Running]:
-        yield Running(engine, recorder, keeper=keeper)
+        yield Running(engine, recorder, keeper=keeper, foreign=foreign)
 
     async with inspecting(confdir, engine, make=make, **how) as running:
         ports = (running.proxy.port, own_port)
@@ -191,6 +192,7 @@ async def served(
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
     book: KeyBook = NO_KEYS,
+    foreign: Foreign = KEPT,
     host: str = "127.0.0.1",
     **options: Any,
 ) -> AsyncIterator[Serve]:
@@ -226,6 +228,7 @@ async def served(
             overheard=overheard,
             watching=watching or watcher(),
             book=book,
+            foreign=foreign,
         )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
@@ -249,6 +252,7 @@ async def _running(
     overheard: Overhearing,
     watching: Watcher,
     book: KeyBook,
+    foreign: Foreign,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
     del environ
@@ -262,6 +266,7 @@ async def _running(
         max_body_bytes=settings.max_body_bytes,
         overheard=overheard,
         keeper=Doorkeeper(book, anonymous=settings.anonymous),
+        foreign=foreign,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -308,6 +313,7 @@ async def _running(
             drain=lambda: None,
             overheard=overheard,
             keeper=door.keeper,
+            foreign=foreign,
         )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 import pytest
 from mitmproxy import http
@@ -39,11 +39,12 @@ from tests.addon.upstream import Upstream
 from tests.e2e.programs import needs_curl
 from tests.fakes.keys import ANN, EXPIRED, OTHER, SECRET, WRONG, Book, limited
 from tokenhub_addon.addon import TokenHub
+from tokenhub_core.admission.foreign import Foreign, Use
 from tokenhub_core.errors import ConfigError, Kind, client_fault
 from tokenhub_core.ports import Reply
 from tokenhub_core.types import Lane, Scope, Snapshot
 
-SHUT = {"tokenhub_anonymous": False}
+SHUT: dict[str, Any] = {"tokenhub_anonymous": False}
 OWN = {"Authorization": f"Bearer {KEY}"}
 GEMINI = "/v1beta/models/gemini-2.5-flash:generateContent"
 
@@ -400,7 +401,7 @@ async def test_openais_sdk_shows_the_key_of_its_proxys_url(proxied: Lanes) -> No
         async def ask(user: str) -> str | None:
             url = f"http://{user}{running.proxy.host}:{running.proxy.port}"
             async with (
-                httpx.AsyncClient(proxy=url, verify=running.proxy.trust()) as client,
+                httpx2.AsyncClient(proxy=url, verify=running.proxy.trust()) as client,
                 AsyncOpenAI(api_key=KEY, http_client=client, max_retries=0) as sdk,
             ):
                 told = await sdk.chat.completions.create(
@@ -424,7 +425,7 @@ async def test_openais_sdk_knows_what_it_is_told(lane: Lanes) -> None:
     async with lane(ScriptedEngine(_said), book=book) as running:
         direct = running.lane is Lane.DIRECT
         here = f"http://{running.proxy.host}:{running.proxy.port}"
-        async with httpx.AsyncClient(proxy=None if direct else here, verify=running.proxy.trust()) as client:
+        async with httpx2.AsyncClient(proxy=None if direct else here, verify=running.proxy.trust()) as client:
             for secret, error in ((WRONG, AuthenticationError), (OTHER, PermissionDeniedError)):
                 sdk = AsyncOpenAI(
                     api_key=secret,
@@ -456,6 +457,38 @@ async def test_curl_shows_the_key_of_its_proxys_url(proxied: Lanes, more: list[s
         code, said = await curl("")
         assert code == 56
         assert b"407" in said
+
+
+# --- what clients bring ------------------------------------------------------------------------------------
+
+STRAY = f"sk-ant-api03-{'s' * 40}"
+"""Anthropic's by its looks."""
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/files"])
+async def test_somebody_elses_key_does_not_leave_for_a_host(passing: Passing, path: str) -> None:
+    """Routed or passed through: it is refused at the door, and the host hears nothing."""
+    async with passing() as running, await H1.tls(running.proxy) as client:
+        answer = await client.ask(path, headers={"Authorization": f"Bearer {STRAY}"})
+        assert (answer.status, fault(answer)["code"]) == (403, "credential_leak")
+        assert STRAY.encode() not in answer.body
+        assert running.upstream.dials == []
+
+
+async def test_what_a_client_brings_is_dropped_or_refused_by_rule(proxied: Lanes) -> None:
+    """The engine never sees it, and what is not routed has nothing to show its host."""
+    engine = ScriptedEngine()
+    rules = Foreign({OPENAI: Use.REPLACE, ANTHROPIC: Use.REFUSE})
+    async with proxied(engine, book=Book(), foreign=rules) as running:
+        async with await H1.tls(running.proxy) as client:
+            assert (await client.ask(headers=OWN)).status == 200
+            assert (await client.ask("/v1/files", headers=OWN)).status == 403
+        async with await H1.tls(running.proxy, ANTHROPIC) as client:
+            assert (await client.ask(MESSAGES, headers=OWN)).status == 403
+            assert (await client.ask(MESSAGES, headers={**OWN, "x-api-key": SECRET})).status == 200
+        assert running.upstream.dials == []
+    assert [one.caller.key for one in engine.snapshots] == [None, ANN]
+    assert not any(KEY in str(one.headers) for one in engine.snapshots)
 
 
 # --- the canary --------------------------------------------------------------------------------------------
@@ -546,7 +579,8 @@ async def test_who_comes_from_elsewhere_is_never_anonymous(confdir: Path) -> Non
 async def test_a_server_that_others_can_reach_starts_only_where_it_asks(data_dir: Path) -> None:
     """Otherwise one line says what to set; then both of its doors ask."""
     here = _address()
-    for bind in ({"host": here}, {"mode": f"regular@{here}:0"}, {"host": "0.0.0.0"}):
+    binds: list[dict[str, Any]] = [{"host": here}, {"mode": f"regular@{here}:0"}, {"host": "0.0.0.0"}]
+    for bind in binds:
         with pytest.raises(ConfigError, match="set TOKENHUB_ANONYMOUS=off") as caught:
             await served(data_dir, ScriptedEngine(), **bind).__aenter__()
         assert "\n" not in str(caught.value)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.fakes.engine import message
 from tests.fakes.house import House, house
 from tests.fakes.keys import OTHER, SECRET, Book, limited
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
+from tokenhub_core.admission.foreign import Leak
 from tokenhub_core.types import Scope
 
 SHOWN = {"authorization": f"Bearer {SECRET}"}
@@ -145,3 +149,21 @@ async def test_only_names_that_were_set_are_served(tmp_path: Path) -> None:
             ("llm.example.evil", 403),
         ):
             assert (await it.ask("GET", "/healthz", headers={"host": host})).status == status
+
+
+async def test_an_alarm_is_counted_told_and_written_down(it: House) -> None:
+    """A key that would have left: a metric, an event, an entry of the audit log; in none of them the key."""
+    leak = Leak("api.openai.com", "sk-ant-", "10.0.0.7", "k-ann")
+    with it.bus.listen() as heard:
+        for _ in range(3):
+            it.app.foreign._tell(leak)
+        told = [event.data for event in heard.take()]
+        assert told == [{**structs.asdict(leak)}] * 3
+        async with asyncio.timeout(PATIENCE):
+            while not (written := [event.data for event in heard.take() if event.type == "audit"]):
+                await heard.ready()
+    entry = written[0]
+    assert (entry["subject"], entry["reason"]) == ("api.openai.com", "credential_leak")
+    assert (entry["source"], entry["actor"]) == ("10.0.0.7", "k-ann")
+    metrics = (await it.ask("GET", "/metrics")).body
+    assert b'tokenhub_leaking_credentials_total{kind="sk-ant-"} 3' in metrics

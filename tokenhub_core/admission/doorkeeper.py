@@ -44,6 +44,8 @@ class Entry(msgspec.Struct, frozen=True):
     key: ApiKey | None = None
     user: str = ""
     """Who showed the proxy a key: that key's name, its id where it has none."""
+    stripped: bool = False
+    """The credential that it brought for its host was dropped."""
 
     def __repr__(self) -> str:
         return f"Entry({self.key.id if self.key else 'anonymous'})"
@@ -145,6 +147,9 @@ def let_pass(entry: Entry, host: str, *, call: bool = False) -> None:
     request had to show: it opens nothing there.
     """
     key = entry.key
+    if entry.stripped:
+        message = f"{host} gets no credentials of clients here, and what is not routed has no other one"
+        raise client_fault(message, kind=Kind.FORBIDDEN, cause="no_credential")
     if key is None:
         return
     provider = f"origin:{host}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import unquote
 
@@ -107,10 +108,36 @@ def masked(path: str) -> str:
 
 def carries_credential(headers: Headers, path: str) -> bool:
     """Tell whether a request carries a credential of its caller's for the host that it was meant for."""
+    return next(credentials(headers, path), None) is not None
+
+
+def credentials(headers: Headers, path: str) -> Iterator[str]:
+    """Yield the credentials that a request carries for its host, the word before them left out; none is empty."""
     for name, value in headers:
-        if value and (name in _PLAIN or name == _CREDENTIALS or (name == _PROTOCOLS and _PROTOCOL in value)):
-            return True
-    return any(unquote(field.partition("=")[0]) == _QUERY for field in path.partition("?")[2].split("&"))
+        if name == _CREDENTIALS or name in _PLAIN:
+            scheme, _, rest = value.strip().partition(" ")
+            if scheme:
+                yield rest.strip() or scheme
+        elif name == _PROTOCOLS and _PROTOCOL in value:
+            yield value.partition(_PROTOCOL)[2].partition(",")[0].strip()
+    for field in path.partition("?")[2].split("&"):
+        name, _, value = field.partition("=")
+        if unquote(name) == _QUERY:
+            yield unquote(value)
+
+
+def without_credentials(headers: Headers, path: str) -> tuple[Headers, str]:
+    """Return a request without the credentials that it carries for its host."""
+    kept = []
+    for name, value in headers:
+        if name == _PROTOCOLS and _PROTOCOL in value:
+            items = [item.strip() for item in value.split(",") if _PROTOCOL not in item]
+            kept += [(name, ", ".join(items))] if items else []
+        elif name != _CREDENTIALS and name not in _PLAIN:
+            kept.append((name, value))
+    bare, _, query = path.partition("?")
+    left = [field for field in query.split("&") if field and unquote(field.partition("=")[0]) != _QUERY]
+    return tuple(kept), f"{bare}?{'&'.join(left)}" if left else bare
 
 
 def _taken(name: str, value: str, shown: list[str]) -> str:

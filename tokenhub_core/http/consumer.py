@@ -20,6 +20,7 @@ from aiohttp import HttpVersion11, web
 
 from tokenhub_core.admission import identity
 from tokenhub_core.admission.doorkeeper import ASKING, KEYLESS, Doorkeeper, Entry, allow, loopback, scope_of
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
@@ -68,6 +69,8 @@ class Door:
     """Learns limits from the answers that pass."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
 
     def admit(
         self,
@@ -87,8 +90,11 @@ class Door:
             proxy=connection.key.reveal() if connection is not None else "",
         )
         entry = self.keeper.admit(found, near=near, now=self.clock.now())
-        allow(entry.key, scope, host=connection.host if connection is not None else "")
-        return entry
+        if connection is None:
+            allow(entry.key, scope)
+            return entry
+        allow(entry.key, scope, host=connection.host)
+        return self.foreign.settled(entry, connection.host, peer=connection.peer)
 
 
 class Consumer:
