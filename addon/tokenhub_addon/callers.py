@@ -132,7 +132,7 @@ class Callers:
         except TokenHubError:
             _scrub(request)
             raise
-        if found.headers != lower(request.headers.fields):
+        if found.path != request.path or found.headers != lower(request.headers.fields):
             _rewrite(request, entry)
         self._entered.add(client.id)
         return entry

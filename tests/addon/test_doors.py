@@ -485,6 +485,7 @@ async def test_what_a_client_brings_is_dropped_or_refused_by_rule(proxied: Lanes
             assert (await client.ask("/v1/files", headers=OWN)).status == 403
         async with await H1.tls(running.proxy, ANTHROPIC) as client:
             assert (await client.ask(MESSAGES, headers=OWN)).status == 403
+        async with await H1.tls(running.proxy, ANTHROPIC) as client:
             assert (await client.ask(MESSAGES, headers={**OWN, "x-api-key": SECRET})).status == 200
         assert running.upstream.dials == []
     assert [one.caller.key for one in engine.snapshots] == [None, ANN]

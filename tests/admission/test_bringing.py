@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from msgspec import structs
 
@@ -70,7 +72,7 @@ async def test_the_registered_provider_serves_in_place_of_what_was_dropped(model
 
 async def test_without_a_registered_provider_the_call_is_refused() -> None:
     """The host is no candidate: nobody has a credential for it."""
-    it = bench(providers=(OTHER, structs.replace(REGISTERED, enabled=False)))
+    it = bench(providers=(OTHER, replace(REGISTERED, enabled=False)))
     reply, _ = await it.ask(chat(), headers=OWN, origin=MEANT)
     assert reply.status == 404
 

@@ -33,7 +33,7 @@ async def stocked(it: House, fake: FakeProvider) -> None:
     await it.provider(fake, "p", OPENAI)
     await it.provider(fake, "q", LOCAL)
     for name, model in (("fast", OPENAI), ("cheap", LOCAL)):
-        await it.done("POST", "/aliases", {"name": name, "variants": [{"model": model, "weight": 1}]})
+        await it.done("POST", "/aliases", {"name": name, "variants": [{"model_id": model, "weight": 1}]})
 
 
 async def listed(it: House, path: str, headers: dict[str, str]) -> set[str]:
@@ -125,7 +125,7 @@ async def test_a_record_says_whose_call_it_was(tmp_path: Path, fake: FakeProvide
         assert log["project"] == "apollo"
         assert (await it.done("GET", "/logs?key=k-bob"))["logs"] == []
         told = await it.done("GET", f"/decisions/{log['id']}")
-        assert told["decision"]["policy"]["allowed_models"] == ["gpt-*"]
+        assert told["policy"]["allowed_models"] == ["gpt-*"]
 
 
 async def test_a_key_in_an_address_is_refused(tmp_path: Path) -> None:
