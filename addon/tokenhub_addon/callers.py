@@ -126,6 +126,8 @@ class Callers:
                 proxy=self.shown(client).key.reveal(),
             )
             if not found.secret and self._is_free(client):
+                # Whoever it is for: it is for this hop.
+                request.headers.pop(_PROXY, None)
                 return Entry(found.headers, found.path)
             keeper = await self._host.keeper()
             entry = keeper.admit(found, near=near(client), now=self._clock.now())
@@ -191,11 +193,15 @@ def _rewrite(request: http.Request, entry: Entry) -> None:
 def _scrub(request: http.Request) -> None:
     """Take every key of ours out of a request that is refused, wherever it stands."""
     request.headers.fields = tuple(
-        (name, REDACTED.encode() if identity.mentions(value.decode("utf-8", "replace")) else value)
-        for name, value in request.headers.fields
+        (name, REDACTED.encode() if _tells(name, value) else value) for name, value in request.headers.fields
     )
     request.headers.pop(_PROXY, None)
     request.path = identity.masked(request.path)
+
+
+def _tells(name: bytes, value: bytes) -> bool:
+    """Tell whether a field may hold a key of ours: as it is, or in the base64 of `Basic`."""
+    return name.lower() == b"authorization" or identity.mentions(value.decode("utf-8", "replace"))
 
 
 class KeyedSocks5(modes.Socks5Proxy):

@@ -225,6 +225,18 @@ async def test_a_tunnel_to_another_host_needs_the_key_and_gets_through_with_it(
         assert running.upstream.dials == [("www.example.org", 443)]
 
 
+async def test_credentials_for_another_proxy_end_here_as_well(proxied: Lanes) -> None:
+    """They are for one hop, whether they say anything to us or not."""
+    async with (
+        proxied(ScriptedEngine()) as running,
+        await H1.plain(running.proxy, "www.example.org") as client,
+    ):
+        shown = {"Proxy-Authorization": basic("ann:sesame")}
+        assert (await client.ask("/", headers=shown)).status == 200
+        (request,) = running.upstream.requests
+        assert b"roxy-" not in request
+
+
 async def test_plain_http_to_another_host_needs_the_key_and_does_not_take_it_along(proxied: Lanes) -> None:
     """A proxy for everybody is one for abuse; and its password is for nobody behind it."""
     async with (
@@ -519,8 +531,9 @@ async def test_a_key_is_in_no_flow_no_record_and_no_log_line(
                 with contextlib.suppress(RefusedError):
                     async with await H1.tls(running.proxy, auth=f"x:{secret}") as client:
                         await client.ask()
-                async with await H1.plain(running.proxy, "www.example.org") as client:
-                    await client.ask(headers=shown[3])
+                for headers in shown:
+                    async with await H1.plain(running.proxy, "www.example.org") as client:
+                        await client.ask(headers=headers)
         held = [str(flow.get_state()) for flow in running.flows if isinstance(flow, http.HTTPFlow)]
         seen = [*held, *map(repr, running.recorder.records), caplog.text, *map(repr, engine.snapshots)]
         seen += [str((one.headers, one.path)) for one in engine.snapshots]
