@@ -19,6 +19,8 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.admission.throttle import Throttle, throttle
@@ -52,11 +54,11 @@ from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
-from tokenhub_core.lookout import Watched, look
+from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -104,8 +106,10 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
-    keys: KeyBook
-    """Where clients' keys are known."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in, at every front door."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
     throttle: Throttle = field(default_factory=Throttle)
@@ -203,7 +207,8 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    leaks = Leaks(bus, metrics)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -278,6 +283,8 @@ async def _doors(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    keeper = Doorkeeper(admission.keys, anonymous=settings.anonymous)
+    foreign = Foreign(parsed(settings.client_credentials), tell=watched.leaks.tell)
     door = Door(
         engine=engine,
         dialects=DIALECTS,
@@ -286,6 +293,8 @@ async def _doors(
         max_body_bytes=settings.max_body_bytes,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
+        keeper=keeper,
+        foreign=foreign,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -325,6 +334,7 @@ async def _doors(
             ),
         ),
         origin=_origin(settings),
+        hosts=settings.allowed_hosts,
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
@@ -341,13 +351,14 @@ async def _doors(
         recorder=recorder,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
+        keeper=keeper,
+        foreign=foreign,
         admin_token=token,
         side=served,
         watcher=watcher,
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
-        keys=admission.keys,
     )
 
 
@@ -485,6 +496,7 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle)
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
+        foreign=Foreign(parsed(settings.client_credentials)),
         total_seconds=settings.total_timeout_secs,
         throttle=limits,
         locked=lambda: not vault.open,

@@ -112,6 +112,17 @@ class Settings:
     port: int = _setting(8080, _whole(0, 65535), "Port of the proxy; 0 picks a free one")
     admin_port: int = _setting(8090, _whole(0, 65535), "Port of the side server; 0 picks a free one")
     modes: tuple[str, ...] = _setting(("regular",), _words, "mitmproxy mode specs, comma separated")
+    anonymous: bool = _setting(
+        True, _flag, "Serve callers on this machine that show no key; others always need one"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), _words, "Names that the side server is called by, beside addresses and localhost"
+    )
+    client_credentials: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What is done with the credential that a client brings for a host, as host=rule: use, replace or refuse",
+    )
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")

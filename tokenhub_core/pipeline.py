@@ -14,10 +14,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
+from tokenhub_core.admission.foreign import KEPT, Foreign, Use
+from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
@@ -38,6 +41,7 @@ from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
+from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.routing.replay import Ground
 from tokenhub_core.types import (
@@ -80,6 +84,8 @@ class Rules:
     modes: Callable[[], Modes] = lambda: ROUTED
     throttle: Throttle = field(default_factory=Throttle)
     """What callers may use."""
+    foreign: Foreign = KEPT
+    """What is done with credentials that clients bring for their hosts."""
     locked: Callable[[], bool] = lambda: False
     """Whether the vault is locked, so that its providers are no candidates."""
 
@@ -103,9 +109,14 @@ def _origin_option(
         dialect=dialect,
         cred_store="caller",
     )
-    model = Model(id=name, provider_id=provider.id, pricing_source=UNKNOWN_PRICE)
+    return OriginOption(_priced(catalogue, name, provider.id), provider)
+
+
+def _priced(catalogue: Catalogue, name: str, provider: str) -> Model:
+    """Return a model that nobody has registered, at the list's price where it has one."""
+    model = Model(id=name, provider_id=provider, pricing_source=UNKNOWN_PRICE)
     entry = catalogue.lookup(name)
-    return OriginOption(priced(model, entry) if entry else model, provider)
+    return priced(model, entry) if entry else model
 
 
 class _Frames:
@@ -152,6 +163,7 @@ class Pipeline:
         self._secrets = executor.means.secrets
         self._keyring = executor.means.keyring
         # Programs ask for few models at few hosts, over and over.
+        self._priced = partial(_priced, catalogue)
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
         self._fleet = fleet
         self._defaults = defaults
@@ -280,7 +292,10 @@ class Pipeline:
             if not shadow and self._rests(snapshot, wishes.model)
             else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
         )
-        wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
+        wishes, key = meant.policy, snapshot.caller.key
+        if key is not None:
+            wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
+        origin = self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
         bodies = Bodies(request, self._dialects, wishes.output_schema, cap=cap)
         planned, fault = decide(
@@ -372,7 +387,24 @@ class Pipeline:
         name = meant or request.features.model
         if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
             return None
+        if self._rules.foreign.rule(snapshot.origin.host) is Use.REPLACE:
+            return self._registered(snapshot.origin.host, name)
+        if snapshot.caller.key is not None and not carries_credential(snapshot.headers, snapshot.path):
+            return None  # its key was ours: it has none for that host
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
+
+    def _registered(self, host: str, name: str) -> OriginOption | None:
+        """Return the provider that is registered for a host as the one to ask, with its own credential, for this model.
+
+        None where there is none, and where the model is registered there anyway.
+        """
+        view = self._fleet()
+        for provider in view.providers.values():
+            if provider.enabled and any(urlsplit(one).hostname == host for one in provider.endpoints):
+                if any(model.provider_id == provider.id for model in named(view, name)):
+                    return None
+                return OriginOption(self._priced(name, provider.id), provider)
+        return None
 
     def _circumstances(
         self,

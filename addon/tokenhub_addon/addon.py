@@ -13,16 +13,18 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy import flow as base
 from mitmproxy.addonmanager import Loader
-from mitmproxy.connection import Client, Server
+from mitmproxy.connection import Client
 from mitmproxy.proxy import layer, mode_specs, server_hooks
+from mitmproxy.proxy.layers.modes import Socks5AuthData
 from mitmproxy.tls import ClientHelloData
 
+from tokenhub_addon.callers import Callers
 from tokenhub_addon.flows import (
+    NOBODY,
     REDACTED,
     Errors,
     caller,
@@ -36,13 +38,15 @@ from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_addon.passing import Ticket
+from tokenhub_addon.replaying import Replays, Side, side_at
+from tokenhub_core.admission.doorkeeper import Entry, allow, let_pass, scope_of
 from tokenhub_core.admission.headers import mentioned
-from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
+from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
-from tokenhub_core.types import Origin
+from tokenhub_core.types import Dialect, Origin, Scope
 from tokenhub_core.watching import Watcher
 
 _logger: Final = logging.getLogger(__name__)
@@ -62,22 +66,13 @@ _CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "alembic", "h2", "hpack",
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """Where replayed calls go."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Rules:
     """The options, read. Swapped whole when one of them changes."""
 
     options: AddonOptions
     recogniser: Recogniser
     fence: Fence
-    side: _Side | None
+    side: Side | None
     known: dict[tuple[object, ...], tuple[Recognised, Origin] | None] = field(default_factory=dict)
     """What requests to the same place asked for: programs ask few things, over and over."""
 
@@ -110,8 +105,6 @@ class TokenHub(Guarded):
         self._new_id = new_id
         self._rules = self._read(defaults, "")
         self._host = EngineHost(engine_factory)
-        self._replays: dict[str, http.Request] = {}
-        """By flow id, requests as they were before they were sent to the side server."""
         self._lane = InspectLane(
             self._host,
             errors=errors,
@@ -120,6 +113,9 @@ class TokenHub(Guarded):
             max_body=lambda: self._rules.options.max_body,
             would_route=self._asks_chat,
         )
+        self._replays = Replays(self._lane, lambda: self._rules.side)
+        self.callers = Callers(self._host, clock, anonymous=lambda: self._rules.options.anonymous)
+        """Who opens connections; the hand-off lane asks it, too."""
         self._tail = _Tail(self._opens, self._lane)
         self._quieted: list[logging.Logger] = []
 
@@ -144,6 +140,7 @@ class TokenHub(Guarded):
                 list(defaults.extra_hosts),
                 "More hosts to route, as host=dialect.",
             ),
+            ("anonymous", bool, defaults.anonymous, "Serve callers on this machine that show no key."),
             (
                 "allow_private",
                 Sequence[str],
@@ -167,6 +164,7 @@ class TokenHub(Guarded):
                     origin=options.tokenhub_origin,
                     max_body=options.tokenhub_max_body,
                     extra_hosts=tuple(options.tokenhub_extra_hosts),
+                    anonymous=options.tokenhub_anonymous,
                     allow_private=tuple(options.tokenhub_allow_private),
                 ),
                 options.tokenhub_side_url,
@@ -205,12 +203,22 @@ class TokenHub(Guarded):
         """Put our HTTP layer in the place of mitmproxy's."""
         self._lane.route_layers(nextlayer)
 
+    def client_connected(self, client: Client) -> None:
+        """Ask who it is, in modes that have a way to."""
+        self.callers.connected(client)
+
+    async def socks5_auth(self, data: Socks5AuthData) -> None:
+        """Look at a client's user name and password."""
+        await self.callers.socks(data)
+
     def client_disconnected(self, client: Client) -> None:
         """Forget the client."""
         self._lane.forget(client)
+        self.callers.forget(client)
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Answer CONNECT for listed hosts; refuse it where the caller may not go."""
+        """Answer CONNECT for listed hosts; refuse it to the unknown, and where the caller may not go."""
+        await self.callers.connect(flow)
         if flow.response is not None or flow.error is not None:
             return
         await self._known([flow.request.host])
@@ -242,11 +250,14 @@ class TokenHub(Guarded):
         if data.server.error is not None or data.server.address is None:
             return
         host, port = data.server.address[:2]
-        if self._is_replay(data.client, host, port):
+        if self._replays.leads_to(data.client, host, port):
             return
         listed = any(map(self._opens, (host, data.client.sni or "")))
         if listed and not self._lane.permits(data.server):
             data.server.error = "TokenHub answers for this host itself"
+            return
+        if not listed and self.callers.unknown(data.client):
+            data.server.error = "TokenHub does not know who asks"
             return
         trusted = listed or _is_configured(data.client, data.server.address)
         refused, _ = await self._rules.fence.check(host, port, trusted=trusted)
@@ -259,7 +270,7 @@ class TokenHub(Guarded):
             return
         host, port = data.server.address[:2]
         trusted = self._lane.permits(data.server) or _is_configured(data.client, data.server.address)
-        if trusted or self._is_replay(data.client, host, port):
+        if trusted or self._replays.leads_to(data.client, host, port):
             return
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
             _logger.warning("TokenHub refuses: %s", refused)
@@ -281,18 +292,43 @@ class TokenHub(Guarded):
             flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
         found = self._target(flow)
         if flow.response is not None or flow.error is not None:
+            flow.request.headers.pop("proxy-authorization", None)
             if found is not None:
                 redact(flow.request)
+        elif flow.is_replay == "request" and found is not None:
+            self._replays.send(flow, *found)
+        elif (entry := await self._admitted(flow, found)) is None:
+            flow.request.stream = False
         elif found is None:
             await self._check(flow)
-        elif flow.is_replay == "request":
-            self._replay(flow, *found)
         else:
             called = found[0].operation == CHAT
             watcher = await self._host.settled() if called else None
-            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher))
+            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher, entry), entry=entry)
             if not self._routed(flow):
-                self._pass(flow, found[1])
+                self._pass(flow, found[1], call=called)
+
+    async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:
+        """Return a request as it comes in, None where it was answered because it may not."""
+        try:
+            entry = await self.callers.admit(
+                flow, gemini=found is not None and found[0].dialect is Dialect.GEMINI
+            )
+            if found is not None:
+                what, origin = found
+                scope = scope_of(what.dialect) if what.operation == CHAT else Scope.PASSTHROUGH
+                allow(entry.key, scope, host=origin.host)
+                entry = await self.callers.settled(flow, entry, origin.host)
+        except TokenHubError as error:
+            flow.marked, flow.comment = ":warning:", error.fault.label
+            refused = self.callers.refusal(flow, error.fault)
+            if found is not None:
+                told = self._lane.refuse(flow, error.fault, *found)
+                flow.response = refused or told
+            else:
+                flow.response = refused or self._lane.error(flow, error.fault)
+            return None
+        return entry
 
     def request(self, flow: http.HTTPFlow) -> None:
         """Let a call go on to its host where the mode of its alias says so: here its body is complete."""
@@ -304,19 +340,19 @@ class TokenHub(Guarded):
             return
         request, body = flow.request, flow.request.data.content or b""
         name = watcher.engine.alias_of(ticket.what.dialect, request.path, lower(request.headers.fields), body)
-        mode = modes.of(ticket.origin.host, caller(flow).proxy_user, name)
+        mode = modes.of(ticket.origin.host, caller(flow, ticket.entry).proxy_user, name)
         if mode is not HostMode.ROUTE:
             ticket.leave(shadow=mode is HostMode.SHADOW)
             ticket.passage.up(body)
             ticket.passage.up(b"")
-            self._pass(flow, ticket.origin)
+            self._pass(flow, ticket.origin, call=True)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Do not hold up what passes through."""
         assert flow.response is not None
         ticket = self._lane.ticket(flow)
         streamed = flow.response.headers.get("content-type", "").startswith("text/event-stream")
-        if self._restore(flow):
+        if self._replays.restore(flow):
             flow.response.stream = streamed
         elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
             self._overhear(flow, flow.response, ticket)
@@ -341,13 +377,13 @@ class TokenHub(Guarded):
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Forget the flow, unless a conversation follows."""
-        self._restore(flow)
+        self._replays.restore(flow)
         if flow.websocket is None:
             self._lane.end(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
-        self._restore(flow)
+        self._replays.restore(flow)
         self._lane.end(flow)
 
     def update(self, flows: Sequence[base.Flow]) -> None:
@@ -376,10 +412,10 @@ class TokenHub(Guarded):
 
     def remembered(self) -> int:
         """Return how many calls, tasks and connections are not over yet."""
-        return len(self._lane) + len(self._replays)
+        return len(self._lane) + len(self._replays) + len(self.callers)
 
     def _read(self, options: AddonOptions, side_url: str) -> _Rules:
-        side = _side(side_url)
+        side = side_at(side_url)
 
         def own() -> Iterable[Address]:
             yield from addon("proxyserver").listen_addrs()
@@ -435,13 +471,15 @@ class TokenHub(Guarded):
         if rule and (watcher := self._host.watcher) is not None:
             watcher.tunnelled(rule)
 
-    def _mode(self, flow: http.HTTPFlow, origin: Origin, watcher: Watcher | None) -> HostMode:
+    def _mode(
+        self, flow: http.HTTPFlow, origin: Origin, watcher: Watcher | None, entry: Entry = NOBODY
+    ) -> HostMode:
         """Return what is to be done with a flow as far as its head tells; `request` will tell of aliases."""
         if watcher is None or not (modes := watcher.modes()).rules:
             return HostMode.ROUTE
         if modes.by_alias and declared_size(flow.request) <= watcher.max_body_bytes:
             return HostMode.ROUTE
-        return modes.of(origin.host, caller(flow).proxy_user)
+        return modes.of(origin.host, caller(flow, entry).proxy_user)
 
     def _routed(self, flow: http.HTTPFlow) -> bool:
         ticket = self._lane.ticket(flow)
@@ -462,14 +500,20 @@ class TokenHub(Guarded):
         if refused and resolved:
             flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
 
-    def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
+    def _pass(self, flow: http.HTTPFlow, origin: Origin, *, call: bool) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
         handshake, watcher = is_handshake(lower(request.headers.fields)), self._host.watcher
         modes = watcher.modes() if watcher else ROUTED
-        routed = modes.of(origin.host, caller(flow).proxy_user) is HostMode.ROUTE
+        ticket = self._lane.ticket(flow)
+        entry = NOBODY if ticket is None else ticket.entry
+        routed = modes.of(origin.host, caller(flow, entry).proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
-        ticket, reachable = self._lane.ticket(flow), options.origin and not options.simulate
+        try:
+            let_pass(entry, origin.host, call=call)
+        except TokenHubError as error:
+            fault = error.fault
+        reachable = options.origin and not options.simulate
         if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
@@ -483,7 +527,7 @@ class TokenHub(Guarded):
         )
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
-        if fault.http_status == 426:
+        if flow.response.status_code == 426:
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 
@@ -504,51 +548,6 @@ class TokenHub(Guarded):
     async def _close(self) -> None:
         await self._lane.close()
         await self._host.stop()
-
-    # --- replay: the user interface builds the layers itself, so the call goes round by the side server
-
-    def _replay(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> None:
-        side = self._rules.side
-        redact(flow.request)
-        flow.metadata.pop("tokenhub", None)
-        flow.comment = flow.marked = ""
-        if side is None or what.operation != CHAT:
-            fault = Fault(
-                Kind.INVALID,
-                Blame.CLIENT,
-                "only routed calls can be replayed, and only with tokenhub_side_url set to the side server",
-                cause="replay_refused",
-            )
-            flow.response = self._lane.refuse(flow, fault, what, origin)
-            return
-        self._replays[flow.id] = flow.request.copy()
-        request = flow.request
-        request.headers.fields = tuple(
-            pair for pair in request.headers.fields if pair[1] != REDACTED.encode()
-        )
-        request.data.scheme, request.data.host, request.data.port = side.scheme.encode(), side.host, side.port
-        request.data.authority = b""
-        request.headers["host"] = f"{side.host}:{side.port}"
-        flow.server_conn = Server(address=(side.host, side.port))
-
-    def _is_replay(self, client: Client, host: str, port: int) -> bool:
-        """Tell whether this is a replayed call on its way to the side server: its client is none of ours."""
-        side = self._rules.side
-        return (
-            side is not None
-            and (side.host, side.port) == (host, port)
-            and bool(self._replays)
-            and client.id not in addon("proxyserver").connections
-        )
-
-    def _restore(self, flow: http.HTTPFlow) -> bool:
-        """Give a replayed flow the request back that the user knows."""
-        request = self._replays.pop(flow.id, None)
-        if request is None:
-            return False
-        flow.request = request
-        flow.comment = "replayed through the side server"
-        return True
 
 
 class _Tail(Guarded):
@@ -587,12 +586,3 @@ def _is_configured(client: Client, address: tuple[str, int]) -> bool:
     return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
         address[:2]
     )
-
-
-def _side(url: str) -> _Side | None:
-    if not url:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"tokenhub_side_url {url!r}: must be an http or https URL")
-    return _Side(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))

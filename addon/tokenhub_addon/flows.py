@@ -10,6 +10,7 @@ from mitmproxy import http
 from mitmproxy.flow import Flow
 from mitmproxy.net.http import status_codes
 
+from tokenhub_core.admission.doorkeeper import ASKING, Entry
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Reply, Summary
@@ -74,7 +75,11 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def caller(flow: http.HTTPFlow) -> Caller:
+NOBODY: Final = Entry((), "")
+"""Who was not let in."""
+
+
+def caller(flow: http.HTTPFlow, entry: Entry = NOBODY) -> Caller:
     """Return who sent a flow's request."""
     client = flow.client_conn
     user = flow.metadata.get("proxyauth") or ("",)
@@ -82,8 +87,9 @@ def caller(flow: http.HTTPFlow) -> Caller:
         peer=client.peername[0],
         lane=Lane.INSPECT,
         mode=client.proxy_mode.type_name,
-        proxy_user=str(user[0]),
+        proxy_user=entry.user or str(user[0]),
         program=flow.request.headers.get("user-agent", "").partition(" ")[0][:80],
+        key=entry.key,
     )
 
 
@@ -117,7 +123,8 @@ def head(reply: Reply, request: http.Request) -> http.Response:
 def fault_reply(errors: Errors, dialect: Dialect | None, fault: Fault, request_id: str) -> Reply:
     """Return a fault as a whole reply."""
     told = errors(dialect, fault, request_id)
-    headers = (*told.headers, ("x-request-id", request_id))
+    asking = (ASKING,) if told.status == 401 else ()
+    headers = (*told.headers, *asking, ("x-request-id", request_id))
     return Reply(told.status, headers, told.body, summary=Summary(request_id, fault=fault.label))
 
 

@@ -13,9 +13,10 @@ from typing import Final, Protocol
 from mitmproxy import flow as base
 from mitmproxy import http
 
-from tokenhub_addon.flows import caller, lower, unredacted
+from tokenhub_addon.flows import NOBODY, caller, lower, unredacted
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
+from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Stay
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
@@ -55,6 +56,7 @@ class Ticket:
     origin: Origin
     secrets: list[tuple[bytes, bytes]] = field(repr=False)
     passage: Passage
+    entry: Entry = NOBODY
     exchange: Answering | None = None
 
     def leave(self, *, shadow: bool) -> None:
@@ -80,7 +82,7 @@ class Ticket:
             started=started,
             dialect=self.what.dialect,
             origin=self.origin,
-            caller=caller(flow),
+            caller=caller(flow, self.entry),
         )
 
     def restored(self, request: http.Request) -> http.Request:
@@ -102,6 +104,7 @@ class Passage:
         *,
         clock: Clock,
         host: EngineHost,
+        entry: Entry = NOBODY,
     ) -> None:
         request = flow.request
         self.fault: Fault | None = None
@@ -117,6 +120,7 @@ class Passage:
         self._clock = clock
         self._at, self._started = clock.now(), clock.monotonic()
         self._host = host
+        self._entry = entry
         self._method, self._path = request.method, request.path
         self._stay: Stay | None = None
         self._sent = self._received = self._kept = 0
@@ -134,7 +138,7 @@ class Passage:
             started=self._started,
             dialect=self._what.dialect,
             origin=self._origin,
-            caller=caller(self._flow),
+            caller=caller(self._flow, self._entry),
         )
         return Watch(snapshot, watcher=self._host.watcher, shadow=self.shadow)
 
@@ -194,7 +198,7 @@ class Passage:
             at=self._at,
             outcome=outcome,
             status=status,
-            caller=caller(self._flow),
+            caller=caller(self._flow, self._entry),
             method=self._method,
             path=without_secrets(self._path),
             dialect=self._what.dialect,

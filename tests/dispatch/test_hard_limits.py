@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import orjson
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.fakes.engine import Bench, chat
 from tests.fakes.leaping import LeapingLoop
@@ -36,6 +37,8 @@ from tokenhub_core.types import (
     DEFAULT_CREDENTIAL,
     NANO,
     Alias,
+    ApiKey,
+    Caller,
     Dialect,
     Headers,
     Model,
@@ -98,6 +101,8 @@ class World:
     """Providers that are ejected at the start."""
     poor: frozenset[str]
     """Providers whose credential is not there."""
+    key: tuple[tuple[str, ...], tuple[str, ...]] | None
+    """Patterns of the models and of the providers that the caller's key is good for; None: it has none."""
     hedge_ms: float
     credits: float
     calls: list[Call]
@@ -162,6 +167,11 @@ worlds = st.builds(
     explores=st.booleans(),
     ill=st.sampled_from([frozenset[str]()] * 5 + [frozenset({"p0"}), frozenset({"p0", "p1", "p2"})]),
     poor=st.sampled_from([frozenset[str]()] * 5 + [frozenset({"p2"})]),
+    key=st.sampled_from([None] * 3)
+    | st.tuples(
+        st.sampled_from([("*",), ("a*",), ("a",), ("b", "al?as"), ("pool", "[b]"), ()]),
+        st.sampled_from([("*",), ("*",), ("p0", "p2"), ("p[12]",), ()]),
+    ),
     hedge_ms=st.sampled_from([5.0, 5.0, 100.0, 1_000.0]),
     credits=st.sampled_from([0.0, 10.0, 10.0, 10.0]),
     calls=st.lists(calls, min_size=1, max_size=4),
@@ -342,6 +352,10 @@ class Run:
                 {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
             ]
         snapshot = bench.snapshot(body)
+        if self.world.key is not None:
+            models, providers = self.world.key
+            key = ApiKey("k", models=models, providers=providers)
+            snapshot = structs.replace(snapshot, caller=Caller(peer="127.0.0.1", key=key))
         took = await self._served(call, snapshot)
         record = bench.recorder.one
         assert self.books.settled == self.books.reserved, "something is not settled, or twice"
@@ -415,6 +429,11 @@ class Run:
         assert wishes["provider"] in (None, provider.id)
         assert wishes["lossy"] or provider.dialect is Dialect.OPENAI_CHAT
         assert provider.id not in world.poor
+        if world.key is not None:
+            good, where = world.key
+            meant = {"alias": {"ab"}, "pool": {"a", "ab"}}.get(call.model, set())
+            assert _any(good, model.id) or (_any(good, call.model) and model.id in meant)
+            assert _any(where, provider.id)
         assert sent.key == f"sk-{provider.id}"
         named = {"alias": "ab", "pool": None, "*": None}.get(call.model, call.model)
         assert named is None or wishes["fallback"] or model.id == named
@@ -434,6 +453,10 @@ class Run:
             event("hedged")
         if record.outcome is Outcome.CANCELLED and causes.count("client_cancelled") > 1:
             event("left two behind")
+
+
+def _any(patterns: tuple[str, ...], name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _racing(world: World) -> World:

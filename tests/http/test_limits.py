@@ -21,7 +21,7 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.http.consumer import Door
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.recognise import Recognised
-from tokenhub_core.types import Dialect, KeyLimits, Outcome
+from tokenhub_core.types import Dialect, KeyLimits, Outcome, Scope
 
 PROXIED: Final = {"x-forwarded-for": "198.51.100.1"}
 
@@ -95,7 +95,8 @@ async def passing(upstream: int, **limits: int) -> AsyncIterator[tuple[Front, Th
         )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await passed(request, CONNECTION, Recognised(Dialect.OPENAI_CHAT, "passthrough"))
+            entry = door.admit(request, Dialect.OPENAI_CHAT, Scope.PASSTHROUGH, CONNECTION)
+            return await passed(request, CONNECTION, Recognised(Dialect.OPENAI_CHAT, "passthrough"), entry)
 
         async with on_port(handle) as port:
             yield Front(port, session, bench.recorder), throttle

@@ -19,14 +19,22 @@ from tokenhub_core.types import Json
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--model", default="", help="Served or asked for.")
 @click.option("--provider", default="")
+@click.option("--key", default="", help="The id of the client's key.")
 @click.option("--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"]))
 @as_json
 @data_option
 def logs(
-    *, limit: int, model: str, provider: str, outcome: str | None, json: bool, data: Path | None
+    *,
+    limit: int,
+    model: str,
+    provider: str,
+    key: str,
+    outcome: str | None,
+    json: bool,
+    data: Path | None,
 ) -> None:
     """List the latest calls."""
-    query = {"limit": limit, "model": model, "provider": provider, "outcome": outcome or ""}
+    query = {"limit": limit, "model": model, "provider": provider, "key": key, "outcome": outcome or ""}
     path = "/admin/v1/logs?" + urlencode({name: value for name, value in query.items() if value})
     items = admin_client(data).get(path)["logs"]
     if shown(items, json=json):
@@ -41,7 +49,7 @@ def logs(
         when = datetime.fromtimestamp(item["at"], UTC).astimezone()
         table.add_row(
             _lines(f"{when:%H:%M:%S}" if when.date() == today else f"{when:%m-%d %H:%M}", _millis(item)),
-            _lines(_call(item), item["id"]),
+            _lines(_call(item), " ".join(filter(None, (item["id"], item["key_id"], item["project"])))),
             _lines(item["error_class"] or item["reason"], item["outcome"]),
             _lines(str(item["input_tokens"] + item["output_tokens"] or ""), _cost(item)),
         )

@@ -404,6 +404,8 @@ def _filters(request: web.Request) -> Filters:
     return Filters(
         model=query.get("model", ""),
         provider=query.get("provider", ""),
+        key=query.get("key", ""),
+        project=query.get("project", ""),
         outcome=outcome or "",
         q=query.get("q", ""),
     )

@@ -8,7 +8,7 @@ where the mode of their host or caller leaves them alone; those in shadow are de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -17,6 +17,7 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.connection import Connection
@@ -25,7 +26,7 @@ from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Recorder
-from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser, without_secrets
+from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
 from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
 from tokenhub_core.watching import Watch, Watcher
 
@@ -105,6 +106,7 @@ class Passthrough:
         request: web.BaseRequest,
         connection: Connection,
         found: Recognised,
+        entry: Entry,
         *,
         shadow: bool = False,
         begun: bytes = b"",
@@ -116,21 +118,21 @@ class Passthrough:
         snapshot = Snapshot(
             id=name,
             method=request.method,
-            path=request.path_qs,
-            headers=_lower(request.headers),
+            path=entry.path,
+            headers=entry.headers,
             body=b"",
             received_at=at,
             started=started,
             dialect=found.dialect,
             origin=Origin("https", connection.host, connection.port),
-            caller=caller(request, connection),
+            caller=caller(request, connection, entry),
         )
         course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
         stay = door.throttle.visit(snapshot.caller, snapshot.headers, nanoseconds(started))
         try:
             if stay is not None:
                 stay.enter(nanoseconds(started))
-            response = await self._pass(request, connection, course, found, begun)
+            response = await self._pass(request, connection, course, found, entry=entry, begun=begun)
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -148,7 +150,7 @@ class Passthrough:
                 status=course.status,
                 caller=snapshot.caller,
                 method=request.method,
-                path=without_secrets(request.path_qs),
+                path=without_secrets(entry.path),
                 dialect=found.dialect,
                 origin_host=connection.host,
                 timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
@@ -175,11 +177,14 @@ class Passthrough:
         connection: Connection,
         course: _Course,
         found: Recognised,
+        *,
+        entry: Entry,
         begun: bytes,
     ) -> web.StreamResponse:
-        upgrade = is_handshake(_lower(request.headers))
+        let_pass(entry, connection.host, call=found.operation == CHAT)
+        upgrade = is_handshake(entry.headers)
         modes = self._watcher.modes() if self._watcher else ROUTED
-        routed = modes.of(connection.host, connection.proxy_user) is HostMode.ROUTE
+        routed = modes.of(connection.host, entry.user or connection.proxy_user) is HostMode.ROUTE
         if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
             raise TokenHubError(fault)
         if not self._allowed:
@@ -189,12 +194,12 @@ class Passthrough:
             status = 426 if upgrade else 403
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
         body = _body(request, course, begun) if request.body_exists else None
-        upstream = await self._send(request, connection, body, upgrade=upgrade)
+        upstream = await self._send(request, connection, entry, body, upgrade=upgrade)
         async with upstream:
             self._door.overheard(
                 connection.host,
                 found.dialect,
-                _lower(request.headers),
+                entry.headers,
                 _lower(upstream.headers),
                 model=course.watch.asked,
                 now=self._door.clock.monotonic(),
@@ -208,6 +213,7 @@ class Passthrough:
         self,
         request: web.BaseRequest,
         connection: Connection,
+        entry: Entry,
         body: AsyncIterator[bytes] | None,
         *,
         upgrade: bool,
@@ -219,8 +225,8 @@ class Passthrough:
             return await self._session.request(
                 request.method,
                 # Encoded: what the client wrote is what the host gets.
-                URL(self._base_url(connection) + request.path_qs, encoded=True),
-                headers=[*_forwarded(request), host, *(_SWITCH if upgrade else ())],
+                URL(self._base_url(connection) + entry.path, encoded=True),
+                headers=[*_forwarded(entry.headers), host, *(_SWITCH if upgrade else ())],
                 data=body,
                 allow_redirects=False,
                 timeout=_TIMEOUT,
@@ -261,7 +267,7 @@ async def _answer(
     request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(_end_to_end(upstream.headers.items()))
     course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
@@ -285,7 +291,7 @@ async def _switch(
         message = f"{connection.host} switched to a protocol that nobody asked for"
         raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
     response = web.StreamResponse(status=101, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(_end_to_end(upstream.headers.items()))
     response.headers.extend(_SWITCH)
     response.force_close()
     await response.prepare(request)
@@ -334,14 +340,14 @@ def _lower(headers: CIMultiDictProxy[str]) -> Headers:
     return tuple((name.lower(), value) for name, value in headers.items())
 
 
-def _forwarded(request: web.BaseRequest) -> list[tuple[str, str]]:
+def _forwarded(headers: Headers) -> list[tuple[str, str]]:
     """Return the caller's fields for the origin, but for those that aiohttp or we write anew."""
-    passed = ((key.lower(), value) for key, value in _end_to_end(request.headers))
-    return [(key, value) for key, value in passed if key not in {"host", "expect"}]
+    return [(key, value) for key, value in _end_to_end(headers) if key not in {"host", "expect"}]
 
 
-def _end_to_end(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
+def _end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Return the fields that do not belong to one connection, neither by name nor by `Connection`."""
-    named = {name.strip().lower() for line in headers.getall("connection", []) for name in line.split(",")}
-    hop = _HOP_BY_HOP | named
-    return [(key, value) for key, value in headers.items() if key.lower() not in hop]
+    fields = list(headers)
+    lines = (value for key, value in fields if key.lower() == "connection")
+    hop = _HOP_BY_HOP | {name.strip().lower() for line in lines for name in line.split(",")}
+    return [(key, value) for key, value in fields if key.lower() not in hop]

@@ -46,7 +46,13 @@ from tokenhub_core.types import (
     Strategy,
 )
 
-_FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why", "models", "output_schema"}
+_FIELDS: Final = frozenset(Policy.__struct_fields__) - {
+    "why",
+    "models",
+    "output_schema",
+    "allowed_models",
+    "allowed_providers",
+}
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -164,7 +170,7 @@ class Today:
         for share, view in views or [(1.0, self._view)]:
             try:
                 meant = aliases.applied(wishes, view, aliases.Asking(entry["id"], key=_key(entry)))
-                framed, bound = policy.framed(dialect, features, meant.policy)
+                framed, bound = policy.framed(dialect, features, self._bounded(entry, meant, view))
             except TokenHubError as error:
                 found.append(Choice(share, None, error.fault))
                 continue
@@ -196,6 +202,18 @@ class Today:
                 wishes, model=None if self._wish.model in ANY_MODEL else self._wish.model
             )
         return wishes
+
+    def _bounded(self, entry: Json, meant: aliases.Applied, view: Fleet) -> Policy:
+        """Return the policy within what the caller's key was good for."""
+        recorded = entry["decision"]["policy"]
+        return policy.within(
+            meant.policy,
+            recorded.get("allowed_models"),
+            recorded.get("allowed_providers"),
+            alias=meant.alias,
+            meant=aliases.meant(meant, view),
+            source=recorded["why"].get("allowed_models", "key"),
+        )
 
     def _origin(self, entry: Json, name: str, dialect: Dialect) -> OriginOption | None:
         if not entry["origin_host"] or name in ANY_MODEL:
@@ -243,6 +261,7 @@ class AsLogged:
         if self._wish.model and Dialect(decision["dialect"]).translates:
             values["model"] = None if self._wish.model in ANY_MODEL else self._wish.model
         values |= {name: recorded[name] for name in ("models", "why")}
+        values |= {name: recorded.get(name) for name in ("allowed_models", "allowed_providers")}
         values["output_schema"] = {} if recorded["output_schema"] else None
         return msgspec.convert(values, Policy)
 

@@ -62,6 +62,9 @@ class Filters:
     host: str = ""
     """The host that the call was meant for."""
     program: str = ""
+    key: str = ""
+    """The id of the client's key."""
+    project: str = ""
     outcome: str = ""
     since: float | None = None
     until: float | None = None
@@ -203,6 +206,10 @@ def _filtered[S: Select[*tuple[Any, ...]]](query: S, filters: Filters) -> S:
         query = query.where(table.origin_host == filters.host)
     if filters.program:
         query = query.where(table.program == filters.program)
+    if filters.key:
+        query = query.where(table.key_id == filters.key)
+    if filters.project:
+        query = query.where(table.project == filters.project)
     if filters.outcome:
         query = query.where(table.outcome == filters.outcome)
     if filters.since is not None:

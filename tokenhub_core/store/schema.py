@@ -42,6 +42,7 @@ REVISIONS: Final = (
     "0009",
     "0010",
     "0011",
+    "0012",
     "0014",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
@@ -387,6 +388,8 @@ REQUEST_LOGS: Final = Table(
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
+    Column("key_id", Text),  # the client's key; NULL for somebody anonymous
+    Column("project", Text),  # the key's, as it was then
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),
@@ -404,6 +407,13 @@ REQUEST_LOGS: Final = Table(
         "seq",
         sqlite_where=text("shadow IS NOT NULL"),
         postgresql_where=text("shadow IS NOT NULL"),
+    ),
+    Index(
+        "ix_request_logs_key_id",
+        "key_id",
+        "seq",
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
     ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )

@@ -132,6 +132,11 @@ class Metrics:
             "Calls that went their own way, by what we would have done",
             ("decision",),
         )
+        self._leaks = _Counter(
+            "tokenhub_leaking_credentials",
+            "Keys of vendors on their way to somebody else's host, by how they begin",
+            ("kind",),
+        )
         self._tunnels = _Counter(
             "tokenhub_unopened_connections",
             "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
@@ -157,6 +162,7 @@ class Metrics:
                 self._shadows,
                 self._tunnels,
                 self._refusals,
+                self._leaks,
             )
         )
         self._health = Gauge(
@@ -212,6 +218,10 @@ class Metrics:
     def refused(self, limit: str) -> None:
         """Count a request that a limit refused: whose limit and which, as `admission.throttle` names it."""
         self._refusals.add(limit)
+
+    def leaked(self, kind: str) -> None:
+        """Count one key that was to leave for a host that it is not for; `kind` is how such keys begin."""
+        self._leaks.add(kind)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""
