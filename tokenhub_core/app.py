@@ -20,8 +20,8 @@ from aiohttp import web
 
 from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
-from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -36,6 +36,7 @@ from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.audit import AuditPages, Watch
+from tokenhub_core.http.budgets import BudgetPages
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -175,7 +176,18 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning])
+    budgets = Budgets(
+        kept.database,
+        kept.audit,
+        bus,
+        kept.clock,
+        entropy=_entropy(8),
+        zone=kept.settings.budget_zone,
+    )
+    await budgets.load()
+    teller = asyncio.create_task(budgets.keep(), name="budget teller")
+    stack.push_async_callback(_cancelled, teller)
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning], books=budgets.ledger)
     parkings = Parkings(kept.database, kept.writer, bus, metrics)
     credentials = kept.credentials
     keyring = Keyring(
@@ -185,7 +197,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, budgets)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -197,7 +209,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog:
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
-        ledger=OpenLedger(),
+        ledger=watched.budgets.ledger,
         health=watched.health,
         retries=RetryBudget(),
         clock=kept.clock,
@@ -353,6 +365,7 @@ def _pages(
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
+        *BudgetPages(watched.budgets, clock).routes(),
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),

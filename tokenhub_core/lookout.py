@@ -11,6 +11,7 @@ from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.parking import Change
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
@@ -35,6 +36,7 @@ class Watched:
     recorder: StoreRecorder
     keyring: Keyring
     parkings: Parkings
+    budgets: Budgets
 
 
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:

@@ -147,6 +147,7 @@ class Pipeline:
         self._recorder = recorder
         self._secrets = executor.means.secrets
         self._keyring = executor.means.keyring
+        self._ledger = executor.means.ledger
         # Programs ask for few models at few hosts, over and over.
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
         self._fleet = fleet
@@ -454,7 +455,7 @@ class Pipeline:
         await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        ours = told(progress)
+        ours = self._told(progress)
         named = {name for name, _ in ours}
         headers = (*(field for field in error.headers if field[0] not in named), *extra, *ours)
         return Reply(error.status, headers, error.body, summary=summary(progress, fault))
@@ -476,8 +477,14 @@ class Pipeline:
         body: bytes = b"",
         frames: AsyncIterator[bytes] | None = None,
     ) -> Reply:
-        headers = (*passed_on(upstream), *told(progress))
+        headers = (*passed_on(upstream), *self._told(progress))
         return Reply(200, headers, body, frames, summary(progress, None))
+
+    def _told(self, progress: Progress) -> Headers:
+        """Return the headers that explain the decision, and what is left of a budget that comes to its end."""
+        snapshot = progress.snapshot
+        left = self._ledger.told(snapshot.caller, snapshot.received_at)
+        return (*told(progress), ("x-tokenhub-budget", left)) if left else told(progress)
 
 
 def _without(request: Request, data: Json) -> bytes:

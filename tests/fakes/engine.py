@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
@@ -107,7 +107,7 @@ class Bench:
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
     hedging: Hedging | None = None
-    ledger: OpenLedger = field(default_factory=OpenLedger)
+    ledger: Ledger = field(default_factory=Ledger)
     secrets: Secrets = field(default_factory=NoSecrets)
 
     def __post_init__(self) -> None:

@@ -128,15 +128,18 @@ class Audit:
         finally:
             self._doing.reset(token)
 
-    async def commit[T](self, work: Work[T]) -> T:
-        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction."""
+    async def commit[T](self, work: Work[T], *, also: Sequence[Draft] = ()) -> T:
+        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction.
+
+        `also` gets entries too: what has happened that no row tells of.
+        """
         signer, now, known = self._signer(), self._clock.now(), self._head
         doing = self._doing.get() or Doing(self._cause)
 
         def audited(connection: Connection) -> tuple[T, list[Entry]]:
             before = rows.state(connection)
             result = work(connection)
-            drafts = rows.differences(before, rows.state(connection))
+            drafts = [*rows.differences(before, rows.state(connection)), *also]
             return result, _appended(
                 connection, drafts, known=known, cause=doing.cause, now=now, signer=signer
             )

@@ -21,6 +21,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
+    "budget": ("tokenhub_core.cli.budget:budget", "Limit what keys, projects and everybody may spend."),
     "mode": (
         "tokenhub_core.cli.mode:mode",
         "Say what is done with calls: routed, shadow, observed, off.",

@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0013")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -228,6 +228,32 @@ AUDIT: Final = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("mac", LargeBinary),
     Index("ix_audit_at", "at"),
+)
+
+# Amounts in the budget's unit; of dollars, nano-dollars.
+BUDGETS: Final = Table(
+    "budgets",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("thresholds", Text, nullable=False),  # a JSON list of per cents
+    Column("hard", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("counted_from", BigInteger, nullable=False),
+    UniqueConstraint("owner", "period", "unit"),
+)
+
+SPENDS: Final = Table(
+    "spends",
+    METADATA,
+    Column("budget_id", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("warned", Integer, nullable=False),  # the highest threshold that was told of, in per cent
 )
 
 SETTINGS: Final = Table(
