@@ -330,6 +330,7 @@ def _watcher(
         clock=kept.clock,
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
+        admit=watched.budgets.ledger.admit,
     )
 
 

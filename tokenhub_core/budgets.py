@@ -17,7 +17,7 @@ from msgspec import structs
 
 from tokenhub_core.admission import budgets
 from tokenhub_core.admission.budgets import Budget
-from tokenhub_core.admission.ledger import Crossing, Ledger, Standing
+from tokenhub_core.admission.ledger import Count, Crossing, Ledger, Standing
 from tokenhub_core.audit.entries import Action, Draft
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import ConfigError, Kind, TokenHubError, client_fault
@@ -169,7 +169,7 @@ class Budgets:
     def _now(self) -> int:
         return round(self._clock.now() * _MICROS)
 
-    def _load(self) -> list[tuple[Budget, list[rows.Count]]]:
+    def _load(self) -> list[tuple[Budget, list[Count]]]:
         with self._database.reading() as connection:
             return rows.load(connection)
 

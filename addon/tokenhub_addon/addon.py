@@ -465,10 +465,14 @@ class TokenHub(Guarded):
     def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        handshake, watcher = is_handshake(lower(request.headers.fields)), self._host.watcher
-        modes = watcher.modes() if watcher else ROUTED
-        routed = modes.of(origin.host, caller(flow).proxy_user) is HostMode.ROUTE
+        handshake, watcher, who = (
+            is_handshake(lower(request.headers.fields)),
+            self._host.watcher,
+            caller(flow),
+        )
+        routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
+        fault = fault or (watcher.admit(who, self._lane.clock.now()) if watcher and routed else None)
         if fault is None and options.origin and not options.simulate:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
@@ -483,7 +487,7 @@ class TokenHub(Guarded):
         )
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
-        if handshake:
+        if flow.response.status_code == 426:
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 

@@ -228,12 +228,13 @@ class Ledger:
                 case Unit.REQUESTS:
                     pass  # the call is one as long as it is under way
 
-    def admit(self, caller: Caller, at: float) -> None:
-        """Refuse a call that cannot be reserved for, where a hard budget has nothing left; raises `TokenHubError`."""
+    def admit(self, caller: Caller, at: float) -> Fault | None:
+        """Return why a call that cannot be reserved for is refused: a hard budget has nothing left."""
         for line in self._of(caller):
             standing = line.standing(round(at * _MICROS))
             if line.budget.hard and standing.left <= 0:
-                raise _refused(line, standing, 0)
+                return _refusal(line, standing, 0)
+        return None
 
     def book(self, record: Record) -> Sequence[Charge]:
         """Count a record and return what it adds. Until `booked` the same record adds nothing more."""
@@ -306,7 +307,8 @@ def _needed(line: _Line, at: int, outlay: Outlay, call: _Call) -> int:
         return most
     if most is not None and not outlay.capped and 0 < left >= least:
         return left
-    raise _refused(line, line.standing(at), most if most is None or outlay.capped else least)
+    told = most if most is None or outlay.capped else least
+    raise TokenHubError(_refusal(line, line.standing(at), told))
 
 
 def _used(unit: Unit, outlay: Outlay) -> tuple[int, int | None]:
@@ -315,11 +317,11 @@ def _used(unit: Unit, outlay: Outlay) -> tuple[int, int | None]:
     return (outlay.tokens, outlay.most_tokens) if unit is Unit.TOKENS else (1, 1)
 
 
-def _refused(line: _Line, standing: Standing, most: int | None) -> TokenHubError:
+def _refusal(line: _Line, standing: Standing, most: int | None) -> Fault:
     until = standing.span.until
     resets = "" if until is None else budgets.moment(until, line.zone)
     message = budgets.refusal(line.budget, standing.spent, standing.held, most, resets=resets)
-    return TokenHubError(Fault(Kind.BUDGET, Blame.CLIENT, message, cause=CAUSE))
+    return Fault(Kind.BUDGET, Blame.CLIENT, message, cause=CAUSE)
 
 
 def _share_left(standing: Standing) -> float:

@@ -51,7 +51,8 @@ def outlay(request: Request, candidate: Candidate, reserve: int) -> Outlay:
 
 def dearest(prices: Prices, tokens: int, output: int) -> int:
     """Return the most nano-dollars that so many tokens in and out can cost."""
-    return max(_dearest(tier, tokens, output) for tier in (pricing.at(prices, 0), pricing.at(prices, tokens)))
+    sizes = (0, *(tier.above + 1 for tier in prices.tiers if tier.above < tokens))
+    return max(_dearest(pricing.at(prices, size), tokens, output) for size in sizes)
 
 
 def _dearest(prices: Prices, tokens: int, output: int) -> int:

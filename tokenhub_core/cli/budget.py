@@ -39,27 +39,15 @@ def budget() -> None:
 @click.option("--soft", is_flag=True, help="Only warn; refuse nothing.")
 @as_json
 @data_option
-def set_(
-    *,
-    owner: str,
-    usd: str | None,
-    tokens: str | None,
-    requests: str | None,
-    period: str,
-    zone: str,
-    warn: str,
-    soft: bool,
-    json: bool,
-    data: Path | None,
-) -> None:
+def set_(*, owner: str, warn: str, soft: bool, json: bool, data: Path | None, **fields: Any) -> None:
     """Give OWNER a budget: all, key:ID or project:NAME. The one of the same period and unit is changed."""
-    unit, limit = _limit({"usd": usd, "tokens": tokens, "requests": requests})
+    unit, limit = _limit({one: fields[one] for one in ("usd", "tokens", "requests")})
     body = {
         "owner": owner,
         "limit": limit,
-        "period": period,
+        "period": fields["period"],
         "unit": unit,
-        "zone": zone,
+        "zone": fields["zone"],
         "thresholds": [_whole(one.strip(), "--warn") for one in warn.split(",") if one.strip()],
         "hard": not soft,
     }
@@ -146,10 +134,9 @@ def dollars(text: str) -> int:
     """Return micro-dollars; raises `ConfigError` where the text is no such amount."""
     try:
         value = Decimal(text.removeprefix("$")) * _MICRO
-        exact = value.is_finite() and 0 <= value <= MOST // 1000 and value == int(value)
     except InvalidOperation:
-        exact = False
-    if not exact:
+        value = Decimal("NaN")
+    if not value.is_finite() or not 0 <= value <= MOST // 1000 or value != int(value):
         raise ConfigError(f"--usd {text}: dollars, with at most six decimals, as in 50 or 0.25")
     return int(value)
 

@@ -126,7 +126,7 @@ class Passthrough:
         )
         course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
         try:
-            response = await self._pass(request, connection, course, found, begun)
+            response = await self._pass(request, connection, course, found, begun, shadow=shadow)
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -168,11 +168,15 @@ class Passthrough:
         course: _Course,
         found: Recognised,
         begun: bytes,
+        *,
+        shadow: bool,
     ) -> web.StreamResponse:
         upgrade = is_handshake(_lower(request.headers))
         modes = self._watcher.modes() if self._watcher else ROUTED
         routed = modes.of(connection.host, connection.proxy_user) is HostMode.ROUTE
         if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
+            raise TokenHubError(fault)
+        if routed and not shadow and (fault := self._poor(request, connection)):
             raise TokenHubError(fault)
         if not self._allowed:
             message = (
@@ -195,6 +199,11 @@ class Passthrough:
             if upstream.status == 101:
                 return await _switch(request, connection, upstream, course, asked=upgrade)
             return await _answer(request, connection, upstream, course)
+
+    def _poor(self, request: web.BaseRequest, connection: Connection) -> Fault | None:
+        if self._watcher is None:
+            return None
+        return self._watcher.admit(caller(request, connection), self._door.clock.now())
 
     async def _send(
         self,
