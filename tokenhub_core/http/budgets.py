@@ -39,7 +39,7 @@ class BudgetBody(msgspec.Struct, forbid_unknown_fields=True):
     period: Period = Period.MONTH
     unit: Unit = Unit.USD
     zone: str = ""
-    thresholds: list[Percent] = list(THRESHOLDS)
+    thresholds: list[Percent] = msgspec.field(default_factory=lambda: list(THRESHOLDS))
     hard: bool = True
 
 
