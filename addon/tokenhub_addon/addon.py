@@ -465,11 +465,8 @@ class TokenHub(Guarded):
     def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        handshake, watcher, who = (
-            is_handshake(lower(request.headers.fields)),
-            self._host.watcher,
-            caller(flow),
-        )
+        handshake, who = is_handshake(lower(request.headers.fields)), caller(flow)
+        watcher = self._host.watcher
         routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
         fault = fault or (watcher.admit(who, self._lane.clock.now()) if watcher and routed else None)
