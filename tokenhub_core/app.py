@@ -181,7 +181,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         kept.audit,
         bus,
         kept.clock,
-        entropy=_entropy(8),
+        entropy=_entropy(5),
         zone=kept.settings.budget_zone,
     )
     await budgets.load()
