@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -138,7 +138,7 @@ class Round:
         await bench.executor.close()
         self.records = bench.recorder.records
 
-    def _budgets(self, now: int) -> Sequence[Budget]:
+    def _budgets(self, now: int) -> Iterator[Budget]:
         """Return budgets that a part of the calls fits into."""
         per_call = {Unit.USD: 10_000_000, Unit.TOKENS: 1_500, Unit.REQUESTS: 1}
         for owner, calls in (("all", 60), ("key:k1", 20), ("project:web", 40), ("key:k3", 15)):
@@ -268,7 +268,8 @@ async def test_a_refusal_is_nobodys_failure() -> None:
     assert "It begins anew at " in error["message"]
     record = bench.recorder.one
     assert (record.attempts, record.fault, record.cost_nanousd) == ((), "budget_exhausted", 0)
-    assert all(view.failures == 0 for _, view in bench.health.snapshot(bench.clock.monotonic()).items())
+    seen = bench.health.snapshot(bench.clock.monotonic())
+    assert all((view.calls, view.last_error, view.probing) == (0, "", False) for view in seen.values())
     reply, body = await bench.ask(
         {"model": "gpt-4o", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]},
         Dialect.ANTHROPIC_MESSAGES,
