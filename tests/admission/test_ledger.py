@@ -65,8 +65,8 @@ ALL = Budget("all", "all", Period.TOTAL, Unit.USD, 100, thresholds=(50, 80))
 KEYED = Caller(key=ApiKey("k1", project="web"))
 
 
-def ledger(*installed: Budget, awake: Callable[[], None] = lambda: None) -> Ledger:
-    made = Ledger(awake)
+def ledger(*installed: Budget, awake: Callable[[], None] | None = None) -> Ledger:
+    made = Ledger() if awake is None else Ledger(awake)
     for one in installed:
         made.install(one, UTC, at=NOW)
     return made

@@ -75,6 +75,8 @@ def test_paid_begins_anew(run: Shell, simulated: Running) -> None:
     assert run("paid", name) == f"{name} counts from now on: 1 requests left\n"
     simulated.call(max_tokens=5)
     assert run.json("paid", name)["spent"] == 0
+    assert run.json("remove", name) == {"ok": True}
+    assert run.json("list") == []
 
 
 def test_a_forecast_is_shown(run: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,13 +220,11 @@ class Ledger:
         if hold is None or hold.call.over:
             return
         for account, amount in hold.parts:
-            match account.unit:
-                case Unit.USD:
-                    hold.call.add(account, nanousd - amount)
-                case Unit.TOKENS:
-                    hold.call.add(account, usage.input_tokens + usage.output_tokens - amount)
-                case Unit.REQUESTS:
-                    pass  # the call is one as long as it is under way
+            # The call stays one request as long as it is under way.
+            if account.unit is Unit.USD:
+                hold.call.add(account, nanousd - amount)
+            elif account.unit is Unit.TOKENS:
+                hold.call.add(account, usage.input_tokens + usage.output_tokens - amount)
 
     def admit(self, caller: Caller, at: float) -> Fault | None:
         """Return why a call that cannot be reserved for is refused: a hard budget has nothing left."""
