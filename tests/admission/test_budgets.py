@@ -220,6 +220,13 @@ def test_a_budget_without_thresholds_warns_when_it_is_used_up() -> None:
     assert budgets.crossed(structs.replace(bare, thresholds=(100,)), 100, 0) == (100,)
 
 
+@given(st.integers(0, 1000), st.sets(st.integers(1, 100), max_size=4), st.integers(0, 1100))
+def test_the_first_threshold_is_where_the_first_is_crossed(limit: int, marks: set[int], spent: int) -> None:
+    """Neither an amount earlier nor one later."""
+    budget = structs.replace(BUDGET, limit=limit, thresholds=tuple(sorted(marks)))
+    assert (spent >= budgets.first(budget)) == bool(budgets.crossed(budget, spent, 0))
+
+
 def test_a_forecast_follows_the_rate_so_far() -> None:
     """Half of the day gone with 8 of 10 spent: 16 by its end, and the limit after 15 hours."""
     whole = Span(0, DAY)

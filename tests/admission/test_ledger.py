@@ -355,6 +355,17 @@ def test_a_budget_that_is_replaced_keeps_its_count() -> None:
     assert it.book(record(cost=5)) == ()
 
 
+def test_a_budget_holds_for_keys_that_were_seen_before_it() -> None:
+    """Of a key, and of its project: another project of the same key is another owner."""
+    it = ledger(ALL)
+    it.reserve(call("r1"), 1, outlay(1))
+    it.install(structs.replace(ALL, id="key", owner="key:k1", limit=10), UTC, at=NOW)
+    refusal(it, call("r2"), outlay(11))
+    it.install(structs.replace(ALL, id="project", owner="project:web", limit=5), UTC, at=NOW)
+    refusal(it, call("r2"), outlay(6))
+    it.reserve(call("r2", Caller(key=ApiKey("k1", project="other"))), 1, outlay(6))
+
+
 def test_of_several_budgets_of_an_owner_one_is_removed() -> None:
     """The others hold on."""
     tokens = structs.replace(ALL, id="tokens", unit=Unit.TOKENS)

@@ -153,6 +153,11 @@ def crossed(budget: Budget, spent: int, warned: int) -> tuple[int, ...]:
     return tuple(mark for mark in marks if mark > warned and spent * 100 >= mark * budget.limit)
 
 
+def first(budget: Budget) -> int:
+    """Return the amount that reaches the lowest threshold."""
+    return -(-min(*budget.thresholds, FULL, FULL) * budget.limit // 100)
+
+
 def forecast(budget: Budget, spent: int, counted: Span, at: int) -> Forecast | None:
     """Return where the rate since the span's beginning leads; None while that is too short to tell one."""
     elapsed = at - counted.since

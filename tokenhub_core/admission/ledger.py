@@ -80,7 +80,7 @@ class _Account:
 class _Line:
     """A budget with its accounts."""
 
-    __slots__ = ("accounts", "budget", "now", "zone")
+    __slots__ = ("accounts", "budget", "first", "now", "zone")
 
     def __init__(self, budget: Budget, zone: tzinfo, counts: Iterable[Count]) -> None:
         self.zone = zone
@@ -92,6 +92,7 @@ class _Line:
 
     def become(self, budget: Budget) -> None:
         self.budget = budget
+        self.first = budgets.first(budget)
         self.now: _Account | None = None
 
     def at(self, at: int) -> _Account:
@@ -148,6 +149,7 @@ class Ledger:
         self._next = 1
         self._open: dict[int, tuple[int, _Hold | None]] = {}
         self._lines: dict[str, list[_Line]] = {}
+        self._known: dict[tuple[str, str], Sequence[_Line]] = {}
         self._calls: dict[str, _Call] = {}
         self._booked: dict[str, Sequence[Charge]] = {}
         self._crossings: list[Crossing] = []
@@ -169,12 +171,14 @@ class Ledger:
         else:
             line = _Line(budget, zone, counts)
             self._lines.setdefault(budget.owner, []).append(line)
+            self._known.clear()
         self._warn(line, line.at(at))
 
     def remove(self, budget: Budget) -> None:
         """Let a budget hold no more."""
         left = [line for line in self._lines.get(budget.owner, ()) if line.budget.id != budget.id]
         self._lines[budget.owner] = left
+        self._known.clear()
         if not left:
             del self._lines[budget.owner]
 
@@ -184,10 +188,14 @@ class Ledger:
         return {line.budget.id: line.standing(at) for line in lines}
 
     def _of(self, caller: Caller) -> Sequence[_Line]:
-        lines = self._lines
-        if caller.key is None:
-            return lines.get(budgets.EVERYBODY, ())
-        return [line for owner in budgets.owners(caller) for line in lines.get(owner, ())]
+        key = caller.key
+        if key is None:
+            return self._lines.get(budgets.EVERYBODY, ())
+        known = self._known.get((key.id, key.project))
+        if known is None:
+            lines = [line for owner in budgets.owners(caller) for line in self._lines.get(owner, ())]
+            known = self._known[key.id, key.project] = lines
+        return known
 
     # --- calls
 
@@ -269,11 +277,11 @@ class Ledger:
         """Return the header of the budget that is nearest to its end, once that has reached a threshold."""
         if not self._lines:
             return ""
-        standings = [line.standing(round(at * _MICROS)) for line in self._of(caller)]
-        near = [one for one in standings if budgets.crossed(one.budget, one.spent, 0)]
+        now = round(at * _MICROS)
+        near = [line for line in self._of(caller) if line.at(now).spent >= line.first]
         if not near:
             return ""
-        one = min(near, key=_share_left)
+        one = min((line.standing(now) for line in near), key=_share_left)
         return budgets.header(one.budget, one.left, one.span)
 
     def crossings(self) -> list[Crossing]:
@@ -282,6 +290,8 @@ class Ledger:
         return crossings
 
     def _warn(self, line: _Line, account: _Account) -> None:
+        if account.spent < line.first:
+            return
         reached = budgets.crossed(line.budget, account.spent, account.warned)
         if not reached:
             return
