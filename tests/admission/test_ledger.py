@@ -173,6 +173,7 @@ def test_what_costs_nothing_fits_into_nothing() -> None:
     """A budget of nothing, and one that was overdrawn, are for what is free."""
     it = ledger(structs.replace(ALL, limit=0))
     it.reserve(call(), 0, outlay(0))
+    refusal(it, call("r3"), outlay(1, least=0, capped=False))
     it.book(record(cost=5))
     it.reserve(call("r2"), 0, outlay(0))
     refusal(it, call("r3"), outlay(1))
@@ -329,9 +330,10 @@ def test_a_threshold_is_told_once() -> None:
     it = ledger(ALL, awake=lambda: woken.append(1))
     it.book(record("r1", cost=49))
     assert (it.crossings(), woken) == ([], [])
-    it.book(record("r2", cost=31))
-    assert it.crossings() == [Crossing(ALL, 0, 50, 80), Crossing(ALL, 0, 80, 80)]
-    assert (it.crossings(), woken) == ([], [1])
+    it.book(record("r2", cost=1))
+    it.book(record("r2b", cost=30))
+    assert it.crossings() == [Crossing(ALL, 0, 50, 50), Crossing(ALL, 0, 80, 80)]
+    assert (it.crossings(), woken) == ([], [1, 1])
     it.book(record("r3", cost=1))
     assert it.crossings() == []
     lower = structs.replace(ALL, limit=81)

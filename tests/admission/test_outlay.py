@@ -151,3 +151,5 @@ def test_the_dearest_is_rounded_up() -> None:
     assert dearest(Prices(1, 2, cache_write=3, reasoning=5), 10, 100) == 530
     assert dearest(Prices(1, 2, cache_read=4), 10, 100) == 240
     assert dearest(Prices(2, 2, tiers=(Tier(5, 1, 1),)), 10, 0) == 20
+    dearer = Prices(1, 1, tiers=(Tier(5, 9, 9),))
+    assert (dearest(dearer, 5, 0), dearest(dearer, 6, 0)) == (5, 54)
