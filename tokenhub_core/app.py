@@ -22,10 +22,10 @@ from tokenhub_core import sources
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
-from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.admission.throttle import Throttle, throttle
 from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -41,6 +41,7 @@ from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
+from tokenhub_core.http.budgets import BudgetPages
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -58,7 +59,7 @@ from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -106,6 +107,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    keys: KeyBook
+    """Where clients' keys are known."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in, at every front door."""
     foreign: Foreign = KEPT
@@ -197,7 +200,18 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning])
+    budgets = Budgets(
+        kept.database,
+        kept.audit,
+        bus,
+        kept.clock,
+        entropy=_entropy(5),
+        zone=kept.settings.budget_zone,
+    )
+    await budgets.load()
+    teller = asyncio.create_task(budgets.keep(), name="budget teller")
+    stack.push_async_callback(_cancelled, teller)
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning], books=budgets.ledger)
     parkings = Parkings(kept.database, kept.writer, bus, metrics)
     credentials = kept.credentials
     keyring = Keyring(
@@ -208,7 +222,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
     leaks = Leaks(bus, metrics)
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -238,7 +252,7 @@ async def _engine(
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
-        ledger=OpenLedger(),
+        ledger=watched.budgets.ledger,
         health=watched.health,
         retries=RetryBudget(),
         clock=kept.clock,
@@ -359,6 +373,7 @@ async def _doors(
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+        keys=admission.keys,
     )
 
 
@@ -379,6 +394,7 @@ def _watcher(
         clock=kept.clock,
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
+        admit=watched.budgets.ledger.admit,
     )
 
 
@@ -414,6 +430,7 @@ def _pages(
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
+        *BudgetPages(watched.budgets, clock).routes(),
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
 from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
@@ -69,6 +70,13 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return raw
 
     return read
+
+
+def _zone(raw: str) -> str:
+    try:
+        return ZoneInfo(raw).key
+    except (OSError, ValueError, KeyError):
+        raise ValueError("must be a time zone that this machine knows, such as Europe/Berlin") from None
 
 
 def _words(raw: str) -> tuple[str, ...]:
@@ -145,6 +153,9 @@ class Settings:
     default_mode: Mode = _setting(Mode.NORMAL, Mode, "Routing mode where nothing else is said")
     default_max_budget_usd: float | None = _setting(
         None, _optional(_number(0, 100)), "Most that one call may cost, in dollars; none for no limit"
+    )
+    budget_zone: str = _setting(
+        "UTC", _zone, "IANA time zone whose midnights bound the periods of budgets that name none"
     )
     default_max_latency_ms: int | None = _setting(
         None, _optional(_whole(1, 3_600_000)), "Most time for one call, in milliseconds; none for no limit"

@@ -16,6 +16,7 @@ from tokenhub_core.admission.parking import Change
 from tokenhub_core.audit.denials import Attempt
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
@@ -67,6 +68,7 @@ class Watched:
     keyring: Keyring
     parkings: Parkings
     leaks: Leaks
+    budgets: Budgets
 
 
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:

@@ -162,6 +162,7 @@ class Pipeline:
         self._recorder = recorder
         self._secrets = executor.means.secrets
         self._keyring = executor.means.keyring
+        self._ledger = executor.means.ledger
         # Programs ask for few models at few hosts, over and over.
         self._priced = partial(_priced, catalogue)
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
@@ -504,9 +505,11 @@ class Pipeline:
             progress.stay.leave(used, self._instant())
 
     def _left(self, progress: Progress) -> Headers:
-        """Return the headers that tell what is left of the caller's limits."""
-        stay, dialect = progress.stay, progress.snapshot.dialect
-        return stay.headers(dialect, now=self._instant(), at=self._clock.now()) if stay else ()
+        """Return the headers that tell what is left of the caller's limits, and of a budget that comes to its end."""
+        stay, snapshot = progress.stay, progress.snapshot
+        budget = self._ledger.told(snapshot.caller, snapshot.received_at)
+        limits = stay.headers(snapshot.dialect, now=self._instant(), at=self._clock.now()) if stay else ()
+        return (*limits, ("x-tokenhub-budget", budget)) if budget else limits
 
     async def _break(self, progress: Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""

@@ -503,16 +503,16 @@ class TokenHub(Guarded):
     def _pass(self, flow: http.HTTPFlow, origin: Origin, *, call: bool) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        handshake, watcher = is_handshake(lower(request.headers.fields)), self._host.watcher
-        modes = watcher.modes() if watcher else ROUTED
-        ticket = self._lane.ticket(flow)
+        ticket, watcher = self._lane.ticket(flow), self._host.watcher
         entry = NOBODY if ticket is None else ticket.entry
-        routed = modes.of(origin.host, caller(flow, entry).proxy_user) is HostMode.ROUTE
+        handshake, who = is_handshake(lower(request.headers.fields)), caller(flow, entry)
+        routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
         try:
             let_pass(entry, origin.host, call=call)
         except TokenHubError as error:
             fault = error.fault
+        fault = fault or (watcher.admit(who, self._lane.clock.now()) if watcher and routed else None)
         reachable = options.origin and not options.simulate
         if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.

@@ -316,6 +316,7 @@ async def _running(
             ),
             warnings=(),
             drain=lambda: None,
+            keys=absent,
             overheard=overheard,
             keeper=door.keeper,
             foreign=foreign,

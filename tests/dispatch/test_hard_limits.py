@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,12 +22,12 @@ from msgspec import structs
 
 from tests.fakes.engine import Bench, chat
 from tests.fakes.leaping import LeapingLoop
-from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.pipeline import Insight, Rules
-from tokenhub_core.ports import Reservation, Secret, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import Outlay, Reservation, Secret, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile, Script, dialect_at, play
 from tokenhub_core.routing import estimate, pricing
@@ -181,7 +181,7 @@ worlds = st.builds(
 )
 
 
-class Books(OpenLedger):
+class Books(Ledger):
     """A ledger that counts how often each reservation is settled."""
 
     def __init__(self) -> None:
@@ -189,8 +189,10 @@ class Books(OpenLedger):
         self.reserved: Counter[int] = Counter()
         self.settled: Counter[int] = Counter()
 
-    def reserve(self, snapshot: Snapshot, nanousd: int) -> Reservation:
-        reservation = super().reserve(snapshot, nanousd)
+    def reserve(
+        self, snapshot: Snapshot, nanousd: int, outlay: Callable[[], Outlay] | None = None
+    ) -> Reservation:
+        reservation = super().reserve(snapshot, nanousd, outlay)
         self.reserved[reservation.id] += 1
         return reservation
 

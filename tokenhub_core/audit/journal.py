@@ -129,13 +129,16 @@ class Audit:
         finally:
             self._doing.reset(token)
 
-    async def commit[T](self, work: Work[T]) -> T:
-        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction."""
+    async def commit[T](self, work: Work[T], *, also: Sequence[Draft] = ()) -> T:
+        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction.
+
+        `also` gets entries too: what has happened that no row tells of.
+        """
 
         def compared(connection: Connection) -> tuple[T, list[Draft]]:
             before = rows.state(connection)
             result = work(connection)
-            return result, rows.differences(before, rows.state(connection))
+            return result, [*rows.differences(before, rows.state(connection)), *also]
 
         return await self.commit_telling(compared)
 

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Give programs keys of their own, and say what each may do.",
     ),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
+    "budget": ("tokenhub_core.cli.budget:budget", "Limit what keys, projects and everybody may spend."),
     "mode": (
         "tokenhub_core.cli.mode:mode",
         "Say what is done with calls: routed, shadow, observed, off.",

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import structs
 
+from tokenhub_core.admission.outlay import outlay
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.base import EventParser
 from tokenhub_core.dispatch import classify
@@ -23,7 +24,7 @@ from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, OUTRUN, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import Clock, Outlay, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
@@ -129,7 +130,9 @@ class Attempting:
             message = f"{provider.id} is resting, or being probed by another call"
             raise TokenHubError(Fault(Kind.NO_CANDIDATE, Blame.US, message, cause="provider_resting"))
         try:
-            reservation = means.ledger.reserve(self._job.snapshot, self._candidate.estimated_nanousd)
+            reservation = means.ledger.reserve(
+                self._job.snapshot, self._candidate.estimated_nanousd, self._outlay
+            )
             try:
                 self._holding.choose(self._started, anyway=self._job.plan.lone)
             except TokenHubError:
@@ -142,6 +145,9 @@ class Attempting:
         self.refused = False
         self._trace.sent += 1
         self._trace.change = self._step.change or self._trace.change
+
+    def _outlay(self) -> Outlay:
+        return outlay(self._job.request, self._candidate, self._job.plan.output_tokens)
 
     def _limit(self) -> tuple[float, str]:
         limits = self._patience

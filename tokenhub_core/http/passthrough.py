@@ -132,7 +132,9 @@ class Passthrough:
         try:
             if stay is not None:
                 stay.enter(nanoseconds(started))
-            response = await self._pass(request, connection, course, found, entry=entry, begun=begun)
+            response = await self._pass(
+                request, connection, course, found, entry=entry, begun=begun, shadow=shadow
+            )
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -180,12 +182,15 @@ class Passthrough:
         *,
         entry: Entry,
         begun: bytes,
+        shadow: bool,
     ) -> web.StreamResponse:
         let_pass(entry, connection.host, call=found.operation == CHAT)
         upgrade = is_handshake(entry.headers)
         modes = self._watcher.modes() if self._watcher else ROUTED
         routed = modes.of(connection.host, entry.user or connection.proxy_user) is HostMode.ROUTE
         if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
+            raise TokenHubError(fault)
+        if routed and not shadow and (fault := self._poor(request, connection, entry)):
             raise TokenHubError(fault)
         if not self._allowed:
             message = (
@@ -208,6 +213,11 @@ class Passthrough:
             if upstream.status == 101:
                 return await _switch(request, connection, upstream, course, asked=upgrade)
             return await _answer(request, connection, upstream, course)
+
+    def _poor(self, request: web.BaseRequest, connection: Connection, entry: Entry) -> Fault | None:
+        if self._watcher is None:
+            return None
+        return self._watcher.admit(caller(request, connection, entry), self._door.clock.now())
 
     async def _send(
         self,

@@ -23,6 +23,7 @@ from tokenhub_core.store.rows import micros
 from tokenhub_core.store.schema import (
     ALIASES,
     AUDIT,
+    BUDGETS,
     CREDENTIALS,
     HOST_MODES,
     MODELS,
@@ -61,6 +62,7 @@ _WATCHED: Final = (
     _Watched(ALIASES, "alias", ("name",), packed=frozenset({"targets"})),
     _Watched(HOST_MODES, "mode", ("host", "proxy_user", "alias")),
     _Watched(ROUTING_CONFIG, "routing", ()),
+    _Watched(BUDGETS, "budget", ("id",), packed=frozenset({"thresholds"})),
     _Watched(VAULT_HEADER, "vault", (), packed=frozenset({"header"})),
     _Watched(VAULT_ENTRIES, "secret", ("name",), unseen=frozenset({"sealed"})),
 )

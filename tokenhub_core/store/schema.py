@@ -43,6 +43,7 @@ REVISIONS: Final = (
     "0010",
     "0011",
     "0012",
+    "0013",
     "0014",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
@@ -284,6 +285,32 @@ API_KEY_SECRETS: Final = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("pepper", Text, nullable=False),  # which key the hash was made with
     Index("ix_api_key_secrets_key_id", "key_id"),
+)
+
+# Amounts in the budget's unit; of dollars, nano-dollars.
+BUDGETS: Final = Table(
+    "budgets",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("thresholds", Text, nullable=False),  # a JSON list of per cents
+    Column("hard", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("counted_from", BigInteger, nullable=False),
+    UniqueConstraint("owner", "period", "unit"),
+)
+
+SPENDS: Final = Table(
+    "spends",
+    METADATA,
+    Column("budget_id", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("warned", Integer, nullable=False),  # the highest threshold that was told of, in per cent
 )
 
 SETTINGS: Final = Table(
