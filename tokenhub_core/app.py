@@ -19,6 +19,9 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.access.logins import Logins
+from tokenhub_core.access.marks import Marks
+from tokenhub_core.access.register import Register
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
@@ -33,6 +36,7 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.audit import AuditPages, Watch
@@ -99,6 +103,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    login_ticket: Callable[[], str]
+    """Makes what is behind the `#` of a login link."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
 
@@ -262,7 +268,8 @@ async def _doors(
         watcher=watcher,
     )
     token = admin_token(settings)
-    sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
+    register, logins = await _access(kept, token)
+    sessions = Sessions(register)
     leaving = asyncio.Event()
     side = SideServer(
         consumer=consumer,
@@ -280,6 +287,7 @@ async def _doors(
         origin=_origin(settings),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
@@ -298,7 +306,17 @@ async def _doors(
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+        login_ticket=lambda: logins.ticket(register.bootstrap),
     )
+
+
+async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
+    """Return who may do admin work, and how they get in."""
+    marks = Marks(await asyncio.to_thread(salt, kept.settings))
+    clock, entropy = kept.clock, secrets.token_bytes
+    register = Register(kept.audit, kept.writer, clock=clock, marks=marks, token=token, entropy=entropy)
+    await register.load()
+    return register, Logins(register, kept.audit, clock=clock, marks=marks, entropy=entropy)
 
 
 def _watcher(
@@ -342,7 +360,6 @@ def _pages(
             health=watched.health,
             bus=watched.bus,
             sessions=sessions,
-            audit=kept.audit,
             clock=clock,
             settings=kept.settings,
         )

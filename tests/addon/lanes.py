@@ -26,6 +26,7 @@ from tests.addon.inspection import inspecting
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream, Way
 from tests.fakes.engine import Kept
+from tests.fakes.register import bare_register
 from tests.fakes.watching import watcher
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
@@ -250,7 +251,7 @@ async def _running(
     ) as session:
         side = SideServer(
             consumer=consumer,
-            sessions=Sessions(Secret("token"), clock, lambda: "cookie"),
+            sessions=Sessions(bare_register("token", clock)),
             metrics=Metrics(),
             fleet=Fleet,
             probes=Probes(store=_well, draining=lambda: False),
@@ -283,6 +284,7 @@ async def _running(
             ),
             warnings=(),
             drain=lambda: None,
+            login_ticket=str,
             overheard=overheard,
         )
 

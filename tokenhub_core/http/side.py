@@ -1,6 +1,7 @@
 """The side server: consumer API, health, metrics, admin API and the first page, on one port.
 
-Protected by default: `OPEN` names the routes that need no admin token; everything else asks for it.
+Protected by default: `OPEN` names the routes that anybody may use; everything else asks who it is, and `access.roles`
+says what that has to be.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
-from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
 from tokenhub_core.types import Dialect, Fleet, Json, Provider
 
@@ -30,7 +31,9 @@ type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN: Final = frozenset(
     {
         "/",
+        "/login",
         "/assets/{name}",
+        "/admin/v1/login",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -42,7 +45,7 @@ OPEN: Final = frozenset(
         "/api/tags",
     }
 )
-"""The routes that need no admin token. The server binds to loopback as long as callers have no keys."""
+"""The routes that need no identity of an admin. The server binds to loopback as long as callers have no keys."""
 
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 """Set when the server begins to shut down: an answer that has no end of its own has to end then."""
@@ -50,6 +53,7 @@ LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 _GEMINI: Final = ("/v1beta/", "/v1alpha/")
 _OLLAMA: Final = "/api/"
 
+_PAGES: Final = frozenset({"/", "/login"})
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
 
@@ -139,8 +143,10 @@ class SideServer:
             )
         resource = request.match_info.route.resource
         open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
-        if not open_ and not self._sessions.allowed(request):
-            raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+        if request.path.startswith(_CLOSED) or request.path in _PAGES:
+            refuse_secrets_in(request)
+        if not open_:
+            self._sessions.admit(request)
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
         dialect = DIRECT.get(request.path)
