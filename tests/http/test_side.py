@@ -72,7 +72,7 @@ async def test_what_is_open_exists_and_lets_everybody_in(it: House) -> None:
     ],
 )
 async def test_a_token_in_the_address_is_refused(it: House, path: str) -> None:
-    """Addresses end up in logs and histories: there it opens nothing, and who puts it there is told, once and for all."""
+    """Addresses end up in logs and histories: there it opens nothing, and whoever puts it there is told."""
     for headers in ({}, it.bearer):
         told = await it.ask("GET", path.format(it.token), headers=headers)
         assert (told.status, told.fault["code"]) == (400, "token_in_query")

@@ -1,8 +1,9 @@
 """How one gets in: by a password or by a login link.
 
 Passwords are tried one at a time. Wrong ones are counted for the name and for the address that they come from, in the
-store and before the password is tried. After five, each makes the next one wait twice as long, up to a quarter of an hour. A name that does not exist
-is treated as one that does. Tokens and login links are not held up, so nobody can keep everybody out.
+store and before the password is tried. After five, each makes the next one wait twice as long, up to a quarter of an
+hour. A name that does not exist is treated as one that does. Tokens and login links are not held up, so nobody can keep
+everybody out.
 """
 
 from __future__ import annotations

@@ -73,9 +73,10 @@ class Admin:
             ("GET", "/health", self._health),
             ("GET", "/logs", self._logs),
             ("GET", "/logs/{id}", self._log),
-            ("GET", "/events", self._events),
         )
-        return [web.route(method, BASE + path, handler) for method, path, handler in table]
+        routes = [web.route(method, BASE + path, handler) for method, path, handler in table]
+        # A stream has no head without a body: aiohttp would write the events all the same.
+        return [*routes, web.get(BASE + "/events", self._events, allow_head=False)]
 
     # --- who and what
 

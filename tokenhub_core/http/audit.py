@@ -94,7 +94,7 @@ class AuditPages:
         return [
             web.get(PATH, self._page),
             web.get(PATH + "/verify", self._verify),
-            web.get(PATH + "/export", self._export),
+            web.get(PATH + "/export", self._export, allow_head=False),  # as for the stream of events
         ]
 
     async def _page(self, request: web.Request) -> web.Response:
