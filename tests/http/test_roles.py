@@ -174,7 +174,7 @@ async def test_every_route_has_its_row_and_every_row_its_route(it: House) -> Non
 
 @pytest.mark.parametrize("name", CREDENTIALS)
 async def test_who_is_let_in_is_what_the_table_says(it: House, name: str) -> None:
-    """Each route with one kind of credential, made anew each time; not one is let in that should not be, or kept out."""
+    """Each route with one kind of credential; nobody is let in who should not be, or kept out who should be let in."""
     wrong = []
     shown = await CREDENTIALS[name](it)
     for method, path in routes(it):

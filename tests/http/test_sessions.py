@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.cookies import SimpleCookie
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from sqlalchemy import Connection
 
 from tests.fakes.access import (
     Browser,
@@ -59,12 +61,10 @@ def test_over_tls_the_cookie_stays_there(scheme: str) -> None:
     """It is marked Secure where the request came that way, and taken back in the same way."""
     sessions = Sessions(bare_register("t", Shifted()))
     request = make_mocked_request("POST", "/").clone(scheme=scheme)
-    for respond in (
-        lambda response: sessions.set_cookie(request, response, "n"),
-        lambda response: sessions.drop_cookie(request, response),
-    ):
-        response = door.web.Response()
-        respond(response)
+    given, taken = web.Response(), web.Response()
+    sessions.set_cookie(request, given, "n")
+    sessions.drop_cookie(request, taken)
+    for response in (given, taken):
         assert bool(response.cookies[COOKIE]["secure"]) is (scheme == "https")
 
 
@@ -77,7 +77,8 @@ async def test_a_session_is_nowhere_in_the_database(tmp_path: Path) -> None:
     kept = b"".join(path.read_bytes() for path in (tmp_path / "data").glob("tokenhub.sqlite*"))
     for secret in (browser.name, token, ticket, browser.csrf):
         assert secret.encode() not in kept
-        assert bytes.fromhex(secret.rpartition("_")[2]) not in kept
+    for secret in (browser.name, token, browser.csrf):
+        assert bytes.fromhex(secret.removeprefix("thadmin_")) not in kept
     assert browser.id.encode() in kept
 
 
@@ -184,7 +185,12 @@ async def test_the_time_of_the_last_use_is_stored(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(register, "_clock", clock)
         posted = []
         post = register._writer.post
-        monkeypatch.setattr(register._writer, "post", lambda work: posted.append(clock.at) or post(work))
+
+        def noted(work: Callable[[Connection], object]) -> bool:
+            posted.append(clock.at)
+            return post(work)
+
+        monkeypatch.setattr(register._writer, "post", noted)
         browser = await signed_in(it, it.token)
         for _ in range(130):
             clock.at += 1
@@ -245,8 +251,8 @@ async def test_a_client_that_leaves_does_not_leave_a_change_half_known(
     register = register_of(it)
     commit, begun, go = register._audit.commit, asyncio.Event(), asyncio.Event()
 
-    async def slow(work: object) -> object:
-        result = await commit(work)  # type: ignore[arg-type]
+    async def slow(work: Callable[[Connection], object]) -> object:
+        result = await commit(work)
         begun.set()
         await go.wait()
         return result
@@ -414,7 +420,6 @@ async def test_a_session_that_ends_between_the_door_and_the_handler_is_over(
 
 async def test_a_store_that_fails_opens_no_session(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be written does not happen: no cookie, no session."""
-    await it.app.recorder.ready()
     register = register_of(it)
     await register._writer.close()
     told = await it.ask("POST", "/admin/v1/session", headers=it.bearer)

@@ -94,7 +94,7 @@ async def test_nobody_makes_more_of_themselves(it: House) -> None:
 
 @pytest.mark.parametrize("change", [{"role": "viewer"}, {"role": "operator"}, {"enabled": False}, None])
 async def test_the_last_admin_stays(it: House, change: Json | None) -> None:
-    """Who is the only one that is an admin and enabled is not removed, demoted or disabled; beside another one, they are."""
+    """The only user who is an admin and enabled is not removed, demoted or disabled; beside another, they can be."""
     ada, bob = await add_user(it, "ada", "admin"), await add_user(it, "bob", "admin")
     await add_user(it, "eve", "operator")
 

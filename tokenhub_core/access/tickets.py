@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from typing import Final
 
 from tokenhub_core.access.marks import Marks, Use
@@ -24,7 +25,8 @@ class Tickets:
         """Return a ticket that opens one session of `owner`; the oldest one makes room. `now` is monotonic."""
         while len(self._open) >= _MOST:
             self._open.pop(next(iter(self._open)))
-        ticket = _PREFIX + entropy.hex()
+        # Shorter than in hex: a link of ours fits a terminal's line.
+        ticket = _PREFIX + urlsafe_b64encode(entropy).decode().rstrip("=")
         self._open[self._marks.of(Use.TICKET, ticket)] = (owner, now + LIFETIME)
         return ticket
 

@@ -19,10 +19,11 @@ from tokenhub_core.launch.serveinfo import serving
 from tokenhub_core.types import Json
 
 _API: Final = "/admin/v1"
+_ROLES: Final = tuple(role.value for role in Role)
 
 _role: Final = click.option(
     "--role",
-    type=click.Choice([*Role]),
+    type=click.Choice(_ROLES),
     required=True,
     help="viewer reads, operator also acts on what is registered, admin does everything.",
 )
@@ -89,7 +90,7 @@ def list_users(*, json: bool, data: Path | None) -> None:
 
 @user.command("role")
 @click.argument("name")
-@click.argument("role", type=click.Choice([*Role]))
+@click.argument("role", type=click.Choice(_ROLES))
 @as_json
 @data_option
 def change_role(*, name: str, role: str, json: bool, data: Path | None) -> None:

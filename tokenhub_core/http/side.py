@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -237,7 +238,10 @@ def failed(fault: Fault) -> web.Response:
     told = {"message": fault.message, "type": fault.kind.value, "code": fault.label}
     if fault.param:
         told["param"] = fault.param
-    return answer({"error": told}, fault.http_status)
+    response = answer({"error": told}, fault.http_status)
+    if fault.retry_after is not None:
+        response.headers["retry-after"] = str(math.ceil(fault.retry_after))
+    return response
 
 
 def local_host(host: str) -> bool:
