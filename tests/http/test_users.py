@@ -165,7 +165,8 @@ async def test_one_changes_ones_own_password_by_showing_the_old_one(it: House) -
 async def test_users_are_in_the_audit_log_by_name(it: House) -> None:
     """What they do, what is done to them, and what they are kept from; never the password's hash."""
     ada = await add_user(it, "ada", "operator")
-    browser = opened(it, await log_in(it, "ada"))
+    logged_in = await log_in(it, "ada")
+    browser = opened(it, logged_in)
     await browser.admin("PUT", "/routing-config", {"fallback": False})
     assert (await browser.admin("POST", "/users", {})).status == 403
     assert (await it.ask("PUT", "/admin/v1/routing-config", {}, browser.cookie)).status == 403
@@ -185,6 +186,8 @@ async def test_users_are_in_the_audit_log_by_name(it: House) -> None:
         ("user.change", "admin-token", "ada", "done", ""),
         ("user.delete", "admin-token", "ada", "done", ""),
     ]
+    assert found[1]["request_id"] == logged_in.header("x-request-id")
+    assert (found[1]["source"], found[1]["program"][:7]) == ("127.0.0.1", "Python/")
     assert (found[5]["before"], found[5]["after"]) == ({"role": "operator"}, {"role": "viewer"})
     assert found[6]["after"].keys() == {"password_at"}
     assert "argon2" not in str(found)

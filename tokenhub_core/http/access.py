@@ -32,7 +32,7 @@ from tokenhub_core.access.register import Register
 from tokenhub_core.access.roles import Role
 from tokenhub_core.access.tickets import LIFETIME
 from tokenhub_core.access.values import Identity, Kind, Owner, Session, Token, User
-from tokenhub_core.audit.entries import Action, Cause
+from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import Kind as Trouble
 from tokenhub_core.errors import client_fault
@@ -152,11 +152,11 @@ class AccessPages:
         identity = self._register.identity(owner)
         if identity is None:
             raise client_fault("whoever that was may not come in", kind=Trouble.AUTH, cause="login_failed")
-        program = request.headers.get("user-agent", "")
-        cause = Cause(identity.actor, request.remote or "", program)
-        with self._audit.by(cause):
+        with self._audit.by_actor(identity.actor):
             await self._audit.note(Action.SESSION_OPEN)
-            name, session = await self._register.open(owner, source=request.remote or "", program=program)
+            name, session = await self._register.open(
+                owner, source=request.remote or "", program=request.headers.get("user-agent", "")
+            )
         response = answer(
             {
                 **_who(structs.replace(identity, session=session.id)),

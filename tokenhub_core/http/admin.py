@@ -48,7 +48,7 @@ class Desk:
 
 
 class Admin:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

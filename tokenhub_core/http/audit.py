@@ -82,7 +82,7 @@ class Watch:
 
 
 class AuditPages:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, audit: Audit, log: AuditLog, keyring: KeyHolder) -> None:
         self._audit = audit
