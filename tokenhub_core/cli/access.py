@@ -34,9 +34,9 @@ _stdin: Final = click.option(
 
 @click.group()
 def admin() -> None:
-    """Say who may use the admin API and the live page, and sign in.
+    """Say who may use the admin API, and sign in.
 
-    These commands use the admin token of the installation, or the one in TOKENHUB_ADMIN_TOKEN.
+    The live page uses it too. These commands show the admin token of the installation, or the one in TOKENHUB_ADMIN_TOKEN.
     """
 
 
