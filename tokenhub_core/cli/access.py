@@ -36,7 +36,8 @@ _stdin: Final = click.option(
 def admin() -> None:
     """Say who may use the admin API, and sign in.
 
-    The live page uses it too. These commands show the admin token of the installation, or the one in TOKENHUB_ADMIN_TOKEN.
+    The live page belongs to it. These commands use the admin token of the installation, or the one in
+    TOKENHUB_ADMIN_TOKEN.
     """
 
 
