@@ -219,6 +219,21 @@ def test_a_route_that_nobody_thought_of_is_an_admins() -> None:
     assert least("HEAD", "/admin/v1/vault/secrets/{name}") is Role.ADMIN
 
 
+async def test_a_verb_that_is_not_served_is_no_way_in(it: House) -> None:
+    """Whatever is not registered is 401 to strangers and 405 to viewers, an override in a header is not read."""
+    viewer = bearer((await add_token(it, "v", "viewer"))["token"])
+    served = set(routes(it))
+    for path in sorted({path for _, path in served if path.startswith("/admin")}):
+        url = path.replace("{id}", "x").replace("{name}", "x")
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"):
+            if (method, path) not in served:
+                assert (await it.ask(method, url)).status == 401, (method, path)
+                assert (await it.ask(method, url, headers=viewer)).status in {403, 404, 405}, (method, path)
+    disguised = {**viewer, "x-http-method-override": "DELETE", "x-original-url": "/admin/v1/users"}
+    assert (await it.ask("GET", "/admin/v1/models", headers=disguised)).json["items"] == []
+    assert (await it.ask("POST", "/admin/v1/models", {}, disguised)).status == 403
+
+
 async def test_the_route_decides_and_not_how_its_address_is_spelt(it: House) -> None:
     """Percent-encoded, doubled slashes, a made-up Host: a viewer gets no further by any of them."""
     viewer = bearer((await add_token(it, "v", "viewer"))["token"])
