@@ -19,6 +19,9 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.access.logins import Logins
+from tokenhub_core.access.marks import Marks
+from tokenhub_core.access.register import Register
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
@@ -37,6 +40,7 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.apikeys import ApiKeyPages
@@ -72,7 +76,7 @@ from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
-from tokenhub_core.store.idempotency import Marks
+from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.events import Bus
@@ -107,6 +111,8 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    login_ticket: Callable[[], str]
+    """Makes what is behind the `#` of a login link."""
     keys: KeyBook
     """Where clients' keys are known."""
     keeper: Doorkeeper = KEYLESS
@@ -332,7 +338,8 @@ async def _doors(
         watcher=watcher,
     )
     token = admin_token(settings)
-    sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
+    register, logins = await _access(kept, token)
+    sessions = Sessions(register)
     leaving = asyncio.Event()
     side = SideServer(
         consumer=consumer,
@@ -352,6 +359,7 @@ async def _doors(
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
+    pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
@@ -374,7 +382,17 @@ async def _doors(
         warnings=warnings,
         drain=leaving.set,
         keys=admission.keys,
+        login_ticket=lambda: logins.ticket(register.bootstrap),
     )
+
+
+async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
+    """Return who may do admin work, and how they get in."""
+    marks = Marks(await asyncio.to_thread(salt, kept.settings))
+    clock, entropy = kept.clock, secrets.token_bytes
+    register = Register(kept.audit, kept.writer, clock=clock, marks=marks, token=token, entropy=entropy)
+    await register.load()
+    return register, Logins(register, kept.audit, clock=clock, marks=marks, entropy=entropy)
 
 
 def _watcher(
@@ -419,7 +437,6 @@ def _pages(
             health=watched.health,
             bus=watched.bus,
             sessions=sessions,
-            audit=kept.audit,
             clock=clock,
             settings=kept.settings,
         )
@@ -522,7 +539,7 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle)
 
 def _keeping(kept: _Kept) -> Keeping:
     settings = kept.settings
-    marks = Marks(kept.writer, answers=settings.idempotency_store)
+    marks = CallMarks(kept.writer, answers=settings.idempotency_store)
     return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
 
 

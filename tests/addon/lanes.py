@@ -26,6 +26,7 @@ from tests.addon.inspection import inspecting
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream, Way
 from tests.fakes.engine import Kept
+from tests.fakes.register import bare_register
 from tests.fakes.watching import watcher
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
@@ -283,7 +284,7 @@ async def _running(
     ) as session:
         side = SideServer(
             consumer=consumer,
-            sessions=Sessions(Secret("token"), clock, lambda: "cookie"),
+            sessions=Sessions(bare_register("token", clock)),
             metrics=Metrics(),
             fleet=Fleet,
             probes=Probes(store=_well, draining=lambda: False),
@@ -317,6 +318,7 @@ async def _running(
             warnings=(),
             drain=lambda: None,
             keys=absent,
+            login_ticket=str,
             overheard=overheard,
             keeper=door.keeper,
             foreign=foreign,

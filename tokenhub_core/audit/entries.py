@@ -63,6 +63,17 @@ class Action(StrEnum):
     APIKEY_REVOKE = "apikey.revoke"
     APIKEY_WARN = "apikey.warn"
     """The server told that a client's key should be rotated, or is about to expire."""
+    USER_CREATE = "user.create"
+    USER_CHANGE = "user.change"
+    USER_DELETE = "user.delete"
+    TOKEN_CREATE = "token.create"  # noqa: S105 - as above
+    TOKEN_CHANGE = "token.change"  # noqa: S105 - as above
+    TOKEN_DELETE = "token.delete"  # noqa: S105 - as above
+    """A scoped token of the admin API."""
+    LOGIN_LINK = "login.link"
+    LOGIN_LOCK = "login.lock"
+    """Too many passwords were wrong: the next one has to wait."""
+    LOGIN_UNLOCK = "login.unlock"
     SESSION_OPEN = "session.open"
     SESSION_CLOSE = "session.close"
     ACCESS = "access"
@@ -89,9 +100,9 @@ class Result(StrEnum):
 class Cause(msgspec.Struct, frozen=True):
     """Who made something happen.
 
-    `actor` is what was proven: `admin-token`, `session:MARK`, `user:NAME`, `cli:NAME` (on the database itself, the
-    operating system's user), `system`, or `anonymous`. `source` is the address it came from, empty where there was
-    none; `program` what the client says that it is.
+    `actor` is what was proven: `user:NAME`, `token:NAME`, `admin-token`, `session:ID` (one that this token opened),
+    `cli:NAME` (on the database itself, the operating system's user), `system`, or `anonymous`. `source` is the address
+    it came from, empty where there was none; `program` what the client says that it is.
     """
 
     actor: str

@@ -16,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from tokenhub_core.audit import chain
@@ -128,6 +129,11 @@ class Audit:
             yield doing
         finally:
             self._doing.reset(token)
+
+    def by_actor(self, actor: str) -> AbstractContextManager[Doing]:
+        """Let `actor` answer for what is done inside, for who it is was only found out on the way."""
+        doing = self._doing.get() or Doing(self._cause)
+        return self.by(structs.replace(doing.cause, actor=actor))
 
     async def commit[T](self, work: Work[T], *, also: Sequence[Draft] = ()) -> T:
         """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction.

@@ -39,6 +39,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Show what logged traffic would come to under another policy.",
     ),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
+    "admin": ("tokenhub_core.cli.access:admin", "Say who may use the admin API, and sign in."),
     "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }

@@ -1,6 +1,7 @@
 """The side server: consumer API, health, metrics, admin API and the first page, on one port.
 
-Protected by default: `OPEN` names the routes that need no admin token; everything else asks for it.
+Protected by default: `OPEN` names the routes that anybody may use; everything else asks who it is, and `access.roles`
+says what that has to be.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
-from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
 from tokenhub_core.recognise import bare_host
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
 from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
@@ -33,7 +34,9 @@ type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 OPEN: Final = frozenset(
     {
         "/",
+        "/login",
         "/assets/{name}",
+        "/admin/v1/login",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -45,7 +48,7 @@ OPEN: Final = frozenset(
         "/api/tags",
     }
 )
-"""The routes that need no admin token. Those of the consumer API ask for a key, wherever one is required."""
+"""The routes that need no identity of an admin. Those of the consumer API ask for a key, wherever one is required."""
 
 _NEAR: Final = frozenset({"/metrics"})
 """Those of them that are open to this machine only."""
@@ -56,6 +59,7 @@ LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 _GEMINI: Final = ("/v1beta/", "/v1alpha/")
 _OLLAMA: Final = "/api/"
 
+_PAGES: Final = frozenset({"/", "/login"})
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
 
@@ -151,8 +155,10 @@ class SideServer:
         open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
         if resource and resource.canonical in _NEAR:
             open_ = loopback(request.remote or "")
-        if not open_ and not self._sessions.allowed(request):
-            raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+        if request.path.startswith(_CLOSED) or request.path in _PAGES:
+            refuse_secrets_in(request)
+        if not open_:
+            self._sessions.admit(request)
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
         dialect = DIRECT.get(request.path) or _family(request.path)

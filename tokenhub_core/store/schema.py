@@ -45,6 +45,7 @@ REVISIONS: Final = (
     "0012",
     "0013",
     "0014",
+    "0015",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -311,6 +312,60 @@ SPENDS: Final = Table(
     Column("since", BigInteger, primary_key=True),
     Column("spent", BigInteger, nullable=False),
     Column("warned", Integer, nullable=False),  # the highest threshold that was told of, in per cent
+)
+
+ADMIN_USERS: Final = Table(
+    "admin_users",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password", Text, nullable=False),  # a PHC string
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("password_at", BigInteger, nullable=False),
+    Column("last_login_at", BigInteger, nullable=False),  # 0: never
+    UniqueConstraint("name"),
+)
+
+ADMIN_TOKENS: Final = Table(
+    "admin_tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("mark", LargeBinary, nullable=False),  # a hash, with a key that is not in this database
+    Column("prefix", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # 0: never
+    UniqueConstraint("name"),
+    UniqueConstraint("mark"),
+)
+
+ADMIN_SESSIONS: Final = Table(
+    "admin_sessions",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("mark", LargeBinary, nullable=False),  # as above
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),  # a user, a token, or a mark of the bootstrap token
+    Column("source", Text, nullable=False),
+    Column("program", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    UniqueConstraint("mark"),
+)
+
+ADMIN_ATTEMPTS: Final = Table(
+    "admin_attempts",
+    METADATA,
+    Column("mark", LargeBinary, primary_key=True),  # of a name or an address, as above
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),
 )
 
 SETTINGS: Final = Table(
