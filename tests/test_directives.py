@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.growth import Work, in_proportion
-from tokenhub_core.directives import MAX_LENGTH, read, scan, strip
+from tokenhub_core.directives import MARKER, MAX_LENGTH, read, scan, strip
+from tokenhub_core.leave import Leave
 from tokenhub_core.types import Mode, TextSlot
 
 PATH = ("messages", 0, "content")
@@ -111,27 +112,27 @@ def test_a_malformed_directive_names_its_fault_and_place(text: str, fault: str) 
 def test_text_that_only_looks_like_a_directive_is_left_alone(text: str) -> None:
     """A marker counts at the start of a line, as a word of its own, in these very characters."""
     reading = read([user(text)])
-    assert (reading.outcome, reading.stripped) == ("", ())
+    assert (reading.outcome, reading.stripped) == ("ignored" if MARKER in text else "", ())
 
 
 def test_the_last_directive_wins_whole() -> None:
     """Later directives replace earlier ones; their wishes are not mixed."""
     slots = [
         user("@@tokenhub mode=cheap budget=0.5\na"),
-        TextSlot("user", ("x",), "b\n@@tokenhub min_weight=3"),
+        TextSlot("user", ("messages", 0, "content", 1, "text"), "b\n@@tokenhub min_weight=3"),
     ]
     reading = read(slots)
     assert reading.values == {"min_weight": 3}
     assert [text for _, text in reading.stripped] == ["a", "b"]
 
 
-def test_a_directive_in_a_role_without_leave_is_stripped_and_denied() -> None:
-    """Only the allowed roles direct; the text goes away all the same."""
+def test_a_directive_in_a_role_without_leave_is_denied_and_stays() -> None:
+    """Only the allowed roles direct; what others wrote is not edited."""
     slot = TextSlot("system", ("system",), "@@tokenhub mode=cheap\nBe brief.")
     reading = read([slot])
-    assert (reading.outcome, reading.values) == ("denied", {})
-    assert reading.stripped == ((("system",), "Be brief."),)
-    assert read([slot], roles=frozenset({"system"})).outcome == "honoured"
+    assert (reading.outcome, reading.why, reading.values, reading.stripped) == ("denied", "role", {}, ())
+    reading = read([slot], Leave(frozenset({"system"})))
+    assert (reading.outcome, reading.stripped) == ("honoured", ((("system",), "Be brief."),))
 
 
 def test_stripping_cannot_make_a_new_directive() -> None:

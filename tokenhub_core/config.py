@@ -155,7 +155,15 @@ class Settings:
         "What a malformed directive does; off leaves every directive in place",
     )
     directive_roles: tuple[str, ...] = _setting(
-        ("user",), _some_of("user", "assistant", "system", "developer"), "Roles whose directives are honoured"
+        ("user",),
+        _some_of("user", "system", "developer"),
+        "Roles whose directives are honoured where a key says nothing else",
+    )
+    directive_hosts: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What directives may do in calls to a host, as host=off or host=mode+budget:0.05; * for any, direct for calls"
+        " to TokenHub itself",
     )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(
