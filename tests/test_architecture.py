@@ -46,6 +46,7 @@ SHELLS: Final = {
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",
     "tokenhub_core.http.rehearse": "serves HTTP",
+    "tokenhub_core.http.resolver": "resolves names",
     "tokenhub_core.http.sessions": "serves HTTP",
     "tokenhub_core.http.shadow": "serves HTTP",
     "tokenhub_core.http.shapes": "serves HTTP",
@@ -97,8 +98,8 @@ _RANKS: Final = (
     "tokenhub_core types",
     "errors",
     "ports",
-    """admission certificates config dialects directives dispatch encoding health ids metering modes policy
-    providers.decoding providers.vendors quirks recognise routing""",
+    """addresses admission certificates config dialects directives dispatch encoding health ids leave metering modes
+    policy providers.decoding providers.endpoints providers.vendors quirks recognise routing signing""",
     "providers",
     "watching",
     "audit ca clock credentials datadir launch providers.simulated providers.transport store telemetry vault",

@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
@@ -42,12 +43,14 @@ from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
+from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.learning import Learning
+from tokenhub_core.leave import Leave, Leaves, by_host
 from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
@@ -62,6 +65,7 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
@@ -193,7 +197,9 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
 
 async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog) -> Pipeline:
     settings = kept.settings
-    network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
+    network = await stack.enter_async_context(
+        HttpTransport(ca_file=_path(settings.ca_file), guard=_guard(settings))
+    )
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
@@ -248,7 +254,9 @@ async def _doors(
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
-            connector=aiohttp.TCPConnector(ssl=tls_context(_path(settings.ca_file)), limit=0),
+            connector=aiohttp.TCPConnector(
+                ssl=tls_context(_path(settings.ca_file)), limit=0, resolver=GuardedResolver(_guard(settings))
+            ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -431,13 +439,18 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        directive_roles=frozenset(settings.directive_roles),
+        leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),
+        signatures=Signatures(vault.directive_secret),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
         total_seconds=settings.total_timeout_secs,
         locked=lambda: not vault.open,
     )
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.allow_private, own_ports={settings.port, settings.admin_port} - {0})
 
 
 def _path(text: str) -> Path | None:

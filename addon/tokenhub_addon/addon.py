@@ -32,16 +32,17 @@ from tokenhub_addon.flows import (
     redact,
     unredacted,
 )
-from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
+from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, cut, is_configured
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_addon.passing import Ticket
+from tokenhub_core.addresses import is_written
 from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
-from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
+from tokenhub_core.recognise import CHAT, Recognised, Recogniser, bare_host, extra_hosts
 from tokenhub_core.types import Origin
 from tokenhub_core.watching import Watcher
 
@@ -122,6 +123,7 @@ class TokenHub(Guarded):
         )
         self._tail = _Tail(self._opens, self._lane)
         self._quieted: list[logging.Logger] = []
+        self._pins = Pins()
 
     # --- life cycle
 
@@ -214,12 +216,12 @@ class TokenHub(Guarded):
         if flow.response is not None or flow.error is not None:
             return
         await self._known([flow.request.host])
-        if self._opens(flow.request.host):
-            flow.response = http.Response(
-                b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0.0, 0.0
-            )
-        else:
+        listed = self._opens(flow.request.host)
+        if not listed or self._is_said(flow.request.host):
             await self._check(flow)
+        if listed and flow.response is None:
+            told = b"HTTP/1.1", 200, b"Connection established"
+            flow.response = http.Response(*told, http.Headers(), b"", None, 0.0, 0.0)
 
     async def tls_clienthello(self, data: ClientHelloData) -> None:
         """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
@@ -248,17 +250,20 @@ class TokenHub(Guarded):
         if listed and not self._lane.permits(data.server):
             data.server.error = "TokenHub answers for this host itself"
             return
-        trusted = listed or _is_configured(data.client, data.server.address)
-        refused, _ = await self._rules.fence.check(host, port, trusted=trusted)
-        if refused:
-            data.server.error = f"TokenHub refuses: {refused}"
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
+        verdict = await self._rules.fence.check(host, port, trusted=trusted)
+        if verdict.refused:
+            data.server.error = f"TokenHub refuses: {verdict.refused}"
+        elif not trusted and data.server.via is None:
+            self._pins.pin(data.server, verdict.addresses[0])
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Look again, before the first byte: a name may lead elsewhere at a second look."""
+        self._pins.unpin(data.server)
         if data.server.address is None or data.server.peername is None:
             return
         host, port = data.server.address[:2]
-        trusted = self._lane.permits(data.server) or _is_configured(data.client, data.server.address)
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
         if trusted or self._is_replay(data.client, host, port):
             return
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
@@ -267,6 +272,7 @@ class TokenHub(Guarded):
 
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Forget the connection."""
+        self._pins.unpin(data.server)
         self._lane.closed(data.server)
 
     def server_disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -376,7 +382,7 @@ class TokenHub(Guarded):
 
     def remembered(self) -> int:
         """Return how many calls, tasks and connections are not over yet."""
-        return len(self._lane) + len(self._replays)
+        return len(self._lane) + len(self._replays) + len(self._pins)
 
     def _read(self, options: AddonOptions, side_url: str) -> _Rules:
         side = _side(side_url)
@@ -419,6 +425,10 @@ class TokenHub(Guarded):
         if any(map(self._rules.recogniser.is_llm_host, hosts)):
             await self._host.settled()
 
+    def _is_said(self, host: str) -> bool:
+        """Tell whether the operator listed this very address as a host of LLM calls."""
+        return is_written(bare_host(host)) and self._opens(host)
+
     def _closed(self, host: str) -> str:
         """Return the host of the rule by which connections to `host` are not opened, empty where there is none."""
         watcher = self._host.watcher
@@ -456,11 +466,11 @@ class TokenHub(Guarded):
     async def _check(self, flow: http.HTTPFlow) -> None:
         """Refuse a request for a destination that the caller may not reach."""
         mode, target = flow.client_conn.proxy_mode, (flow.request.host, flow.request.port)
-        if isinstance(mode, mode_specs.UpstreamMode) or _is_configured(flow.client_conn, target):
+        if isinstance(mode, mode_specs.UpstreamMode) or is_configured(flow.client_conn, target):
             return  # it is the next proxy that connects, or the operator who chose
-        refused, resolved = await self._rules.fence.check(*target)
-        if refused and resolved:
-            flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
+        verdict = await self._rules.fence.check(*target, trusted=self._is_said(target[0]))
+        if verdict.refused and verdict.resolved:
+            flow.response = http.Response.make(403, f"TokenHub refuses: {verdict.refused}\n")
 
     def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
@@ -579,14 +589,6 @@ class _Tail(Guarded):
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
         self._lane.end(flow)
-
-
-def _is_configured(client: Client, address: tuple[str, int]) -> bool:
-    """Tell whether the operator named this address in the proxy's mode."""
-    mode = client.proxy_mode
-    return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
-        address[:2]
-    )
 
 
 def _side(url: str) -> _Side | None:
