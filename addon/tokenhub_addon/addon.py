@@ -27,9 +27,12 @@ from tokenhub_addon.flows import (
     Errors,
     caller,
     declared_size,
+    established,
     explained,
+    go_on,
     lower,
     redact,
+    settle,
     unredacted,
 )
 from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, cut, is_configured
@@ -189,7 +192,7 @@ class TokenHub(Guarded):
         if (view := addon("view")) is not None:
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
-            view.sig_view_remove.connect(self._removed)
+            view.sig_view_remove.connect(self._viewed)
         self._quiet()
         self._host.start(self._rules.options)
 
@@ -220,8 +223,7 @@ class TokenHub(Guarded):
         if not listed or self._is_said(flow.request.host):
             await self._check(flow)
         if listed and flow.response is None:
-            told = b"HTTP/1.1", 200, b"Connection established"
-            flow.response = http.Response(*told, http.Headers(), b"", None, 0.0, 0.0)
+            flow.response = established()
 
     async def tls_clienthello(self, data: ClientHelloData) -> None:
         """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
@@ -283,14 +285,14 @@ class TokenHub(Guarded):
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide who answers, and take the credentials out of the flow."""
-        if "proxyauth" in flow.metadata:
-            flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+        settle(flow)
         found = self._target(flow)
         if flow.response is not None or flow.error is not None:
             if found is not None:
                 redact(flow.request)
         elif found is None:
             await self._check(flow)
+            go_on(flow.request, switching=is_handshake(lower(flow.request.headers.fields)))
         elif flow.is_replay == "request":
             self._replay(flow, *found)
         else:
@@ -328,8 +330,7 @@ class TokenHub(Guarded):
             self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down
-            # It would lead the client past us.
-            flow.response.headers.pop("alt-svc", None)
+            go_on(flow.response, switching=flow.response.status_code == 426)
 
     def _overhear(self, flow: http.HTTPFlow, response: http.Response, ticket: Ticket) -> None:
         """Let the engine learn what an answer that passes through tells of rate limits."""
@@ -459,9 +460,8 @@ class TokenHub(Guarded):
 
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)
-        if found is None or found[0].operation != CHAT:
-            return False
-        return self._mode(flow, found[1], self._host.watcher) is HostMode.ROUTE
+        called = found if found is not None and found[0].operation == CHAT else None
+        return called is not None and self._mode(flow, called[1], self._host.watcher) is HostMode.ROUTE
 
     async def _check(self, flow: http.HTTPFlow) -> None:
         """Refuse a request for a destination that the caller may not reach."""
@@ -482,6 +482,7 @@ class TokenHub(Guarded):
         if fault is None and options.origin and not options.simulate:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
+            go_on(request, switching=handshake)
             return
         what = f"{request.method} {request.path.partition('?')[0]}"
         fault = fault or Fault(
@@ -497,12 +498,9 @@ class TokenHub(Guarded):
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 
-    def _viewed(self, flow: base.Flow) -> None:
+    def _viewed(self, flow: base.Flow, index: int = 0) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:
             self._lane.kill(flow)
-
-    def _removed(self, flow: base.Flow, index: int) -> None:
-        self._viewed(flow)
 
     def _quiet(self) -> None:
         for name in _CHATTY:

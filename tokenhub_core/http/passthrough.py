@@ -18,6 +18,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
 from tokenhub_core.http.websockets import splice
@@ -27,23 +28,6 @@ from tokenhub_core.ports import Recorder
 from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser, without_secrets
 from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
 from tokenhub_core.watching import Watch, Watcher
-
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "alt-svc",
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110, 7.6.1, what older proxies and h2c add, and what would lead a client past us."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _AUTOMATIC: Final = ("user-agent", "accept", "accept-encoding", "content-type")
@@ -253,7 +237,7 @@ async def _answer(
     request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
@@ -277,7 +261,7 @@ async def _switch(
         message = f"{connection.host} switched to a protocol that nobody asked for"
         raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
     response = web.StreamResponse(status=101, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     response.headers.extend(_SWITCH)
     response.force_close()
     await response.prepare(request)
@@ -328,12 +312,5 @@ def _lower(headers: CIMultiDictProxy[str]) -> Headers:
 
 def _forwarded(request: web.BaseRequest) -> list[tuple[str, str]]:
     """Return the caller's fields for the origin, but for those that aiohttp or we write anew."""
-    passed = ((key.lower(), value) for key, value in _end_to_end(request.headers))
+    passed = ((key.lower(), value) for key, value in end_to_end(request.headers.items()))
     return [(key, value) for key, value in passed if key not in {"host", "expect"}]
-
-
-def _end_to_end(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
-    """Return the fields that do not belong to one connection, neither by name nor by `Connection`."""
-    named = {name.strip().lower() for line in headers.getall("connection", []) for name in line.split(",")}
-    hop = _HOP_BY_HOP | named
-    return [(key, value) for key, value in headers.items() if key.lower() not in hop]
