@@ -40,6 +40,7 @@ from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
+from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
@@ -359,6 +360,7 @@ def _pages(
         *admin.routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
+        *SigningPages(kept.vault, kept.audit).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
         *Decisions(requests, pipeline).routes(),

@@ -169,7 +169,9 @@ class Settings:
     host_modes: tuple[str, ...] = _setting(
         (), _words, "What is done with calls to a host, as host=mode: route, shadow, observe or off"
     )
-    allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
+    allow_private: tuple[str, ...] = _setting(
+        (), _words, "Names, addresses and networks that are not public and may be reached all the same"
+    )
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
     max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")

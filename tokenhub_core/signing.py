@@ -30,12 +30,14 @@ from tokenhub_core.types import ApiKey
 
 MAX_SECONDS: Final = 3600
 """How far ahead an expiry may lie; so long a nonce is remembered at most."""
+SECRET_BYTES: Final = 32
 MAX_NONCES: Final = 10_000
 """How many nonces of one key are remembered. Beyond it nothing of that key is honoured until some expire."""
 
 _TAG: Final = re.compile(
     r"([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9_-]{16,64}):([0-9]{1,12}):([A-Za-z0-9_-]{43})", re.ASCII
 )
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
 _AROUND: Final = " \t\r\n"
 
 
@@ -47,6 +49,11 @@ class Signature(msgspec.Struct, frozen=True):
     expires: int
     mac: str
     text: str
+
+
+def is_key_id(text: str) -> bool:
+    """Tell whether a key's id can stand in a signature."""
+    return _KEY_ID.fullmatch(text) is not None
 
 
 def signature(tag: str, text: str) -> Signature:
