@@ -22,6 +22,7 @@ from tokenhub_core import sources
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
+from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
@@ -49,9 +50,11 @@ from tokenhub_core.http.budgets import BudgetPages
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
+from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
+from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
@@ -59,6 +62,7 @@ from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
+from tokenhub_core.leave import Leave, Leaves, by_host
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
@@ -73,6 +77,7 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
@@ -254,7 +259,9 @@ async def _engine(
     stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, admission: _Admission
 ) -> Pipeline:
     settings = kept.settings
-    network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
+    network = await stack.enter_async_context(
+        HttpTransport(ca_file=_path(settings.ca_file), guard=_guard(settings))
+    )
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
@@ -294,28 +301,7 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
-    engine = Idempotent(
-        pipeline,
-        _keeping(kept),
-        recorder=recorder,
-        dialects=DIALECTS,
-        clock=clock,
-        throttle=admission.throttle,
-    )
-    stack.push_async_callback(engine.close)
-    keeper = Doorkeeper(admission.keys, anonymous=settings.anonymous)
-    foreign = Foreign(parsed(settings.client_credentials), tell=watched.leaks.tell)
-    door = Door(
-        engine=engine,
-        dialects=DIALECTS,
-        clock=clock,
-        entropy=_entropy(10),
-        max_body_bytes=settings.max_body_bytes,
-        overheard=watched.keyring.overheard,
-        throttle=admission.throttle,
-        keeper=keeper,
-        foreign=foreign,
-    )
+    door = _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
     if catalog.modes.rules and not _origin(settings):
@@ -324,7 +310,9 @@ async def _doors(
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
-            connector=aiohttp.TCPConnector(ssl=tls_context(_path(settings.ca_file)), limit=0),
+            connector=aiohttp.TCPConnector(
+                ssl=tls_context(_path(settings.ca_file)), limit=0, resolver=GuardedResolver(_guard(settings))
+            ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -365,7 +353,7 @@ async def _doors(
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
-        engine=engine,
+        engine=door.engine,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
@@ -373,8 +361,8 @@ async def _doors(
         recorder=recorder,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
-        keeper=keeper,
-        foreign=foreign,
+        keeper=door.keeper,
+        foreign=door.foreign,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -383,6 +371,32 @@ async def _doors(
         drain=leaving.set,
         keys=admission.keys,
         login_ticket=lambda: logins.ticket(register.bootstrap),
+    )
+
+
+def _door(
+    stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
+) -> Door:
+    """Return what every front door needs."""
+    engine = Idempotent(
+        pipeline,
+        _keeping(kept),
+        recorder=watched.recorder,
+        dialects=DIALECTS,
+        clock=kept.clock,
+        throttle=admission.throttle,
+    )
+    stack.push_async_callback(engine.close)
+    return Door(
+        engine=engine,
+        dialects=DIALECTS,
+        clock=kept.clock,
+        entropy=_entropy(10),
+        max_body_bytes=kept.settings.max_body_bytes,
+        overheard=watched.keyring.overheard,
+        throttle=admission.throttle,
+        keeper=Doorkeeper(admission.keys, anonymous=kept.settings.anonymous),
+        foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
     )
 
 
@@ -445,6 +459,7 @@ def _pages(
         *admin.routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
+        *SigningPages(kept.vault, kept.audit).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
         *BudgetPages(watched.budgets, clock).routes(),
@@ -526,7 +541,8 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle)
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        directive_roles=frozenset(settings.directive_roles),
+        leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),
+        signatures=Signatures(vault.directive_secret),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
@@ -541,6 +557,10 @@ def _keeping(kept: _Kept) -> Keeping:
     settings = kept.settings
     marks = CallMarks(kept.writer, answers=settings.idempotency_store)
     return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.allow_private, own_ports={settings.port, settings.admin_port} - {0})
 
 
 def _path(text: str) -> Path | None:

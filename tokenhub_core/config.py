@@ -189,7 +189,15 @@ class Settings:
         "What a malformed directive does; off leaves every directive in place",
     )
     directive_roles: tuple[str, ...] = _setting(
-        ("user",), _some_of("user", "assistant", "system", "developer"), "Roles whose directives are honoured"
+        ("user",),
+        _some_of("user", "system", "developer"),
+        "Roles whose directives are honoured where a key says nothing else",
+    )
+    directive_hosts: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What directives may do in calls to a host, as host=off or host=mode+budget:0.05; * for any, direct for calls"
+        " to TokenHub itself",
     )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(
@@ -242,7 +250,9 @@ class Settings:
     idempotency_store: bool = _setting(
         False, _flag, "Keep those answers in the database as well, in the clear"
     )
-    allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
+    allow_private: tuple[str, ...] = _setting(
+        (), _words, "Names, addresses and networks that are not public and may be reached all the same"
+    )
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
     max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")

@@ -31,6 +31,7 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.leave import Leaves
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
@@ -44,6 +45,7 @@ from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.routing.replay import Ground
+from tokenhub_core.signing import Signatures
 from tokenhub_core.types import (
     Bond,
     Dialect,
@@ -76,7 +78,9 @@ class Rules:
     """Whether the host that a call was meant for may serve it."""
     directives: Callable[[], str] = lambda: "reject"
     """What a malformed directive does: `reject`, `ignore`; or `off`: no directive is read or stripped."""
-    directive_roles: frozenset[str] = frozenset({"user"})
+    leaves: Leaves = field(default_factory=Leaves)
+    """What a directive may do."""
+    signatures: Signatures = field(default_factory=Signatures)
     max_body_bytes: int = 32 << 20
     max_attempts: int = 5
     total_seconds: float = 900.0
@@ -283,15 +287,16 @@ class Pipeline:
         request = progress.request = self._opened(
             snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
         )
-        request, reading = self._directives(progress, request)
-        request, cap = _capped(progress, request)
+        # A conversation is known by what its program wrote: a directive leaves the last turn only.
         thread = self._follow(progress, request)
+        written, (request, reading) = request, self._directives(progress, request)
+        request, cap = _capped(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
-            else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
+            else aliases.applied(wishes, view, self._asking(snapshot, written, shadow=shadow))
         )
         wishes, key = meant.policy, snapshot.caller.key
         if key is not None:
@@ -341,9 +346,11 @@ class Pipeline:
         malformed = self._rules.directives()
         if malformed == "off":
             return request, directives.Reading()
+        reading = directives.Reading()
+        if directives.may_stand_in(request.body):
+            reading = self._read(progress.snapshot, request)
         module = self._dialects[request.dialect]
-        reading = directives.read(module.text_slots(request.data), roles=self._rules.directive_roles)
-        progress.directive = reading.outcome
+        progress.directive, progress.directive_why = reading.outcome, reading.why
         if reading.outcome == "invalid" and malformed == "reject":
             raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
         if reading.stripped:
@@ -352,6 +359,18 @@ class Pipeline:
             )
             return progress.request, reading
         return request, reading
+
+    def _read(self, snapshot: Snapshot, request: Request) -> directives.Reading:
+        key = snapshot.caller.key
+        reading = directives.read(
+            self._dialects[request.dialect].text_slots(request.data),
+            self._rules.leaves.of(snapshot.origin.host if snapshot.origin else "", key),
+            limits=self._defaults().values,
+            refusal=lambda one, text: self._rules.signatures.refusal(one, key, text, self._clock.now()),
+        )
+        if not reading.outcome and directives.MARKER.encode() in request.body:
+            return directives.Reading("ignored")
+        return reading
 
     def _follow(self, progress: Progress, request: Request) -> Thread:
         bonds = progress.bonds = self._insight.bonds()

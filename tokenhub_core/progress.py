@@ -53,6 +53,7 @@ class Progress:
     meant: aliases.Applied | None = None
     """Whether the model was an alias, and what for."""
     directive: str = ""
+    directive_why: str = ""
     thread: Thread | None = None
     """The call as a part of its conversation,"""
     bonds: Bonds = LOOSE
@@ -84,7 +85,8 @@ def told(progress: Progress) -> Headers:
     if snapshot.dialect in _ANTHROPIC:
         told.append(("request-id", snapshot.id))
     if progress.directive:
-        told.append(("x-tokenhub-directive", progress.directive))
+        why = f"; {progress.directive_why}" if progress.directive_why else ""
+        told.append(("x-tokenhub-directive", progress.directive + why))
     if progress.meant is not None and progress.meant.alias:
         told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
     if (candidate := trace.candidate) is not None and progress.plan is not None:

@@ -25,27 +25,30 @@ from mitmproxy.tls import ClientHelloData
 from tokenhub_addon.callers import Callers
 from tokenhub_addon.flows import (
     NOBODY,
-    REDACTED,
     Errors,
     caller,
     declared_size,
+    established,
     explained,
+    go_on,
     lower,
     redact,
+    settle,
     unredacted,
 )
-from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
+from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, cut, is_configured
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_addon.passing import Ticket
 from tokenhub_addon.replaying import Replays, Side, side_at
+from tokenhub_core.addresses import is_written
 from tokenhub_core.admission.doorkeeper import Entry, allow, let_pass, scope_of
 from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
-from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
+from tokenhub_core.recognise import CHAT, Recognised, Recogniser, bare_host, extra_hosts
 from tokenhub_core.types import Dialect, Origin, Scope
 from tokenhub_core.watching import Watcher
 
@@ -118,6 +121,7 @@ class TokenHub(Guarded):
         """Who opens connections; the hand-off lane asks it, too."""
         self._tail = _Tail(self._opens, self._lane)
         self._quieted: list[logging.Logger] = []
+        self._pins = Pins()
 
     # --- life cycle
 
@@ -185,7 +189,7 @@ class TokenHub(Guarded):
         if (view := addon("view")) is not None:
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
-            view.sig_view_remove.connect(self._removed)
+            view.sig_view_remove.connect(self._viewed)
         self._quiet()
         self._host.start(self._rules.options)
 
@@ -222,12 +226,11 @@ class TokenHub(Guarded):
         if flow.response is not None or flow.error is not None:
             return
         await self._known([flow.request.host])
-        if self._opens(flow.request.host):
-            flow.response = http.Response(
-                b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0.0, 0.0
-            )
-        else:
+        listed = self._opens(flow.request.host)
+        if not listed or self._is_said(flow.request.host):
             await self._check(flow)
+        if listed and flow.response is None:
+            flow.response = established()
 
     async def tls_clienthello(self, data: ClientHelloData) -> None:
         """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
@@ -259,17 +262,20 @@ class TokenHub(Guarded):
         if not listed and self.callers.unknown(data.client):
             data.server.error = "TokenHub does not know who asks"
             return
-        trusted = listed or _is_configured(data.client, data.server.address)
-        refused, _ = await self._rules.fence.check(host, port, trusted=trusted)
-        if refused:
-            data.server.error = f"TokenHub refuses: {refused}"
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
+        verdict = await self._rules.fence.check(host, port, trusted=trusted)
+        if verdict.refused:
+            data.server.error = f"TokenHub refuses: {verdict.refused}"
+        elif not trusted and data.server.via is None:
+            self._pins.pin(data.server, verdict.addresses[0])
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Look again, before the first byte: a name may lead elsewhere at a second look."""
+        self._pins.unpin(data.server)
         if data.server.address is None or data.server.peername is None:
             return
         host, port = data.server.address[:2]
-        trusted = self._lane.permits(data.server) or _is_configured(data.client, data.server.address)
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
         if trusted or self._replays.leads_to(data.client, host, port):
             return
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
@@ -278,6 +284,7 @@ class TokenHub(Guarded):
 
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Forget the connection."""
+        self._pins.unpin(data.server)
         self._lane.closed(data.server)
 
     def server_disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -288,8 +295,7 @@ class TokenHub(Guarded):
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide who answers, and take the credentials out of the flow."""
-        if "proxyauth" in flow.metadata:
-            flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+        settle(flow)
         found = self._target(flow)
         if flow.response is not None or flow.error is not None:
             flow.request.headers.pop("proxy-authorization", None)
@@ -301,6 +307,7 @@ class TokenHub(Guarded):
             flow.request.stream = False
         elif found is None:
             await self._check(flow)
+            go_on(flow.request, switching=is_handshake(lower(flow.request.headers.fields)))
         else:
             called = found[0].operation == CHAT
             watcher = await self._host.settled() if called else None
@@ -358,8 +365,7 @@ class TokenHub(Guarded):
             self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down
-            # It would lead the client past us.
-            flow.response.headers.pop("alt-svc", None)
+            go_on(flow.response, switching=flow.response.status_code == 426)
 
     def _overhear(self, flow: http.HTTPFlow, response: http.Response, ticket: Ticket) -> None:
         """Let the engine learn what an answer that passes through tells of rate limits."""
@@ -412,7 +418,7 @@ class TokenHub(Guarded):
 
     def remembered(self) -> int:
         """Return how many calls, tasks and connections are not over yet."""
-        return len(self._lane) + len(self._replays) + len(self.callers)
+        return len(self._lane) + len(self._replays) + len(self.callers) + len(self._pins)
 
     def _read(self, options: AddonOptions, side_url: str) -> _Rules:
         side = side_at(side_url)
@@ -455,6 +461,10 @@ class TokenHub(Guarded):
         if any(map(self._rules.recogniser.is_llm_host, hosts)):
             await self._host.settled()
 
+    def _is_said(self, host: str) -> bool:
+        """Tell whether the operator listed this very address as a host of LLM calls."""
+        return is_written(bare_host(host)) and self._opens(host)
+
     def _closed(self, host: str) -> str:
         """Return the host of the rule by which connections to `host` are not opened, empty where there is none."""
         watcher = self._host.watcher
@@ -487,18 +497,17 @@ class TokenHub(Guarded):
 
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)
-        if found is None or found[0].operation != CHAT:
-            return False
-        return self._mode(flow, found[1], self._host.watcher) is HostMode.ROUTE
+        called = found if found is not None and found[0].operation == CHAT else None
+        return called is not None and self._mode(flow, called[1], self._host.watcher) is HostMode.ROUTE
 
     async def _check(self, flow: http.HTTPFlow) -> None:
         """Refuse a request for a destination that the caller may not reach."""
         mode, target = flow.client_conn.proxy_mode, (flow.request.host, flow.request.port)
-        if isinstance(mode, mode_specs.UpstreamMode) or _is_configured(flow.client_conn, target):
+        if isinstance(mode, mode_specs.UpstreamMode) or is_configured(flow.client_conn, target):
             return  # it is the next proxy that connects, or the operator who chose
-        refused, resolved = await self._rules.fence.check(*target)
-        if refused and resolved:
-            flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
+        verdict = await self._rules.fence.check(*target, trusted=self._is_said(target[0]))
+        if verdict.refused and verdict.resolved:
+            flow.response = http.Response.make(403, f"TokenHub refuses: {verdict.refused}\n")
 
     def _pass(self, flow: http.HTTPFlow, origin: Origin, *, call: bool) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
@@ -517,6 +526,7 @@ class TokenHub(Guarded):
         if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
+            go_on(request, switching=handshake)
             return
         fault = fault or Fault(
             Kind.FORBIDDEN,
@@ -531,12 +541,9 @@ class TokenHub(Guarded):
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 
-    def _viewed(self, flow: base.Flow) -> None:
+    def _viewed(self, flow: base.Flow, index: int = 0) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:
             self._lane.kill(flow)
-
-    def _removed(self, flow: base.Flow, index: int) -> None:
-        self._viewed(flow)
 
     def _quiet(self) -> None:
         for name in _CHATTY:
@@ -578,11 +585,3 @@ class _Tail(Guarded):
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
         self._lane.end(flow)
-
-
-def _is_configured(client: Client, address: tuple[str, int]) -> bool:
-    """Tell whether the operator named this address in the proxy's mode."""
-    mode = client.proxy_mode
-    return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
-        address[:2]
-    )

@@ -18,7 +18,7 @@ from rich.console import Console
 from tokenhub_addon.listening import Served, serving
 from tokenhub_addon.loop import loop_factory
 from tokenhub_addon.telling import next_steps
-from tokenhub_core import config, sources
+from tokenhub_core import config, hostlist, sources
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
@@ -69,7 +69,7 @@ def serve(data: Path | None, simulate_if_empty: bool, demo: bool, **flags: Any) 
         settings = config.parse(environ, data_dir=directory, overrides={**flags, "simulate": True})
     logs.configure(settings.log_level)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_serve(settings, environ, demo=demo))
+        code = runner.run(_serve(hostlist.merged(settings), environ, demo=demo))
     sys.exit(code)
 
 

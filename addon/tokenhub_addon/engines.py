@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core import app, config
+from tokenhub_core import app, config, hostlist
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -59,7 +59,7 @@ def alone() -> TokenHub:
 
     Raises `ConfigError` where a setting of the environment cannot be used.
     """
-    settings = config.parse(os.environ, data_dir=data_dir(os.environ))
+    settings = hostlist.merged(config.parse(os.environ, data_dir=data_dir(os.environ)))
     return TokenHub(_own, errors=told, clock=SystemClock(), new_id=fresh_id, defaults=_options(settings))
 
 

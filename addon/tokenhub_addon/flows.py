@@ -13,7 +13,9 @@ from mitmproxy.net.http import status_codes
 from tokenhub_core.admission.doorkeeper import ASKING, Entry
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.errors import Fault
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.ports import Reply, Summary
+from tokenhub_core.recognise import bare_host
 from tokenhub_core.types import Caller, Dialect, Headers, Lane
 
 type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
@@ -28,6 +30,8 @@ _PROTOCOLS: Final = b"sec-websocket-protocol"
 _KEY: Final = b"openai-insecure-api-key."
 """Browsers cannot set other fields of a handshake, so OpenAI takes the key for the name of a subprotocol."""
 
+_FRAMED: Final = frozenset({"transfer-encoding"})
+_SWITCHING: Final = frozenset({"connection", "upgrade"})
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
@@ -64,6 +68,39 @@ def unredacted(
             yield name, secret[1]
         elif lower != b"proxy-connection":
             yield name, value
+
+
+def established() -> http.Response:
+    """Return the answer to a CONNECT."""
+    head = b"HTTP/1.1", 200, b"Connection established"
+    return http.Response(*head, http.Headers(), b"", None, 0.0, 0.0)
+
+
+def go_on(message: http.Request | http.Response, *, switching: bool = False) -> None:
+    """Leave in the head of a message what may go on to the other side; how it is framed is mitmproxy's to write.
+
+    `switching`: it asks for a WebSocket, or grants one.
+    """
+    kept = {*end_to_end(lower(message.headers.fields))}
+    staying = _FRAMED | _SWITCHING if switching else _FRAMED
+    message.headers.fields = tuple(
+        (name, value)
+        for name, value in message.headers.fields
+        if (plain := _text(name).lower()) in staying or (plain, _text(value)) in kept
+    )
+
+
+def settle(flow: http.HTTPFlow) -> None:
+    """Take the proxy's password out of a flow, and let its request name one host.
+
+    Where it names two, the target counts, and `Host` follows (RFC 9112, 3.2.2).
+    """
+    if "proxyauth" in flow.metadata:
+        flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+    request = flow.request
+    named = request.headers.get_all("host")
+    if request.authority and named and {*map(bare_host, named)} != {bare_host(request.authority)}:
+        request.headers["host"] = request.authority
 
 
 def lower(fields: Iterable[tuple[bytes, bytes]]) -> Headers:

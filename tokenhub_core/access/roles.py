@@ -92,6 +92,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/providers/{id}/credentials/{name}": "PATCH DELETE",
         "/models": "POST",
         "/models/{id}": "DELETE",
+        "/directives/secrets/{key_id}": "GET",  # a secret
         "/vault/init": "POST",
         "/vault/unlock": "POST",
         "/vault/password": "POST",

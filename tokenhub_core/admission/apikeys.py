@@ -24,8 +24,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType, structs
 
-from tokenhub_core.directives import NAMES
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
+from tokenhub_core.leave import NAMES
 from tokenhub_core.types import ANY, KEY_PREFIX, ApiKey, Json, Scope
 
 SECRET_BYTES: Final = 32
@@ -328,7 +328,7 @@ def _given(body: msgspec.Struct) -> dict[str, Any]:
 
 
 def _trusted(given: dict[str, Any]) -> dict[str, Any]:
-    for name, choice in (("roles", _ROLES), ("names", NAMES)):
+    for name, choice in (("roles", _ROLES), ("names", frozenset(NAMES.values()))):
         if given.get(name) is not None:
             given[name] = _some_of(given[name], choice, f"trust.{name}")
     return given

@@ -41,6 +41,11 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "admin": ("tokenhub_core.cli.access:admin", "Say who may use the admin API, and sign in."),
     "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
+    "directive": (
+        "tokenhub_core.cli.directive:directive",
+        "Sign directives, so that only who holds a key's secret directs.",
+    ),
+    "ca": ("tokenhub_core.cli.ca:ca", "Show and change what is intercepted, and the CA for it."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

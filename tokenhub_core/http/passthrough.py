@@ -8,7 +8,7 @@ where the mode of their host or caller leaves them alone; those in shadow are de
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
@@ -20,6 +20,7 @@ from yarl import URL
 from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
 from tokenhub_core.http.websockets import splice
@@ -29,23 +30,6 @@ from tokenhub_core.ports import Recorder
 from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
 from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
 from tokenhub_core.watching import Watch, Watcher
-
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "alt-svc",
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110, 7.6.1, what older proxies and h2c add, and what would lead a client past us."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _AUTOMATIC: Final = ("user-agent", "accept", "accept-encoding", "content-type")
@@ -277,7 +261,7 @@ async def _answer(
     request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers.items()))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
@@ -301,7 +285,7 @@ async def _switch(
         message = f"{connection.host} switched to a protocol that nobody asked for"
         raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
     response = web.StreamResponse(status=101, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers.items()))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     response.headers.extend(_SWITCH)
     response.force_close()
     await response.prepare(request)
@@ -352,12 +336,4 @@ def _lower(headers: CIMultiDictProxy[str]) -> Headers:
 
 def _forwarded(headers: Headers) -> list[tuple[str, str]]:
     """Return the caller's fields for the origin, but for those that aiohttp or we write anew."""
-    return [(key, value) for key, value in _end_to_end(headers) if key not in {"host", "expect"}]
-
-
-def _end_to_end(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return the fields that do not belong to one connection, neither by name nor by `Connection`."""
-    fields = list(headers)
-    lines = (value for key, value in fields if key.lower() == "connection")
-    hop = _HOP_BY_HOP | {name.strip().lower() for line in lines for name in line.split(",")}
-    return [(key, value) for key, value in fields if key.lower() not in hop]
+    return [(key, value) for key, value in end_to_end(headers) if key not in {"host", "expect"}]

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from tokenhub_core import policy
+from tokenhub_core import leave, policy
 from tokenhub_core.errors import Fault, TokenHubError
 from tokenhub_core.policy import ANY_MODEL, Layer
 from tokenhub_core.routing import aliases, fleet
@@ -196,7 +196,8 @@ class Today:
         }
         if "model" in wished and entry["alias"]:
             wished["model"] = entry["alias"]
-        wishes = policy.for_call(self._defaults, asked, _typed(wished))
+        granted, _ = leave.granted(_typed(wished), leave.Leave(), self._defaults.values)
+        wishes = policy.for_call(self._defaults, asked, granted)
         if self._wish.model and dialect.translates:
             wishes = structs.replace(
                 wishes, model=None if self._wish.model in ANY_MODEL else self._wish.model

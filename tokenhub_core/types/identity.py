@@ -44,6 +44,9 @@ class Trust(msgspec.Struct, frozen=True, omit_defaults=True):
     """The directives that are honoured, by name."""
     signed: bool = False
     """Whether only signed ones are."""
+    max_budget_usd: float | None = None
+    """The most that a directive may ask for, below the operator's default; so below."""
+    max_latency_ms: int | None = None
 
 
 class ApiKey(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ class Keys:
         self.manifest = sealing.subkey(root, sealing.MANIFEST)
         self.kept = sealing.subkey(root, sealing.KEPT)
         self.audit = sealing.subkey(root, sealing.AUDIT)
+        self.directives = sealing.subkey(root, sealing.DIRECTIVES)
         self.audit_id = bytes(sealing.subkey(root, sealing.AUDIT_ID)[:8]).hex()
         self.past: dict[str, bytearray] = {}
 
@@ -26,7 +27,14 @@ class Keys:
 
     def forget(self) -> None:
         """Overwrite every key."""
-        for buffer in (self.entries, self.manifest, self.kept, self.audit, *self.past.values()):
+        for buffer in (
+            self.entries,
+            self.manifest,
+            self.kept,
+            self.audit,
+            self.directives,
+            *self.past.values(),
+        ):
             wipe(buffer)
 
 

@@ -7,6 +7,7 @@
         manifest   authenticates which entries there are, and of which version
         audit      signs the audit log
         kept       seals the audit keys of roots before this one
+        directives makes the secrets that clients sign their directives with
 
 The wrapped root is its own verifier: a wrong password fails its authentication, so there is nothing else to compare
 and nothing that a wrong password could write. A new password wraps the same root anew: one row changes, and no entry.
@@ -47,6 +48,7 @@ MANIFEST: Final = "manifest"
 AUDIT: Final = "audit"
 AUDIT_ID: Final = "audit id"
 KEPT: Final = "kept"
+DIRECTIVES: Final = "directives"
 """Labels of subkeys."""
 
 _TAG_BYTES: Final = 16
