@@ -22,11 +22,13 @@ from mitmproxy.connection import Client, Server
 from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.tls import ClientHelloData
 
+from tokenhub_addon import dumps
 from tokenhub_addon.flows import (
     REDACTED,
     Errors,
     caller,
     declared_size,
+    drop_masks,
     explained,
     lower,
     redact,
@@ -126,7 +128,8 @@ class TokenHub(Guarded):
     # --- life cycle
 
     def load(self, loader: Loader) -> None:
-        """Register the options."""
+        """Register the options, and keep private what mitmproxy writes of flows."""
+        dumps.keep_private()
         defaults = self._defaults
         for name, kind, default, text in (
             (
@@ -188,6 +191,7 @@ class TokenHub(Guarded):
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
             view.sig_view_remove.connect(self._removed)
+        dumps.keep_private()
         self._quiet()
         self._host.start(self._rules.options)
 
@@ -523,9 +527,7 @@ class TokenHub(Guarded):
             return
         self._replays[flow.id] = flow.request.copy()
         request = flow.request
-        request.headers.fields = tuple(
-            pair for pair in request.headers.fields if pair[1] != REDACTED.encode()
-        )
+        drop_masks(request)
         request.data.scheme, request.data.host, request.data.port = side.scheme.encode(), side.host, side.port
         request.data.authority = b""
         request.headers["host"] = f"{side.host}:{side.port}"
