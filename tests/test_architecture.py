@@ -56,6 +56,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.bundle": "keeps trust bundles",
     "tokenhub_core.launch.client": "finds who is serving",
     "tokenhub_core.launch.files": "writes files",
+    "tokenhub_core.launch.hardening": "asks the kernel",
     "tokenhub_core.launch.paths": "asks the platform for directories",
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
     "tokenhub_core.learning": "waits for the store",

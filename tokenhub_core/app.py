@@ -26,7 +26,7 @@ from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
-from tokenhub_core.datadir import admin_token, private_directory, salt
+from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
@@ -122,7 +122,7 @@ class _Kept:
 @asynccontextmanager
 async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
-    private_directory(settings.data_dir)
+    mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
         kept = await _open(stack, settings, environ)
         seeds = sources.transient(settings, environ, kept.prices)
@@ -138,7 +138,7 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
         pipeline = await _engine(stack, kept, watched, catalog)
-        warnings = (*kept.warnings, *seeds.warnings, *told)
+        warnings = (*mended, *kept.warnings, *seeds.warnings, *told)
         yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
 
 
