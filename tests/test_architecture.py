@@ -99,7 +99,7 @@ _RANKS: Final = (
     "errors",
     "ports",
     """admission certificates config dialects directives dispatch encoding health ids metering modes policy
-    providers.decoding providers.vendors quirks recognise routing""",
+    providers.decoding providers.vendors quirks recognise redaction routing""",
     "providers",
     "watching",
     "audit ca clock credentials datadir launch providers.simulated providers.transport store telemetry vault",
