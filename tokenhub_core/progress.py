@@ -11,7 +11,7 @@ from tokenhub_core.dispatch.job import CANCELLED, Trace
 from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Summary
 from tokenhub_core.recognise import without_secrets
-from tokenhub_core.redaction import without, without_echo
+from tokenhub_core.redaction import credentials, without, without_echo
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Thread
 from tokenhub_core.types import (
@@ -41,7 +41,6 @@ _LONGEST_NAME: Final = 200
 """Characters of a name in headers and records; callers and providers choose them."""
 
 
-_CREDENTIALS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
 
 
@@ -179,9 +178,8 @@ def _unquoted(progress: Progress, message: str) -> str:
     if not message:
         return message
     snapshot = progress.snapshot
-    shown = (value.rpartition(" ")[2] for name, value in snapshot.headers if name in _CREDENTIALS)
     body = progress.request.body if progress.request is not None else snapshot.body
-    return without_echo(without(message, shown), body)
+    return without_echo(without(message, credentials(snapshot.headers)), body)
 
 
 def _since(snapshot: Snapshot, monotonic: float) -> float:

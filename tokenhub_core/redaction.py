@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
 from typing import Final
 
@@ -31,6 +31,9 @@ class Sort(StrEnum):
 
 SECRETS: Final = frozenset({Sort.PRIVATE_KEY, Sort.JWT, Sort.KEY})
 USUAL: Final = SECRETS | {Sort.EMAIL, Sort.CARD}
+
+_FIELDS: Final = frozenset({"authorization", "x-api-key", "api-key", "x-goog-api-key", "cookie"})
+"""Header fields that hold a caller's credential."""
 
 ECHO: Final = 16
 """Characters of a request that count as an echo of it."""
@@ -131,6 +134,11 @@ def without(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= 6:
             text = text.replace(secret, f"[{Sort.KEY}]")
     return text
+
+
+def credentials(headers: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Yield the credentials in a request's headers, names in lower case, without their schemes."""
+    return (value.rpartition(" ")[2] for name, value in headers if name in _FIELDS)
 
 
 def without_echo(text: str, body: bytes) -> str:

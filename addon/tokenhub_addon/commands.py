@@ -97,7 +97,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
             console.print(explained(of_record(row)))
         if demo:
             return 0
-        console.print(next_steps(served))
+        console.print(next_steps(served, terminal=console.is_terminal))
         await leave.wait()
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)

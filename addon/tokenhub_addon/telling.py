@@ -12,8 +12,8 @@ from rich.markup import escape
 from tokenhub_addon.listening import Served
 
 
-def next_steps(served: Served) -> RenderableType:
-    """Say what is open and what to try."""
+def next_steps(served: Served, *, terminal: bool) -> RenderableType:
+    """Say what is open and what to try; the admin token only to somebody who sits in front of it."""
     settings = served.app.settings
     # The whole path: what is printed must work in a shell that knows no virtual environment.
     own = shlex.quote(str(_command()))
@@ -22,7 +22,7 @@ def next_steps(served: Served) -> RenderableType:
         "",
         f"proxy        {served.proxy_url}",
         f"side server  {served.side_url}   (OpenAI and Anthropic compatible API)",
-        f"live page    {served.side_url}/#token={served.app.admin_token.reveal()}",
+        f"live page    {served.side_url}/{_key(served, terminal=terminal)}",
         "",
         "Run a program with its LLM calls coming through here:",
         f"  {own} run{where} -- python your_program.py",
@@ -48,6 +48,15 @@ def next_steps(served: Served) -> RenderableType:
             " program's own key.\n",
         )
     return Group(*(escape(line) for line in lines))
+
+
+def _key(served: Served, *, terminal: bool) -> str:
+    """Return what opens the live page: what goes into a file or a journal may be kept for long and read by others."""
+    if terminal:
+        return f"#token={served.app.admin_token.reveal()}"
+    settings = served.app.settings
+    where = "TOKENHUB_ADMIN_TOKEN" if settings.admin_token else str(settings.data_dir / "admin-token")
+    return f"   (its token is in {where})"
 
 
 def _command() -> str:

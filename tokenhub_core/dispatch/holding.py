@@ -9,7 +9,7 @@ from tokenhub_core.admission.keyring import Chosen, Keyring, host_of
 from tokenhub_core.admission.limits import Call, Room, limited
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Secret, Secrets
-from tokenhub_core.redaction import without
+from tokenhub_core.redaction import credentials, without
 from tokenhub_core.types import DEFAULT_CREDENTIAL, Candidate, Headers, ProviderType
 
 
@@ -85,9 +85,9 @@ class Holding:
         return self._keyring.digest_of(host_of(provider), self._secret.reveal() if self._secret else "")
 
     def unquoted(self, fault: Fault) -> Fault:
-        """Return the fault without the credential, where the provider has quoted it."""
-        secret = self._secret.reveal() if self._secret else ""
-        return replace(fault, message=without(fault.message, (secret,)))
+        """Return the fault without the credential, ours or the caller's own, where the provider has quoted it."""
+        ours = self._secret.reveal() if self._secret else ""
+        return replace(fault, message=without(fault.message, (ours, *credentials(self._caller))))
 
     def began(self) -> None:
         """Hear that the answer has begun, which is all that a probe is to find out."""
