@@ -22,6 +22,7 @@ from tokenhub_core import sources
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.ledger import OpenLedger
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -36,6 +37,7 @@ from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.audit import AuditPages, Watch
+from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -52,7 +54,7 @@ from tokenhub_core.lookout import Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -67,6 +69,7 @@ from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -81,7 +84,7 @@ class App:
     """The running engine, as the front doors see it."""
 
     settings: Settings
-    engine: Pipeline
+    engine: Engine
     recogniser: Recogniser
     catalog: Catalog
     vault: Vault
@@ -163,6 +166,11 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     await _unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
+    sweeper = Sweeper(writer, clock, settings.log_retention_days)
+    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
+    stack.push_async_callback(_cancelled, sweeping)
+    if settings.capture != "none" and not vault.open:
+        warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     credentials = Credentials(vault, environ)
     return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
 
@@ -232,8 +240,11 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
+    shelf = Shelf(kept.writer, kept.holder, settings, clock=clock, entropy=secrets.token_bytes)
+    stack.push_async_callback(shelf.close)
+    engine = Capturing(pipeline, settings, kept.holder, shelf)
     door = Door(
-        engine=pipeline,
+        engine=engine,
         dialects=DIALECTS,
         clock=clock,
         entropy=_entropy(10),
@@ -285,7 +296,7 @@ async def _doors(
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
-        engine=pipeline,
+        engine=engine,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
@@ -351,6 +362,7 @@ def _pages(
         *admin.routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
+        *Bodies(kept.audit, kept.holder, clock).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
         *Decisions(requests, pipeline).routes(),

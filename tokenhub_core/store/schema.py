@@ -29,7 +29,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0017")
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -228,6 +228,17 @@ AUDIT: Final = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("mac", LargeBinary),
     Index("ix_audit_at", "at"),
+)
+
+CAPTURES: Final = Table(
+    "captures",
+    METADATA,
+    Column("id", Text, primary_key=True),  # the request's
+    Column("at", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),  # when it is deleted
+    Column("key_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_captures_until", "until"),
 )
 
 SETTINGS: Final = Table(
