@@ -80,10 +80,10 @@ async def text_of(it: House, call: str) -> Any:
         for delay in itertools.repeat(0.01):
             told = await it.admin("GET", f"/logs/{call}/body")
             if told.status != 404:
-                break
+                assert told.status == 200, told.body
+                return told.json
             await asyncio.sleep(delay)
-    assert told.status == 200, told.body
-    return told.json
+    raise AssertionError
 
 
 def stored(data: Path) -> bytes:

@@ -34,7 +34,7 @@ class _PrivateSave(save.Save):
         path = datetime.today().strftime(_plain(ctx.options.save_stream_file))  # noqa: DTZ002
         if path != self.current_path:
             _make_private(path)
-        super().maybe_rotate_to_new_file()  # type: ignore[no-untyped-call] # mitmproxy's
+        super().maybe_rotate_to_new_file()
 
     @override
     def save_flow(self, flow: Flow) -> None:
@@ -45,7 +45,7 @@ class _PrivateSave(save.Save):
     @override
     def done(self) -> None:
         self.active_flows = {scrubbed(flow) for flow in self.active_flows}
-        super().done()  # type: ignore[no-untyped-call] # mitmproxy's
+        super().done()
 
 
 class _PrivateHar(savehar.SaveHar):

@@ -228,7 +228,7 @@ async def test_flows_of_other_hosts_are_saved_without_credentials_too(confdir: P
     upstream = Upstream(ANSWER)
     await upstream.start()
     saved = tmp_path / "flows"
-    extra: list[Any] = [savehar.SaveHar(), cut.Cut(), export.Export()]  # type: ignore[no-untyped-call] # mitmproxy's
+    extra: list[Any] = [savehar.SaveHar(), cut.Cut(), export.Export()]
     async with (
         inspecting(
             confdir, ScriptedEngine(), upstream=upstream, after=extra, save_stream_file=str(saved)

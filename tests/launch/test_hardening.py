@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
@@ -57,7 +58,7 @@ def test_what_cannot_be_done_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     before = os.umask(0o022)
     try:
         monkeypatch.setattr(resource, "setrlimit", refuse)
-        monkeypatch.setattr(hardening.ctypes, "CDLL", refuse)
+        monkeypatch.setattr(ctypes, "CDLL", refuse)
         told = hardening.harden()
     finally:
         os.umask(before)
