@@ -18,11 +18,11 @@ from sqlalchemy import func, select
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
-from tokenhub_core.capture import DAY, Capturing, Shelf, opened
+from tokenhub_core.capture import Capturing, Shelf, opened
 from tokenhub_core.config import Settings
 from tokenhub_core.ports import Reply
 from tokenhub_core.store import captures as rows
-from tokenhub_core.store.captures import PIECE
+from tokenhub_core.store.captures import DAY, PIECE
 from tokenhub_core.store.database import MEMORY, Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.schema import CAPTURES, REQUEST_LOGS

@@ -27,14 +27,12 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock, Engine, Reply
 from tokenhub_core.redaction import redacted
 from tokenhub_core.store import captures as rows
-from tokenhub_core.store.captures import Captured
+from tokenhub_core.store.captures import DAY, Captured
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Capture, Snapshot, header
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.keys import KeyHolder
 
-DAY: Final = 86_400.0
-"""Seconds."""
 AT_ONCE: Final = 32
 """Calls whose text is being sealed at the same time; of further ones nothing is kept."""
 _OVERLAP: Final = 8192

@@ -10,14 +10,13 @@ from typing import Final
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
 from tokenhub_core.store import captures
-from tokenhub_core.store.captures import PIECE
+from tokenhub_core.store.captures import DAY, PIECE
 from tokenhub_core.store.writer import Work, Writer
 
 EVERY: Final = 600.0
 """Seconds between two looks."""
 PAUSE: Final = 0.05
 """Seconds between two pieces, for whoever waits to write."""
-DAY: Final = 86_400.0
 _log: Final = logging.getLogger(__name__)
 
 

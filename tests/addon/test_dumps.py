@@ -255,6 +255,19 @@ async def test_flows_of_other_hosts_are_saved_without_credentials_too(confdir: P
     assert b"/login" in read["cut"]
 
 
+async def test_a_file_that_is_named_later_is_private_from_its_first_byte(
+    confdir: Path, tmp_path: Path
+) -> None:
+    """Also one that is there already, and one in a directory that is not."""
+    old, new = tmp_path / "old", tmp_path / "folder" / "new"
+    old.touch(mode=0o644)
+    async with inspecting(confdir, ScriptedEngine()) as lane:
+        for name in (str(old), f"+{old}", str(new)):
+            lane.master.options.update(save_stream_file=name)  # type: ignore[no-untyped-call] # mitmproxy's
+            assert mode(Path(name.removeprefix("+"))) == 0o600
+    assert mode(new.parent) == 0o700
+
+
 async def test_flows_that_do_not_end_are_written_without_credentials(confdir: Path, tmp_path: Path) -> None:
     """mitmproxy writes what is still under way when it leaves."""
     saved = tmp_path / "flows"

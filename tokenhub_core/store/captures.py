@@ -13,6 +13,8 @@ from sqlalchemy import Column, Connection, Table, delete, insert, select
 from tokenhub_core.store.rows import MICROS, micros
 from tokenhub_core.store.schema import CAPTURES, REQUEST_LOGS
 
+DAY: Final = 86_400.0
+"""Seconds."""
 PIECE: Final = 500
 """Rows that are deleted in one transaction: whoever waits for the writer waits for no more than that."""
 
