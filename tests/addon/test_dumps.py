@@ -271,7 +271,7 @@ async def test_a_file_that_is_named_later_is_private_from_its_first_byte(
 async def test_flows_that_do_not_end_are_written_without_credentials(confdir: Path, tmp_path: Path) -> None:
     """mitmproxy writes what is still under way when it leaves."""
     saved = tmp_path / "flows"
-    async with inspecting(confdir, ScriptedEngine(), intercept="~s", save_stream_file=str(saved)) as lane:
+    async with inspecting(confdir, ScriptedEngine(), intercept="~q", save_stream_file=str(saved)) as lane:
         client = await H1.plain(lane.proxy, "www.example.org")
         await client.send("/login", headers=FIELDS)
         await lane.until(lambda: len(lane.view) == 1 and lane.flow.intercepted)
