@@ -76,17 +76,17 @@ def modes(place: Path) -> dict[str, int]:
 
 
 def test_keys_are_the_owners_alone(place: Path, calendar: Calendar) -> None:
-    """Directories are 0700, files that hold a key 0600, certificates readable; nothing else is left."""
+    """Directories are 0700, files 0600, certificates too; nothing else is left."""
     open_ca(place, calendar)
 
     assert place.stat().st_mode & 0o777 == 0o700
     assert modes(place) == {
-        "ca.pem": 0o644,
+        "ca.pem": 0o600,
         "ca-key.pem": 0o600,
         "lock": 0o600,
         "mitmproxy": 0o700,
         "mitmproxy/mitmproxy-ca.pem": 0o600,
-        "mitmproxy/mitmproxy-ca-cert.pem": 0o644,
+        "mitmproxy/mitmproxy-ca-cert.pem": 0o600,
     }
 
 

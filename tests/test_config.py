@@ -74,6 +74,10 @@ GOOD: dict[str, tuple[str, Any]] = {
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),
     "shutdown_drain_secs": ("0", 0.0),
+    "capture": ("redacted", "redacted"),
+    "capture_days": ("30", 30),
+    "capture_max_bytes": ("1024", 1024),
+    "log_retention_days": ("90", 90),
     "ca_file": ("/ca.pem", "/ca.pem"),
 }
 SECRET = ("admin_token", "vault_password")

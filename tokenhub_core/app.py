@@ -30,11 +30,12 @@ from tokenhub_core.admission.throttle import Throttle, throttle
 from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
+from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
-from tokenhub_core.datadir import admin_token, private_directory, salt
+from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
@@ -47,6 +48,7 @@ from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.budgets import BudgetPages
+from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -84,6 +86,7 @@ from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -157,7 +160,7 @@ class _Admission:
 @asynccontextmanager
 async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
-    private_directory(settings.data_dir)
+    mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
         kept = await _open(stack, settings, environ)
         seeds = sources.transient(settings, environ, kept.prices)
@@ -174,7 +177,7 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         watched = await _watch(stack, kept)
         admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
         pipeline = await _engine(stack, kept, watched, catalog, admission)
-        warnings = (*kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
+        warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
         yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
 
 
@@ -199,6 +202,11 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     await _unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
+    sweeper = Sweeper(writer, clock, settings.log_retention_days)
+    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
+    stack.push_async_callback(_cancelled, sweeping)
+    if settings.capture != "none" and not vault.open:
+        warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     credentials = Credentials(vault, environ)
     return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
 
@@ -378,8 +386,10 @@ def _door(
     stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
 ) -> Door:
     """Return what every front door needs."""
+    shelf = Shelf(kept.writer, kept.holder, kept.settings, clock=kept.clock, entropy=secrets.token_bytes)
+    stack.push_async_callback(shelf.close)
     engine = Idempotent(
-        pipeline,
+        Capturing(pipeline, kept.settings, kept.holder, shelf),
         _keeping(kept),
         recorder=watched.recorder,
         dialects=DIALECTS,
@@ -460,6 +470,7 @@ def _pages(
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *SigningPages(kept.vault, kept.audit).routes(),
+        *Bodies(kept.audit, kept.holder, clock).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
         *BudgetPages(watched.budgets, clock).routes(),

@@ -215,7 +215,7 @@ def _settle(directory: Path, hosts: Sequence[str], now: float) -> _Root:
         confdir.mkdir(mode=0o700, exist_ok=True)
         _refuse_others(confdir, "chmod 700")
         _keep(confdir / "mitmproxy-ca.pem", _private_pem(key) + root.pem, mode=0o600)
-        _keep(confdir / "mitmproxy-ca-cert.pem", root.pem, mode=0o644)
+        _keep(confdir / "mitmproxy-ca-cert.pem", root.pem, mode=0o600)
         return root
 
 
@@ -245,7 +245,7 @@ def _certificate(
         if fresh and certificates.belongs(found, key) and certificates.subtrees_of(found) == wanted:
             return found
     made = certificates.issue_root(key, hosts=hosts, serial=x509.random_serial_number(), now=now)
-    _write(path, made.public_bytes(Encoding.PEM), mode=0o644)
+    _write(path, made.public_bytes(Encoding.PEM), mode=0o600)
     return made
 
 

@@ -274,6 +274,18 @@ class Settings:
         15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"
     )
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
+    capture: str = _setting(
+        "none",
+        _one_of("none", "redacted", "full"),
+        "What is kept of the text of calls, sealed by the vault, where their key says nothing else",
+    )
+    capture_days: int = _setting(7, _whole(1, 3650), "Days after which kept text is deleted")
+    capture_max_bytes: int = _setting(
+        65_536, _whole(256, 16 << 20), "Most of a request, and of an answer, that is kept"
+    )
+    log_retention_days: int | None = _setting(
+        None, _optional(_whole(1, 3650)), "Days after which records of calls are deleted; none for never"
+    )
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 
 

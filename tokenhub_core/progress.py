@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
 from tokenhub_core.admission.throttle import Stay, without_limits
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dispatch.job import CANCELLED, Trace
 from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Reply, Summary
 from tokenhub_core.recognise import without_secrets
+from tokenhub_core.redaction import credentials, without, without_echo
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Thread
 from tokenhub_core.types import (
+    Attempt,
     Dialect,
     Headers,
     Outcome,
@@ -172,15 +176,30 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
             ttft_ms=trace.ttft_ms,
             total_ms=_since(snapshot, now),
         ),
-        attempts=tuple(trace.attempts),
+        attempts=tuple(_unechoed(progress, attempt) for attempt in trace.attempts),
         plan=progress.plan,
         fault="" if whole or fault is None else fault.label,
-        message="" if whole or fault is None else fault.message,
+        message="" if whole or fault is None else _unquoted(progress, fault.message),
         losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
         identical=trace.identical,
         simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
         stop=trace.stop.reason.value if trace.stop else "",
     )
+
+
+def _unechoed(progress: Progress, attempt: Attempt) -> Attempt:
+    """Return an attempt as it may be stored."""
+    message = _unquoted(progress, attempt.message)
+    return attempt if message == attempt.message else structs.replace(attempt, message=message)
+
+
+def _unquoted(progress: Progress, message: str) -> str:
+    """Return what a provider has said without what it quotes of the call: bodies and credentials are not stored."""
+    if not message:
+        return message
+    snapshot = progress.snapshot
+    body = progress.request.body if progress.request is not None else snapshot.body
+    return without_echo(without(message, credentials(snapshot.headers)), body)
 
 
 def _since(snapshot: Snapshot, monotonic: float) -> float:

@@ -22,6 +22,7 @@ from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.proxy.layers.modes import Socks5AuthData
 from mitmproxy.tls import ClientHelloData
 
+from tokenhub_addon import dumps
 from tokenhub_addon.callers import Callers
 from tokenhub_addon.flows import (
     NOBODY,
@@ -126,7 +127,8 @@ class TokenHub(Guarded):
     # --- life cycle
 
     def load(self, loader: Loader) -> None:
-        """Register the options."""
+        """Register the options, and keep private what mitmproxy writes of flows."""
+        dumps.keep_private()
         defaults = self._defaults
         for name, kind, default, text in (
             (
@@ -190,6 +192,7 @@ class TokenHub(Guarded):
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
             view.sig_view_remove.connect(self._viewed)
+        dumps.keep_private()
         self._quiet()
         self._host.start(self._rules.options)
 

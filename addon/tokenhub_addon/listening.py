@@ -15,6 +15,7 @@ from typing import Final
 import certifi
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from mitmproxy import certs
 
 from tokenhub_addon.engines import beside, of
 from tokenhub_addon.handoff import Handoff
@@ -69,6 +70,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now
         )
+        _write_parameters(authority.mitmproxy_dir)
         server = web.Server(
             running.handed_off,
             handler_cancellation=True,
@@ -122,6 +124,13 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         stack.callback(clear_serve_info, settings.data_dir, told.pid)
         stack.callback(running.drain)
         yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, hurry.set)
+
+
+def _write_parameters(confdir: Path) -> None:
+    """Write mitmproxy's file of Diffie-Hellman parameters: it would do so itself, for everybody to read."""
+    path = confdir / "mitmproxy-dhparam.pem"
+    if not path.exists():
+        write_atomic(path, certs.DEFAULT_DHPARAM)
 
 
 def _upstream_trust(settings: Settings) -> dict[str, object]:
@@ -187,7 +196,8 @@ def _only_one(directory: Path) -> Iterator[None]:
 
     Raises `ConfigError` where another one holds it. The lock goes with the process, however that ends.
     """
-    with (directory / "serve.lock").open("a") as file:
+    handle = os.open(directory / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mitmproxy import flow as base
 from mitmproxy import http
 
-from tokenhub_addon.flows import NOBODY, caller, lower, unredacted
+from tokenhub_addon.flows import NOBODY, caller, lower, path_of, unredacted
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
 from tokenhub_core.admission.doorkeeper import Entry
@@ -75,7 +75,7 @@ class Ticket:
         return Snapshot(
             id=self.id,
             method=request.method,
-            path=request.path,
+            path=path_of(request, self.secrets),
             headers=lower(unredacted(request.headers.fields, self.secrets)),
             body=body,
             received_at=request.timestamp_start,
@@ -89,6 +89,7 @@ class Ticket:
         """Return the request with its secrets back in it."""
         whole = request.copy()
         whole.headers.fields = tuple(unredacted(request.headers.fields, self.secrets))
+        whole.path = path_of(request, self.secrets)
         return whole
 
 

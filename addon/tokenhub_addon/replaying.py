@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from mitmproxy import http
 from mitmproxy.connection import Client, Server
 
-from tokenhub_addon.flows import REDACTED, redact
+from tokenhub_addon.flows import drop_masks, redact
 from tokenhub_addon.guard import addon
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
@@ -66,9 +66,7 @@ class Replays:
             return
         self._sent[flow.id] = flow.request.copy()
         request = flow.request
-        request.headers.fields = tuple(
-            pair for pair in request.headers.fields if pair[1] != REDACTED.encode()
-        )
+        drop_masks(request)
         request.data.scheme, request.data.host, request.data.port = side.scheme.encode(), side.host, side.port
         request.data.authority = b""
         request.headers["host"] = f"{side.host}:{side.port}"

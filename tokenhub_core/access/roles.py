@@ -93,6 +93,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/models": "POST",
         "/models/{id}": "DELETE",
         "/directives/secrets/{key_id}": "GET",  # a secret
+        "/logs/{id}/body": "GET",
         "/vault/init": "POST",
         "/vault/unlock": "POST",
         "/vault/password": "POST",

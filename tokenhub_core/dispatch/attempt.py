@@ -113,8 +113,9 @@ class Attempting:
             except TimeoutError:
                 raise TokenHubError(self._late(cause)) from None
         except TokenHubError as error:
-            await self._end(error.fault)
-            raise
+            fault = self._holding.unquoted(error.fault)
+            await self._end(fault)
+            raise TokenHubError(fault) from error
         except asyncio.CancelledError:
             await self._end(CANCELLED)
             raise
@@ -401,7 +402,9 @@ class Attempting:
 
     def broken(self, gate: Gate) -> Fault | None:
         """Return the fault that a committed stream has run into, if any."""
-        return classify.classify_failed(self._source.name, gate.failed) if gate.failed else None
+        if gate.failed is None:
+            return None
+        return self._holding.unquoted(classify.classify_failed(self._source.name, gate.failed))
 
 
 class _Quiet:

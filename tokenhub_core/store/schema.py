@@ -46,6 +46,7 @@ REVISIONS: Final = (
     "0013",
     "0014",
     "0015",
+    "0017",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -366,6 +367,17 @@ ADMIN_ATTEMPTS: Final = Table(
     Column("mark", LargeBinary, primary_key=True),  # of a name or an address, as above
     Column("failures", Integer, nullable=False),
     Column("failed_at", BigInteger, nullable=False),
+)
+
+CAPTURES: Final = Table(
+    "captures",
+    METADATA,
+    Column("id", Text, primary_key=True),  # the request's
+    Column("at", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),  # when it is deleted
+    Column("key_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_captures_until", "until"),
 )
 
 SETTINGS: Final = Table(
