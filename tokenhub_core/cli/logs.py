@@ -25,7 +25,7 @@ from tokenhub_core.types import Json
 @data_option
 @click.pass_context
 def logs(
-    ctx: click.Context, *, outcome: str | None, json: bool, data: Path | None, **query: str | int
+    ctx: click.Context, /, *, outcome: str | None, json: bool, data: Path | None, **query: str | int
 ) -> None:
     """List the latest calls."""
     if ctx.invoked_subcommand is not None:
