@@ -43,6 +43,8 @@ SHELLS: Final = {
     "tokenhub_core.http.consumer": "serves HTTP",
     "tokenhub_core.http.credentials": "serves HTTP",
     "tokenhub_core.http.decisions": "serves HTTP",
+    "tokenhub_core.http.description": "serves HTTP",
+    "tokenhub_core.http.operations": "takes the types of bodies from those who serve HTTP",
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",
     "tokenhub_core.http.rehearse": "serves HTTP",

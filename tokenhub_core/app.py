@@ -39,6 +39,7 @@ from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
+from tokenhub_core.http.description import Description
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
@@ -358,6 +359,7 @@ def _pages(
         *Prices(catalog).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
+        *Description().routes(),
     ]
 
 

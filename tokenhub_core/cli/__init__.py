@@ -35,6 +35,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
+    "openapi": (
+        "tokenhub_core.cli.openapi:openapi",
+        "Write the OpenAPI document of the side server.",
+    ),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

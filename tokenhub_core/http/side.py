@@ -34,6 +34,7 @@ OPEN: Final = frozenset(
         "/healthz",
         "/readyz",
         "/metrics",
+        "/openapi.json",
         *(re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path) for path in DIRECT),
         "/v1/models",
         "/v1/models/{id}",
