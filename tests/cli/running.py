@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,9 @@ class Running:
 
 
 @contextmanager
-def running(folder: Path, *, simulate: bool = False) -> Iterator[Running]:
+def running(
+    folder: Path, *, simulate: bool = False, settings: Mapping[str, str] | None = None
+) -> Iterator[Running]:
     """Serve until the end of the block, as `tokenhub serve` would."""
     ready, leave = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -55,7 +57,7 @@ def running(folder: Path, *, simulate: bool = False) -> Iterator[Running]:
 
     async def serve() -> None:
         async with AsyncExitStack() as stack:
-            it = await stack.enter_async_context(house(folder, simulate=simulate))
+            it = await stack.enter_async_context(house(folder, simulate=simulate, settings=settings))
             fake = await stack.enter_async_context(FakeProvider())
             write_serve_info(folder / "data", ServeInfo(os.getpid(), it.url, it.url, "", (), 0.0))
             found.append(Running(it, fake, loop))

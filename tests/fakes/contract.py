@@ -131,7 +131,9 @@ def _closed(described: Json, but: Collection[str]) -> Json:
     """Return the document with no members of objects beside those that are named, in all schemas but some."""
     components = described["components"]
     schemas = {
-        name: schema if name in but or "properties" not in schema else {"additionalProperties": False, **schema}
+        name: schema
+        if name in but or "properties" not in schema
+        else {"additionalProperties": False, **schema}
         for name, schema in components["schemas"].items()
     }
     return {**described, "components": {**components, "schemas": schemas}}

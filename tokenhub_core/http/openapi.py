@@ -147,7 +147,10 @@ def items(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 
 def shown(name: str, like: type, *, without: Collection[str] = (), **more: Any) -> type[msgspec.Struct]:
-    """Return the type of what is shown of a value: its fields less some, and others. Absent is only what may be UNSET."""
+    """Return the type of what is shown of a value: its fields, less some, and others.
+
+    They are all there, but for those whose type says that they may be UNSET.
+    """
     hints = {**get_type_hints(like, include_extras=True), **more}
     fields = [
         (key, hint, UNSET) if UnsetType in get_args(hint) else (key, hint)
@@ -157,7 +160,9 @@ def shown(name: str, like: type, *, without: Collection[str] = (), **more: Any) 
     return msgspec.defstruct(name, fields, kw_only=True, namespace={"__doc__": like.__doc__})
 
 
-def document(areas: Sequence[Area], *, version: str, open_: Collection[str], words: Mapping[str, str]) -> Json:
+def document(
+    areas: Sequence[Area], *, version: str, open_: Collection[str], words: Mapping[str, str]
+) -> Json:
     """Return the document. `open_` are the router's paths that need no token, `words` what fields of heads say."""
     operations = [one for area in areas for one in area.operations]
     schemas = _Schemas(type_ for one in operations for type_ in one.types())
@@ -234,7 +239,11 @@ class _Telling:
 
     def _places(self, one: Operation) -> Iterator[Json]:
         for name in _PARAMETER.findall(one.path):
-            schema = self.schemas.of(one.places[name]) if name in one.places else {"type": "string", "minLength": 1}
+            schema = (
+                self.schemas.of(one.places[name])
+                if name in one.places
+                else {"type": "string", "minLength": 1}
+            )
             yield {"name": name, "in": "path", "required": True, "schema": schema}
 
     def _parameters(self, one: Operation) -> Iterator[Json]:

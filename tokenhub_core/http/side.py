@@ -27,6 +27,9 @@ from tokenhub_core.types import Dialect, Fleet, Json, Provider
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_ROUTED: Final = {re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path): dialect for path, dialect in DIRECT.items()}
+"""`DIRECT` by the names that the router gives its paths."""
+
 OPEN: Final = frozenset(
     {
         "/",
@@ -35,7 +38,7 @@ OPEN: Final = frozenset(
         "/readyz",
         "/metrics",
         "/openapi.json",
-        *(re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path) for path in DIRECT),
+        *_ROUTED,
         "/v1/models",
         "/v1/models/{id}",
         "/{version}/models",
@@ -121,7 +124,10 @@ class SideServer:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return self._told(request, _http_fault(request, error))
+            told = self._told(request, _http_fault(request, error))
+            if "allow" in error.headers:
+                told.headers["allow"] = error.headers["allow"]
+            return told
         except Exception:
             if request.writer.output_size:
                 raise  # too late for another answer: aiohttp cuts the connection
@@ -144,7 +150,9 @@ class SideServer:
             raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
-        dialect = DIRECT.get(request.path)
+        resource = request.match_info.route.resource
+        # With another method there is no route.
+        dialect = _ROUTED.get(resource.canonical if resource else request.path)
         if dialect is None and request.path.startswith(_GEMINI):
             dialect = Dialect.GEMINI
         if dialect is None and request.path.startswith(_OLLAMA):

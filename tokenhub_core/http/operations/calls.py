@@ -188,11 +188,11 @@ class Embeddings(msgspec.Struct):
     data: list[Json]
 
 
-class GenerateRequest(msgspec.Struct):
+class GenerateRequest(msgspec.Struct, rename="camel"):
     """Content, as Google's SDKs ask for it. A single content may stand without its list."""
 
     contents: Annotated[list[Json], Meta(min_length=1)] | Json
-    generationConfig: Json | None = None
+    generation_config: Json | None = None
     tools: list[Json] | Json | None = None
 
 
@@ -273,14 +273,14 @@ class AnthropicModels(msgspec.Struct):
     last_id: str | None
 
 
-class GoogleModel(msgspec.Struct):
+class GoogleModel(msgspec.Struct, rename="camel"):
     """A name that can be asked for, as Google lists it."""
 
     name: str
-    displayName: str
-    supportedGenerationMethods: list[str]
-    inputTokenLimit: int | UnsetType = UNSET
-    outputTokenLimit: int | UnsetType = UNSET
+    display_name: str
+    supported_generation_methods: list[str]
+    input_token_limit: int | UnsetType = UNSET
+    output_token_limit: int | UnsetType = UNSET
 
 
 class GoogleModels(msgspec.Struct):
@@ -333,9 +333,7 @@ def _call(path: str, summary: str, body: Any, answer: Any, error: Any, **more: A
 
 def _generate(path: str, summary: str, answer: Any, **more: Any) -> Operation:
     route = "/{version}/models/{call}"
-    return _call(
-        path, summary, GenerateRequest, answer, GoogleError, places=_ANY, route=route, **more
-    )
+    return _call(path, summary, GenerateRequest, answer, GoogleError, places=_ANY, route=route, **more)
 
 
 def _list(path: str, summary: str, answer: Any, error: Any, **more: Any) -> Operation:

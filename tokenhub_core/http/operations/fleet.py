@@ -144,14 +144,19 @@ class RefreshQuery(msgspec.Struct):
     apply: Annotated[str, Meta(description="`true`: change the prices, and do not only compare.")] = ""
 
 
-_NAMED: Final = "The id may hold slashes, as they are or as %2F. Where several providers serve it, `provider` says whose."
+_NAMED: Final = (
+    "The id may hold slashes, as they are or as %2F. Where several providers serve it, `provider` says whose."
+)
 
 AREA: Final = Area(
     "fleet",
     "Who could serve. What comes from the environment or the simulator is shown and cannot be changed.",
     (
         Operation(
-            method="GET", path=f"{BASE}/providers", summary="List providers", answers={200: items(ProviderShown)}
+            method="GET",
+            path=f"{BASE}/providers",
+            summary="List providers",
+            answers={200: items(ProviderShown)},
         ),
         Operation(
             method="POST",

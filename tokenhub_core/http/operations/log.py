@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, UnsetType
 
 from tokenhub_core.audit.chain import Finding
-from tokenhub_core.audit.entries import Action, Result
+from tokenhub_core.audit.entries import Result
 from tokenhub_core.health.tracker import View
 from tokenhub_core.http import shapes
 from tokenhub_core.http.openapi import Area, Operation, many, shown

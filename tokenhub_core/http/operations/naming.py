@@ -35,9 +35,7 @@ class _Period(msgspec.Struct):
 
 
 AliasReport = shown("AliasReport", _Period, alias=str, requests=int, variants=many(_VariantReport))
-ShadowReport = shown(
-    "ShadowReport", savings.Report, **get_type_hints(_Period), host=str, user=str, alias=str
-)
+ShadowReport = shown("ShadowReport", savings.Report, **get_type_hints(_Period), host=str, user=str, alias=str)
 
 
 class ReportQuery(msgspec.Struct):
@@ -67,7 +65,9 @@ AREA: Final = Area(
     "naming",
     "Names that stand for models, and what is done with the calls to each host.",
     (
-        Operation(method="GET", path=f"{BASE}/aliases", summary="List aliases", answers={200: items(AliasShown)}),
+        Operation(
+            method="GET", path=f"{BASE}/aliases", summary="List aliases", answers={200: items(AliasShown)}
+        ),
         Operation(
             method="POST",
             path=f"{BASE}/aliases",

@@ -61,7 +61,9 @@ AREA: Final = Area(
     "service",
     "The service itself.",
     (
-        Operation(method="GET", path="/healthz", summary="Say that the process is alive", answers={200: Alive}),
+        Operation(
+            method="GET", path="/healthz", summary="Say that the process is alive", answers={200: Alive}
+        ),
         Operation(
             method="GET",
             path="/readyz",
