@@ -52,10 +52,10 @@ class Contract:
     def operation(self, method: str, path: str) -> Json | None:
         """Return the operation that a request is for, the one whose path has the fewest gaps."""
         wanted = "get" if method == "HEAD" else method.lower()
-        for pattern, verb, _, one in self._paths:
-            if verb == wanted and pattern.fullmatch(path):
-                return one
-        return None
+        found: list[Json] = [
+            one for pattern, verb, _, one in self._paths if verb == wanted and pattern.fullmatch(path)
+        ]
+        return found[0] if found else None
 
     def breaches(self, method: str, path: str, sent: bytes | None, said: Said) -> Iterator[str]:
         """Yield what is not as the document says."""

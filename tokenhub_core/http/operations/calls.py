@@ -192,7 +192,7 @@ class GenerateRequest(msgspec.Struct, rename="camel"):
     """Content, as Google's SDKs ask for it. A single content may stand without its list."""
 
     contents: Annotated[list[Json], Meta(min_length=1)] | Json
-    generation_config: Json | None = None
+    generation_config: Any = None
     tools: list[Json] | Json | None = None
 
 

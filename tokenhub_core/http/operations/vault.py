@@ -86,8 +86,10 @@ AREA: Final = Area(
             path=_SECRET,
             summary="Keep a secret",
             places={"name": _Name},
+            text="A name with a line break has no path, and is a 404.",
             body=shapes.SecretBody,
             answers={200: SecretName, 201: SecretName},
+            refuses=(404,),
         ),
         Operation(
             method="DELETE",
