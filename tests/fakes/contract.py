@@ -20,6 +20,7 @@ from tokenhub_core.http.operations import document
 from tokenhub_core.types import Json
 
 _REFERENCE: Final = re.compile(r"#/components/(\w+)/([\w.-]+)")
+_GAP: Final = re.compile(r"{(\w+)}")
 _NO_SUCH: Final = frozenset({404, 405})
 """What a path or method is answered with that is not served."""
 
@@ -45,12 +46,13 @@ class Contract:
                 for path, methods in self._described["paths"].items()
                 for method, one in methods.items()
             ),
-            key=lambda found: (found[2].count("{"), -len(found[2])),
+            key=lambda found: len(_GAP.sub("", found[2])),
+            reverse=True,
         )
         self._validators: dict[str, Any] = {}
 
     def operation(self, method: str, path: str) -> Json | None:
-        """Return the operation that a request is for, the one whose path has the fewest gaps."""
+        """Return the operation that a request is for, the one whose path says most of it."""
         wanted = "get" if method == "HEAD" else method.lower()
         found: list[Json] = [
             one for pattern, verb, _, one in self._paths if verb == wanted and pattern.fullmatch(path)
@@ -147,7 +149,7 @@ def _by_status(responses: Json, status: int) -> Json | None:
 def _pattern(path: str, one: Json) -> re.Pattern[str]:
     """Return what matches a path: a gap takes slashes too, unless its values are listed."""
     values = {each["name"]: each["schema"].get("enum") for each in one.get("parameters", ())}
-    pieces = re.split(r"{(\w+)}", path)
+    pieces = _GAP.split(path)
     for at, piece in enumerate(pieces):
         listed = values.get(piece) if at % 2 else None
         pieces[at] = "|".join(listed).join("()") if listed else ".+" if at % 2 else re.escape(piece)

@@ -202,8 +202,10 @@ class _Schemas:
         for type_ in types:
             plain += type_.types if isinstance(type_, AnyOf) else [type_]
         self._types = [one for one in plain if one is not None and not isinstance(one, dict)]
-        found, self.components = msgspec.json.schema_components(self._types, ref_template=SCHEMAS + "{name}")
+        found, components = msgspec.json.schema_components(self._types, ref_template=SCHEMAS + "{name}")
         self._found = list(found)
+        # As JSON has it: some defaults are tuples.
+        self.components: Json = msgspec.json.decode(msgspec.json.encode(components))
 
     def of(self, type_: Any) -> Json:
         """Return the schema of a type that was given at the start."""

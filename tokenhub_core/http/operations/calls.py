@@ -16,7 +16,7 @@ from tokenhub_core.types import Json
 
 EVENTS: Final = "text/event-stream"
 LINES: Final = "application/x-ndjson"
-_TEXT: Final = {"type": "string"}
+_STREAM: Final = {"description": "A stream; the last thing in it may be an error."}
 _OWN: Final = (400, 401, 402, 404, 408, 413, 429, 502, 503, 504, 529, "4XX", "5XX")
 """What we refuse with ourselves, then whatever a provider does."""
 _TELLS: Final = ("x-request-id", "x-tokenhub-decision")
@@ -348,21 +348,21 @@ CALLS: Final = Area(
             "/v1/chat/completions",
             "Chat, in OpenAI's dialect",
             ChatRequest,
-            {JSON: ChatCompletion, EVENTS: _TEXT},
+            {JSON: ChatCompletion, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call(
             "/v1/responses",
             "Respond, in OpenAI's dialect",
             ResponsesRequest,
-            {JSON: ResponseShown, EVENTS: _TEXT},
+            {JSON: ResponseShown, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call(
             "/v1/completions",
             "Complete, in OpenAI's dialect",
             CompletionsRequest,
-            {JSON: ChatCompletion, EVENTS: _TEXT},
+            {JSON: ChatCompletion, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call("/v1/embeddings", "Embed, in OpenAI's dialect", EmbeddingsRequest, Embeddings, OpenAIError),
@@ -370,7 +370,7 @@ CALLS: Final = Area(
             "/v1/messages",
             "Send a message, in Anthropic's dialect",
             MessagesRequest,
-            {JSON: Message, EVENTS: _TEXT},
+            {JSON: Message, EVENTS: _STREAM},
             AnthropicError,
         ),
         _call(
@@ -384,21 +384,21 @@ CALLS: Final = Area(
         _generate(
             "/{version}/models/{model}:streamGenerateContent",
             "Generate as a stream, in Google's dialect",
-            {JSON: {"type": "array", "items": {"type": "object"}}, EVENTS: _TEXT},
+            {JSON: {"type": "array", "items": {"type": "object"}}, EVENTS: _STREAM},
             query=GenerateQuery,
         ),
         _call(
             "/api/chat",
             "Chat, in Ollama's dialect",
             OllamaChatRequest,
-            {JSON: OllamaAnswer, LINES: _TEXT},
+            {JSON: OllamaAnswer, LINES: _STREAM},
             OllamaError,
         ),
         _call(
             "/api/generate",
             "Complete, in Ollama's dialect",
             OllamaGenerateRequest,
-            {JSON: OllamaAnswer, LINES: _TEXT},
+            {JSON: OllamaAnswer, LINES: _STREAM},
             OllamaError,
         ),
     ),

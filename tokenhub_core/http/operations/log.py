@@ -184,7 +184,7 @@ AREA: Final = Area(
             text="The stream has no end of its own.",
             query=EventsQuery,
             headers=EventsHeaders,
-            answers={200: {"text/event-stream": {"type": "string"}}},
+            answers={200: {"text/event-stream": {"description": "A stream of events."}}},
         ),
         Operation(
             method="GET",
@@ -210,7 +210,7 @@ AREA: Final = Area(
             method="GET",
             path=f"{BASE}/audit/export",
             summary="Export all entries as JSON lines, oldest first",
-            answers={200: {"application/jsonl": {"type": "string"}}},
+            answers={200: {"application/jsonl": {"description": "One entry a line."}}},
         ),
     ),
 )

@@ -284,7 +284,7 @@ AREA: Final = Area(
             text="One at a time; what runs ends when its caller leaves.",
             body=RehearseBody,
             headers=LinesHeaders,
-            answers={200: {JSON: RehearsalShown, LINES: {"type": "string"}}},
+            answers={200: {JSON: RehearsalShown, LINES: {"description": "At last the report, or an error."}}},
         ),
     ),
 )
