@@ -110,7 +110,7 @@ def contract() -> Contract:
 def check(method: str, path: str, sent: bytes | None, said: Said) -> None:
     """Fail where an answer is not what the document says."""
     found = list(contract().breaches(method, path.partition("?")[0], sent, said))
-    assert found == [], (method, path, said)
+    assert found == [], (method, path, found, said)
 
 
 def _operations(described: Json) -> list[Json]:
