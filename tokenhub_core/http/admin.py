@@ -312,6 +312,8 @@ class Admin:
             headers={"content-type": "text/event-stream", "cache-control": "no-store", "server": "tokenhub"}
         )
         await response.prepare(request)
+        if request.method == "HEAD":
+            return response
         await response.write(b'event: connected\ndata: {"status":"ok"}\n\n')
         leaving = asyncio.create_task(request.app[LEAVING].wait(), name="events until leaving")
         with bus.listen(first if resumed is None else resumed) as listener:
