@@ -14,7 +14,7 @@ from mitmproxy.certs import CertStore
 
 from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core import ca, certificates
-from tokenhub_core.ca import CertificateAuthority
+from tokenhub_core.ca import CertificateAuthority, facts
 from tokenhub_core.errors import ConfigError
 
 DAY = 86_400.0
@@ -76,17 +76,17 @@ def modes(place: Path) -> dict[str, int]:
 
 
 def test_keys_are_the_owners_alone(place: Path, calendar: Calendar) -> None:
-    """Directories are 0700, files that hold a key 0600, certificates readable; nothing else is left."""
+    """Directories are 0700, files 0600, certificates too; nothing else is left."""
     open_ca(place, calendar)
 
     assert place.stat().st_mode & 0o777 == 0o700
     assert modes(place) == {
-        "ca.pem": 0o644,
+        "ca.pem": 0o600,
         "ca-key.pem": 0o600,
         "lock": 0o600,
         "mitmproxy": 0o700,
         "mitmproxy/mitmproxy-ca.pem": 0o600,
-        "mitmproxy/mitmproxy-ca-cert.pem": 0o644,
+        "mitmproxy/mitmproxy-ca-cert.pem": 0o600,
     }
 
 
@@ -337,3 +337,68 @@ def test_mitmproxys_own_store_works_with_our_authority(
     else:
         with pytest.raises(ssl.SSLCertVerificationError, match="permitted subtree violation"):
             shake(server, client, host)
+
+
+# --- a new root --------------------------------------------------------------------------------------------
+
+
+def test_a_new_root_has_a_new_key_and_signs_from_the_next_connection_on(
+    place: Path, calendar: Calendar
+) -> None:
+    """A process that runs follows another one's rotation; who trusts the old root refuses what comes then."""
+    running = open_ca(place, calendar)
+    old = running.certificate_file.read_bytes()
+    shake(running.server_context(HOSTS[0]), client_of(old), HOSTS[0])
+    before = facts(place)
+
+    CertificateAuthority.rotate(place, HOSTS, now=calendar.now)
+
+    new, after = running.certificate_file.read_bytes(), facts(place)
+    assert before.sha256 != after.sha256
+    assert before.permitted == after.permitted == tuple(sorted(HOSTS))
+    shake(running.server_context(HOSTS[0]), client_of(new), HOSTS[0])
+    with pytest.raises(ssl.SSLCertVerificationError):
+        shake(running.server_context(HOSTS[0]), client_of(old), HOSTS[0])
+    assert modes(place)["ca-key.pem"] == 0o600
+    assert modes(place)["mitmproxy/mitmproxy-ca.pem"] == 0o600
+    assert new in (place / "mitmproxy" / "mitmproxy-ca.pem").read_bytes()
+
+
+def test_a_rotation_that_was_cut_short_is_mended(place: Path, calendar: Calendar) -> None:
+    """A key without its certificate gets one at the next start."""
+    open_ca(place, calendar)
+    other = place.parent / "other"
+    open_ca(other, calendar)
+    (place / "ca-key.pem").write_bytes((other / "ca-key.pem").read_bytes())
+    authority = open_ca(place, calendar)
+    pem = authority.certificate_file.read_bytes()
+    shake(authority.server_context(HOSTS[0]), client_of(pem), HOSTS[0])
+    assert pem != (other / "ca.pem").read_bytes()
+
+
+def test_a_directory_that_others_can_enter_is_not_rotated(place: Path, calendar: Calendar) -> None:
+    """As it is not opened."""
+    open_ca(place, calendar)
+    place.chmod(0o750)
+    with pytest.raises(ConfigError, match="chmod 700"):
+        CertificateAuthority.rotate(place, HOSTS, now=calendar.now)
+    place.chmod(0o700)
+
+
+def test_what_there_is_to_know_is_told_without_a_key(place: Path, calendar: Calendar) -> None:
+    """Name, fingerprint, end, hosts and modes; what is loose is named, and nothing is made."""
+    with pytest.raises(ConfigError, match="there is no CA"):
+        facts(place)
+    authority = open_ca(place, calendar)
+    found = facts(place)
+    assert found.subject == "CN=TokenHub local CA"
+    assert found.expires_at == authority.expires_at
+    assert dict(found.modes)[str(place)] == "0700"
+    assert dict(found.modes)[str(place / "ca-key.pem")] == "0600"
+    assert found.loose == ()
+    assert "PRIVATE" not in repr(found)
+    (place / "ca-key.pem").chmod(0o640)
+    assert facts(place).loose == (f"{place / 'ca-key.pem'} is open to other users",)
+    (place / "ca.pem").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        facts(place)

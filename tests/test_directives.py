@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.growth import Work, in_proportion
-from tokenhub_core.directives import MAX_LENGTH, read, scan, strip
+from tokenhub_core.directives import MARKER, MAX_LENGTH, Reading, may_stand_in, read, scan, strip
+from tokenhub_core.leave import Leave
 from tokenhub_core.types import Mode, TextSlot
 
 PATH = ("messages", 0, "content")
@@ -111,27 +112,118 @@ def test_a_malformed_directive_names_its_fault_and_place(text: str, fault: str) 
 def test_text_that_only_looks_like_a_directive_is_left_alone(text: str) -> None:
     """A marker counts at the start of a line, as a word of its own, in these very characters."""
     reading = read([user(text)])
-    assert (reading.outcome, reading.stripped) == ("", ())
+    assert (reading.outcome, reading.stripped) == ("ignored" if MARKER in text else "", ())
 
 
 def test_the_last_directive_wins_whole() -> None:
     """Later directives replace earlier ones; their wishes are not mixed."""
     slots = [
         user("@@tokenhub mode=cheap budget=0.5\na"),
-        TextSlot("user", ("x",), "b\n@@tokenhub min_weight=3"),
+        TextSlot("user", ("messages", 0, "content", 1, "text"), "b\n@@tokenhub min_weight=3"),
     ]
     reading = read(slots)
     assert reading.values == {"min_weight": 3}
     assert [text for _, text in reading.stripped] == ["a", "b"]
 
 
-def test_a_directive_in_a_role_without_leave_is_stripped_and_denied() -> None:
-    """Only the allowed roles direct; the text goes away all the same."""
+def test_a_directive_in_a_role_without_leave_is_denied_and_stays() -> None:
+    """Only the allowed roles direct; what others wrote is not edited."""
     slot = TextSlot("system", ("system",), "@@tokenhub mode=cheap\nBe brief.")
     reading = read([slot])
-    assert (reading.outcome, reading.values) == ("denied", {})
-    assert reading.stripped == ((("system",), "Be brief."),)
-    assert read([slot], roles=frozenset({"system"})).outcome == "honoured"
+    assert (reading.outcome, reading.why, reading.values, reading.stripped) == ("denied", "role", {}, ())
+    reading = read([slot], Leave(frozenset({"system"})))
+    assert (reading.outcome, reading.stripped) == ("honoured", ((("system",), "Be brief."),))
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("```\nx\n```\n@@tokenhub mode=cheap\nHi", "```\nx\n```\nHi"),
+        ("~~~~ text\nx\n~~~~~\n@@tokenhub mode=cheap", "~~~~ text\nx\n~~~~~"),
+        ("```a`b```\n@@tokenhub mode=cheap", "```a`b```"),
+        ("@@tokenhub mode=cheap\n```\nx", "```\nx"),
+        ("   @@tokenhub mode=cheap\nHi", "Hi"),
+        ("@@tokenhub\tmode=cheap\r\nHi", "Hi"),
+        ("@@tokenhub mode=cheap\n```\n@@tokenhub tags=a\n```", "```\n@@tokenhub tags=a\n```"),
+    ],
+)
+def test_a_directive_beside_code_is_one(text: str, left: str) -> None:
+    """A fence that was closed, one that is none, and one that comes later hide nothing; what is in it stays."""
+    reading = read([user(text)])
+    assert (reading.outcome, reading.values) == ("honoured", {"mode": Mode.CHEAP})
+    assert reading.stripped == ((PATH, left),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```\n~~~\n@@tokenhub mode=cheap\n```",
+        "````\n```\n@@tokenhub mode=cheap",
+        "```\n``` x\n@@tokenhub mode=cheap\n```",
+        "~~~ a`b\n@@tokenhub mode=cheap",
+        "   ```\n@@tokenhub mode=cheap\n```",
+        "    @@tokenhub mode=cheap",
+        "\t@@tokenhub mode=cheap",
+        "@@tokenhub\u00a0mode=cheap",
+        "@@tokenhub\u2028mode=cheap",
+        "@@tokenhub\vmode=cheap",
+        "Hi\v@@tokenhub mode=cheap",
+    ],
+)
+def test_code_is_no_directive(text: str) -> None:
+    """As CommonMark has it: what closes a fence is as long and of the same signs; four spaces are code."""
+    assert read([user(text)]) == Reading("ignored")
+
+
+@pytest.mark.parametrize("text", ["@@tokenhub mode=cheap\u00a0tags=a", "@@tokenhub mode=cheap\u3000tags=a"])
+def test_only_ascii_parts_the_wishes(text: str) -> None:
+    """Another space is a part of a value, which then is none."""
+    assert read([user(text)]).outcome == "invalid"
+
+
+def test_only_the_last_words_of_the_user_count() -> None:
+    """All texts of the last message that has any, and of the system every one; the prompts of a batch are one."""
+    leave = Leave(frozenset({"user", "system"}))
+    directive = "@@tokenhub tags=a\nx"
+    earlier = TextSlot("user", ("messages", 1, "content"), directive)
+    last = [TextSlot("user", ("messages", 3, "content", n, "text"), directive) for n in (0, 1)]
+    system = TextSlot("system", ("messages", 0, "content"), directive)
+    answer = TextSlot("assistant", ("messages", 4, "content"), directive)
+    reading = read([system, earlier, *last, answer], leave)
+    assert [path for path, _ in reading.stripped] == [system.path, last[0].path, last[1].path]
+    prompts = [TextSlot("user", ("prompt", n), directive) for n in (0, 1)]
+    assert [path for path, _ in read(prompts).stripped] == [("prompt", 0), ("prompt", 1)]
+    words = [TextSlot("user", ("messages", 3, "content"), "Hi")]
+    assert read([earlier, *words]) == Reading("ignored")
+
+
+def test_what_is_denied_is_told_beside_what_is_honoured() -> None:
+    """Roles, wishes and signatures, each once; the values are those of the last that holds."""
+    slots = [
+        TextSlot("system", ("system",), "@@tokenhub mode=cheap"),
+        user("@@tokenhub tags=a\n@@tokenhub budget=9\n@@tokenhub budget=8\nHi"),
+    ]
+    reading = read(slots, limits={"max_budget_usd": 1.0})
+    assert (reading.outcome, reading.why) == ("honoured", "denied=role,budget")
+    assert reading.values == {"tags": ("a",)}
+    assert reading.stripped == ((PATH, "@@tokenhub budget=9\n@@tokenhub budget=8\nHi"),)
+
+
+def test_the_first_fault_is_told_and_what_is_good_is_kept() -> None:
+    """For whoever goes on in spite of it."""
+    reading = read([user("@@tokenhub x=1\n@@tokenhub tags=a\n@@tokenhub y=1")])
+    assert (reading.outcome, reading.values) == ("invalid", {"tags": ("a",)})
+    assert "line 1, column 12" in reading.fault
+    assert "'x'" in reading.fault
+    assert reading.stripped == ((PATH, "@@tokenhub x=1\n@@tokenhub y=1"),)
+
+
+@pytest.mark.parametrize(
+    ("body", "may"), [(b"@@tokenhub", True), (b'"\\u0040@tokenhub"', True), (b"tokenhub", False)]
+)
+def test_a_body_that_holds_none_is_known_by_its_bytes(body: bytes, may: bool) -> None:
+    """No text of it needs to be looked at."""
+    assert may_stand_in(body) is may
 
 
 def test_stripping_cannot_make_a_new_directive() -> None:
@@ -150,6 +242,13 @@ def test_stripping_cannot_make_a_new_directive() -> None:
         ("", "@@tokenhub output_schema={\n", ""),
         ("", "@@end\n" * 34 + "@@tokenhub\n", ""),
         ("", " ", "@@tokenhub x"),
+        ("@@tokenhub mode=cheap\n", "```\n", ""),
+        ("", "```\n@@tokenhub mode=cheap\n", ""),
+        ("", "@@tokenhub mode=cheap\n~~~\n", ""),
+        ("```", "`", "\n@@tokenhub mode=cheap"),
+        ("", "@@tokenhub[", ""),
+        ("", "@@tokenhub[a] mode=cheap\n", ""),
+        ("", "@@tokenhub mode=cheap\n", ""),
         ("@@tokenhub output_schema=", "[", ""),
     ],
 )

@@ -187,7 +187,7 @@ async def test_a_malformed_directive_is_a_400_that_names_the_place() -> None:
 
 
 async def test_a_policy_may_ignore_malformed_directives() -> None:
-    """They are stripped all the same."""
+    """Nothing of them is honoured, and they stay where they are; the caller is told."""
     bench = Bench(rules=Rules(directives=lambda: "ignore"))
     reply, _ = await bench.ask(chat("Hi\n@@tokenhub mode=chep"))
     assert (reply.status, told(reply.headers)["directive"]) == (200, "invalid")

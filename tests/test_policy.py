@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
-from tokenhub_core.policy import Layer, for_call, merge
-from tokenhub_core.types import Mode, Policy
+from tokenhub_core.policy import Layer, for_call, for_key, merge
+from tokenhub_core.types import ApiKey, Mode, Policy
 
 DEFAULTS = Layer("default", {"mode": Mode.NORMAL, "max_budget_usd": 0.5})
 
@@ -47,3 +49,27 @@ def test_the_named_model_is_kept_unless_the_directive_frees_it() -> None:
 def test_a_policy_without_layers_limits_nothing() -> None:
     """The empty merge is the default policy."""
     assert merge([]) == Policy()
+
+
+def test_what_a_key_is_good_for_is_the_last_word() -> None:
+    """Nothing that a caller or a default sets is a limit of a key's; `*` is none; and the source is told."""
+    with pytest.raises(KeyError):
+        merge([Layer("directive", {"allowed_models": None})])
+    wishes = Policy(mode=Mode.CHEAP)
+    everything = ApiKey("k1", models=("*", "x"), providers=("*",))
+    assert for_key(everything, wishes, "", ()) is wishes
+    bound = for_key(ApiKey("k1", models=("gpt-*",)), wishes, "", ())
+    assert (bound.allowed_models, bound.allowed_providers) == (("gpt-*",), ())
+    assert bound.why == {"allowed_models": "key k1", "allowed_providers": "key k1"}
+    assert bound.mode is Mode.CHEAP
+
+
+def test_a_key_for_an_alias_is_good_for_what_it_means_and_for_nothing_that_looks_alike() -> None:
+    """In this call, letter by letter: a name that holds wildcards is still a name."""
+    key = ApiKey("k1", models=("fa?t",), providers=("*",))
+    bound = for_key(key, Policy(), "fast", {"a[1]", "b*"})
+    patterns = bound.allowed_models
+    assert patterns == ("fa?t", "a[[]1]", "b[*]")
+    assert all(any(fnmatchcase(name, one) for one in patterns) for name in ("a[1]", "b*"))
+    assert not any(fnmatchcase(name, one) for one in patterns[1:] for name in ("a1", "bc"))
+    assert for_key(key, Policy(), "slow", {"a"}).allowed_models == ("fa?t",)

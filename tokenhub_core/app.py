@@ -11,7 +11,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,41 +19,58 @@ import aiohttp
 from aiohttp import web
 
 from tokenhub_core import sources
+from tokenhub_core.access.logins import Logins
+from tokenhub_core.access.marks import Marks
+from tokenhub_core.access.register import Register
+from tokenhub_core.addresses import Guard
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
-from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.throttle import Throttle, throttle
+from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
+from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
-from tokenhub_core.datadir import admin_token, private_directory, salt
+from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
+from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
 from tokenhub_core.http.aliases import Aliases
+from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
+from tokenhub_core.http.budgets import BudgetPages
+from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
+from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.rehearse import Rehearsals
+from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
-from tokenhub_core.lookout import Watched, look
+from tokenhub_core.leave import Leave, Leaves, by_host
+from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
-from tokenhub_core.ports import Clock, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -63,11 +80,14 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -82,7 +102,7 @@ class App:
     """The running engine, as the front doors see it."""
 
     settings: Settings
-    engine: Pipeline
+    engine: Engine
     recogniser: Recogniser
     catalog: Catalog
     vault: Vault
@@ -100,8 +120,18 @@ class App:
     """What the operator should know, one line each."""
     drain: Callable[[], None]
     """Makes `/readyz` say no, so that balancers stop sending."""
+    login_ticket: Callable[[], str]
+    """Makes what is behind the `#` of a login link."""
+    keys: KeyBook
+    """Where clients' keys are known."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in, at every front door."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
     overheard: Overhearing = deaf
     """Learns from answers that go past the engine."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits those callers whose requests go past it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +150,18 @@ class _Kept:
     warnings: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Admission:
+    """Who may come in, and what they may use."""
+
+    throttle: Throttle
+    keys: ApiKeys
+
+
 @asynccontextmanager
 async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
-    private_directory(settings.data_dir)
+    mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
         kept = await _open(stack, settings, environ)
         seeds = sources.transient(settings, environ, kept.prices)
@@ -138,9 +176,10 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
-        pipeline = await _engine(stack, kept, watched, catalog)
-        warnings = (*kept.warnings, *seeds.warnings, *told)
-        yield await _doors(stack, kept, watched, catalog, pipeline, warnings=warnings)
+        admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
+        pipeline = await _engine(stack, kept, watched, catalog, admission)
+        warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
+        yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
 
 
 async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
@@ -164,6 +203,11 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     await _unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
+    sweeper = Sweeper(writer, clock, settings.log_retention_days)
+    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
+    stack.push_async_callback(_cancelled, sweeping)
+    if settings.capture != "none" and not vault.open:
+        warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     credentials = Credentials(vault, environ)
     return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
 
@@ -176,7 +220,18 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning])
+    budgets = Budgets(
+        kept.database,
+        kept.audit,
+        bus,
+        kept.clock,
+        entropy=_entropy(5),
+        zone=kept.settings.budget_zone,
+    )
+    await budgets.load()
+    teller = asyncio.create_task(budgets.keep(), name="budget teller")
+    stack.push_async_callback(_cancelled, teller)
+    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning], books=budgets.ledger)
     parkings = Parkings(kept.database, kept.writer, bus, metrics)
     credentials = kept.credentials
     keyring = Keyring(
@@ -186,19 +241,40 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings)
+    leaks = Leaks(bus, metrics)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
 
 
-async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog) -> Pipeline:
+async def _keys(stack: AsyncExitStack, kept: _Kept, watched: Watched) -> ApiKeys:
+    """Return clients' keys, not loaded yet."""
+    keys = ApiKeys(
+        kept.audit,
+        kept.writer,
+        watched.bus,
+        kept.clock,
+        salt=await asyncio.to_thread(salt, kept.settings),
+        entropy=secrets.token_bytes,
+    )
+    stack.push_async_callback(keys.close)
+    keeper = asyncio.create_task(keys.keep(), name="api key keeper")
+    stack.push_async_callback(_cancelled, keeper)
+    return keys
+
+
+async def _engine(
+    stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, admission: _Admission
+) -> Pipeline:
     settings = kept.settings
-    network = await stack.enter_async_context(HttpTransport(ca_file=_path(settings.ca_file)))
+    network = await stack.enter_async_context(
+        HttpTransport(ca_file=_path(settings.ca_file), guard=_guard(settings))
+    )
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
-        ledger=OpenLedger(),
+        ledger=watched.budgets.ledger,
         health=watched.health,
         retries=RetryBudget(),
         clock=kept.clock,
@@ -217,7 +293,7 @@ async def _engine(stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog:
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(settings, catalog, kept.vault),
+        rules=_rules(settings, catalog, kept.vault, admission.throttle),
         insight=_insight(watched.learning, catalog),
     )
 
@@ -229,18 +305,12 @@ async def _doors(
     catalog: Catalog,
     pipeline: Pipeline,
     *,
+    admission: _Admission,
     warnings: tuple[str, ...],
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
-    door = Door(
-        engine=pipeline,
-        dialects=DIALECTS,
-        clock=clock,
-        entropy=_entropy(10),
-        max_body_bytes=settings.max_body_bytes,
-        overheard=watched.keyring.overheard,
-    )
+    door = _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
     if catalog.modes.rules and not _origin(settings):
@@ -249,7 +319,9 @@ async def _doors(
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
-            connector=aiohttp.TCPConnector(ssl=tls_context(_path(settings.ca_file)), limit=0),
+            connector=aiohttp.TCPConnector(
+                ssl=tls_context(_path(settings.ca_file)), limit=0, resolver=GuardedResolver(_guard(settings))
+            ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -263,7 +335,8 @@ async def _doors(
         watcher=watcher,
     )
     token = admin_token(settings)
-    sessions = Sessions(token, clock, lambda: secrets.token_urlsafe(32))
+    register, logins = await _access(kept, token)
+    sessions = Sessions(register)
     leaving = asyncio.Event()
     side = SideServer(
         consumer=consumer,
@@ -279,27 +352,72 @@ async def _doors(
             ),
         ),
         origin=_origin(settings),
+        hosts=settings.allowed_hosts,
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    pages += ApiKeyPages(admission.keys, clock).routes()
+    pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares.insert(0, watch.middleware)
     return App(
         settings=settings,
-        engine=pipeline,
+        engine=door.engine,
         recogniser=recogniser,
         catalog=catalog,
         vault=kept.vault,
         requests=RequestLog(kept.database),
         recorder=recorder,
         overheard=watched.keyring.overheard,
+        throttle=admission.throttle,
+        keeper=door.keeper,
+        foreign=door.foreign,
         admin_token=token,
         side=served,
         watcher=watcher,
         handed_off=HandedOff(consumer, recogniser, passthrough, watcher),
         warnings=warnings,
         drain=leaving.set,
+        keys=admission.keys,
+        login_ticket=lambda: logins.ticket(register.bootstrap),
     )
+
+
+def _door(
+    stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
+) -> Door:
+    """Return what every front door needs."""
+    shelf = Shelf(kept.writer, kept.holder, kept.settings, clock=kept.clock, entropy=secrets.token_bytes)
+    stack.push_async_callback(shelf.close)
+    engine = Idempotent(
+        Capturing(pipeline, kept.settings, kept.holder, shelf),
+        _keeping(kept),
+        recorder=watched.recorder,
+        dialects=DIALECTS,
+        clock=kept.clock,
+        throttle=admission.throttle,
+    )
+    stack.push_async_callback(engine.close)
+    return Door(
+        engine=engine,
+        dialects=DIALECTS,
+        clock=kept.clock,
+        entropy=_entropy(10),
+        max_body_bytes=kept.settings.max_body_bytes,
+        overheard=watched.keyring.overheard,
+        throttle=admission.throttle,
+        keeper=Doorkeeper(admission.keys, anonymous=kept.settings.anonymous),
+        foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
+    )
+
+
+async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
+    """Return who may do admin work, and how they get in."""
+    marks = Marks(await asyncio.to_thread(salt, kept.settings))
+    clock, entropy = kept.clock, secrets.token_bytes
+    register = Register(kept.audit, kept.writer, clock=clock, marks=marks, token=token, entropy=entropy)
+    await register.load()
+    return register, Logins(register, kept.audit, clock=clock, marks=marks, entropy=entropy)
 
 
 def _watcher(
@@ -319,6 +437,7 @@ def _watcher(
         clock=kept.clock,
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
+        admit=watched.budgets.ledger.admit,
     )
 
 
@@ -343,7 +462,6 @@ def _pages(
             health=watched.health,
             bus=watched.bus,
             sessions=sessions,
-            audit=kept.audit,
             clock=clock,
             settings=kept.settings,
         )
@@ -352,8 +470,11 @@ def _pages(
         *admin.routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
+        *SigningPages(kept.vault, kept.audit).routes(),
+        *Bodies(kept.audit, kept.holder, clock).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
+        *BudgetPages(watched.budgets, clock).routes(),
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),
@@ -429,17 +550,30 @@ def _insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
-def _rules(settings: Settings, catalog: Catalog, vault: Vault) -> Rules:
+def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle) -> Rules:
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        directive_roles=frozenset(settings.directive_roles),
+        leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),
+        signatures=Signatures(vault.directive_secret),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,
+        foreign=Foreign(parsed(settings.client_credentials)),
         total_seconds=settings.total_timeout_secs,
+        throttle=limits,
         locked=lambda: not vault.open,
     )
+
+
+def _keeping(kept: _Kept) -> Keeping:
+    settings = kept.settings
+    marks = CallMarks(kept.writer, answers=settings.idempotency_store)
+    return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
+
+
+def _guard(settings: Settings) -> Guard:
+    return Guard(settings.allow_private, own_ports={settings.port, settings.admin_port} - {0})
 
 
 def _path(text: str) -> Path | None:

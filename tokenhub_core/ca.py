@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -53,7 +54,10 @@ class _Root:
 
 
 class CertificateAuthority:
-    """Vouches for the listed hosts. Make one with `open`; it belongs to one thread."""
+    """Vouches for the listed hosts. Make one with `open`; it belongs to one thread.
+
+    Where another process makes a new root, this one goes on with it from the next connection on.
+    """
 
     def __init__(
         self, directory: Path, hosts: Sequence[str], root: _Root, *, now: Callable[[], float]
@@ -63,6 +67,7 @@ class CertificateAuthority:
         self._root = root
         self._now = now
         self._contexts: OrderedDict[str, tuple[float, ssl.SSLContext]] = OrderedDict()
+        self._written = _written(directory)
 
     @classmethod
     def open(cls, directory: Path, hosts: Sequence[str], *, now: Callable[[], float]) -> Self:
@@ -77,6 +82,23 @@ class CertificateAuthority:
             raise ConfigError(f"the CA directory {directory} cannot be used: {error.strerror}") from error
         except ValueError as error:
             raise ConfigError(str(error)) from error
+
+    @classmethod
+    def rotate(cls, directory: Path, hosts: Sequence[str], *, now: Callable[[], float]) -> Self:
+        """Make a new root with a new key; raises as `open` does.
+
+        Killed on the way, it leaves a key and a certificate that do not belong together: `open` mends that with the
+        key that is there.
+        """
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_others(directory, "chmod 700")
+            with _locked(directory / "lock"):
+                key = ec.generate_private_key(ec.SECP256R1())
+                _write(_key_file(directory), _private_pem(key), mode=0o600)
+        except OSError as error:
+            raise ConfigError(f"the CA directory {directory} cannot be used: {error.strerror}") from error
+        return cls.open(directory, hosts, now=now)
 
     @property
     def certificate_file(self) -> Path:
@@ -101,6 +123,9 @@ class CertificateAuthority:
         """
         host = certificates.normal(host)
         now = self._now()
+        if (written := _written(self._directory)) != self._written:
+            self._root, self._written = _settle(self._directory, self._hosts, now), written
+            self._contexts.clear()
         kept = self._contexts.get(host)
         if kept is not None and now < kept[0]:
             self._contexts.move_to_end(host)
@@ -127,6 +152,57 @@ class CertificateAuthority:
         return context
 
 
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What there is to know of an authority, without its key."""
+
+    subject: str
+    sha256: str
+    begins_at: float
+    """Seconds since the epoch; so below."""
+    expires_at: float
+    permitted: tuple[str, ...]
+    """The DNS subtrees that it may vouch for."""
+    file: Path
+    modes: tuple[tuple[str, str], ...]
+    """Files and directories with their modes, in octal."""
+    loose: tuple[str, ...]
+    """What others than the owner may read and should not."""
+
+
+def facts(directory: Path) -> Facts:
+    """Return what there is to know; raises `ConfigError` where there is no authority. Changes nothing."""
+    file = _certificate_file(directory)
+    try:
+        root = x509.load_pem_x509_certificate(file.read_bytes())
+        kept = [directory, _key_file(directory), file, *sorted(_confdir(directory).glob("*.pem"))]
+        modes = [(path, path.stat().st_mode & 0o777) for path in kept]
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no CA in {directory}; `tokenhub serve` makes one") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the CA in {directory} cannot be read: {error}") from error
+    secret = {directory, _key_file(directory), _confdir(directory) / "mitmproxy-ca.pem"}
+    return Facts(
+        root.subject.rfc4514_string(),
+        root.fingerprint(hashes.SHA256()).hex(":"),
+        root.not_valid_before_utc.timestamp(),
+        root.not_valid_after_utc.timestamp(),
+        tuple(sorted(certificates.subtrees_of(root))),
+        file,
+        tuple((str(path), f"{mode:04o}") for path, mode in modes),
+        tuple(f"{path} is open to other users" for path, mode in modes if path in secret and mode & _OTHERS),
+    )
+
+
+def _written(directory: Path) -> tuple[int, int]:
+    """Return what tells one key file from the next; nothing where it cannot be read."""
+    try:
+        found = _key_file(directory).stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
+
+
 def _settle(directory: Path, hosts: Sequence[str], now: float) -> _Root:
     """Return the root to use from `now` on; write what the directory lacks."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -139,7 +215,7 @@ def _settle(directory: Path, hosts: Sequence[str], now: float) -> _Root:
         confdir.mkdir(mode=0o700, exist_ok=True)
         _refuse_others(confdir, "chmod 700")
         _keep(confdir / "mitmproxy-ca.pem", _private_pem(key) + root.pem, mode=0o600)
-        _keep(confdir / "mitmproxy-ca-cert.pem", root.pem, mode=0o644)
+        _keep(confdir / "mitmproxy-ca-cert.pem", root.pem, mode=0o600)
         return root
 
 
@@ -169,7 +245,7 @@ def _certificate(
         if fresh and certificates.belongs(found, key) and certificates.subtrees_of(found) == wanted:
             return found
     made = certificates.issue_root(key, hosts=hosts, serial=x509.random_serial_number(), now=now)
-    _write(path, made.public_bytes(Encoding.PEM), mode=0o644)
+    _write(path, made.public_bytes(Encoding.PEM), mode=0o600)
     return made
 
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
+from zoneinfo import ZoneInfo
 
+from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Mode
@@ -20,6 +22,8 @@ _ELSEWHERE: Final = frozenset(
 """Variables with our prefix that other parts read."""
 
 
+_MOST: Final = 1_000_000_000
+"""Of anything that a limit counts."""
 _NO_SECRET: Final = Secret("")
 
 
@@ -68,6 +72,13 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def _zone(raw: str) -> str:
+    try:
+        return ZoneInfo(raw).key
+    except (OSError, ValueError, KeyError):
+        raise ValueError("must be a time zone that this machine knows, such as Europe/Berlin") from None
+
+
 def _words(raw: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in raw.split(",") if word.strip())
 
@@ -80,6 +91,15 @@ def _some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
         return found
 
     return read
+
+
+def _networks(raw: str) -> tuple[str, ...]:
+    found = _words(raw)
+    try:
+        networks(found)
+    except ValueError as error:
+        raise ValueError(f"must be networks such as 10.0.0.0/8: {error}") from None
+    return found
 
 
 def _setting(
@@ -100,6 +120,17 @@ class Settings:
     port: int = _setting(8080, _whole(0, 65535), "Port of the proxy; 0 picks a free one")
     admin_port: int = _setting(8090, _whole(0, 65535), "Port of the side server; 0 picks a free one")
     modes: tuple[str, ...] = _setting(("regular",), _words, "mitmproxy mode specs, comma separated")
+    anonymous: bool = _setting(
+        True, _flag, "Serve callers on this machine that show no key; others always need one"
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), _words, "Names that the side server is called by, beside addresses and localhost"
+    )
+    client_credentials: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What is done with the credential that a client brings for a host, as host=rule: use, replace or refuse",
+    )
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")
@@ -122,6 +153,9 @@ class Settings:
     default_mode: Mode = _setting(Mode.NORMAL, Mode, "Routing mode where nothing else is said")
     default_max_budget_usd: float | None = _setting(
         None, _optional(_number(0, 100)), "Most that one call may cost, in dollars; none for no limit"
+    )
+    budget_zone: str = _setting(
+        "UTC", _zone, "IANA time zone whose midnights bound the periods of budgets that name none"
     )
     default_max_latency_ms: int | None = _setting(
         None, _optional(_whole(1, 3_600_000)), "Most time for one call, in milliseconds; none for no limit"
@@ -155,13 +189,70 @@ class Settings:
         "What a malformed directive does; off leaves every directive in place",
     )
     directive_roles: tuple[str, ...] = _setting(
-        ("user",), _some_of("user", "assistant", "system", "developer"), "Roles whose directives are honoured"
+        ("user",),
+        _some_of("user", "system", "developer"),
+        "Roles whose directives are honoured where a key says nothing else",
+    )
+    directive_hosts: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "What directives may do in calls to a host, as host=off or host=mode+budget:0.05; * for any, direct for calls"
+        " to TokenHub itself",
     )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(
         (), _words, "What is done with calls to a host, as host=mode: route, shadow, observe or off"
     )
-    allow_private: tuple[str, ...] = _setting((), _words, "Private addresses that the proxy may reach")
+    key_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute with one key that has no limit of its own"
+    )
+    key_tokens_per_minute: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, with one key that has no limit of its own",
+    )
+    key_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Calls under way at once with one key that has no limit of its own"
+    )
+    key_max_output_tokens: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for with one key that has no limit of its own",
+    )
+    address_requests_per_minute: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Requests a minute from one address without a key"
+    )
+    address_tokens_per_minute: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Tokens a minute, input and output together, from one address without a key",
+    )
+    address_concurrency: int | None = _setting(
+        None, _optional(_whole(1, _MOST)), "Calls under way at once from one address without a key"
+    )
+    address_max_output_tokens: int | None = _setting(
+        None,
+        _optional(_whole(1, _MOST)),
+        "Output tokens that one call may ask for from one address without a key",
+    )
+    admin_requests_per_minute: int | None = _setting(
+        1200, _optional(_whole(1, _MOST)), "Requests a minute to the admin API from one address"
+    )
+    trusted_proxies: tuple[str, ...] = _setting(
+        (), _networks, "Networks of proxies whose X-Forwarded-For or Forwarded is believed"
+    )
+    idempotency_ttl_secs: float = _setting(
+        86_400.0, _number(1, 31_536_000), "How long an Idempotency-Key stands for its first call"
+    )
+    idempotency_cache_bytes: int = _setting(
+        64 << 20, _whole(0, 1 << 34), "Memory for answers that can be given again"
+    )
+    idempotency_store: bool = _setting(
+        False, _flag, "Keep those answers in the database as well, in the clear"
+    )
+    allow_private: tuple[str, ...] = _setting(
+        (), _words, "Names, addresses and networks that are not public and may be reached all the same"
+    )
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
     max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")
@@ -183,6 +274,18 @@ class Settings:
         15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"
     )
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
+    capture: str = _setting(
+        "none",
+        _one_of("none", "redacted", "full"),
+        "What is kept of the text of calls, sealed by the vault, where their key says nothing else",
+    )
+    capture_days: int = _setting(7, _whole(1, 3650), "Days after which kept text is deleted")
+    capture_max_bytes: int = _setting(
+        65_536, _whole(256, 16 << 20), "Most of a request, and of an answer, that is kept"
+    )
+    log_retention_days: int | None = _setting(
+        None, _optional(_whole(1, 3650)), "Days after which records of calls are deleted; none for never"
+    )
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from tokenhub_core.config import Settings
+from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.ports import Secret
 
 _SALT: Final = 32
 """Bytes."""
+_OURS: Final = ("tokenhub.sqlite*", "admin-token", "salt", "serve.lock", "run", "ca")
+"""What we make in the data directory. Whatever else lies there is not ours to change."""
+_KEYS: Final = frozenset({"ca", "ca/mitmproxy", "ca/ca-key.pem", "ca/mitmproxy/mitmproxy-ca.pem"})
+"""Left to the CA, which does not start where these were open to others: who read its key can sign with it."""
+_OTHERS: Final = 0o077
 
 
 def private_directory(path: Path) -> None:
@@ -19,6 +27,41 @@ def private_directory(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.stat().st_mode & 0o077:
         path.chmod(0o700)
+
+
+def close_to_others(directory: Path) -> tuple[str, ...]:
+    """Make the directory and all of ours in it the owner's alone: 0700 and 0600.
+
+    Returns a warning where anything had a looser mode. Raises `ConfigError` where it cannot be changed.
+    """
+    private_directory(directory)
+    found = [str(path.relative_to(directory)) for path in _ours(directory) if _closed(path, directory)]
+    if not found:
+        return ()
+    some = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    return (f"{some} in {directory} could be read by other users; only you can read them now",)
+
+
+def _ours(directory: Path) -> Iterator[Path]:
+    for pattern in _OURS:
+        for path in directory.glob(pattern):
+            yield path
+            if path.is_dir() and not path.is_symlink():
+                yield from path.rglob("*")
+
+
+def _closed(path: Path, directory: Path) -> bool:
+    """Close a path to others; tell whether that was needed. What a link leads to is somebody else's."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode) or not mode & _OTHERS or str(path.relative_to(directory)) in _KEYS:
+            return False
+        path.chmod(0o700 if stat.S_ISDIR(mode) else 0o600)
+    except FileNotFoundError:
+        return False  # a temporary file of another process
+    except OSError as error:
+        raise ConfigError(f"{path} can be read by other users: {error.strerror}") from None
+    return True
 
 
 def admin_token(settings: Settings) -> Secret:

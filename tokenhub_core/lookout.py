@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
+from tokenhub_core.admission.foreign import Leak
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.parking import Change
+from tokenhub_core.audit.denials import Attempt
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.budgets import Budgets
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
@@ -24,6 +30,32 @@ TICK: Final = 1.0
 """Seconds between two looks at provider health."""
 
 
+_KEPT: Final = 1000
+"""Alarms that wait to be written."""
+
+
+class Leaks:
+    """Raises the alarm over keys that leave, or would have left, for hosts that they are not for."""
+
+    def __init__(self, bus: Bus, metrics: Metrics) -> None:
+        self._bus = bus
+        self._metrics = metrics
+        self._fresh: deque[Leak] = deque(maxlen=_KEPT)
+
+    def tell(self, leak: Leak) -> None:
+        """Count one and tell everybody; the audit log hears of it at the next look."""
+        self._metrics.leaked(leak.kind)
+        self._bus.publish("credential_leak", structs.asdict(leak))
+        self._fresh.append(leak)
+
+    async def note(self, audit: Audit) -> None:
+        """Write those that are new; many of one caller become one entry."""
+        while self._fresh:
+            leak = self._fresh.popleft()
+            reason = "credential_leak" if leak.refused else "credential_sent"
+            await audit.denied(Attempt(leak.peer, reason, leak.host, leak.key_id or "anonymous"))
+
+
 @dataclass(frozen=True, slots=True)
 class Watched:
     """What watches every exchange."""
@@ -35,6 +67,8 @@ class Watched:
     recorder: StoreRecorder
     keyring: Keyring
     parkings: Parkings
+    leaks: Leaks
+    budgets: Budgets
 
 
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
@@ -57,6 +91,7 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
             )
         for change in watched.parkings.fresh():
             await _note_parking(audit, change)
+        await watched.leaks.note(audit)
         metrics.parkings((one.place.provider, one.place.credential) for one in watched.keyring.parkings())
         metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
         health.prune(now)

@@ -11,14 +11,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from msgspec import structs
 
 from tokenhub_core import directives, encoding, policy
+from tokenhub_core.admission.foreign import KEPT, Foreign, Use
+from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -26,18 +31,21 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.leave import Leaves
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
-from tokenhub_core.progress import Progress, passed_on, record, summary, told
+from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
 from tokenhub_core.providers.catalogue import Catalogue, priced
 from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
 from tokenhub_core.routing.bandit import STILL, Explorer
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
+from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.routing.replay import Ground
+from tokenhub_core.signing import Signatures
 from tokenhub_core.types import (
     Bond,
     Dialect,
@@ -70,12 +78,18 @@ class Rules:
     """Whether the host that a call was meant for may serve it."""
     directives: Callable[[], str] = lambda: "reject"
     """What a malformed directive does: `reject`, `ignore`; or `off`: no directive is read or stripped."""
-    directive_roles: frozenset[str] = frozenset({"user"})
+    leaves: Leaves = field(default_factory=Leaves)
+    """What a directive may do."""
+    signatures: Signatures = field(default_factory=Signatures)
     max_body_bytes: int = 32 << 20
     max_attempts: int = 5
     total_seconds: float = 900.0
     """The most that one call may take up to its answer, a stream up to its first content."""
     modes: Callable[[], Modes] = lambda: ROUTED
+    throttle: Throttle = field(default_factory=Throttle)
+    """What callers may use."""
+    foreign: Foreign = KEPT
+    """What is done with credentials that clients bring for their hosts."""
     locked: Callable[[], bool] = lambda: False
     """Whether the vault is locked, so that its providers are no candidates."""
 
@@ -99,9 +113,14 @@ def _origin_option(
         dialect=dialect,
         cred_store="caller",
     )
-    model = Model(id=name, provider_id=provider.id, pricing_source=UNKNOWN_PRICE)
+    return OriginOption(_priced(catalogue, name, provider.id), provider)
+
+
+def _priced(catalogue: Catalogue, name: str, provider: str) -> Model:
+    """Return a model that nobody has registered, at the list's price where it has one."""
+    model = Model(id=name, provider_id=provider, pricing_source=UNKNOWN_PRICE)
     entry = catalogue.lookup(name)
-    return OriginOption(priced(model, entry) if entry else model, provider)
+    return priced(model, entry) if entry else model
 
 
 class _Frames:
@@ -147,7 +166,9 @@ class Pipeline:
         self._recorder = recorder
         self._secrets = executor.means.secrets
         self._keyring = executor.means.keyring
+        self._ledger = executor.means.ledger
         # Programs ask for few models at few hosts, over and over.
+        self._priced = partial(_priced, catalogue)
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
         self._fleet = fleet
         self._defaults = defaults
@@ -161,6 +182,7 @@ class Pipeline:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())
         try:
+            self._enter(progress)
             job = self._prepare(progress)
             result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
             if isinstance(result, Whole):
@@ -171,6 +193,7 @@ class Pipeline:
         except TokenHubError as error:
             return await self._refuse(progress, error.fault)
         except asyncio.CancelledError:
+            self._leave(progress)
             if not progress.recorded:
                 self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
             raise
@@ -234,6 +257,16 @@ class Pipeline:
 
     # --- the way in
 
+    def _enter(self, progress: Progress) -> None:
+        """Let the call in where its caller's limits do; raises `TokenHubError` where they do not."""
+        snapshot, now = progress.snapshot, self._instant()
+        stay = progress.stay = self._rules.throttle.visit(snapshot.caller, snapshot.headers, now)
+        if stay is not None:
+            stay.enter(now)
+
+    def _instant(self) -> int:
+        return nanoseconds(self._clock.monotonic())
+
     def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
         limit = self._rules.max_body_bytes
         plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
@@ -254,18 +287,23 @@ class Pipeline:
         request = progress.request = self._opened(
             snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
         )
-        request, reading = self._directives(progress, request)
+        # A conversation is known by what its program wrote: a directive leaves the last turn only.
         thread = self._follow(progress, request)
+        written, (request, reading) = request, self._directives(progress, request)
+        request, cap = _capped(progress, request)
         view = self._fleet()
         wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
-            else aliases.applied(wishes, view, self._asking(snapshot, request, shadow=shadow))
+            else aliases.applied(wishes, view, self._asking(snapshot, written, shadow=shadow))
         )
-        wishes, origin = meant.policy, self._origin(snapshot, request, meant.model)
+        wishes, key = meant.policy, snapshot.caller.key
+        if key is not None:
+            wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
+        origin = self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
-        bodies = Bodies(request, self._dialects, wishes.output_schema)
+        bodies = Bodies(request, self._dialects, wishes.output_schema, cap=cap)
         planned, fault = decide(
             view,
             features,
@@ -283,6 +321,8 @@ class Pipeline:
             if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
                 return self._counted(progress, request)
             raise TokenHubError(self._locked_out(view, planned, fault))
+        if progress.stay is not None and request.dialect.billed:
+            progress.stay.reserve(planned.input_tokens + planned.output_tokens, self._instant())
         seconds = self._rules.total_seconds
         if wishes.max_latency_ms is not None:
             seconds = min(seconds, wishes.max_latency_ms / 1000)
@@ -306,9 +346,11 @@ class Pipeline:
         malformed = self._rules.directives()
         if malformed == "off":
             return request, directives.Reading()
+        reading = directives.Reading()
+        if directives.may_stand_in(request.body):
+            reading = self._read(progress.snapshot, request)
         module = self._dialects[request.dialect]
-        reading = directives.read(module.text_slots(request.data), roles=self._rules.directive_roles)
-        progress.directive = reading.outcome
+        progress.directive, progress.directive_why = reading.outcome, reading.why
         if reading.outcome == "invalid" and malformed == "reject":
             raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
         if reading.stripped:
@@ -317,6 +359,18 @@ class Pipeline:
             )
             return progress.request, reading
         return request, reading
+
+    def _read(self, snapshot: Snapshot, request: Request) -> directives.Reading:
+        key = snapshot.caller.key
+        reading = directives.read(
+            self._dialects[request.dialect].text_slots(request.data),
+            self._rules.leaves.of(snapshot.origin.host if snapshot.origin else "", key),
+            limits=self._defaults().values,
+            refusal=lambda one, text: self._rules.signatures.refusal(one, key, text, self._clock.now()),
+        )
+        if not reading.outcome and directives.MARKER.encode() in request.body:
+            return directives.Reading("ignored")
+        return reading
 
     def _follow(self, progress: Progress, request: Request) -> Thread:
         bonds = progress.bonds = self._insight.bonds()
@@ -353,7 +407,24 @@ class Pipeline:
         name = meant or request.features.model
         if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
             return None
+        if self._rules.foreign.rule(snapshot.origin.host) is Use.REPLACE:
+            return self._registered(snapshot.origin.host, name)
+        if snapshot.caller.key is not None and not carries_credential(snapshot.headers, snapshot.path):
+            return None  # its key was ours: it has none for that host
         return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
+
+    def _registered(self, host: str, name: str) -> OriginOption | None:
+        """Return the provider that is registered for a host as the one to ask, with its own credential, for this model.
+
+        None where there is none, and where the model is registered there anyway.
+        """
+        view = self._fleet()
+        for provider in view.providers.values():
+            if provider.enabled and any(urlsplit(one).hostname == host for one in provider.endpoints):
+                if any(model.provider_id == provider.id for model in named(view, name)):
+                    return None
+                return OriginOption(self._priced(name, provider.id), provider)
+        return None
 
     def _circumstances(
         self,
@@ -424,6 +495,7 @@ class Pipeline:
     async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
         await live.close()
+        self._leave(progress)
         if not progress.recorded:
             progress.recorded = True
             if progress.trace.stop is not None:
@@ -440,9 +512,27 @@ class Pipeline:
         except TokenHubError:
             progress.recorded = False
             raise
+        finally:
+            # Before the end of the answer can bring the next call.
+            self._leave(progress)
+
+    def _leave(self, progress: Progress) -> None:
+        """Give the caller's limits back what the call did not use."""
+        if progress.stay is not None:
+            spent = [attempt.usage for attempt in progress.trace.attempts]
+            used = sum(usage.input_tokens + usage.output_tokens for usage in spent)
+            progress.stay.leave(used, self._instant())
+
+    def _left(self, progress: Progress) -> Headers:
+        """Return the headers that tell what is left of the caller's limits, and of a budget that comes to its end."""
+        stay, snapshot = progress.stay, progress.snapshot
+        budget = self._ledger.told(snapshot.caller, snapshot.received_at)
+        limits = stay.headers(snapshot.dialect, now=self._instant(), at=self._clock.now()) if stay else ()
+        return (*limits, ("x-tokenhub-budget", budget)) if budget else limits
 
     async def _break(self, progress: Progress, fault: Fault) -> bytes:
         """Record a stream that has failed and return its last event."""
+        progress.broken = True
         await self._note(progress, fault)
         snapshot = progress.snapshot
         return self._dialects[snapshot.dialect].stream_error(
@@ -454,10 +544,7 @@ class Pipeline:
         await self._note(progress, fault)
         error = self._dialects[progress.snapshot.dialect].error(fault, request_id=progress.snapshot.id)
         extra = () if _worth_retrying(fault) else (("x-should-retry", "false"),)
-        ours = told(progress)
-        named = {name for name, _ in ours}
-        headers = (*(field for field in error.headers if field[0] not in named), *extra, *ours)
-        return Reply(error.status, headers, error.body, summary=summary(progress, fault))
+        return refusal(progress, fault, error, (*extra, *self._left(progress)))
 
     async def _note(self, progress: Progress, fault: Fault) -> None:
         """Record a failure; that the store is down too must not hide it."""
@@ -476,8 +563,27 @@ class Pipeline:
         body: bytes = b"",
         frames: AsyncIterator[bytes] | None = None,
     ) -> Reply:
-        headers = (*passed_on(upstream), *told(progress))
-        return Reply(200, headers, body, frames, summary(progress, None))
+        passed = passed_on(upstream, limited=progress.stay is not None)
+        headers = (*passed, *told(progress), *self._left(progress))
+        return Reply(200, headers, body, frames, summary(progress, None), lambda: progress.broken)
+
+
+def _capped(progress: Progress, request: Request) -> tuple[Request, int | None]:
+    """Return the call with the cap that its caller's key puts on answers, and that cap where it is none of his own.
+
+    Raises `TokenHubError` where he asks for more: an answer that we cut short would look like one that the model did.
+    """
+    stay = progress.stay
+    if stay is None or (most := stay.most_output) is None or not request.dialect.translates:
+        return request, None
+    features = request.features
+    if features.max_output_tokens is not None:
+        stay.check_output(features.max_output_tokens)
+        return request, None
+    request = progress.request = structs.replace(
+        request, features=structs.replace(features, max_output_tokens=most)
+    )
+    return request, most
 
 
 def _without(request: Request, data: Json) -> bytes:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import msgspec
 from msgspec import structs
 
 from tokenhub_core.errors import client_fault
-from tokenhub_core.types import Dialect, Features, Need, Policy
+from tokenhub_core.types import ANY, ApiKey, Dialect, Features, Need, Policy
 
 ANY_MODEL: Final = frozenset({"", "*", "auto", "tokenhub/auto"})
 """Model names by which a caller leaves the choice to the router."""
 
-_FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why"}
+_FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why", "allowed_models", "allowed_providers"}
+"""What a layer can set. What a key is good for is nobody's wish."""
 _FREEING: Final = ("mode", "min_weight")
+_WILD: Final = re.compile(r"[*?\[]")
 _WORDS: Final = frozenset({Need.CHAT})
 
 
@@ -59,6 +63,46 @@ def for_call(defaults: Layer, requested_model: str, directive: Mapping[str, Any]
             wishes["model"] = None
         layers.append(Layer("directive", wishes))
     return merge(layers)
+
+
+def for_key(key: ApiKey, wishes: Policy, alias: str, meant: Iterable[str]) -> Policy:
+    """Return the policy within what the caller's key is good for; nothing that the caller writes widens it.
+
+    `meant` are the ids of the models that the alias comes to in this call, where it asked for one; see `within`.
+    """
+    models = None if ANY in key.models else key.models
+    providers = None if ANY in key.providers else key.providers
+    return within(wishes, models, providers, alias=alias, meant=meant, source=f"key {key.id}")
+
+
+def within(
+    wishes: Policy,
+    models: Sequence[str] | None,
+    providers: Sequence[str] | None,
+    *,
+    alias: str,
+    meant: Iterable[str],
+    source: str,
+) -> Policy:
+    """Return the policy with its models and providers bounded by patterns; None: not at all.
+
+    Who may ask for an alias may have, in this call, what it comes to: the operator says what that is.
+    """
+    if models is not None and alias and any(fnmatchcase(alias, pattern) for pattern in models):
+        models = tuple(dict.fromkeys((*models, *map(_literal, sorted(meant)))))
+    limits = {
+        name: tuple(patterns)
+        for name, patterns in (("allowed_models", models), ("allowed_providers", providers))
+        if patterns is not None
+    }
+    if not limits:
+        return wishes
+    return structs.replace(wishes, **limits, why={**wishes.why, **dict.fromkeys(limits, source)})
+
+
+def _literal(name: str) -> str:
+    """Return the pattern that only this name matches."""
+    return _WILD.sub("[\\g<0>]", name)
 
 
 def framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Features, Policy]:

@@ -11,6 +11,7 @@ from tokenhub_core.errors import Fault
 from tokenhub_core.types import (
     DEFAULT_CREDENTIAL,
     ApiKey,
+    Caller,
     Dialect,
     Headers,
     Plan,
@@ -149,15 +150,56 @@ class Reservation(msgspec.Struct, frozen=True):
     nanousd: int
 
 
+class Outlay(msgspec.Struct, frozen=True):
+    """What one attempt will probably use, and what it can use at most; money in nano-dollars."""
+
+    nanousd: int
+    most_nanousd: int | None
+    """None: nobody knows what the model costs."""
+    tokens: int
+    most_tokens: int
+    capped: bool = True
+    """Whether the caller has said how long the answer may be at most."""
+
+
+class Charge(msgspec.Struct, frozen=True):
+    """What one record adds to one budget's count: of the time since `since` (microseconds), in the budget's unit."""
+
+    budget: str
+    since: int
+    amount: int
+
+
 class Ledger(Protocol):
     """Two-phase money. The failover machine reserves before an attempt and settles after it."""
 
-    def reserve(self, snapshot: Snapshot, nanousd: int) -> Reservation:
-        """Set money aside; raises `TokenHubError` (`BUDGET`) where there is not enough."""
+    def reserve(
+        self, snapshot: Snapshot, nanousd: int, outlay: Callable[[], Outlay] | None = None
+    ) -> Reservation:
+        """Set money aside; raises `TokenHubError` (`BUDGET`) where there is not enough.
+
+        `outlay` says what the attempt can use at most; it is asked only where a budget applies.
+        """
         ...
 
     def settle(self, reservation: Reservation, nanousd: int, usage: Usage) -> None:
         """Replace the reservation by what the attempt really cost (0 releases it)."""
+        ...
+
+    def told(self, caller: Caller, at: float) -> str:
+        """Return what a caller is to be told of its budgets at `at` (seconds since the epoch); mostly nothing."""
+        ...
+
+
+class Books(Protocol):
+    """Where records are counted; what a record adds is stored together with it."""
+
+    def book(self, record: Record) -> Sequence[Charge]:
+        """Count a record, once, however often it is handed over, and return what that adds."""
+        ...
+
+    def booked(self, record: Record) -> None:
+        """Hear that a record is not handed over again."""
         ...
 
 
@@ -173,6 +215,10 @@ class Recorder(Protocol):
         ...
 
 
+def _whole() -> bool:
+    return False
+
+
 class Reply(msgspec.Struct, frozen=True):
     """What goes back to the caller: a head, and either a whole body or frames as they come.
 
@@ -185,6 +231,8 @@ class Reply(msgspec.Struct, frozen=True):
     body: bytes = b""
     frames: AsyncIterator[bytes] | None = None
     summary: Summary | None = None
+    broken: Callable[[], bool] = _whole
+    """Tells, once the frames have ended, whether their last one is an error."""
 
     def __repr__(self) -> str:
         return f"Reply({self.status})"

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from msgspec import structs
+
+from tokenhub_core.admission.throttle import Stay, without_limits
+from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dispatch.job import CANCELLED, Trace
 from tokenhub_core.errors import Fault
-from tokenhub_core.ports import Summary
+from tokenhub_core.ports import Reply, Summary
 from tokenhub_core.recognise import without_secrets
+from tokenhub_core.redaction import credentials, without, without_echo
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.affinity import LOOSE, Bonds, Thread
 from tokenhub_core.types import (
+    Attempt,
     Dialect,
     Headers,
     Outcome,
@@ -51,20 +57,29 @@ class Progress:
     meant: aliases.Applied | None = None
     """Whether the model was an alias, and what for."""
     directive: str = ""
+    directive_why: str = ""
     thread: Thread | None = None
     """The call as a part of its conversation,"""
     bonds: Bonds = LOOSE
     """and who is to hear how it goes on."""
+    stay: Stay | None = None
+    """The call as one of somebody who is limited."""
     routed: float = 0.0
+    broken: bool = False
+    """The stream has ended in an error."""
     recorded: bool = False
     """The record is on its way: nobody makes a second one."""
 
 
-def passed_on(upstream: Headers) -> Headers:
-    """Return those of the provider's headers that go to the caller."""
-    return tuple(
+def passed_on(upstream: Headers, *, limited: bool = False) -> Headers:
+    """Return those of the provider's headers that go to the caller.
+
+    Who is `limited` by us is told of that: what the provider tells of its limits would be taken for ours.
+    """
+    kept = tuple(
         (name, value) for name, value in upstream if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     )
+    return without_limits(kept) if limited else kept
 
 
 def told(progress: Progress) -> Headers:
@@ -74,7 +89,8 @@ def told(progress: Progress) -> Headers:
     if snapshot.dialect in _ANTHROPIC:
         told.append(("request-id", snapshot.id))
     if progress.directive:
-        told.append(("x-tokenhub-directive", progress.directive))
+        why = f"; {progress.directive_why}" if progress.directive_why else ""
+        told.append(("x-tokenhub-directive", progress.directive + why))
     if progress.meant is not None and progress.meant.alias:
         told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
     if (candidate := trace.candidate) is not None and progress.plan is not None:
@@ -89,6 +105,14 @@ def told(progress: Progress) -> Headers:
     if trace.losses:
         told.append(("x-tokenhub-loss", ",".join(map(_visible, trace.losses))[:1000]))
     return tuple(told)
+
+
+def refusal(progress: Progress, fault: Fault, error: ErrorReply, more: Headers = ()) -> Reply:
+    """Return an error in the caller's dialect with what is told of every exchange, and `more`."""
+    ours = (*told(progress), *more)
+    named = {name for name, _ in ours}
+    headers = (*(field for field in error.headers if field[0] not in named), *ours)
+    return Reply(error.status, headers, error.body, summary=summary(progress, fault))
 
 
 def _reason(progress: Progress) -> str:
@@ -152,15 +176,30 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
             ttft_ms=trace.ttft_ms,
             total_ms=_since(snapshot, now),
         ),
-        attempts=tuple(trace.attempts),
+        attempts=tuple(_unechoed(progress, attempt) for attempt in trace.attempts),
         plan=progress.plan,
         fault="" if whole or fault is None else fault.label,
-        message="" if whole or fault is None else fault.message,
+        message="" if whole or fault is None else _unquoted(progress, fault.message),
         losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
         identical=trace.identical,
         simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
         stop=trace.stop.reason.value if trace.stop else "",
     )
+
+
+def _unechoed(progress: Progress, attempt: Attempt) -> Attempt:
+    """Return an attempt as it may be stored."""
+    message = _unquoted(progress, attempt.message)
+    return attempt if message == attempt.message else structs.replace(attempt, message=message)
+
+
+def _unquoted(progress: Progress, message: str) -> str:
+    """Return what a provider has said without what it quotes of the call: bodies and credentials are not stored."""
+    if not message:
+        return message
+    snapshot = progress.snapshot
+    body = progress.request.body if progress.request is not None else snapshot.body
+    return without_echo(without(message, credentials(snapshot.headers)), body)
 
 
 def _since(snapshot: Snapshot, monotonic: float) -> float:

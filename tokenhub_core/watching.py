@@ -21,6 +21,7 @@ from msgspec import structs
 
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.gate import Gate
+from tokenhub_core.errors import Fault
 from tokenhub_core.metering import Meter
 from tokenhub_core.modes import Modes
 from tokenhub_core.ports import Clock, Foreseen, Foreseer
@@ -29,6 +30,7 @@ from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.routing.estimate import Estimates
 from tokenhub_core.types import (
     Attempt,
+    Caller,
     Candidate,
     Dialect,
     Headers,
@@ -49,6 +51,11 @@ def _nothing(host: str) -> None:
     del host
 
 
+def _everybody(caller: Caller, at: float) -> Fault | None:
+    del caller, at
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Watcher:
     """What is to be done with calls, and what every watch of those that pass works with."""
@@ -65,6 +72,8 @@ class Watcher:
     max_body_bytes: int
     tunnelled: Callable[[str], None] = _nothing
     """Counts a connection that is not opened, by the host of the rule that says so."""
+    admit: Callable[[Caller, float], Fault | None] = _everybody
+    """Returns why a caller may not use anything at this moment (seconds since the epoch), None where it may."""
 
 
 class Watch:

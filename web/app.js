@@ -5,17 +5,23 @@ const find = (id) => document.getElementById(id);
 const totals = { calls: 0, failed: 0, tokens: 0, cost: 0 };
 let source;
 let missed = 0;
+// What writes have to show. It is in no storage: whoever reads one of those finds nothing.
+let csrf = "";
 
-async function signIn(token) {
-  const answer = await fetch("/admin/v1/session", {
-    method: "POST",
-    headers: { authorization: `Bearer ${token}` },
-  });
-  if (!answer.ok) throw new Error("That is not the admin token.");
+async function opened(path, request) {
+  const answer = await fetch(`/admin/v1/${path}`, { method: "POST", ...request });
+  const told = await answer.json();
+  if (!answer.ok) throw new Error(told.error.message);
+  csrf = told.csrf;
 }
 
+const logIn = (body) =>
+  opened("login", { headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+const showToken = (token) => opened("session", { headers: { authorization: `Bearer ${token}` } });
+
 async function signOut() {
-  await fetch("/admin/v1/session", { method: "DELETE" });
+  await fetch("/admin/v1/session", { method: "DELETE", headers: { "x-csrf-token": csrf } });
+  csrf = "";
   leave("signed out");
 }
 
@@ -113,15 +119,22 @@ function listen() {
   source.addEventListener("route_error", (message) => add(JSON.parse(message.data), true));
 }
 
+function refuse(why) {
+  find("refused").textContent = why;
+}
+
 async function start() {
-  // A token in the fragment never reaches a server's log; it is spent once and taken off the address.
-  const given = new URLSearchParams(location.hash.slice(1)).get("token");
-  if (given) {
-    history.replaceState(null, "", location.pathname);
-    await signIn(given).catch(() => {});
+  // A fragment never reaches a server or its log; the ticket in it is taken off the address and spent.
+  const ticket = location.hash.slice(1);
+  history.replaceState(null, "", "/");
+  if (ticket) {
+    await logIn({ ticket }).catch((error) => refuse(error.message));
   }
-  const known = await fetch("/admin/v1/info");
-  if (known.ok) return listen();
+  const known = await fetch("/admin/v1/session");
+  if (known.ok) {
+    csrf = (await known.json()).csrf;
+    return listen();
+  }
   say("");
   show("login");
 }
@@ -129,12 +142,13 @@ async function start() {
 find("login").addEventListener("submit", async (event) => {
   event.preventDefault();
   try {
-    await signIn(find("token").value);
-    find("token").value = "";
-    find("refused").textContent = "";
+    const [user, secret] = [find("user").value.trim(), find("secret").value];
+    await (user ? logIn({ user, password: secret }) : showToken(secret));
+    find("secret").value = "";
+    refuse("");
     listen();
   } catch (error) {
-    find("refused").textContent = error.message;
+    refuse(error.message);
   }
 });
 find("leave").addEventListener("click", signOut);

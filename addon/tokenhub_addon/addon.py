@@ -13,36 +13,44 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from mitmproxy import command, ctx, exceptions, http
 from mitmproxy import flow as base
 from mitmproxy.addonmanager import Loader
-from mitmproxy.connection import Client, Server
+from mitmproxy.connection import Client
 from mitmproxy.proxy import layer, mode_specs, server_hooks
+from mitmproxy.proxy.layers.modes import Socks5AuthData
 from mitmproxy.tls import ClientHelloData
 
+from tokenhub_addon import dumps
+from tokenhub_addon.callers import Callers
 from tokenhub_addon.flows import (
-    REDACTED,
+    NOBODY,
     Errors,
     caller,
     declared_size,
+    established,
     explained,
+    go_on,
     lower,
     redact,
+    settle,
     unredacted,
 )
-from tokenhub_addon.guard import Address, Fence, Guarded, Resolve, addon, cut
+from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, cut, is_configured
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_addon.passing import Ticket
+from tokenhub_addon.replaying import Replays, Side, side_at
+from tokenhub_core.addresses import is_written
+from tokenhub_core.admission.doorkeeper import Entry, allow, let_pass, scope_of
 from tokenhub_core.admission.headers import mentioned
-from tokenhub_core.errors import Blame, ConfigError, Fault, Kind
+from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
-from tokenhub_core.recognise import CHAT, Recognised, Recogniser, extra_hosts
-from tokenhub_core.types import Origin
+from tokenhub_core.recognise import CHAT, Recognised, Recogniser, bare_host, extra_hosts
+from tokenhub_core.types import Dialect, Origin, Scope
 from tokenhub_core.watching import Watcher
 
 _logger: Final = logging.getLogger(__name__)
@@ -62,22 +70,13 @@ _CHATTY: Final = ("mitmproxy.proxy.server", "aiohttp", "alembic", "h2", "hpack",
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    """Where replayed calls go."""
-
-    scheme: str
-    host: str
-    port: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Rules:
     """The options, read. Swapped whole when one of them changes."""
 
     options: AddonOptions
     recogniser: Recogniser
     fence: Fence
-    side: _Side | None
+    side: Side | None
     known: dict[tuple[object, ...], tuple[Recognised, Origin] | None] = field(default_factory=dict)
     """What requests to the same place asked for: programs ask few things, over and over."""
 
@@ -110,8 +109,6 @@ class TokenHub(Guarded):
         self._new_id = new_id
         self._rules = self._read(defaults, "")
         self._host = EngineHost(engine_factory)
-        self._replays: dict[str, http.Request] = {}
-        """By flow id, requests as they were before they were sent to the side server."""
         self._lane = InspectLane(
             self._host,
             errors=errors,
@@ -120,13 +117,18 @@ class TokenHub(Guarded):
             max_body=lambda: self._rules.options.max_body,
             would_route=self._asks_chat,
         )
+        self._replays = Replays(self._lane, lambda: self._rules.side)
+        self.callers = Callers(self._host, clock, anonymous=lambda: self._rules.options.anonymous)
+        """Who opens connections; the hand-off lane asks it, too."""
         self._tail = _Tail(self._opens, self._lane)
         self._quieted: list[logging.Logger] = []
+        self._pins = Pins()
 
     # --- life cycle
 
     def load(self, loader: Loader) -> None:
-        """Register the options."""
+        """Register the options, and keep private what mitmproxy writes of flows."""
+        dumps.keep_private()
         defaults = self._defaults
         for name, kind, default, text in (
             (
@@ -144,6 +146,7 @@ class TokenHub(Guarded):
                 list(defaults.extra_hosts),
                 "More hosts to route, as host=dialect.",
             ),
+            ("anonymous", bool, defaults.anonymous, "Serve callers on this machine that show no key."),
             (
                 "allow_private",
                 Sequence[str],
@@ -167,6 +170,7 @@ class TokenHub(Guarded):
                     origin=options.tokenhub_origin,
                     max_body=options.tokenhub_max_body,
                     extra_hosts=tuple(options.tokenhub_extra_hosts),
+                    anonymous=options.tokenhub_anonymous,
                     allow_private=tuple(options.tokenhub_allow_private),
                 ),
                 options.tokenhub_side_url,
@@ -187,7 +191,8 @@ class TokenHub(Guarded):
         if (view := addon("view")) is not None:
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
-            view.sig_view_remove.connect(self._removed)
+            view.sig_view_remove.connect(self._viewed)
+        dumps.keep_private()
         self._quiet()
         self._host.start(self._rules.options)
 
@@ -205,21 +210,30 @@ class TokenHub(Guarded):
         """Put our HTTP layer in the place of mitmproxy's."""
         self._lane.route_layers(nextlayer)
 
+    def client_connected(self, client: Client) -> None:
+        """Ask who it is, in modes that have a way to."""
+        self.callers.connected(client)
+
+    async def socks5_auth(self, data: Socks5AuthData) -> None:
+        """Look at a client's user name and password."""
+        await self.callers.socks(data)
+
     def client_disconnected(self, client: Client) -> None:
         """Forget the client."""
         self._lane.forget(client)
+        self.callers.forget(client)
 
     async def http_connect(self, flow: http.HTTPFlow) -> None:
-        """Answer CONNECT for listed hosts; refuse it where the caller may not go."""
+        """Answer CONNECT for listed hosts; refuse it to the unknown, and where the caller may not go."""
+        await self.callers.connect(flow)
         if flow.response is not None or flow.error is not None:
             return
         await self._known([flow.request.host])
-        if self._opens(flow.request.host):
-            flow.response = http.Response(
-                b"HTTP/1.1", 200, b"Connection established", http.Headers(), b"", None, 0.0, 0.0
-            )
-        else:
+        listed = self._opens(flow.request.host)
+        if not listed or self._is_said(flow.request.host):
             await self._check(flow)
+        if listed and flow.response is None:
+            flow.response = established()
 
     async def tls_clienthello(self, data: ClientHelloData) -> None:
         """Open connections to listed hosts only, and of those no QUIC: neither lane speaks HTTP/3."""
@@ -242,24 +256,30 @@ class TokenHub(Guarded):
         if data.server.error is not None or data.server.address is None:
             return
         host, port = data.server.address[:2]
-        if self._is_replay(data.client, host, port):
+        if self._replays.leads_to(data.client, host, port):
             return
         listed = any(map(self._opens, (host, data.client.sni or "")))
         if listed and not self._lane.permits(data.server):
             data.server.error = "TokenHub answers for this host itself"
             return
-        trusted = listed or _is_configured(data.client, data.server.address)
-        refused, _ = await self._rules.fence.check(host, port, trusted=trusted)
-        if refused:
-            data.server.error = f"TokenHub refuses: {refused}"
+        if not listed and self.callers.unknown(data.client):
+            data.server.error = "TokenHub does not know who asks"
+            return
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
+        verdict = await self._rules.fence.check(host, port, trusted=trusted)
+        if verdict.refused:
+            data.server.error = f"TokenHub refuses: {verdict.refused}"
+        elif not trusted and data.server.via is None:
+            self._pins.pin(data.server, verdict.addresses[0])
 
     def server_connected(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Look again, before the first byte: a name may lead elsewhere at a second look."""
+        self._pins.unpin(data.server)
         if data.server.address is None or data.server.peername is None:
             return
         host, port = data.server.address[:2]
-        trusted = self._lane.permits(data.server) or _is_configured(data.client, data.server.address)
-        if trusted or self._is_replay(data.client, host, port):
+        trusted = is_configured(data.client, data.server.address) or self._is_said(host)
+        if trusted or self._replays.leads_to(data.client, host, port):
             return
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
             _logger.warning("TokenHub refuses: %s", refused)
@@ -267,6 +287,7 @@ class TokenHub(Guarded):
 
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Forget the connection."""
+        self._pins.unpin(data.server)
         self._lane.closed(data.server)
 
     def server_disconnected(self, data: server_hooks.ServerConnectionHookData) -> None:
@@ -277,22 +298,47 @@ class TokenHub(Guarded):
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
         """Decide who answers, and take the credentials out of the flow."""
-        if "proxyauth" in flow.metadata:
-            flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+        settle(flow)
         found = self._target(flow)
         if flow.response is not None or flow.error is not None:
+            flow.request.headers.pop("proxy-authorization", None)
             if found is not None:
                 redact(flow.request)
+        elif flow.is_replay == "request" and found is not None:
+            self._replays.send(flow, *found)
+        elif (entry := await self._admitted(flow, found)) is None:
+            flow.request.stream = False
         elif found is None:
             await self._check(flow)
-        elif flow.is_replay == "request":
-            self._replay(flow, *found)
+            go_on(flow.request, switching=is_handshake(lower(flow.request.headers.fields)))
         else:
             called = found[0].operation == CHAT
             watcher = await self._host.settled() if called else None
-            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher))
+            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher, entry), entry=entry)
             if not self._routed(flow):
-                self._pass(flow, found[1])
+                self._pass(flow, found[1], call=called)
+
+    async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:
+        """Return a request as it comes in, None where it was answered because it may not."""
+        try:
+            entry = await self.callers.admit(
+                flow, gemini=found is not None and found[0].dialect is Dialect.GEMINI
+            )
+            if found is not None:
+                what, origin = found
+                scope = scope_of(what.dialect) if what.operation == CHAT else Scope.PASSTHROUGH
+                allow(entry.key, scope, host=origin.host)
+                entry = await self.callers.settled(flow, entry, origin.host)
+        except TokenHubError as error:
+            flow.marked, flow.comment = ":warning:", error.fault.label
+            refused = self.callers.refusal(flow, error.fault)
+            if found is not None:
+                told = self._lane.refuse(flow, error.fault, *found)
+                flow.response = refused or told
+            else:
+                flow.response = refused or self._lane.error(flow, error.fault)
+            return None
+        return entry
 
     def request(self, flow: http.HTTPFlow) -> None:
         """Let a call go on to its host where the mode of its alias says so: here its body is complete."""
@@ -304,26 +350,25 @@ class TokenHub(Guarded):
             return
         request, body = flow.request, flow.request.data.content or b""
         name = watcher.engine.alias_of(ticket.what.dialect, request.path, lower(request.headers.fields), body)
-        mode = modes.of(ticket.origin.host, caller(flow).proxy_user, name)
+        mode = modes.of(ticket.origin.host, caller(flow, ticket.entry).proxy_user, name)
         if mode is not HostMode.ROUTE:
             ticket.leave(shadow=mode is HostMode.SHADOW)
             ticket.passage.up(body)
             ticket.passage.up(b"")
-            self._pass(flow, ticket.origin)
+            self._pass(flow, ticket.origin, call=True)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Do not hold up what passes through."""
         assert flow.response is not None
         ticket = self._lane.ticket(flow)
         streamed = flow.response.headers.get("content-type", "").startswith("text/event-stream")
-        if self._restore(flow):
+        if self._replays.restore(flow):
             flow.response.stream = streamed
         elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
             self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down
-            # It would lead the client past us.
-            flow.response.headers.pop("alt-svc", None)
+            go_on(flow.response, switching=flow.response.status_code == 426)
 
     def _overhear(self, flow: http.HTTPFlow, response: http.Response, ticket: Ticket) -> None:
         """Let the engine learn what an answer that passes through tells of rate limits."""
@@ -341,13 +386,13 @@ class TokenHub(Guarded):
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Forget the flow, unless a conversation follows."""
-        self._restore(flow)
+        self._replays.restore(flow)
         if flow.websocket is None:
             self._lane.end(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
-        self._restore(flow)
+        self._replays.restore(flow)
         self._lane.end(flow)
 
     def update(self, flows: Sequence[base.Flow]) -> None:
@@ -376,10 +421,10 @@ class TokenHub(Guarded):
 
     def remembered(self) -> int:
         """Return how many calls, tasks and connections are not over yet."""
-        return len(self._lane) + len(self._replays)
+        return len(self._lane) + len(self._replays) + len(self.callers) + len(self._pins)
 
     def _read(self, options: AddonOptions, side_url: str) -> _Rules:
-        side = _side(side_url)
+        side = side_at(side_url)
 
         def own() -> Iterable[Address]:
             yield from addon("proxyserver").listen_addrs()
@@ -419,6 +464,10 @@ class TokenHub(Guarded):
         if any(map(self._rules.recogniser.is_llm_host, hosts)):
             await self._host.settled()
 
+    def _is_said(self, host: str) -> bool:
+        """Tell whether the operator listed this very address as a host of LLM calls."""
+        return is_written(bare_host(host)) and self._opens(host)
+
     def _closed(self, host: str) -> str:
         """Return the host of the rule by which connections to `host` are not opened, empty where there is none."""
         watcher = self._host.watcher
@@ -435,13 +484,15 @@ class TokenHub(Guarded):
         if rule and (watcher := self._host.watcher) is not None:
             watcher.tunnelled(rule)
 
-    def _mode(self, flow: http.HTTPFlow, origin: Origin, watcher: Watcher | None) -> HostMode:
+    def _mode(
+        self, flow: http.HTTPFlow, origin: Origin, watcher: Watcher | None, entry: Entry = NOBODY
+    ) -> HostMode:
         """Return what is to be done with a flow as far as its head tells; `request` will tell of aliases."""
         if watcher is None or not (modes := watcher.modes()).rules:
             return HostMode.ROUTE
         if modes.by_alias and declared_size(flow.request) <= watcher.max_body_bytes:
             return HostMode.ROUTE
-        return modes.of(origin.host, caller(flow).proxy_user)
+        return modes.of(origin.host, caller(flow, entry).proxy_user)
 
     def _routed(self, flow: http.HTTPFlow) -> bool:
         ticket = self._lane.ticket(flow)
@@ -449,50 +500,53 @@ class TokenHub(Guarded):
 
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)
-        if found is None or found[0].operation != CHAT:
-            return False
-        return self._mode(flow, found[1], self._host.watcher) is HostMode.ROUTE
+        called = found if found is not None and found[0].operation == CHAT else None
+        return called is not None and self._mode(flow, called[1], self._host.watcher) is HostMode.ROUTE
 
     async def _check(self, flow: http.HTTPFlow) -> None:
         """Refuse a request for a destination that the caller may not reach."""
         mode, target = flow.client_conn.proxy_mode, (flow.request.host, flow.request.port)
-        if isinstance(mode, mode_specs.UpstreamMode) or _is_configured(flow.client_conn, target):
+        if isinstance(mode, mode_specs.UpstreamMode) or is_configured(flow.client_conn, target):
             return  # it is the next proxy that connects, or the operator who chose
-        refused, resolved = await self._rules.fence.check(*target)
-        if refused and resolved:
-            flow.response = http.Response.make(403, f"TokenHub refuses: {refused}\n")
+        verdict = await self._rules.fence.check(*target, trusted=self._is_said(target[0]))
+        if verdict.refused and verdict.resolved:
+            flow.response = http.Response.make(403, f"TokenHub refuses: {verdict.refused}\n")
 
-    def _pass(self, flow: http.HTTPFlow, origin: Origin) -> None:
+    def _pass(self, flow: http.HTTPFlow, origin: Origin, *, call: bool) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
         request, options = flow.request, self._rules.options
-        handshake, watcher = is_handshake(lower(request.headers.fields)), self._host.watcher
-        modes = watcher.modes() if watcher else ROUTED
-        routed = modes.of(origin.host, caller(flow).proxy_user) is HostMode.ROUTE
+        ticket, watcher = self._lane.ticket(flow), self._host.watcher
+        entry = NOBODY if ticket is None else ticket.entry
+        handshake, who = is_handshake(lower(request.headers.fields)), caller(flow, entry)
+        routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
         fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
-        if fault is None and options.origin and not options.simulate:
+        try:
+            let_pass(entry, origin.host, call=call)
+        except TokenHubError as error:
+            fault = error.fault
+        fault = fault or (watcher.admit(who, self._lane.clock.now()) if watcher and routed else None)
+        reachable = options.origin and not options.simulate
+        if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
             # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
             request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
+            go_on(request, switching=handshake)
             return
-        what = f"{request.method} {request.path.partition('?')[0]}"
         fault = fault or Fault(
             Kind.FORBIDDEN,
             Blame.US,
-            f"{what} is not routed, and {origin.host} may not be reached",
+            f"{request.method} {request.path.partition('?')[0]} is not routed, and {origin.host} may not be reached",
             cause="origin_off",
             status=426 if handshake else 403,
         )
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
-        if handshake:
+        if flow.response.status_code == 426:
             flow.response.headers[WANTED[0]] = WANTED[1]
         request.stream = False
 
-    def _viewed(self, flow: base.Flow) -> None:
+    def _viewed(self, flow: base.Flow, index: int = 0) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:
             self._lane.kill(flow)
-
-    def _removed(self, flow: base.Flow, index: int) -> None:
-        self._viewed(flow)
 
     def _quiet(self) -> None:
         for name in _CHATTY:
@@ -504,51 +558,6 @@ class TokenHub(Guarded):
     async def _close(self) -> None:
         await self._lane.close()
         await self._host.stop()
-
-    # --- replay: the user interface builds the layers itself, so the call goes round by the side server
-
-    def _replay(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> None:
-        side = self._rules.side
-        redact(flow.request)
-        flow.metadata.pop("tokenhub", None)
-        flow.comment = flow.marked = ""
-        if side is None or what.operation != CHAT:
-            fault = Fault(
-                Kind.INVALID,
-                Blame.CLIENT,
-                "only routed calls can be replayed, and only with tokenhub_side_url set to the side server",
-                cause="replay_refused",
-            )
-            flow.response = self._lane.refuse(flow, fault, what, origin)
-            return
-        self._replays[flow.id] = flow.request.copy()
-        request = flow.request
-        request.headers.fields = tuple(
-            pair for pair in request.headers.fields if pair[1] != REDACTED.encode()
-        )
-        request.data.scheme, request.data.host, request.data.port = side.scheme.encode(), side.host, side.port
-        request.data.authority = b""
-        request.headers["host"] = f"{side.host}:{side.port}"
-        flow.server_conn = Server(address=(side.host, side.port))
-
-    def _is_replay(self, client: Client, host: str, port: int) -> bool:
-        """Tell whether this is a replayed call on its way to the side server: its client is none of ours."""
-        side = self._rules.side
-        return (
-            side is not None
-            and (side.host, side.port) == (host, port)
-            and bool(self._replays)
-            and client.id not in addon("proxyserver").connections
-        )
-
-    def _restore(self, flow: http.HTTPFlow) -> bool:
-        """Give a replayed flow the request back that the user knows."""
-        request = self._replays.pop(flow.id, None)
-        if request is None:
-            return False
-        flow.request = request
-        flow.comment = "replayed through the side server"
-        return True
 
 
 class _Tail(Guarded):
@@ -579,20 +588,3 @@ class _Tail(Guarded):
     def websocket_end(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
         self._lane.end(flow)
-
-
-def _is_configured(client: Client, address: tuple[str, int]) -> bool:
-    """Tell whether the operator named this address in the proxy's mode."""
-    mode = client.proxy_mode
-    return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
-        address[:2]
-    )
-
-
-def _side(url: str) -> _Side | None:
-    if not url:
-        return None
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"tokenhub_side_url {url!r}: must be an http or https URL")
-    return _Side(parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import ssl
@@ -18,11 +19,12 @@ from rich.console import Console
 from tokenhub_addon.listening import Served, serving
 from tokenhub_addon.loop import loop_factory
 from tokenhub_addon.telling import next_steps
-from tokenhub_core import config, sources
+from tokenhub_core import config, hostlist, sources
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.decisions import of_record
+from tokenhub_core.launch.hardening import harden
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.telemetry import logs
 from tokenhub_core.types import Json
@@ -30,6 +32,7 @@ from tokenhub_core.types import Json
 SAMPLE: Final = "@@tokenhub mode=cheap\nSay in one sentence what an LLM gateway does."
 """The prompt of the first call. Its directive frees the router from the model that the program names."""
 
+_log: Final = logging.getLogger(__name__)
 _LOOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -62,14 +65,17 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def serve(data: Path | None, simulate_if_empty: bool, demo: bool, **flags: Any) -> None:
     """Start the proxy and the side server. Settings come from TOKENHUB_* variables; flags win."""
     environ = os.environ
+    soft = harden()
     directory = data or data_dir(environ)
     flags["modes"] = flags.get("modes") or None
     settings = config.parse(environ, data_dir=directory, overrides=flags)
     if simulate_if_empty and not settings.simulate and not sources.configured(settings, environ):
         settings = config.parse(environ, data_dir=directory, overrides={**flags, "simulate": True})
     logs.configure(settings.log_level)
+    for weakness in soft:
+        _log.warning("%s", weakness)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_serve(settings, environ, demo=demo))
+        code = runner.run(_serve(hostlist.merged(settings), environ, demo=demo))
     sys.exit(code)
 
 
@@ -91,7 +97,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
             console.print(explained(of_record(row)))
         if demo:
             return 0
-        console.print(next_steps(served))
+        console.print(next_steps(served, terminal=console.is_terminal))
         await leave.wait()
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)

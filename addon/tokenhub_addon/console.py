@@ -19,11 +19,12 @@ from mitmproxy.tools.web.master import WebMaster
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.engines import alone
-from tokenhub_core import config
+from tokenhub_core import config, hostlist
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
-from tokenhub_core.datadir import private_directory
+from tokenhub_core.datadir import close_to_others
+from tokenhub_core.launch.hardening import harden
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.recognise import Recogniser, extra_hosts
 
@@ -34,6 +35,7 @@ _PASSED_ON: Final = {"ignore_unknown_options": True, "allow_extra_args": True}
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def console(args: tuple[str, ...]) -> None:
     """Open mitmproxy's console with TokenHub in it."""
+    harden()
     main.run(hosting(ConsoleMaster, alone, preset(os.environ)), cmdline.mitmproxy, args)
 
 
@@ -41,6 +43,7 @@ def console(args: tuple[str, ...]) -> None:
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def web(args: tuple[str, ...]) -> None:
     """Open mitmweb with TokenHub in it."""
+    harden()
     main.run(hosting(WebMaster, alone, preset(os.environ)), cmdline.mitmweb, args)
 
 
@@ -50,7 +53,7 @@ def preset(environ: Mapping[str, str]) -> dict[str, object]:
     The addon's own options have their defaults from the same settings.
     Raises `ConfigError` where a setting cannot be used.
     """
-    settings = config.parse(environ, data_dir=data_dir(environ))
+    settings = hostlist.merged(config.parse(environ, data_dir=data_dir(environ)))
     return {
         "confdir": str(_confdir(settings)),
         "listen_host": settings.host,
@@ -63,7 +66,7 @@ def preset(environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def _confdir(settings: Settings) -> Path:
-    private_directory(settings.data_dir)
+    close_to_others(settings.data_dir)
     hosts = Recogniser(extra_hosts(settings.extra_hosts)).hosts
     authority = CertificateAuthority.open(settings.data_dir / "ca", hosts, now=SystemClock().now)
     return authority.mitmproxy_dir

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core import app, config
+from tokenhub_core import app, config, hostlist
+from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.dialects.base import ErrorReply
@@ -40,12 +41,25 @@ def beside(running: Running, settings: Settings, *, side_port: int) -> TokenHub:
     )
 
 
+def of(running: App) -> Running:
+    """Return what the addon needs of an application that runs."""
+    return Running(
+        running.engine,
+        running.recorder,
+        running.overheard,
+        running.watcher,
+        running.keeper,
+        running.foreign,
+        running.throttle,
+    )
+
+
 def alone() -> TokenHub:
     """Return the addon with an engine of its own, set by the addon's options and, below them, the environment.
 
     Raises `ConfigError` where a setting of the environment cannot be used.
     """
-    settings = config.parse(os.environ, data_dir=data_dir(os.environ))
+    settings = hostlist.merged(config.parse(os.environ, data_dir=data_dir(os.environ)))
     return TokenHub(_own, errors=told, clock=SystemClock(), new_id=fresh_id, defaults=_options(settings))
 
 
@@ -56,6 +70,7 @@ def _options(settings: Settings) -> AddonOptions:
         origin=settings.origin,
         max_body=settings.max_body_bytes,
         extra_hosts=settings.extra_hosts,
+        anonymous=settings.anonymous,
         allow_private=settings.allow_private,
     )
 
@@ -69,12 +84,13 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
             "simulate": options.simulate,
             "origin": options.origin,
             "extra_hosts": options.extra_hosts,
+            "anonymous": options.anonymous,
             "allow_private": options.allow_private,
             "max_body_bytes": options.max_body,
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield Running(running.engine, running.recorder, running.overheard, running.watcher)
+        yield of(running)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from mitmproxy import http
 from mitmproxy.flow import Flow
 from mitmproxy.net.http import status_codes
 
+from tokenhub_core.admission.doorkeeper import ASKING, Entry
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.errors import Fault
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.ports import Reply, Summary
+from tokenhub_core.recognise import bare_host, without_secrets
 from tokenhub_core.types import Caller, Dialect, Headers, Lane
 
 type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
@@ -21,28 +24,91 @@ type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
 REDACTED: Final = "[redacted]"
 """What stands in a flow where a secret stood."""
 
-_SECRETS: Final = frozenset({b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"})
+_SECRETS: Final = frozenset({b"authorization", b"api-key", b"cookie", b"set-cookie"})
+_ENDINGS: Final = (b"-api-key", b"-authorization", b"-auth", b"-token", b"-secret", b"-password")
+"""What the names of vendors' own fields end with. More than is needed does no harm: all of it is put back."""
 _PROXY_SECRETS: Final = frozenset({b"proxy-authorization"})
+_PATH: Final = b":path"
+"""Stands for the name of a field where the secret is in the query."""
+_MASK: Final = "***"
 _PROTOCOLS: Final = b"sec-websocket-protocol"
 _KEY: Final = b"openai-insecure-api-key."
 """Browsers cannot set other fields of a handshake, so OpenAI takes the key for the name of a subprotocol."""
 
+_FRAMED: Final = frozenset({"transfer-encoding"})
+_SWITCHING: Final = frozenset({"connection", "upgrade"})
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
 
 def redact(request: http.Request) -> list[tuple[bytes, bytes]]:
-    """Take the credentials out of a request's headers and return them, names in lower case, in order."""
+    """Take the credentials out of a request and return them, names in lower case, in order."""
+    secrets = _conceal(request)
+    path = request.data.path
+    bare = without_secrets(path.decode("latin-1")).encode("latin-1")
+    if bare != path:
+        secrets.append((_PATH, path))
+        request.data.path = bare
+    return secrets
+
+
+def scrubbed[F: Flow](flow: F) -> F:
+    """Return the flow as it may be written to a file: one of HTTP without its credentials, in both directions."""
+    if not isinstance(flow, http.HTTPFlow):
+        return flow
+    clean = flow.copy()  # type: ignore[no-untyped-call] # mitmproxy's
+    clean.id = flow.id
+    redact(clean.request)
+    if clean.response is not None:
+        _conceal(clean.response)
+    return cast("F", clean)
+
+
+def _conceal(message: http.Message) -> list[tuple[bytes, bytes]]:
+    """Put the mask in the place of the secrets in a message's headers, and return them."""
     secrets: list[tuple[bytes, bytes]] = []
     fields: list[tuple[bytes, bytes]] = []
-    for name, value in request.headers.fields:
+    for name, value in message.headers.fields:
         lower = name.lower()
-        if lower in _SECRETS or lower in _PROXY_SECRETS or (lower == _PROTOCOLS and _KEY in value):
+        if _secret(lower, value) and value != REDACTED.encode():
             secrets.append((lower, value))
             fields.append((name, REDACTED.encode()))
         else:
             fields.append((name, value))
-    request.headers.fields = tuple(fields)
+    message.headers.fields = tuple(fields)
     return secrets
+
+
+def _secret(name: bytes, value: bytes) -> bool:
+    """Tell whether a field, its name in lower case, holds a credential."""
+    if name == _PROTOCOLS:
+        return _KEY in value
+    return name in _SECRETS or name in _PROXY_SECRETS or name.endswith(_ENDINGS)
+
+
+def path_of(request: http.Request, secrets: Sequence[tuple[bytes, bytes]]) -> str:
+    """Return the path with its secrets; what the user has changed since stays changed."""
+    path = request.path
+    whole = next((_text(value) for name, value in secrets if name == _PATH), None)
+    if whole is None:
+        return path
+    if path == without_secrets(whole):
+        return whole
+    known = dict(field.partition("=")[::2] for field in whole.partition("?")[2].split("&"))
+    bare, mark, query = path.partition("?")
+    fields = (
+        f"{name}={known.get(name, value)}" if value == _MASK else field
+        for field in query.split("&")
+        for name, _, value in (field.partition("="),)
+    )
+    return f"{bare}{mark}{'&'.join(fields)}"
+
+
+def drop_masks(request: http.Request) -> None:
+    """Take out of a request what was redacted in it: fields, and parameters of its query."""
+    request.headers.fields = tuple(pair for pair in request.headers.fields if pair[1] != REDACTED.encode())
+    bare, _, query = request.path.partition("?")
+    left = "&".join(field for field in query.split("&") if not field.endswith(f"={_MASK}"))
+    request.path = f"{bare}?{left}" if left else bare
 
 
 def unredacted(
@@ -65,6 +131,39 @@ def unredacted(
             yield name, value
 
 
+def established() -> http.Response:
+    """Return the answer to a CONNECT."""
+    head = b"HTTP/1.1", 200, b"Connection established"
+    return http.Response(*head, http.Headers(), b"", None, 0.0, 0.0)
+
+
+def go_on(message: http.Request | http.Response, *, switching: bool = False) -> None:
+    """Leave in the head of a message what may go on to the other side; how it is framed is mitmproxy's to write.
+
+    `switching`: it asks for a WebSocket, or grants one.
+    """
+    kept = {*end_to_end(lower(message.headers.fields))}
+    staying = _FRAMED | _SWITCHING if switching else _FRAMED
+    message.headers.fields = tuple(
+        (name, value)
+        for name, value in message.headers.fields
+        if (plain := _text(name).lower()) in staying or (plain, _text(value)) in kept
+    )
+
+
+def settle(flow: http.HTTPFlow) -> None:
+    """Take the proxy's password out of a flow, and let its request name one host.
+
+    Where it names two, the target counts, and `Host` follows (RFC 9112, 3.2.2).
+    """
+    if "proxyauth" in flow.metadata:
+        flow.metadata["proxyauth"] = (flow.metadata["proxyauth"][0], REDACTED)
+    request = flow.request
+    named = request.headers.get_all("host")
+    if request.authority and named and {*map(bare_host, named)} != {bare_host(request.authority)}:
+        request.headers["host"] = request.authority
+
+
 def lower(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     """Return header fields as the engine has them: text, names in lower case."""
     return tuple((_text(name).lower(), _text(value)) for name, value in fields)
@@ -74,7 +173,11 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def caller(flow: http.HTTPFlow) -> Caller:
+NOBODY: Final = Entry((), "")
+"""Who was not let in."""
+
+
+def caller(flow: http.HTTPFlow, entry: Entry = NOBODY) -> Caller:
     """Return who sent a flow's request."""
     client = flow.client_conn
     user = flow.metadata.get("proxyauth") or ("",)
@@ -82,8 +185,9 @@ def caller(flow: http.HTTPFlow) -> Caller:
         peer=client.peername[0],
         lane=Lane.INSPECT,
         mode=client.proxy_mode.type_name,
-        proxy_user=str(user[0]),
+        proxy_user=entry.user or str(user[0]),
         program=flow.request.headers.get("user-agent", "").partition(" ")[0][:80],
+        key=entry.key,
     )
 
 
@@ -117,7 +221,8 @@ def head(reply: Reply, request: http.Request) -> http.Response:
 def fault_reply(errors: Errors, dialect: Dialect | None, fault: Fault, request_id: str) -> Reply:
     """Return a fault as a whole reply."""
     told = errors(dialect, fault, request_id)
-    headers = (*told.headers, ("x-request-id", request_id))
+    asking = (ASKING,) if told.status == 401 else ()
+    headers = (*told.headers, *asking, ("x-request-id", request_id))
     return Reply(told.status, headers, told.body, summary=Summary(request_id, fault=fault.label))
 
 

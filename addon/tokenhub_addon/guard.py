@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import ipaddress
 import logging
 import socket
 from collections import Counter
@@ -19,9 +18,10 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from mitmproxy import connection, ctx, exceptions, hooks, http
-from mitmproxy.proxy import layer, server_hooks
+from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.tls import ClientHelloData
 
+from tokenhub_core.addresses import Allowed, Ip, is_public, parsed
 from tokenhub_core.recognise import bare_host
 
 _logger: Final = logging.getLogger(__name__)
@@ -187,14 +187,14 @@ type Address = tuple[str, int]
 type Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the IP addresses of a host, best first; raises OSError where there are none."""
 
-type _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
-
 
 class Verdict(NamedTuple):
     """Why a destination may not be reached, empty where it may; and whether it has an address at all."""
 
     refused: str = ""
     resolved: bool = True
+    addresses: tuple[str, ...] = ()
+    """Of a destination that may be reached: the ones that were looked at. Connect to one of these."""
 
 
 class Fence:
@@ -212,15 +212,9 @@ class Fence:
         own: Callable[[], Iterable[Address]] = tuple,
         resolve: Resolve | None = None,
     ) -> None:
-        self._names: set[str] = set()
-        self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._allowed = Allowed(allowed)
         self._own = own
         self._resolve = resolve or _resolve
-        for item in allowed:
-            try:
-                self._networks.append(ipaddress.ip_network(item.strip(), strict=False))
-            except ValueError:
-                self._names.add(bare_host(item))
 
     async def check(self, host: str, port: int, *, trusted: bool = False) -> Verdict:
         """Decide on a destination, by its addresses where it is a name.
@@ -237,43 +231,56 @@ class Fence:
                 continue
             if refused := self.refusal(host, address, port):
                 return Verdict(refused)
-        return Verdict()
+        return Verdict(addresses=tuple(found))
 
     def refusal(self, host: str, address: str, port: int) -> str:
         """Return why `host` at this IP address may not be reached, empty where it may."""
-        ip = _plain(ipaddress.ip_address(address.partition("%")[0]))
+        ip = parsed(address)
         if self._is_own(ip, port):
             return f"{host}:{port} is the proxy itself"
-        if bare_host(host) in self._names or any(ip in network for network in self._networks):
-            return ""
-        if not ip.is_global or ip.is_multicast or ip.is_reserved:
+        if not is_public(ip) and not self._allowed.covers(bare_host(host), ip):
             return f"{host} leads to {ip}, which is no public address and not on the list of allowed ones"
         return ""
 
     def is_own(self, address: str, port: int) -> bool:
         """Tell whether one of our own listeners stands at this IP address."""
-        return self._is_own(_plain(ipaddress.ip_address(address.partition("%")[0])), port)
+        return self._is_own(parsed(address), port)
 
-    def _is_own(self, ip: _Ip, port: int) -> bool:
+    def _is_own(self, ip: Ip, port: int) -> bool:
         hosts = {host for host, own_port, *_ in self._own() if own_port == port}
         return bool(hosts) and (ip.is_loopback or ip.is_unspecified or str(ip) in hosts or _is_local(ip))
 
 
-def _plain(ip: _Ip) -> _Ip:
-    """Return the IPv4 address that an IPv6 one stands for, if it stands for one."""
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-    if embedded is None and (ip in _NAT64 or ip in _COMPATIBLE) and int(ip) > 0xFFFF:
-        embedded = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    return embedded or ip
+class Pins:
+    """Connections that are being made to the address that was looked at: a second look may see another."""
+
+    def __init__(self) -> None:
+        self._meant: dict[str, connection.Address] = {}
+
+    def __len__(self) -> int:
+        return len(self._meant)
+
+    def pin(self, server: connection.Server, address: str) -> None:
+        """Let a connection that is not open yet be made to this address of what it is meant for."""
+        assert server.address is not None
+        self._meant[server.id] = server.address
+        server.address = (address, server.address[1])
+
+    def unpin(self, server: connection.Server) -> None:
+        """Let it be known again by what it is meant for: so later requests find it, and TLS checks the name."""
+        if (meant := self._meant.pop(server.id, None)) is not None:
+            vars(server)["address"] = meant  # an open connection refuses to be given another one
 
 
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_COMPATIBLE: Final = ipaddress.IPv6Network("::/96")
+def is_configured(client: connection.Client, address: Address) -> bool:
+    """Tell whether the operator named this address in the proxy's mode."""
+    mode = client.proxy_mode
+    return isinstance(mode, mode_specs.ReverseMode | mode_specs.UpstreamMode) and mode.address == tuple(
+        address[:2]
+    )
 
 
-def _is_local(ip: _Ip) -> bool:
+def _is_local(ip: Ip) -> bool:
     """Tell whether this machine has the address: only then can a socket be bound to it."""
     family = socket.AF_INET if ip.version == 4 else socket.AF_INET6
     with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:

@@ -35,6 +35,7 @@ from mitmproxy.proxy.context import Context
 from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.server import ConnectionHandler
 
+from tokenhub_addon.callers import Shown, near
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.certificates import normal
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
@@ -74,8 +75,9 @@ type _Verdict = _Take | _Undecided
 class Handoff:
     """The addon. It must stand before mitmproxy's `NextLayer`; `server` answers what it takes.
 
-    `is_llm_host` gets names in lower case. Give `server` `handler_cancellation=True`, so that a handler ends when
-    its client leaves. Its requests find their `Connection` in `request.get_extra_info(EXTRA_INFO)`.
+    `is_llm_host` gets names in lower case; `shown` says what a connection was opened with. Give `server`
+    `handler_cancellation=True`, so that a handler ends when its client leaves. Its requests find their `Connection` in
+    `request.get_extra_info(EXTRA_INFO)`.
     """
 
     def __init__(
@@ -84,10 +86,12 @@ class Handoff:
         authority: CertificateAuthority,
         server: web.Server,
         is_llm_host: Callable[[str], bool],
+        shown: Callable[[Client], Shown] = lambda _: Shown(),
     ) -> None:
         self._authority = authority
         self._server = server
         self._is_llm_host = is_llm_host
+        self._shown = shown
         self._links: set[_Link] = set()
         self.handed_off = 0
         """Connections taken so far."""
@@ -198,15 +202,18 @@ class Handoff:
         if transport.is_closing() or transport.get_write_buffer_size():
             return  # the client has gone, or does not read what mitmproxy still has for it
         context = self._authority.server_context(take.host)
+        shown = self._shown(client)
         link = _Link(
             self._server(),
             context,
             connection=Connection(
                 peer=client.peername[0],
                 mode=client.proxy_mode.type_name,
-                proxy_user=_proxy_user(client),
+                proxy_user=shown.user or _proxy_user(client),
                 host=take.host,
                 port=take.port,
+                key=shown.key,
+                near=near(client),
             ),
             ended=self._ended,
         )

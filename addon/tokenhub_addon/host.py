@@ -7,9 +7,12 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.telemetry.recorder import NullRecorder
@@ -34,6 +37,8 @@ class AddonOptions:
     """Bytes of a request body that a routed call may have."""
     extra_hosts: tuple[str, ...] = ()
     """`host=dialect` items."""
+    anonymous: bool = True
+    """Whether callers on this machine may come without a key."""
     allow_private: tuple[str, ...] = ()
     """Names, addresses and networks that are not public and may be reached."""
 
@@ -47,6 +52,12 @@ class Running:
     overheard: Overhearing = deaf
     watcher: Watcher | None = None
     """What is to be done with calls; without one all are routed."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits the callers of what goes past the engine."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -90,6 +101,19 @@ class EngineHost:
             )
         return self._running.engine
 
+    async def keeper(self) -> Doorkeeper:
+        """Return who says who comes in, once the engine runs; raises TokenHubError (503) where it does not."""
+        await self._ready.wait()
+        if self._running is None:
+            message = "the engine does not run: nobody can tell who may come in"
+            raise TokenHubError(Fault(Kind.OVERLOADED, Blame.US, message, cause="engine_down", status=503))
+        return self._running.keeper
+
+    async def foreign(self) -> Foreign:
+        """Return who says what is done with credentials that clients bring; raises like `keeper`."""
+        await self.keeper()
+        return self._running.foreign if self._running is not None else KEPT
+
     def post(self, record: Record) -> None:
         """Hand a record over without waiting; one that comes before the engine runs is kept for it."""
         if self._running is not None:
@@ -101,6 +125,11 @@ class EngineHost:
     def overheard(self) -> Overhearing:
         """Return who learns from what passes through; nobody does before the engine runs."""
         return self._running.overheard if self._running is not None else deaf
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """Return what limits the callers of what passes through; nothing does before the engine runs."""
+        return self._running.throttle if self._running is not None else None
 
     async def stop(self) -> None:
         """Close the engine, and return when that is done."""

@@ -47,20 +47,13 @@ from mitmproxy.proxy.layers.http._events import (
 from mitmproxy.proxy.layers.http._hooks import HttpResponseHeadersHook
 from mitmproxy.proxy.layers.http._http2 import Http2Connection
 
-from tokenhub_addon.flows import (
-    Errors,
-    declared_size,
-    fault_reply,
-    head,
-    note,
-    redact,
-    whole,
-)
+from tokenhub_addon.flows import NOBODY, Errors, declared_size, fault_reply, head, note, redact, whole
 from tokenhub_addon.guard import addon
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.passing import Passage, Ticket
 from tokenhub_addon.pipe import Pipe, Transcript
 from tokenhub_addon.trailers import tolerate
+from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Reply
@@ -113,13 +106,19 @@ class InspectLane:
                 chosen.exchanges = set()
 
     def accept(
-        self, flow: http.HTTPFlow, what: Recognised, origin: Origin, mode: HostMode = HostMode.ROUTE
+        self,
+        flow: http.HTTPFlow,
+        what: Recognised,
+        origin: Origin,
+        mode: HostMode = HostMode.ROUTE,
+        *,
+        entry: Entry = NOBODY,
     ) -> None:
         """Take a flow in: its secrets move to a ticket, and the engine or its own host will answer it.
 
         Call it in `requestheaders`, before anything else may have looked at the flow.
         """
-        ticket = self._tickets[flow.id] = self._ticket(flow, what, origin)
+        ticket = self._tickets[flow.id] = self._ticket(flow, what, origin, entry)
         if ticket.routed and mode is not HostMode.ROUTE:
             ticket.leave(shadow=mode is HostMode.SHADOW)
         # The body of a routed call is collected under our cap; what passes through is not held up.
@@ -132,10 +131,10 @@ class InspectLane:
         self._host.post(ticket.passage.record())
         return whole(self.fault_reply(what.dialect, fault, ticket.id), flow.request)
 
-    def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin) -> Ticket:
+    def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin, entry: Entry = NOBODY) -> Ticket:
         name, secrets = self._new_id(), redact(flow.request)
-        passage = Passage(name, flow, what, origin, clock=self.clock, host=self._host)
-        return Ticket(name, flow.client_conn.id, what, origin, secrets, passage)
+        passage = Passage(name, flow, what, origin, clock=self.clock, host=self._host, entry=entry)
+        return Ticket(name, flow.client_conn.id, what, origin, secrets, passage, entry)
 
     def ticket(self, flow: base.Flow) -> Ticket | None:
         """Return what is known of the flow, None where it was not accepted or has ended."""
@@ -203,7 +202,7 @@ class InspectLane:
         """Return the answer to a request whose body has `size` bytes so far, None if that is acceptable."""
         limit = self._max_body()
         ticket = self._tickets.get(flow.id)
-        if ticket is not None and flow.response is not None:
+        if flow.response is not None:
             return flow.response  # refused already: nobody needs its body
         if ticket is None or not ticket.routed or max(size, declared_size(flow.request)) <= limit:
             return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import ipaddress
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -16,12 +15,13 @@ from typing import Final
 import certifi
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from mitmproxy import certs
 
-from tokenhub_addon.engines import beside
+from tokenhub_addon.engines import beside, of
 from tokenhub_addon.handoff import Handoff
-from tokenhub_addon.host import Running
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core import app
+from tokenhub_core.admission.doorkeeper import loopback
 from tokenhub_core.app import App
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
@@ -57,9 +57,10 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
 
     Raises `ConfigError` with one line where a port is taken or a setting cannot be used.
     """
-    if not loopback(settings.host):
+    if settings.anonymous and not loopback(settings.host):
         raise ConfigError(
-            f"--host {settings.host}: callers have no keys yet, so only a loopback address may be bound"
+            f"--host {settings.host} can be reached from the network: set TOKENHUB_ANONYMOUS=off, so that callers"
+            " have to show a key"
         )
     async with AsyncExitStack() as stack:
         private_directory(settings.data_dir)
@@ -69,6 +70,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now
         )
+        _write_parameters(authority.mitmproxy_dir)
         server = web.Server(
             running.handed_off,
             handler_cancellation=True,
@@ -81,12 +83,18 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         stack.push_async_callback(server.shutdown, _AT_ONCE)
         side = await _open_side(stack, running, settings)
         side_port = int(side.addresses[0][1])
+        ours = beside(
+            of(running),
+            settings,
+            side_port=side_port,
+        )
         handoff = Handoff(
             authority=authority,
             server=server,
             is_llm_host=lambda host: (
                 running.recogniser.is_llm_host(host) and not running.watcher.modes().closed(host)
             ),
+            shown=ours.callers.shown,
         )
         proxy = ProxyServer(
             ProxySettings(
@@ -94,16 +102,11 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
                 listen_host=settings.host,
                 listen_port=settings.port,
                 modes=settings.modes,
+                guarded=not settings.anonymous,
                 options={"tokenhub_side_url": _url(settings.host, side_port), **_upstream_trust(settings)},
             ),
             handoff=None if settings.lane == "inspect" else handoff,
-            addons=[
-                beside(
-                    Running(running.engine, running.recorder, running.overheard, running.watcher),
-                    settings,
-                    side_port=side_port,
-                ),
-            ],
+            addons=[ours],
         )
         await proxy.start()
         hurry = asyncio.Event()
@@ -121,6 +124,13 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         stack.callback(clear_serve_info, settings.data_dir, told.pid)
         stack.callback(running.drain)
         yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, hurry.set)
+
+
+def _write_parameters(confdir: Path) -> None:
+    """Write mitmproxy's file of Diffie-Hellman parameters: it would do so itself, for everybody to read."""
+    path = confdir / "mitmproxy-dhparam.pem"
+    if not path.exists():
+        write_atomic(path, certs.DEFAULT_DHPARAM)
 
 
 def _upstream_trust(settings: Settings) -> dict[str, object]:
@@ -186,7 +196,8 @@ def _only_one(directory: Path) -> Iterator[None]:
 
     Raises `ConfigError` where another one holds it. The lock goes with the process, however that ends.
     """
-    with (directory / "serve.lock").open("a") as file:
+    handle = os.open(directory / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -211,16 +222,6 @@ def _discreet() -> logging.Logger:
     if not any(isinstance(one, _Reticent) for one in logger.filters):
         logger.addFilter(_Reticent())
     return logger
-
-
-def loopback(host: str) -> bool:
-    """Tell whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _url(host: str, port: int) -> str:

@@ -13,10 +13,13 @@ from typing import Final, Protocol
 from mitmproxy import flow as base
 from mitmproxy import http
 
-from tokenhub_addon.flows import caller, lower, unredacted
+from tokenhub_addon.flows import NOBODY, caller, lower, path_of, unredacted
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
-from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.admission.doorkeeper import Entry
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Stay
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import sizes
 from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, without_secrets
@@ -53,6 +56,7 @@ class Ticket:
     origin: Origin
     secrets: list[tuple[bytes, bytes]] = field(repr=False)
     passage: Passage
+    entry: Entry = NOBODY
     exchange: Answering | None = None
 
     def leave(self, *, shadow: bool) -> None:
@@ -71,20 +75,21 @@ class Ticket:
         return Snapshot(
             id=self.id,
             method=request.method,
-            path=request.path,
+            path=path_of(request, self.secrets),
             headers=lower(unredacted(request.headers.fields, self.secrets)),
             body=body,
             received_at=request.timestamp_start,
             started=started,
             dialect=self.what.dialect,
             origin=self.origin,
-            caller=caller(flow),
+            caller=caller(flow, self.entry),
         )
 
     def restored(self, request: http.Request) -> http.Request:
         """Return the request with its secrets back in it."""
         whole = request.copy()
         whole.headers.fields = tuple(unredacted(request.headers.fields, self.secrets))
+        whole.path = path_of(request, self.secrets)
         return whole
 
 
@@ -100,6 +105,7 @@ class Passage:
         *,
         clock: Clock,
         host: EngineHost,
+        entry: Entry = NOBODY,
     ) -> None:
         request = flow.request
         self.fault: Fault | None = None
@@ -115,7 +121,9 @@ class Passage:
         self._clock = clock
         self._at, self._started = clock.now(), clock.monotonic()
         self._host = host
+        self._entry = entry
         self._method, self._path = request.method, request.path
+        self._stay: Stay | None = None
         self._sent = self._received = self._kept = 0
 
     @cached_property
@@ -131,13 +139,25 @@ class Passage:
             started=self._started,
             dialect=self._what.dialect,
             origin=self._origin,
-            caller=caller(self._flow),
+            caller=caller(self._flow, self._entry),
         )
         return Watch(snapshot, watcher=self._host.watcher, shadow=self.shadow)
 
     def asked(self) -> str:
         """Return the model that was asked for, empty where none was heard of."""
         return self._watch.asked()
+
+    def enter(self) -> Fault | None:
+        """Let the request pass where its caller's limits do; return why it may not."""
+        now, headers = nanoseconds(self._clock.monotonic()), lower(self._flow.request.headers.fields)
+        throttle = self._host.throttle
+        stay = self._stay = throttle.visit(caller(self._flow), headers, now) if throttle else None
+        try:
+            if stay is not None:
+                stay.enter(now)
+        except TokenHubError as error:
+            return error.fault
+        return None
 
     def up(self, data: bytes) -> bytes:
         """Let a piece of the request go by; an empty one is its end."""
@@ -179,7 +199,7 @@ class Passage:
             at=self._at,
             outcome=outcome,
             status=status,
-            caller=caller(self._flow),
+            caller=caller(self._flow, self._entry),
             method=self._method,
             path=without_secrets(self._path),
             dialect=self._what.dialect,
@@ -188,7 +208,11 @@ class Passage:
             fault=fault.label if fault else "",
             message=fault.message if fault else sizes(self._sent, self._received),
         )
-        return self._watch.told(record)
+        record = self._watch.told(record)
+        if self._stay is not None:
+            used = record.usage.input_tokens + record.usage.output_tokens
+            self._stay.leave(used, nanoseconds(self._clock.monotonic()))
+        return record
 
     def _end(self) -> tuple[Outcome, int, Fault | None]:
         response, error = self._flow.response, self._flow.error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import os
 import weakref
@@ -33,6 +32,7 @@ from mitmproxy.proxy import mode_specs
 
 from tokenhub_addon.dispatch import CachedMaster, quiet, unchecked
 from tokenhub_addon.handoff import Handoff
+from tokenhub_core.admission.doorkeeper import loopback
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
 
@@ -59,8 +59,8 @@ class ProxySettings:
     """`user:password`, `@htpasswd-file`, or empty."""
     upstream_auth: Secret = _NO_SECRET
     """`user:password` for the proxy of `upstream:` modes."""
-    trusted_network: bool = False
-    """Allow a listener beyond loopback without `proxy_auth`."""
+    guarded: bool = False
+    """One of the addons asks every caller for a key: then a listener may stand beyond loopback."""
     options: Mapping[str, object] = field(default_factory=dict)
     """More mitmproxy options by name."""
 
@@ -152,7 +152,8 @@ class ProxyServer:
             master.addons.add(*chain)  # type: ignore[no-untyped-call] # mitmproxy's
             master.options.update(  # type: ignore[no-untyped-call] # mitmproxy's
                 **{
-                    "block_global": True,
+                    # Whom mitmproxy takes for a stranger, by address alone, may have a key.
+                    "block_global": not settings.guarded,
                     # Nothing may reach a host before it is clear who answers: not to mirror ALPN, not to
                     # copy its certificate.
                     "connection_strategy": "lazy",
@@ -223,7 +224,7 @@ class _Exchanges:
 
 def _check_exposure(settings: ProxySettings) -> None:
     """Refuse a proxy that anyone on the network could use."""
-    if settings.proxy_auth or settings.trusted_network:
+    if settings.proxy_auth or settings.guarded:
         return
     for spec in settings.modes:
         try:
@@ -231,17 +232,11 @@ def _check_exposure(settings: ProxySettings) -> None:
         except ValueError as error:
             raise ConfigError(f"{spec} is not a proxy mode: {error}") from error
         host = mode.listen_host(settings.listen_host)
-        if mode.listen_port(settings.listen_port) is not None and not _is_loopback(host):
+        if mode.listen_port(settings.listen_port) is not None and not loopback(host):
             raise ConfigError(
-                f"{host or 'every address'} can be reached from the network: set proxy credentials first"
+                f"{host or 'every address'} can be reached from the network: set TOKENHUB_ANONYMOUS=off, so that"
+                " callers have to show a key"
             )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _reason(error: Exception) -> str:

@@ -12,8 +12,8 @@ from rich.markup import escape
 from tokenhub_addon.listening import Served
 
 
-def next_steps(served: Served) -> RenderableType:
-    """Say what is open and what to try."""
+def next_steps(served: Served, *, terminal: bool) -> RenderableType:
+    """Say what is open and what to try; the login link only to somebody who sits in front of it."""
     settings = served.app.settings
     # The whole path: what is printed must work in a shell that knows no virtual environment.
     own = shlex.quote(str(_command()))
@@ -22,7 +22,7 @@ def next_steps(served: Served) -> RenderableType:
         "",
         f"proxy        {served.proxy_url}",
         f"side server  {served.side_url}   (OpenAI and Anthropic compatible API)",
-        f"live page    {served.side_url}/#token={served.app.admin_token.reveal()}",
+        *_page(served, f"{own} admin login{where}", terminal=terminal),
         "",
         "Run a program with its LLM calls coming through here:",
         f"  {own} run{where} -- python your_program.py",
@@ -48,6 +48,16 @@ def next_steps(served: Served) -> RenderableType:
             " program's own key.\n",
         )
     return Group(*(escape(line) for line in lines))
+
+
+def _page(served: Served, login: str, *, terminal: bool) -> list[str]:
+    """Return where the live page is: what goes into a file or a journal may be read by others, and holds no link."""
+    if not terminal:
+        return [f"live page    {served.side_url}/   (a link that signs in: {login})"]
+    return [
+        f"live page    {served.side_url}/login#{served.app.login_ticket()}",
+        f"             (once, within ten minutes; then: {login})",
+    ]
 
 
 def _command() -> str:

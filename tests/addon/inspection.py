@@ -110,6 +110,7 @@ async def inspecting(
     *,
     mode: str = "regular",
     addon: TokenHub | None = None,
+    make: EngineFactory | None = None,
     upstream: Upstream | None = None,
     before: Sequence[object] = (),
     after: Sequence[object] = (),
@@ -122,7 +123,7 @@ async def inspecting(
             await upstream.start()
             stack.push_async_callback(upstream.close)
         stack.enter_context(mock.patch("asyncio.open_connection", upstream.dial))
-        ours = addon or make_addon(engine, upstream)
+        ours = addon or make_addon(engine, upstream, make=make)
         master = Master(options.Options())
         servers, flows = proxyserver.Proxyserver(), view.View()  # type: ignore[no-untyped-call] # mitmproxy's
         chain: list[Any] = [

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import functools
 import itertools
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,16 @@ from tests.addon.inspection import inspecting
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream, Way
 from tests.fakes.engine import Kept
+from tests.fakes.register import bare_register
 from tests.fakes.watching import watcher
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
+from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_addon.listening import Served, serving
+from tokenhub_core.admission.doorkeeper import Doorkeeper, NoKeys
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -39,11 +44,13 @@ from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.side import Probes, SideServer
-from tokenhub_core.ports import Engine, Overhearing, Secret
+from tokenhub_core.ports import Engine, KeyBook, Overhearing, Secret
 from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Fleet, Lane
 from tokenhub_core.watching import Watcher
+
+NO_KEYS = NoKeys()
 
 
 @dataclass(slots=True)
@@ -59,6 +66,8 @@ class Front:
     """What was recorded of requests that passed through; the records of calls are the engine's."""
     keyring: Keyring = field(default_factory=Keyring)
     """What was learned from answers that passed through."""
+    flows: Iterable[Any] = ()
+    """Every flow, where the lane makes some."""
     engine: ScriptedEngine | None = None
     """Who answers calls, where the scene did not bring its own."""
 
@@ -98,12 +107,22 @@ type Lanes = Callable[..., AbstractAsyncContextManager[Front]]
 
 
 @asynccontextmanager
-async def inspected(confdir: Path, engine: Engine, **how: Any) -> AsyncIterator[Front]:
+async def inspected(
+    confdir: Path, engine: Engine, *, book: KeyBook = NO_KEYS, foreign: Foreign = KEPT, **how: Any
+) -> AsyncIterator[Front]:
     """Run the addon in a mitmproxy master."""
     own_port = 9
     how.setdefault("tokenhub_side_url", f"http://127.0.0.1:{own_port}")
-    async with inspecting(confdir, engine, **how) as running:
-        yield Front(Lane.INSPECT, running.proxy, running.upstream, (running.proxy.port, own_port))
+    recorder = Kept()
+    keeper = Doorkeeper(book, anonymous=how.get("tokenhub_anonymous", True))
+
+    @asynccontextmanager
+    async def make(_: AddonOptions) -> AsyncIterator[Running]:
+        yield Running(engine, recorder, keeper=keeper, foreign=foreign)
+
+    async with inspecting(confdir, engine, make=make, **how) as running:
+        ports = (running.proxy.port, own_port)
+        yield Front(Lane.INSPECT, running.proxy, running.upstream, ports, recorder, flows=running.view)
 
 
 # --- hand-off and direct -----------------------------------------------------------------------------------
@@ -158,6 +177,7 @@ _SETTINGS = {
     "tokenhub_extra_hosts": "extra_hosts",
     "tokenhub_simulate": "simulate",
     "tokenhub_origin": "origin",
+    "tokenhub_anonymous": "anonymous",
 }
 """The addon's options by the settings that `serve` has in their place."""
 
@@ -173,14 +193,19 @@ async def served(
     upstream: Upstream | None = None,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
+    throttle: Throttle | None = None,
+    book: KeyBook = NO_KEYS,
+    foreign: Foreign = KEPT,
+    host: str = "127.0.0.1",
     **options: Any,
 ) -> AsyncIterator[Serve]:
-    """Open what `tokenhub serve` opens; whatever it dials leads to `upstream`.
+    """Open what `tokenhub serve` opens; whatever it dials leads to `upstream`, and `book` knows clients' keys.
 
     Options that `serve` has no setting for are mitmproxy's, and set once it runs.
     """
     settings = Settings(
         data_dir=data_dir,
+        host=host,
         port=0,
         admin_port=0,
         modes=(mode,),
@@ -205,6 +230,9 @@ async def served(
             recorder=recorder,
             overheard=overheard,
             watching=watching or watcher(),
+            throttle=throttle or Throttle(),
+            book=book,
+            foreign=foreign,
         )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
@@ -227,6 +255,9 @@ async def _running(
     recorder: Kept,
     overheard: Overhearing,
     watching: Watcher,
+    throttle: Throttle,
+    book: KeyBook,
+    foreign: Foreign,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
     del environ
@@ -239,6 +270,9 @@ async def _running(
         entropy=lambda: next(ids).to_bytes(10),
         max_body_bytes=settings.max_body_bytes,
         overheard=overheard,
+        throttle=throttle,
+        keeper=Doorkeeper(book, anonymous=settings.anonymous),
+        foreign=foreign,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -250,7 +284,7 @@ async def _running(
     ) as session:
         side = SideServer(
             consumer=consumer,
-            sessions=Sessions(Secret("token"), clock, lambda: "cookie"),
+            sessions=Sessions(bare_register("token", clock)),
             metrics=Metrics(),
             fleet=Fleet,
             probes=Probes(store=_well, draining=lambda: False),
@@ -283,7 +317,11 @@ async def _running(
             ),
             warnings=(),
             drain=lambda: None,
+            keys=absent,
+            login_ticket=str,
             overheard=overheard,
+            keeper=door.keeper,
+            foreign=foreign,
         )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.addon.inspection import inspecting, make_addon
-from tests.addon.lanes import Front, served
+from tests.addon.lanes import NO_KEYS, Front, served
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
@@ -20,7 +20,10 @@ from tests.fakes.engine import Kept
 from tests.fakes.watching import watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.host import AddonOptions, Running
+from tokenhub_core.admission.doorkeeper import Doorkeeper
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.throttle import Throttle
+from tokenhub_core.ports import KeyBook
 from tokenhub_core.types import Lane, Record
 from tokenhub_core.watching import Watcher
 
@@ -80,6 +83,8 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         raw: Raw | None = None,
         site: Site | None = None,
         watching: Watcher | None = None,
+        throttle: Throttle | None = None,
+        book: KeyBook = NO_KEYS,
         **options: Any,
     ) -> AsyncIterator[Front]:
         host, engine, recorder, keyring = Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
@@ -88,17 +93,32 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         try:
             if lane is Lane.INSPECT:
                 ours = make_addon(
-                    engine, host, make=running_with(engine, recorder, keyring, watching or watcher())
+                    engine,
+                    host,
+                    make=running_with(engine, recorder, keyring, watching or watcher(), book, throttle),
                 )
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as running:
                     yield Front(
-                        Lane.INSPECT, running.proxy, host, recorder=recorder, keyring=keyring, engine=engine
+                        Lane.INSPECT,
+                        running.proxy,
+                        host,
+                        recorder=recorder,
+                        keyring=keyring,
+                        flows=running.view,
+                        engine=engine,
                     )
                     await running.until(lambda: not running.call("proxyserver.active_connections"))
                     assert ours.remembered() == 0
             else:
                 async with served(
-                    data_dir, engine, ssl_insecure=True, keyring=keyring, watching=watching, **how
+                    data_dir,
+                    engine,
+                    ssl_insecure=True,
+                    keyring=keyring,
+                    watching=watching,
+                    throttle=throttle,
+                    book=book,
+                    **how,
                 ) as serve:
                     yield Front(
                         Lane.HANDOFF,
@@ -119,11 +139,20 @@ def running_with(
     recorder: Kept,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
+    book: KeyBook = NO_KEYS,
+    throttle: Throttle | None = None,
 ) -> Any:
     """Return an engine factory for the addon."""
 
     @contextlib.asynccontextmanager
     async def make(_: AddonOptions) -> AsyncIterator[Running]:
-        yield Running(engine, recorder, (keyring or Keyring()).overheard, watching)
+        yield Running(
+            engine,
+            recorder,
+            (keyring or Keyring()).overheard,
+            watching,
+            Doorkeeper(book),
+            throttle=throttle or Throttle(),
+        )
 
     return make

@@ -72,9 +72,19 @@ async def test_addresses_that_are_not_public_are_refused(proxied: Lanes, host: s
 
 
 async def test_a_name_that_changes_its_mind_gets_no_byte(proxied: Lanes) -> None:
-    """A name that is public when it is checked and private when it is dialled is cut before the first byte."""
+    """A name that is public when it is checked, and private a moment later, leads where it was seen to lead."""
     async with proxied(ScriptedEngine()) as running:
         running.upstream.at_second_look["rebind.example"] = "10.0.0.1"
+        async with await H1.plain(running.proxy, "rebind.example") as client:
+            assert (await client.ask("/")).status == 200
+        assert running.upstream.dials == [("rebind.example", 80)]
+        assert running.upstream.by_name == []
+
+
+async def test_a_connection_that_leads_elsewhere_gets_no_byte(proxied: Lanes) -> None:
+    """The second line: whatever a connection says it leads to is looked at before the first byte."""
+    async with proxied(ScriptedEngine()) as running:
+        running.upstream.at_second_look["93.184.216.34"] = "10.0.0.1"
         async with await H1.plain(running.proxy, "rebind.example") as client:
             assert (await client.ask("/")).status == 502
         assert running.upstream.requests == []

@@ -23,7 +23,8 @@ from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.guard import Fence
 from tokenhub_core.errors import ConfigError
 
-HOOKS: list[str] = sorted(hooks.all_hooks.keys() & vars(TokenHub).keys())
+HOOKS: list[str] = sorted((hooks.all_hooks.keys() & vars(TokenHub).keys()) - {"socks5_auth"})
+"""All but the one that only a SOCKS listener has: `test_doors.py` breaks it."""
 
 _KEYED = {"Authorization": f"Bearer {KEY}"}
 
@@ -109,7 +110,7 @@ async def test_a_hook_that_raises_lets_no_call_out_of_serve(
             addon = serve.addon
             assert isinstance(addon, TokenHub)
             handed_off, *statuses = await _everything(serve.proxy)
-        before = {"configure", "running", "http_connect", "next_layer"}
+        before = {"configure", "running", "client_connected", "http_connect", "next_layer"}
         assert handed_off == (0 if hook in before else 200)
         assert _calls_that_got_out(upstream) == []
         assert addon.failures[hook] > 0

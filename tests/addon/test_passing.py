@@ -10,10 +10,12 @@ import contextlib
 import hashlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import WSMsgType, web
 from mitmproxy import http
@@ -26,11 +28,14 @@ from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
 from tests.fakes.engine import Kept
+from tests.fakes.watching import rules, watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.admission.limits import Call
-from tokenhub_core.types import Lane, Outcome, Provider, ProviderType, Record, Usage
+from tokenhub_core.admission.throttle import Throttle
+from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.types import KeyLimits, Lane, Outcome, Provider, ProviderType, Record, Usage
 
 _KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
 
@@ -40,6 +45,33 @@ def _ends(record: Record) -> tuple[Outcome, int, str]:
 
 
 # --- the record --------------------------------------------------------------------------------------------
+
+
+async def test_who_has_no_money_left_is_not_let_by(passing: Passing) -> None:
+    """What cannot be reserved for is refused at the door, in its dialect; what a mode leaves alone passes."""
+    asked: list[str] = []
+    poor = Fault(Kind.BUDGET, Blame.CLIENT, "nothing is left", cause="budget_exhausted")
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.json_response({})
+
+    left_alone = watcher(*rules(observe="api.anthropic.com"))
+    async with passing(site=site, watching=replace(left_alone, admit=lambda caller, at: poor)) as running:
+        async with await H1.tls(running.proxy) as client:
+            await client.send("/v1/audio/odd", b"{}", headers=_KEYED)
+            refused = await client.answer()
+        assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (402, "budget_exhausted")
+        assert "upgrade" not in dict(refused.headers)
+        async with await H1.tls(running.proxy, host="api.anthropic.com") as client:
+            await client.send("/v1/files", b"{}", headers=_KEYED)
+            assert (await client.answer()).status == 200
+        told = await records(running, 2)
+    assert asked == ["/v1/files"]
+    assert [_ends(one) for one in told] == [
+        (Outcome.ERROR, 402, "budget_exhausted"),
+        (Outcome.PASSED, 200, ""),
+    ]
 
 
 async def test_limits_are_learned_from_what_passes(passing: Passing) -> None:
@@ -93,6 +125,27 @@ async def test_one_record_says_what_passed(passing: Passing) -> None:
     )
     assert record.id.startswith("req_")
     assert KEY not in repr(record)
+
+
+async def test_callers_of_what_passes_are_limited(passing: Passing) -> None:
+    """One request over the limit is refused, never reaches the host, and is recorded; an end frees the place."""
+    asked: list[str] = []
+
+    async def site(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        return web.Response(body=b"x")
+
+    limits = Throttle(addresses=KeyLimits(requests_per_minute=2, concurrency=1))
+    async with passing(site=site, throttle=limits) as running, await H1.tls(running.proxy) as client:
+        for count in (1, 2):
+            assert (await client.ask("/v1/files")).status == 200
+            await records(running, count)
+        answer = await client.ask("/v1/files")
+        kept = await records(running, 3)
+    assert answer.status == 429
+    assert b"2 requests a minute" in answer.body
+    assert _ends(kept[2]) == (Outcome.ERROR, 429, "address_requests")
+    assert asked == ["/v1/files"] * 2
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "PUT", "GET"])

@@ -27,6 +27,9 @@ class Upstream:
         self.answer = answer
         self.dials: list[tuple[str, int]] = []
         self.requests: list[bytes] = []
+        self.by_name: list[str] = []
+        """Names that were dialled as they are, and not at an address that somebody had looked at."""
+        self._names: dict[str, str] = {}
         self.at_second_look: dict[str, str] = {}
         """Addresses that names lead to when they are dialled, where it is not what they resolved to."""
         self.uploaded = 0
@@ -58,7 +61,9 @@ class Upstream:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the stand-in in place of `host`."""
         (resolved,) = await self.resolve(host, port)
-        self.dials.append((host, port))
+        if resolved != host:
+            self.by_name.append(host)
+        self.dials.append((self._names.get(host, host), port))
         reader, writer = await _dial("127.0.0.1", self.port(port))
         # The connection claims to lead where it would lead in the world.
         found = self.at_second_look.get(host) or resolved
@@ -71,7 +76,12 @@ class Upstream:
             raise OSError("no such name")
         if host in {"localhost", "metadata.example"}:
             return ["127.0.0.1" if host == "localhost" else "169.254.169.254"]
-        return [host if host[-1].isdigit() or ":" in host else "93.184.216.34"]
+        if host[-1].isdigit() or ":" in host:
+            return [host]
+        known = {name: address for address, name in self._names.items()}
+        address = known.get(host) or f"93.184.216.{34 + len(known)}"
+        self._names[address] = host
+        return [address]
 
     async def look_up(self, host: str, port: int, **_: object) -> list[tuple[object, ...]]:
         """Answer in the place of `loop.getaddrinfo`."""

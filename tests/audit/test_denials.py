@@ -36,7 +36,7 @@ def test_sources_and_reasons_are_told_apart() -> None:
     assert [attempt.source for attempt in told if attempt] == [f"10.0.0.{n}" for n in range(SOURCES)] + [
         OTHERS
     ]
-    assert denials.seen(Attempt("10.0.0.0", "bad_host"), 0.0) == Attempt(OTHERS, "bad_host")
+    assert denials.seen(Attempt("10.0.0.0", "bad_host"), 0.0) == Attempt(OTHERS, "bad_host", actor=OTHERS)
     assert denials.seen(Attempt("10.0.0.0", "admin_token"), 0.0) is None
     assert {(attempt.source, count) for attempt, count in denials.due(FIRST)} == {
         ("10.0.0.0", 1),

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
-from tokenhub_core.http.sessions import COOKIE
+from tokenhub_core.http.sessions import COOKIE, CSRF
 
 PASSWORD = {"admin_password": "correct horse battery"}
 KEY = "sk-canary-0123456789"
@@ -86,15 +86,15 @@ async def test_a_change_that_is_refused_is_written_too(it: House) -> None:
 async def test_sessions_are_written_and_told_apart(it: House) -> None:
     """Each has a mark of its own, which opens nothing."""
     opened = await it.ask("POST", "/admin/v1/session", headers=it.bearer)
-    cookie = opened.header("set-cookie").partition(";")[0]
-    await it.ask("PUT", "/admin/v1/routing-config", {"fallback": False}, {"cookie": cookie})
-    await it.ask("DELETE", "/admin/v1/session", headers={"cookie": cookie})
+    shown = {"cookie": opened.header("set-cookie").partition(";")[0], CSRF: opened.json["csrf"]}
+    await it.ask("PUT", "/admin/v1/routing-config", {"fallback": False}, shown)
+    await it.ask("DELETE", "/admin/v1/session", headers=shown)
     entries = [(entry["action"], entry["actor"]) for entry in await told(it)]
     mark = entries[1][1]
 
     assert [action for action, _ in entries] == ["session.open", "routing.create", "session.close"]
     assert entries[0][1] == "admin-token"
-    assert mark == entries[2][1]
+    assert mark == entries[2][1] == f"session:{opened.json['id']}"
     assert mark.startswith("session:")
     stolen = {"cookie": f"{COOKIE}={mark.removeprefix('session:')}"}
     assert (await it.ask("GET", "/admin/v1/info", headers=stolen)).status == 401

@@ -49,7 +49,7 @@ class Running:
 def running(
     folder: Path, *, simulate: bool = False, settings: Mapping[str, str] | None = None
 ) -> Iterator[Running]:
-    """Serve until the end of the block, as `tokenhub serve` would."""
+    """Serve until the end of the block, as `tokenhub serve` would; `settings` as `house` takes them."""
     ready, leave = threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
     found: list[Running] = []

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.cli.running import Running, Shell, columns
+from tests.cli.running import Running, Shell, columns, running
+from tests.patience import PATIENCE
 from tokenhub_core.cli.logs import explain, logs
+from tokenhub_core.errors import ConfigError
 
 
 @pytest.fixture
@@ -94,3 +97,26 @@ def test_a_call_that_nobody_served_is_explained_too(run: Shell, served: Running)
 def test_an_id_that_is_none_is_refused(run: Shell, name: str) -> None:
     """Whatever stands in it, it is looked up as an id and nothing else."""
     assert "there is no such decision" in Shell(explain, run.data).refusal(name)
+
+
+def test_what_a_call_said_is_shown_where_it_was_kept(tmp_path: Path) -> None:
+    """Both directions, what is left out of them, and nothing that a terminal would obey."""
+    kept = {"CAPTURE": "redacted", "CAPTURE_MAX_BYTES": "256", "VAULT_PASSWORD": "a password for the vault"}
+    with running(tmp_path, settings=kept) as served:
+        served.do(served.it.provider(served.fake, "p", "gpt-4o"))
+        text = "mail bob@example.org \x9b31m" + "x" * 500
+        call = served.call(messages=[{"role": "user", "content": text}])
+        show = Shell(logs, tmp_path / "data")
+        deadline = time.monotonic() + PATIENCE
+        told = ""
+        while not told and time.monotonic() < deadline:
+            try:
+                told = show("body", call)
+            except (ConfigError, AssertionError):
+                time.sleep(0.05)
+        assert "mail [email]" in told
+        assert "request (redacted, cut from " in told
+        assert "answer (redacted, " in told
+        assert '"chat.completion"' in told
+        assert "\x9b" not in told
+        assert show.json("body", call)["request"]["whole"] is False

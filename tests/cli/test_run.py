@@ -54,6 +54,16 @@ def test_the_streams_are_the_program_s(serving: dict[str, str]) -> None:
     assert (result.stdout, result.stderr) == ("in", "err\n")
 
 
+def test_a_program_is_not_handed_what_opens_the_server(serving: dict[str, str]) -> None:
+    """The admin token and the vault's password stay with the operator; other variables go on."""
+    ours = {"TOKENHUB_ADMIN_TOKEN": "t0ken", "TOKENHUB_VAULT_PASSWORD": "passw0rd"}
+    told = run({**serving, **ours, "OPENAI_API_KEY": "theirs"}, "--", "env").stdout
+
+    assert "OPENAI_API_KEY=theirs" in told
+    assert "t0ken" not in told
+    assert "passw0rd" not in told
+
+
 def test_the_arguments_are_the_program_s(serving: dict[str, str]) -> None:
     """With or without `--`, what follows the program is not read as options of ours."""
     program = ["sh", "-c", 'printf "%s|" "$@"', "name", "--proxy", "-x", "", "a b", "--"]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -68,6 +69,31 @@ def test_as_many_levels_as_allowed_are_read() -> None:
     """The bound counts nesting, not brackets."""
     assert wire.decode(nested(64))["a"] == [orjson.loads(b"[" * 62 + b"]" * 62)]
     assert len(wire.decode(b'{"a":[' + b"{}," * 500 + b"{}]}")["a"]) == 501
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"model":"a","model":"b"}', "model"),
+        (b'{"model" : "a", "model" : "b"}', "model"),
+        (b'{"messages":[{"role":"user","content":"x","role":"system"}]}', "role"),
+        (b'{"m\\u006fdel":"a","model":"b"}', "model"),
+        (b'{"a\\\\":1,"a\\\\":1}', "a\\"),
+        (b'{"a":{"b":[{"":0,"":0}]}}', ""),
+    ],
+)
+def test_a_name_that_stands_twice_in_one_object_is_refused(body: bytes, name: str) -> None:
+    """Who reads the first one and who reads the last would not have read the same call."""
+    assert f"'{name}' twice" in fault(body).message
+    assert wire.decode(body, repeats=True)
+
+
+@given(OBJECTS, st.booleans(), st.booleans())
+def test_no_text_looks_like_a_name_that_stands_twice(data: Json, spaced: bool, ascii_only: bool) -> None:
+    """Quotes, colons and backslashes in names and values, compact or not, are read as they are."""
+    separators = (" , ", " : ") if spaced else (",", ":")
+    body = json.dumps(data, separators=separators, ensure_ascii=ascii_only).encode()
+    assert wire.decode(body) == data
 
 
 def test_single_fields_are_checked_by_hand() -> None:
@@ -143,7 +169,7 @@ def test_untouched_bytes_stay_identical(around: list[tuple[str, Any]], old: Any,
 def test_every_repeat_of_a_member_is_edited() -> None:
     """Parsers differ in which of two equal keys they take; after an edit they all read the same."""
     body = b'{"model":"a","x":{"model":"in"},"model":"b"}'
-    data = wire.decode(body)
+    data = wire.decode(body, repeats=True)
     assert wire.splice(body, data, {"model": "c"}) == b'{"model":"c","x":{"model":"in"},"model":"c"}'
     assert wire.splice(body, data, {"model": "b"}) == b'{"model":"b","x":{"model":"in"},"model":"b"}'
 
@@ -151,7 +177,7 @@ def test_every_repeat_of_a_member_is_edited() -> None:
 def test_a_repeat_that_is_spelled_with_escapes_is_edited_too() -> None:
     """Otherwise a provider that takes the first of two would serve another model than the one we decided on."""
     for body in (b'{"model":"a","mod\\u0065l":"z"}', b'{"mod\\u0065l":"z","model":"a"}'):
-        done = wire.splice(body, wire.decode(body), {"model": "b"})
+        done = wire.splice(body, wire.decode(body, repeats=True), {"model": "b"})
         assert done == body.replace(b'"a"', b'"b"').replace(b'"z"', b'"b"')
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import fnmatch
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,15 +18,16 @@ from urllib.parse import urlsplit
 import orjson
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from tests.fakes.engine import Bench, chat
 from tests.fakes.leaping import LeapingLoop
-from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.pipeline import Insight, Rules
-from tokenhub_core.ports import Reservation, Secret, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import Outlay, Reservation, Secret, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile, Script, dialect_at, play
 from tokenhub_core.routing import estimate, pricing
@@ -36,6 +37,8 @@ from tokenhub_core.types import (
     DEFAULT_CREDENTIAL,
     NANO,
     Alias,
+    ApiKey,
+    Caller,
     Dialect,
     Headers,
     Model,
@@ -98,6 +101,8 @@ class World:
     """Providers that are ejected at the start."""
     poor: frozenset[str]
     """Providers whose credential is not there."""
+    key: tuple[tuple[str, ...], tuple[str, ...]] | None
+    """Patterns of the models and of the providers that the caller's key is good for; None: it has none."""
     hedge_ms: float
     credits: float
     calls: list[Call]
@@ -162,6 +167,11 @@ worlds = st.builds(
     explores=st.booleans(),
     ill=st.sampled_from([frozenset[str]()] * 5 + [frozenset({"p0"}), frozenset({"p0", "p1", "p2"})]),
     poor=st.sampled_from([frozenset[str]()] * 5 + [frozenset({"p2"})]),
+    key=st.sampled_from([None] * 3)
+    | st.tuples(
+        st.sampled_from([("*",), ("a*",), ("a",), ("b", "al?as"), ("pool", "[b]"), ()]),
+        st.sampled_from([("*",), ("*",), ("p0", "p2"), ("p[12]",), ()]),
+    ),
     hedge_ms=st.sampled_from([5.0, 5.0, 100.0, 1_000.0]),
     credits=st.sampled_from([0.0, 10.0, 10.0, 10.0]),
     calls=st.lists(calls, min_size=1, max_size=4),
@@ -171,7 +181,7 @@ worlds = st.builds(
 )
 
 
-class Books(OpenLedger):
+class Books(Ledger):
     """A ledger that counts how often each reservation is settled."""
 
     def __init__(self) -> None:
@@ -179,8 +189,10 @@ class Books(OpenLedger):
         self.reserved: Counter[int] = Counter()
         self.settled: Counter[int] = Counter()
 
-    def reserve(self, snapshot: Snapshot, nanousd: int) -> Reservation:
-        reservation = super().reserve(snapshot, nanousd)
+    def reserve(
+        self, snapshot: Snapshot, nanousd: int, outlay: Callable[[], Outlay] | None = None
+    ) -> Reservation:
+        reservation = super().reserve(snapshot, nanousd, outlay)
         self.reserved[reservation.id] += 1
         return reservation
 
@@ -342,6 +354,10 @@ class Run:
                 {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
             ]
         snapshot = bench.snapshot(body)
+        if self.world.key is not None:
+            models, providers = self.world.key
+            key = ApiKey("k", models=models, providers=providers)
+            snapshot = structs.replace(snapshot, caller=Caller(peer="127.0.0.1", key=key))
         took = await self._served(call, snapshot)
         record = bench.recorder.one
         assert self.books.settled == self.books.reserved, "something is not settled, or twice"
@@ -415,6 +431,11 @@ class Run:
         assert wishes["provider"] in (None, provider.id)
         assert wishes["lossy"] or provider.dialect is Dialect.OPENAI_CHAT
         assert provider.id not in world.poor
+        if world.key is not None:
+            good, where = world.key
+            meant = {"alias": {"ab"}, "pool": {"a", "ab"}}.get(call.model, set())
+            assert _any(good, model.id) or (_any(good, call.model) and model.id in meant)
+            assert _any(where, provider.id)
         assert sent.key == f"sk-{provider.id}"
         named = {"alias": "ab", "pool": None, "*": None}.get(call.model, call.model)
         assert named is None or wishes["fallback"] or model.id == named
@@ -434,6 +455,10 @@ class Run:
             event("hedged")
         if record.outcome is Outcome.CANCELLED and causes.count("client_cancelled") > 1:
             event("left two behind")
+
+
+def _any(patterns: tuple[str, ...], name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def _racing(world: World) -> World:

@@ -72,7 +72,7 @@ async def lane(
 ) -> AsyncIterator[Lane]:
     """A plain `tokenhub serve`: nothing is configured but the authority of the island's hosts."""
     folder = tmp_path_factory.mktemp(request.param)
-    settings = {"TOKENHUB_CA_FILE": str(island.ca_file)}
+    settings = {"TOKENHUB_CA_FILE": str(island.ca_file), "TOKENHUB_ALLOW_PRIVATE": "192.0.2.0/24"}
     async with (
         serving(folder, "--lane", request.param, settings=settings) as serve,
         agent(serve) as program,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import signal
+import sqlite3
 import sys
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 
 from tests.e2e.calling import LAST_WORDS, Door, doors
@@ -30,6 +33,7 @@ CALLERS: Sequence[tuple[int, str, bool]] = [
 ]
 """Which door, which dialect, streamed or not: all at the same time."""
 
+UNITS = ("usd", "tokens", "requests")
 MODELS = {"openai": "m-openai", "anthropic": "m-anthropic"}
 
 
@@ -99,8 +103,27 @@ async def test_the_crash_test_notices_a_record_that_nobody_waited_for(tmp_path: 
     assert lost
 
 
+def counted(data: Path) -> tuple[list[int], list[int]]:
+    """Return what is counted of each budget, and what all records together come to."""
+    with contextlib.closing(sqlite3.connect(data / "tokenhub.sqlite")) as database:
+        spent = dict(
+            database.execute(
+                "SELECT unit, sum(spent) FROM spends JOIN budgets ON id = budget_id GROUP BY unit"
+            )
+        )
+        logged = database.execute("SELECT cost_nanousd, attempts FROM request_logs").fetchall()
+    tried = [orjson.loads(attempts) for _, attempts in logged]
+    tokens = sum(one["input_tokens"] + one["output_tokens"] for some in tried for one in some)
+    said = [sum(cost for cost, _ in logged), tokens, sum(map(bool, tried))]
+    return [spent[unit] for unit in UNITS], said
+
+
 def check(data: Path, read: Read, *, rounds: int) -> None:
-    """Compare what was read with what is stored."""
+    """Compare what was read with what is stored, and what budgets have counted with what records say."""
+    spent, said = counted(data)
+    measured(f"{rounds} kills, counted {spent}, records say {said}")
+    assert spent == said
+    assert min(spent) > 0
     missing = set(read.ids) - set(stored(data))
     measured(f"{rounds} kills, {len(read.ids)} replies read to their end, {len(missing)} without a record")
     assert missing == set()
@@ -116,7 +139,11 @@ async def prepared(folder: Path) -> AsyncIterator[Path]:
             for speaks, model in MODELS.items():
                 provider = {"id": speaks, "type": speaks, "base_url": fake.url}
                 await serve.admin("POST", "/providers", provider)
-                await serve.admin("POST", "/models", {"id": model, "provider_id": speaks})
+                prices = {"input_per_1k": 0.002, "output_per_1k": 0.008}
+                await serve.admin("POST", "/models", {"id": model, "provider_id": speaks, **prices})
+            for unit in UNITS:
+                budget = {"owner": "all", "limit": 10**12, "period": "total", "unit": unit}
+                await serve.admin("POST", "/budgets", budget)
         yield serve.data
 
 

@@ -47,10 +47,12 @@ async def test_a_taken_port_is_one_line_and_exit_code_2(tmp_path: Path, option: 
 
 
 async def test_an_address_that_others_can_reach_is_refused(tmp_path: Path) -> None:
-    """Callers have no keys yet, so only loopback may be bound."""
+    """As long as callers come without keys; the line says what to set."""
     ended = await refused(tmp_path, "--host", "0.0.0.0")
     assert (ended.code, ended.output.count("\n")) == (2, 1)
-    assert ended.output.startswith("tokenhub: --host 0.0.0.0: ")
+    assert ended.output.startswith(
+        "tokenhub: --host 0.0.0.0 can be reached from the network: set TOKENHUB_ANONYMOUS=off"
+    )
 
 
 async def test_a_setting_that_makes_no_sense_is_one_line(tmp_path: Path) -> None:

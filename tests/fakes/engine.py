@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tokenhub_core.admission.ledger import OpenLedger
+from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
@@ -19,7 +19,7 @@ from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.pipeline import Insight, Pipeline, Rules
 from tokenhub_core.policy import Layer
-from tokenhub_core.ports import Reply, Secret, Secrets, Transport
+from tokenhub_core.ports import Books, Reply, Secret, Secrets, Transport
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import SimulatedTransport
@@ -44,6 +44,7 @@ OPENAI = Provider("sim-openai", ProviderType.SIMULATOR, ("sim://openai",), Diale
 ANTHROPIC = Provider(
     "sim-anthropic", ProviderType.SIMULATOR, ("sim://anthropic",), Dialect.ANTHROPIC_MESSAGES
 )
+CALLER = Caller(peer="127.0.0.1")
 PAIR = (
     Model("gpt-4o", "sim-openai", weight=6, max_context_tokens=128_000, prices=Prices(2500, 10_000)),
     Model(
@@ -62,17 +63,21 @@ def _prices() -> Catalogue:
 
 
 class Kept:
-    """A recorder that keeps every record, and can be told to fail."""
+    """A recorder that keeps every record, has it counted, and can be told to fail."""
 
-    def __init__(self) -> None:
+    def __init__(self, books: Books | None = None) -> None:
+        self.books = books or Ledger()
         self.records: list[Record] = []
         self.before: Callable[[], None] = lambda: None
 
     async def commit(self, record: Record) -> None:
+        self.books.book(record)
         self.before()
-        self.records.append(record)
+        self.post(record)
 
     def post(self, record: Record) -> None:
+        self.books.book(record)
+        self.books.booked(record)
         self.records.append(record)
 
     @property
@@ -107,11 +112,11 @@ class Bench:
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
     hedging: Hedging | None = None
-    ledger: OpenLedger = field(default_factory=OpenLedger)
+    ledger: Ledger = field(default_factory=Ledger)
     secrets: Secrets = field(default_factory=NoSecrets)
 
     def __post_init__(self) -> None:
-        self.recorder = Kept()
+        self.recorder = Kept(self.ledger)
         self.health = HealthTracker()
         self.clock = SystemClock()
         self._ids = itertools.count(1)
@@ -147,6 +152,7 @@ class Bench:
         *,
         headers: Headers = (),
         origin: Origin | None = None,
+        caller: Caller = CALLER,
     ) -> Snapshot:
         return Snapshot(
             id=f"req_{next(self._ids)}",
@@ -158,7 +164,7 @@ class Bench:
             started=self.clock.monotonic(),
             dialect=dialect,
             origin=origin,
-            caller=Caller(peer="127.0.0.1"),
+            caller=caller,
         )
 
     async def ask(

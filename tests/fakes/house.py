@@ -12,10 +12,11 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import orjson
@@ -28,8 +29,10 @@ from tests.fakes.provider import FakeProvider
 from tests.fakes.trust import trust_is_read_once
 from tests.patience import PATIENCE
 from tokenhub_core import app, config
+from tokenhub_core.admission.doorkeeper import Doorkeeper
 from tokenhub_core.app import App
 from tokenhub_core.http.admin import Admin
+from tokenhub_core.ports import KeyBook
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.types import Headers, Json, header
 
@@ -153,8 +156,9 @@ async def house(
     settings: Mapping[str, str] | None = None,
     environ: Mapping[str, str] | None = None,
     drain: float = 1.0,
+    book: KeyBook | None = None,
 ) -> AsyncIterator[House]:
-    """Build and serve the application; `settings` by variable, without the prefix.
+    """Build and serve the application; `settings` by variable, without the prefix. `book` knows clients' keys.
 
     At the end, calls that are not over after `drain` seconds are cancelled.
     """
@@ -164,7 +168,12 @@ async def house(
         data_dir=data / "data",
         overrides={"simulate": simulate},
     )
-    with trust_is_read_once():
+    known = (
+        nullcontext()
+        if book is None
+        else mock.patch.object(app, "Doorkeeper", lambda _, **more: Doorkeeper(book, **more))
+    )
+    with trust_is_read_once(), known:
         async with app.running(parsed, environ or {}) as running, aiohttp.ClientSession() as session:
             runner = web.AppRunner(
                 running.side,

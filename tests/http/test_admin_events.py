@@ -56,11 +56,11 @@ class Stream:
 
 @asynccontextmanager
 async def stream(
-    it: House, query: str = "", headers: Mapping[str, str] | None = None
+    it: House, query: str = "", headers: Mapping[str, str] | None = None, *, bare: bool = False
 ) -> AsyncIterator[Stream]:
-    """Listen; the first event, which says so, is taken."""
+    """Listen; the first event, which says so, is taken. `bare` shows no token."""
     url = f"{it.url}/admin/v1/events{query}"
-    async with it.session.get(url, headers={**it.bearer, **(headers or {})}) as response:
+    async with it.session.get(url, headers={**({} if bare else it.bearer), **(headers or {})}) as response:
         assert response.headers["content-type"] == "text/event-stream"
         listening = Stream(response.content)
         assert await listening.next() == Event("", "connected", {"status": "ok"})

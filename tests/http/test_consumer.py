@@ -16,6 +16,7 @@ from aiohttp import web
 
 from tests.fakes.engine import Bench, chat, message
 from tests.patience import PATIENCE
+from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.http import consumer
@@ -23,7 +24,7 @@ from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.ports import Clock, Engine, Reply
 from tokenhub_core.recognise import Recognised, Recogniser
-from tokenhub_core.types import Dialect, Lane, Origin, Record, Snapshot, header
+from tokenhub_core.types import Dialect, Lane, Origin, Record, Scope, Snapshot, header
 
 LIMIT: Final = 10_000
 CHAT: Final = "/v1/chat/completions"
@@ -123,7 +124,7 @@ async def served(
     door = Consumer(Door(engine, DIALECTS, clock or SystemClock(), lambda: bytes(10), LIMIT))
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        return await door.handle(request, dialect)
+        return await door.handle(request, dialect, door.admit(request, dialect, Scope.CHAT))
 
     server = web.Server(handle, handler_cancellation=True, access_log=None, auto_decompress=False)
     runner = web.ServerRunner(server, shutdown_timeout=0.5)
@@ -388,6 +389,7 @@ async def test_a_handed_over_connection_is_served_by_its_host() -> None:
         request: web.BaseRequest,
         connection: Connection,
         found: Recognised,
+        entry: Entry,
         *,
         shadow: bool = False,
         begun: bytes = b"",
@@ -397,7 +399,9 @@ async def test_a_handed_over_connection_is_served_by_its_host() -> None:
 
     door = Consumer(Door(engine, DIALECTS, SystemClock(), lambda: bytes(10), LIMIT))
     handed_off = HandedOff(door, Recogniser(), passthrough)
-    connection: Connection | None = Connection("10.0.0.7", "regular", "ann", "api.anthropic.com", 8443)
+    connection: Connection | None = Connection(
+        "10.0.0.7", "regular", "ann", "api.anthropic.com", 8443, near=True
+    )
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         transport = request.transport
@@ -414,7 +418,7 @@ async def test_a_handed_over_connection_is_served_by_its_host() -> None:
         assert (await line.answer())[0] == 200
         await line.send(b"GET /v1/models HTTP/1.1\r\nHost: evil.example\r\n\r\n")
         assert (await line.answer())[2] == b"passed"
-        connection = Connection("10.0.0.7", "regular", "", "unlisted.example", 443)
+        connection = Connection("10.0.0.7", "regular", "", "unlisted.example", 443, near=True)
         await line.send(post(b"{}"))
         assert (await line.answer())[0] == 421
         connection = None

@@ -22,9 +22,9 @@ from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.recognise import Recognised
-from tokenhub_core.types import Dialect, Lane, Outcome
+from tokenhub_core.types import Dialect, Lane, Outcome, Scope
 
-CONNECTION = Connection("10.0.0.7", "regular", "ann", "api.openai.com", 443)
+CONNECTION = Connection("10.0.0.7", "regular", "ann", "api.openai.com", 443, near=True)
 
 type Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -91,7 +91,8 @@ async def front(
         )
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
-            return await passing(request, connection, Recognised(dialect, "passthrough"))
+            entry = door.admit(request, dialect, Scope.PASSTHROUGH, connection)
+            return await passing(request, connection, Recognised(dialect, "passthrough"), entry)
 
         async with on_port(handle) as port:
             yield Front(port, session, bench.recorder)
@@ -139,7 +140,7 @@ async def test_a_request_arrives_as_it_was_sent() -> None:
 
 async def test_a_host_keeps_its_port() -> None:
     """Where it is not the usual one."""
-    other = Connection("10.0.0.7", "regular", "", "llm.example", 8443)
+    other = Connection("10.0.0.7", "regular", "", "llm.example", 8443, near=True)
     async with (
         on_port(echo) as port,
         front(port, connection=other) as it,

@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.browser import FOUND, Page, browser
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
+from tokenhub_core.http import sessions
 
 pytestmark = pytest.mark.skipif(
     FOUND is None, reason="no browser here: the Debian package is called chromium"
@@ -29,7 +30,7 @@ ROWS = "[...document.querySelectorAll('#rows tr')].map(row => [...row.cells].map
 
 async def signed_in(page: Page, it: House) -> None:
     """Open the page as it is printed at the start, and wait until it listens."""
-    await page.open(f"{it.url}/#token={it.token}")
+    await page.open(f"{it.url}/login#{it.app.login_ticket()}")
     await page.until("document.getElementById('state').textContent === 'live'")
 
 
@@ -73,19 +74,18 @@ async def test_what_strangers_write_is_text(tmp_path: Path) -> None:
         assert (page.dialogs, page.complaints) == ([], [])
 
 
-async def test_the_token_leaves_the_address_and_no_script_can_read_it(tmp_path: Path) -> None:
+async def test_the_ticket_leaves_the_address_and_no_script_can_read_the_session(tmp_path: Path) -> None:
     """It is spent on a session: not in the address, not in storage, not in a cookie that scripts see."""
     async with house(tmp_path) as it, browser(tmp_path) as page:
         await signed_in(page, it)
         assert await page.value("location.href") == f"{it.url}/"
         readable = "document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)"
         assert await page.value(readable) == "{}{}"
-        cookies = (await page.send("Network.getCookies"))["cookies"]
-        assert cookies == []  # the page itself is outside the cookie's path
-        admin = (await page.send("Network.getCookies", urls=[f"{it.url}/admin/v1/info"]))["cookies"]
-        (cookie,) = admin
-        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/admin")
-        assert it.token not in str(admin)
+        (cookie,) = (await page.send("Network.getCookies"))["cookies"]
+        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/")
+        assert it.token not in str(cookie)
+        kept = "['csrf', 'token', 'ticket'].filter(name => name in window).length"
+        assert await page.value(kept) == 0
         await page.open("about:blank")
         await page.open(f"{it.url}/")
         await page.until("document.getElementById('state').textContent === 'live'")
@@ -98,19 +98,57 @@ async def test_a_wrong_token_is_refused_and_a_session_ends(tmp_path: Path) -> No
         await page.open(it.url)
         await page.until("!document.getElementById('login').hidden")
         submit = (
-            "document.getElementById('token').value = '{}'; document.querySelector('#login button').click()"
+            "document.getElementById('secret').value = '{}'; document.querySelector('#login button').click()"
         )
         await page.value(submit.format("wrong"))
-        assert (
-            await page.until("document.getElementById('refused').textContent")
-            == "That is not the admin token."
-        )
+        refused = await page.until("document.getElementById('refused').textContent")
+        assert refused == "the admin token is required, or a session"
         await page.value(submit.format(it.token))
         await page.until("document.getElementById('state').textContent === 'live'")
         await page.value("document.getElementById('leave').click()")
         await page.until("document.getElementById('state').textContent === 'signed out'")
         assert await page.value("fetch('/admin/v1/info').then(answer => answer.status)") == 401
         assert await page.value("document.getElementById('live').hidden")
+
+
+async def test_a_user_signs_in_and_out_also_after_a_reload(tmp_path: Path) -> None:
+    """By name and password; what a write has to show is fetched again, and a link works once."""
+    async with house(tmp_path) as it, browser(tmp_path) as page:
+        user = {"name": "ada", "role": "viewer", "password": "correct horse battery"}
+        await it.done("POST", "/users", user)
+        ticket = it.app.login_ticket()
+        await it.ask("POST", "/admin/v1/login", {"ticket": ticket})
+        await page.open(f"{it.url}/login#{ticket}")
+        assert "was used" in await page.until("document.getElementById('refused').textContent")
+        assert await page.value("location.href") == f"{it.url}/"
+        await page.until("!document.getElementById('login').hidden")
+        fill = "document.getElementById('{}').value = '{}'"
+        await page.value(fill.format("user", "ada"))
+        await page.value(fill.format("secret", user["password"]))
+        await page.value("document.querySelector('#login button').click()")
+        await page.until("document.getElementById('state').textContent === 'live'")
+        assert await page.value("document.getElementById('secret').value") == ""
+        actors = [one["actor"] for one in (await it.done("GET", "/sessions"))["items"]]
+        assert actors[-1] == "user:ada"
+        await page.open("about:blank")
+        await page.open(f"{it.url}/")
+        await page.until("document.getElementById('state').textContent === 'live'")
+        await page.value("document.getElementById('leave').click()")
+        await page.until("document.getElementById('state').textContent === 'signed out'")
+        assert await page.value("fetch('/admin/v1/info').then(answer => answer.status)") == 401
+
+
+async def test_a_page_that_loses_its_session_asks_for_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream is cut when the session is ended elsewhere, and the form is there again."""
+    monkeypatch.setattr(sessions, "RECHECK", 0.05)
+    async with house(tmp_path) as it, browser(tmp_path) as page:
+        await signed_in(page, it)
+        (session,) = (await it.done("GET", "/sessions"))["items"]
+        await it.done("DELETE", f"/sessions/{session['id']}")
+        await page.until("document.getElementById('state').textContent === 'the session has ended'")
+        assert not await page.value("document.getElementById('login').hidden")
 
 
 async def test_another_page_cannot_reach_in(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tests.fakes.listener import listener
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
+from tokenhub_core.addresses import Guard
 from tokenhub_core.errors import Blame, Kind, TokenHubError
 from tokenhub_core.ports import Timeouts, UpstreamRequest
 from tokenhub_core.providers.pool import Pool, Site
@@ -26,7 +27,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 @pytest.fixture
 async def transport() -> AsyncIterator[HttpTransport]:
     # What a test waits for is not that an idle connection grows old.
-    async with HttpTransport(keepalive=10 * PATIENCE) as http:
+    async with HttpTransport(keepalive=10 * PATIENCE, guard=Guard(["127.0.0.0/8"])) as http:
         yield http
 
 

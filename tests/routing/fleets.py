@@ -150,6 +150,8 @@ def scenes(draw: st.DrawFn) -> Scene:
         output_schema=draw(st.sampled_from([None, {"type": "object"}])),
         tags=("t",),
         models=draw(st.sampled_from([None, None, frozenset({"a", "b"})])),
+        allowed_models=draw(st.sampled_from([None, None, None, ("a*", "vendor/*"), ()])),
+        allowed_providers=draw(st.sampled_from([None, None, None, ("p0", "origin:*")])),
         why={"mode": "default"},
     )
     host = Provider("origin:h", ProviderType.ORIGIN, ("https://h",), draw(st.sampled_from(DIALECTS)))

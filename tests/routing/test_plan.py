@@ -12,7 +12,7 @@ from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.errors import Fault, Kind
 from tokenhub_core.routing.eligibility import CONTEXT_MARGIN, Circumstances
 from tokenhub_core.routing.fleet import build
-from tokenhub_core.routing.plan import OriginOption, plan
+from tokenhub_core.routing.plan import OriginOption, decide, plan
 from tokenhub_core.types import (
     NANO,
     Features,
@@ -245,3 +245,46 @@ def test_no_candidate_ever_breaks_a_hard_limit(
         assert policy.max_budget_usd is None or candidate.estimated_nanousd <= policy.max_budget_usd * NANO
         assert policy.provider in (None, candidate.provider.id)
         assert policy.fallback or policy.model in (None, model.id)
+
+
+def test_a_key_bounds_models_and_providers_by_patterns() -> None:
+    """What it is not good for is left out, right behind what is switched off; the record says why."""
+    result = planned(Policy(allowed_models=("b?g", "smal"), allowed_providers=("open*", "local")))
+    assert order(result) == ["big@openai"]
+    assert {(s.model, s.provider, s.reason) for s in result.skips} == {
+        ("big", "azure", Skipped.NOT_ALLOWED),
+        ("small", "local", Skipped.NOT_ALLOWED),
+    }
+    off = build([OPENAI], [replace(BIG, enabled=False)], version=1)
+    told, _ = decide(off, ASK, Policy(allowed_models=()), now=FINE, seed="s")
+    assert [s.reason for s in told.skips] == [Skipped.DISABLED]
+
+
+def test_the_origin_is_a_provider_that_a_key_is_good_for_or_not() -> None:
+    """By the name of the host, on every path: it is no way around the list."""
+    for allowed, served in (
+        (("origin:api.openai.com",), ["big@origin:api.openai.com"]),
+        (("origin:*.anthropic.com", "openai"), ["big@openai"]),
+    ):
+        policy = Policy(model="big", allowed_providers=allowed)
+        assert order(planned(policy, origin=ORIGIN)) == served
+
+
+def test_a_named_model_that_the_key_is_not_good_for_is_refused_by_name() -> None:
+    """Others would do, and may stand in for what fails; but to be forbidden is no failure."""
+    for policy in (
+        Policy(model="big", allowed_models=("small",)),
+        Policy(model="big", allowed_providers=("local",)),
+        Policy(model="big", allowed_models=(), allowed_providers=()),
+    ):
+        fault = refused(policy)
+        assert (fault.http_status, fault.code, fault.param) == (403, "model_not_allowed", "model")
+        assert "'big'" in fault.message
+
+
+def test_a_key_that_is_good_for_nothing_gets_a_403_and_no_other_reason_is_hidden() -> None:
+    """Where the key alone empties the plan; what else keeps an allowed model back is told instead."""
+    assert refused(Policy(allowed_models=())).label == "model_not_allowed"
+    assert refused(Policy(model="big", allowed_models=("big",), max_budget_usd=0.0)).kind is Kind.BUDGET
+    locked = structs.replace(FINE, credentialed=lambda provider: False)
+    assert refused(Policy(allowed_models=("big",)), now=locked).kind is Kind.NO_CANDIDATE

@@ -3,7 +3,7 @@
 `crashing.py DATABASE ROUNDS [early]` prints the id of each record whose `commit` has returned. Each round is a fork, so
 that imports are paid for once, and ends by SIGKILL: every fifth at a random moment of its start, the others at a random
 moment after their first acknowledgement, however slow the machine is. With `early` the writer acknowledges before it
-commits, which the test must notice.
+commits, and with `apart` what a record adds to the budgets is stored behind it, which the tests must notice.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import random
 import signal
 import sys
 import time
+from datetime import UTC
 from typing import Any, override
 
+from msgspec import structs
+
+from tokenhub_core.admission.ledger import Ledger
+from tokenhub_core.store import budgets
 from tokenhub_core.store.database import open_database
-from tokenhub_core.store.writer import Writer
+from tokenhub_core.store.writer import Insert, Writer
 from tokenhub_core.telemetry.recorder import StoreRecorder
-from tokenhub_core.types import Caller, Outcome, Record
+from tokenhub_core.types import Caller, Outcome, Record, Usage
 
 
 class _EarlyWriter(Writer):
@@ -32,18 +37,35 @@ class _EarlyWriter(Writer):
         self._write(batch)
 
 
+class _ApartWriter(Writer):
+    """Breaks another promise: what goes with a row is committed a moment later."""
+
+    @override
+    async def insert(self, insert: Insert) -> bool:
+        new = await super().insert(Insert(insert.statement, insert.row))
+        for one in insert.then if new else ():
+            await super().insert(one)
+        return new
+
+
+_WRITERS = {"early": _EarlyWriter, "apart": _ApartWriter}
+
+
 async def _commit_for_ever(path: str, name: str, writer_class: type[Writer], told: int) -> None:
     database = open_database(path)
     writer = writer_class(database)
     writer.start()
-    recorder = StoreRecorder(database, writer)
+    ledger = Ledger()
+    with database.reading() as connection:
+        for budget, counts in budgets.load(connection):
+            ledger.install(budget, UTC, counts, at=int(time.time() * 1e6))
+    recorder = StoreRecorder(database, writer, books=ledger)
 
     async def caller(number: int) -> None:
         for n in range(1_000_000):
             record_id = f"{name}-{number}-{n}"
-            await recorder.commit(
-                Record(record_id, time.time(), Outcome.OK, 200, Caller(), "POST", "/v1/messages")
-            )
+            record = Record(record_id, time.time(), Outcome.OK, 200, Caller(), "POST", "/v1/messages")
+            await recorder.commit(structs.replace(record, cost_nanousd=number + n, usage=Usage(n, number)))
             os.write(told, f"{record_id}\n".encode())  # unbuffered: what is said is said
 
     await asyncio.gather(*(caller(number) for number in range(8)))
@@ -67,10 +89,10 @@ def _round(path: str, number: int, writer_class: type[Writer], chance: random.Ra
 
 
 def main() -> None:
-    path, rounds, early = sys.argv[1], int(sys.argv[2]), "early" in sys.argv
+    path, rounds, breach = sys.argv[1], int(sys.argv[2]), "".join(sys.argv[3:])
     chance = random.Random(7)
     for number in range(rounds):
-        sys.stdout.write(_round(path, number, _EarlyWriter if early else Writer, chance))
+        sys.stdout.write(_round(path, number, _WRITERS.get(breach, Writer), chance))
 
 
 if __name__ == "__main__":

@@ -88,6 +88,56 @@ async def test_what_gathers_behind_a_commit_is_committed_together(writer: Writer
     assert len(_keys(database)) == 100
 
 
+def _following(key: str, *values: str) -> Insert:
+    """An insert that another one goes with: what was there for each value is counted in it."""
+    more = tuple(Insert(_COUNT, (f"n{value}", "x")) for value in values)
+    return Insert(_PUT, (key, ""), more)
+
+
+_COUNT = (
+    "INSERT INTO settings (key, value) VALUES (?, ?)"
+    " ON CONFLICT (key) DO UPDATE SET value = value || excluded.value"
+)
+
+
+def _values(database: Database) -> dict[str, str]:
+    with database.reading() as connection:
+        found = connection.execute(select(schema.SETTINGS)).all()
+    return {row.key: row.value for row in found if row.value}
+
+
+async def test_what_goes_with_a_row_goes_once(writer: Writer, database: Database) -> None:
+    """In its transaction, however many share that; where the row is there already it is left out."""
+    assert await _gathered(writer, [_following(str(n), "a", "b") for n in range(3)]) == [True] * 3
+    assert _values(database) == {"na": "xxx", "nb": "xxx"}
+    assert await writer.insert(_following("0", "a")) is False
+    assert await _gathered(writer, [_following("1", "a"), _following("2", "a")]) == [False, False]
+    assert _values(database) == {"na": "xxx", "nb": "xxx"}
+    assert writer.counts.duplicates == 3
+
+
+async def test_new_rows_and_old_ones_may_share_a_transaction(writer: Writer, database: Database) -> None:
+    """What goes with the new ones is there, of the old ones nothing; beside other work, too."""
+    await writer.insert(_following("0", "a"))
+    assert await _gathered(writer, [_following("0", "a"), _following("1", "a")]) == [False, True]
+    assert _values(database) == {"na": "xx"}
+    works = [_following("1", "a"), partial(_add, key="2"), _following("3", "a"), _following("4", "b")]
+    assert await _gathered(writer, works) == [False, "2", True, True]
+    assert _values(database) == {"na": "xxx", "nb": "x"}
+
+
+async def test_a_row_goes_nowhere_without_what_goes_with_it(writer: Writer, database: Database) -> None:
+    """One that fails takes its row along, and no other one."""
+    broken = Insert(_PUT, ("0", ""), (Insert("INSERT INTO settings (key) VALUES (?)", ("x",)),))
+    results = await _gathered(writer, [broken, _following("1", "a")])
+    assert isinstance(results[0], Exception)
+    assert results[1] is True
+    assert _keys(database) == {"1", "na"}
+    with pytest.raises(IntegrityError):
+        await writer.insert(broken)
+    assert _keys(database) == {"1", "na"}
+
+
 async def test_what_a_busy_loop_hands_over_is_committed_together(database: Database) -> None:
     """Turns that take a while bring company: who comes within two milliseconds shares one transaction."""
     looks = count()

@@ -23,10 +23,10 @@ from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.vault import sealing
-from tokenhub_core.vault.gate import QUEUE
 from tokenhub_core.vault.manifest import Sealed
 from tokenhub_core.vault.passwords import MAX_PASSWORD
 from tokenhub_core.vault.sealing import Header, Params, Place
+from tokenhub_core.vault.turn import QUEUE
 from tokenhub_core.vault.vault import Custody, State, Vault
 
 PASSWORD = Secret("correct horse battery")

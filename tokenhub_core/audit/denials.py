@@ -36,16 +36,16 @@ class Denials:
     def __init__(self) -> None:
         self._ends = 0.0
         self._length = FIRST
-        self._seen: dict[tuple[str, str], tuple[Attempt, int]] = {}
+        self._seen: dict[tuple[str, str, str], tuple[Attempt, int]] = {}
 
     def seen(self, attempt: Attempt, now: float) -> Attempt | None:
         """Count an attempt; return what to write now, if anything. Call `due` first."""
         if not self._seen:
             self._ends = now + self._length
-        key = (attempt.source, attempt.reason)
+        key = (attempt.source, attempt.reason, attempt.actor)
         if key not in self._seen and len(self._seen) >= SOURCES:
-            attempt = Attempt(OTHERS, attempt.reason, attempt.subject, attempt.actor)
-            key = (OTHERS, attempt.reason)
+            attempt = Attempt(OTHERS, attempt.reason, attempt.subject, OTHERS)
+            key = (OTHERS, attempt.reason, OTHERS)
         found = self._seen.get(key)
         self._seen[key] = (attempt, 0) if found is None else (found[0], found[1] + 1)
         return attempt if found is None else None

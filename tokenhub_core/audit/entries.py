@@ -41,6 +41,11 @@ class Action(StrEnum):
     """What is done with the calls to a host, of a caller or for an alias."""
     ROUTING_CREATE = "routing.create"
     ROUTING_CHANGE = "routing.change"
+    BUDGET_CREATE = "budget.create"
+    BUDGET_CHANGE = "budget.change"
+    BUDGET_DELETE = "budget.delete"
+    BUDGET_CROSS = "budget.cross"
+    """The server saw that a threshold of a budget was reached, for the first time in its period."""
     VAULT_CREATE = "vault.create"
     VAULT_UNLOCK = "vault.unlock"
     VAULT_LOCK = "vault.lock"
@@ -52,6 +57,23 @@ class Action(StrEnum):
     SECRET_CHANGE = "secret.change"  # noqa: S105 - as above
     SECRET_DELETE = "secret.delete"  # noqa: S105 - as above
     SECRET_READ = "secret.read"  # noqa: S105 - as above
+    APIKEY_CREATE = "apikey.create"
+    APIKEY_UPDATE = "apikey.update"
+    APIKEY_ROTATE = "apikey.rotate"
+    APIKEY_REVOKE = "apikey.revoke"
+    APIKEY_WARN = "apikey.warn"
+    """The server told that a client's key should be rotated, or is about to expire."""
+    USER_CREATE = "user.create"
+    USER_CHANGE = "user.change"
+    USER_DELETE = "user.delete"
+    TOKEN_CREATE = "token.create"  # noqa: S105 - as above
+    TOKEN_CHANGE = "token.change"  # noqa: S105 - as above
+    TOKEN_DELETE = "token.delete"  # noqa: S105 - as above
+    """A scoped token of the admin API."""
+    LOGIN_LINK = "login.link"
+    LOGIN_LOCK = "login.lock"
+    """Too many passwords were wrong: the next one has to wait."""
+    LOGIN_UNLOCK = "login.unlock"
     SESSION_OPEN = "session.open"
     SESSION_CLOSE = "session.close"
     ACCESS = "access"
@@ -78,9 +100,9 @@ class Result(StrEnum):
 class Cause(msgspec.Struct, frozen=True):
     """Who made something happen.
 
-    `actor` is what was proven: `admin-token`, `session:MARK`, `user:NAME`, `cli:NAME` (on the database itself, the
-    operating system's user), `system`, or `anonymous`. `source` is the address it came from, empty where there was
-    none; `program` what the client says that it is.
+    `actor` is what was proven: `user:NAME`, `token:NAME`, `admin-token`, `session:ID` (one that this token opened),
+    `cli:NAME` (on the database itself, the operating system's user), `system`, or `anonymous`. `source` is the address
+    it came from, empty where there was none; `program` what the client says that it is.
     """
 
     actor: str

@@ -1,8 +1,9 @@
 """The audit log as the service writes it.
 
-    audit.commit(work)   a transaction: what it changes of what is configured is in the same transaction as entries
-    audit.note(action)   something that is no row: a session, a read secret, a step that the service took by itself
-    audit.denied(…)      someone who was not let in
+    audit.commit(work)          a transaction: what it changes of what is configured is in it, and the entries are too
+    audit.commit_telling(work)  the same, where the work itself says what there is to tell
+    audit.note(action)          something that is no row: a session, a read secret, a step that the service took
+    audit.denied(…)             someone who was not let in
 
 Who does it is ambient (`with audit.by(cause)`), so that nothing between a door and the store has to pass it on. Where
 nobody is named it was the service itself.
@@ -15,11 +16,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import Final
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from tokenhub_core.audit import chain
@@ -128,15 +130,31 @@ class Audit:
         finally:
             self._doing.reset(token)
 
-    async def commit[T](self, work: Work[T]) -> T:
-        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction."""
+    def by_actor(self, actor: str) -> AbstractContextManager[Doing]:
+        """Let `actor` answer for what is done inside, for who it is was only found out on the way."""
+        doing = self._doing.get() or Doing(self._cause)
+        return self.by(structs.replace(doing.cause, actor=actor))
+
+    async def commit[T](self, work: Work[T], *, also: Sequence[Draft] = ()) -> T:
+        """Run `work` as `Writer.commit` does, with an entry for each thing that it changes, in its own transaction.
+
+        `also` gets entries too: what has happened that no row tells of.
+        """
+
+        def compared(connection: Connection) -> tuple[T, list[Draft]]:
+            before = rows.state(connection)
+            result = work(connection)
+            return result, [*rows.differences(before, rows.state(connection)), *also]
+
+        return await self.commit_telling(compared)
+
+    async def commit_telling[T](self, work: Work[tuple[T, list[Draft]]]) -> T:
+        """Run `work` as `commit` does, with the entries that it returns beside its result: for tables that are long."""
         signer, now, known = self._signer(), self._clock.now(), self._head
         doing = self._doing.get() or Doing(self._cause)
 
         def audited(connection: Connection) -> tuple[T, list[Entry]]:
-            before = rows.state(connection)
-            result = work(connection)
-            drafts = rows.differences(before, rows.state(connection))
+            result, drafts = work(connection)
             return result, _appended(
                 connection, drafts, known=known, cause=doing.cause, now=now, signer=signer
             )

@@ -20,7 +20,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "web": ("tokenhub_addon.console:web", "Open mitmweb with TokenHub in it."),
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
     "model": ("tokenhub_core.cli.model:model", "Register and list models."),
+    "apikey": (
+        "tokenhub_core.cli.apikey:apikey",
+        "Give programs keys of their own, and say what each may do.",
+    ),
     "alias": ("tokenhub_core.cli.alias:alias", "Let names stand for models: experiments and pools."),
+    "budget": ("tokenhub_core.cli.budget:budget", "Limit what keys, projects and everybody may spend."),
     "mode": (
         "tokenhub_core.cli.mode:mode",
         "Say what is done with calls: routed, shadow, observed, off.",
@@ -34,7 +39,13 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Show what logged traffic would come to under another policy.",
     ),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
+    "admin": ("tokenhub_core.cli.access:admin", "Say who may use the admin API, and sign in."),
     "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),
+    "directive": (
+        "tokenhub_core.cli.directive:directive",
+        "Sign directives, so that only who holds a key's secret directs.",
+    ),
+    "ca": ("tokenhub_core.cli.ca:ca", "Show and change what is intercepted, and the CA for it."),
     "openapi": (
         "tokenhub_core.cli.openapi:openapi",
         "Write the OpenAPI document of the side server.",

@@ -15,18 +15,22 @@ from tokenhub_core.cli.options import as_json, data_option, listing, plain, show
 from tokenhub_core.types import Json
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--model", default="", help="Served or asked for.")
 @click.option("--provider", default="")
+@click.option("--key", default="", help="The id of the client's key.")
 @click.option("--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"]))
 @as_json
 @data_option
+@click.pass_context
 def logs(
-    *, limit: int, model: str, provider: str, outcome: str | None, json: bool, data: Path | None
+    ctx: click.Context, /, *, outcome: str | None, json: bool, data: Path | None, **query: str | int
 ) -> None:
     """List the latest calls."""
-    query = {"limit": limit, "model": model, "provider": provider, "outcome": outcome or ""}
+    if ctx.invoked_subcommand is not None:
+        return
+    query["outcome"] = outcome or ""
     path = "/admin/v1/logs?" + urlencode({name: value for name, value in query.items() if value})
     items = admin_client(data).get(path)["logs"]
     if shown(items, json=json):
@@ -41,11 +45,32 @@ def logs(
         when = datetime.fromtimestamp(item["at"], UTC).astimezone()
         table.add_row(
             _lines(f"{when:%H:%M:%S}" if when.date() == today else f"{when:%m-%d %H:%M}", _millis(item)),
-            _lines(_call(item), item["id"]),
+            _lines(_call(item), " ".join(filter(None, (item["id"], item["key_id"], item["project"])))),
             _lines(item["error_class"] or item["reason"], item["outcome"]),
             _lines(str(item["input_tokens"] + item["output_tokens"] or ""), _cost(item)),
         )
     tell(table)
+
+
+@logs.command()
+@click.argument("id")
+@as_json
+@data_option
+def body(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name
+    """Show what one call said, where that was kept.
+
+    The audit log says that it was read.
+    """
+    told = admin_client(data).get(f"/admin/v1/logs/{quote(id, safe='')}/body")
+    if shown(told, json=json):
+        return
+    until = datetime.fromtimestamp(told["until"], UTC).astimezone()
+    for side in ("request", "answer"):
+        text = told[side]
+        rest = "" if text["whole"] else f", cut from {text['size']} bytes"
+        tell(Text(f"{side} ({told['mode']}{rest}, until {until:%Y-%m-%d %H:%M})", style="bold"))
+        for line in text["text"].splitlines():
+            tell(plain(line))
 
 
 @click.command()

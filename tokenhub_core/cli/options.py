@@ -51,11 +51,11 @@ def client_options(command: _Command) -> _Command:
     return command
 
 
-def ago(text: str) -> float:
-    """Return the seconds of `90m`, `12h` or `7d`; raises `ConfigError` for anything else."""
+def ago(text: str, option: str = "--since") -> float:
+    """Return the seconds of `90m`, `12h` or `7d`; raises `ConfigError` that names `option` for anything else."""
     found = re.fullmatch(r"([0-9]{1,6})([mhd])", text)
     if found is None:
-        raise ConfigError(f"--since {text}: minutes, hours or days ago, as in 90m, 12h, 7d")
+        raise ConfigError(f"{option} {text}: minutes, hours or days, as in 90m, 12h, 7d")
     return float(int(found[1]) * _SECONDS[found[2]])
 
 

@@ -18,6 +18,8 @@ from tokenhub_core.launch.paths import data_dir
 
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
+_OURS: Final = frozenset({"TOKENHUB_ADMIN_TOKEN", "TOKENHUB_VAULT_PASSWORD"})
+"""What an operator's shell may hold and no program needs that asks a model."""
 
 
 @click.command(
@@ -46,7 +48,8 @@ def run(
     changes = prepare_client(
         os.environ, data or data_dir(os.environ), proxy=proxy, ca=ca, include_localhost=include_localhost
     )
-    sys.exit(_become(command, changes.apply(os.environ)))
+    given = {name: value for name, value in os.environ.items() if name not in _OURS}
+    sys.exit(_become(command, changes.apply(given)))
 
 
 def _become(command: tuple[str, ...], environ: Mapping[str, str]) -> int:

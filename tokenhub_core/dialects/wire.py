@@ -6,6 +6,7 @@ Every fault that is found here is the caller's: `INVALID`, with `param` set to t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from typing import Any, Final
@@ -22,8 +23,12 @@ DEPTH: Final = 64
 # --- whole bodies ------------------------------------------------------------------------------------------
 
 
-def decode(body: bytes) -> Json:
-    """Return the JSON object that `body` holds; raises `TokenHubError` that names the fault and its position."""
+def decode(body: bytes, *, repeats: bool = False) -> Json:
+    """Return the JSON object that `body` holds; raises `TokenHubError` that names the fault and its position.
+
+    A name that one object holds twice is a fault, unless `repeats` says that the last one counts: that is for what
+    models and providers wrote, which nobody reads a second time.
+    """
     if not body.strip():
         raise _bad("The request body is empty; a JSON object is expected.")
     try:
@@ -32,9 +37,13 @@ def decode(body: bytes) -> Json:
         raise _undecodable(body, exc) from None
     if not isinstance(data, dict):
         raise _bad(f"The request body is {_kind(data)}; a JSON object is expected.")
-    # Nesting takes brackets, and most bodies that are flat enough can be told by counting them.
-    if body.count(b"{") + body.count(b"[") > DEPTH and _deeper(data, DEPTH):
+    members = _members(data, DEPTH)
+    if members is None:
         raise _bad(f"The request body has more than {DEPTH} levels of nested objects and arrays.")
+    # The quote that ends a name has a colon behind it, as no other one has; inside of texts quotes are escaped. So
+    # the bytes tell how many members there should be, unless a name ends in a backslash or a space follows it.
+    if not repeats and body.count(b'":') - body.count(b'\\":') != members:
+        json.loads(body, object_pairs_hook=_once)
     return data
 
 
@@ -65,19 +74,30 @@ def _undecodable(body: bytes, exc: orjson.JSONDecodeError) -> TokenHubError:
     return _bad(f"The request body is not valid JSON: {exc.msg} at {place}.")
 
 
-def _deeper(data: Json, limit: int) -> bool:
-    """Tell whether anything stands below `limit` levels, looking at one level after the other."""
+def _members(data: Json, limit: int) -> int | None:
+    """Return how many members all objects have together; None where anything stands below `limit` levels."""
     level: list[Any] = [data]
+    members = 0
     for _ in range(limit):
-        level = [
-            item
-            for box in level
-            for item in (box.values() if type(box) is dict else box)
-            if type(item) is dict or type(item) is list
-        ]
-        if not level:
-            return False
-    return True
+        below: list[Any] = []
+        for box in level:
+            if type(box) is dict:
+                members += len(box)
+            items = box.values() if type(box) is dict else box
+            below += [item for item in items if type(item) is dict or type(item) is list]
+        if not below:
+            return members
+        level = below
+    return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Raise where a name occurs twice: readers differ in which of the two they take, and a limit must hold for both."""
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise _bad(f"The request body has the member '{name[:80]}' twice in one object.")
+        seen.add(name)
 
 
 # --- single fields -----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Final
 
 from msgspec import structs
 
+from tokenhub_core.admission.outlay import outlay
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.base import EventParser
 from tokenhub_core.dispatch import classify
@@ -23,7 +24,7 @@ from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, OUTRUN, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Clock, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import Clock, Outlay, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
@@ -112,8 +113,9 @@ class Attempting:
             except TimeoutError:
                 raise TokenHubError(self._late(cause)) from None
         except TokenHubError as error:
-            await self._end(error.fault)
-            raise
+            fault = self._holding.unquoted(error.fault)
+            await self._end(fault)
+            raise TokenHubError(fault) from error
         except asyncio.CancelledError:
             await self._end(CANCELLED)
             raise
@@ -129,7 +131,9 @@ class Attempting:
             message = f"{provider.id} is resting, or being probed by another call"
             raise TokenHubError(Fault(Kind.NO_CANDIDATE, Blame.US, message, cause="provider_resting"))
         try:
-            reservation = means.ledger.reserve(self._job.snapshot, self._candidate.estimated_nanousd)
+            reservation = means.ledger.reserve(
+                self._job.snapshot, self._candidate.estimated_nanousd, self._outlay
+            )
             try:
                 self._holding.choose(self._started, anyway=self._job.plan.lone)
             except TokenHubError:
@@ -142,6 +146,9 @@ class Attempting:
         self.refused = False
         self._trace.sent += 1
         self._trace.change = self._step.change or self._trace.change
+
+    def _outlay(self) -> Outlay:
+        return outlay(self._job.request, self._candidate, self._job.plan.output_tokens)
 
     def _limit(self) -> tuple[float, str]:
         limits = self._patience
@@ -214,7 +221,7 @@ class Attempting:
 
     async def _not_a_stream(self, response: UpstreamResponse) -> Fault:
         try:
-            data = wire.decode(await _beginning(response))
+            data = wire.decode(await _beginning(response), repeats=True)
         except TokenHubError:
             data = {}
         found = classify.classify_body(self._source.name, data)
@@ -223,7 +230,7 @@ class Attempting:
     async def _whole(self, response: UpstreamResponse) -> Whole:
         raw = await response.read(MAX_ANSWER)
         try:
-            data = wire.decode(raw)
+            data = wire.decode(raw, repeats=True)
         except TokenHubError:
             raise TokenHubError(_bad_answer("the provider's answer is not JSON", "bad_json")) from None
         if fault := classify.classify_body(self._source.name, data):
@@ -395,7 +402,9 @@ class Attempting:
 
     def broken(self, gate: Gate) -> Fault | None:
         """Return the fault that a committed stream has run into, if any."""
-        return classify.classify_failed(self._source.name, gate.failed) if gate.failed else None
+        if gate.failed is None:
+            return None
+        return self._holding.unquoted(classify.classify_failed(self._source.name, gate.failed))
 
 
 class _Quiet:

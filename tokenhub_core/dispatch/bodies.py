@@ -24,16 +24,22 @@ class Body(msgspec.Struct, frozen=True):
 
 
 class Bodies:
-    """The bodies of one call. The canonical form is made at most once, and only when a candidate needs it."""
+    """The bodies of one call. The canonical form is made at most once, and only when a candidate needs it.
+
+    `cap` bounds the answers of a caller who set no cap.
+    """
 
     def __init__(
         self,
         request: Request,
         dialects: Mapping[Dialect, DialectModule],
         output_schema: Mapping[str, Any] | None = None,
+        *,
+        cap: int | None = None,
     ) -> None:
         self._request = request
         self._dialects = dialects
+        self._cap = cap
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
         # Thoughts that another dialect sealed would be refused as forgeries.
         self._passes = self._output is None and not seals.foreign(request.body)
@@ -43,6 +49,9 @@ class Bodies:
 
     def render(self, candidate: Candidate, cap: int | None) -> Body:
         """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
+        if cap is None and self._cap is not None:
+            # Of a caller who set none it is the operator's; more than its own a model would refuse.
+            cap = min(self._cap, candidate.model.max_output_tokens or self._cap)
         target = self._dialects[candidate.dialect]
         repairs = None
         if candidate.model.quirks and self._request.dialect.translates:

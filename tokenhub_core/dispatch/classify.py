@@ -25,6 +25,7 @@ import orjson
 from tokenhub_core.dispatch.backoff import LONGEST, parse_retry_after
 from tokenhub_core.dispatch.signs import TABLES, Table
 from tokenhub_core.errors import Blame, Fault, Kind
+from tokenhub_core.redaction import SECRETS, redacted
 from tokenhub_core.types import Dialect, Failed, Headers, Json, header
 
 _BODY_LIMIT: Final = 64 * 1024
@@ -175,7 +176,7 @@ def _fault(
     return Fault(
         kind,
         _BLAME[kind],
-        _masked(message) if kind is Kind.AUTH else message,
+        _masked(message) if kind is Kind.AUTH else redacted(message, SECRETS),
         cause=kind.value if kind in _WORDED else cause,
         status=status if kind is Kind.INVALID and 400 <= status < 500 else 0,
         retry_after=said.wait if retry_after is None else retry_after,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokenhub_core.admission.headers import Seen
 from tokenhub_core.admission.keyring import Chosen, Keyring, host_of
 from tokenhub_core.admission.limits import Call, Room, limited
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Secret, Secrets
+from tokenhub_core.redaction import credentials, without
 from tokenhub_core.types import DEFAULT_CREDENTIAL, Candidate, Headers, ProviderType
 
 
@@ -80,6 +83,11 @@ class Holding:
         if provider.type is ProviderType.ORIGIN:
             return self._keyring.digest(host_of(provider), self._caller)
         return self._keyring.digest_of(host_of(provider), self._secret.reveal() if self._secret else "")
+
+    def unquoted(self, fault: Fault) -> Fault:
+        """Return the fault without the credential, ours or the caller's own, where the provider has quoted it."""
+        ours = self._secret.reveal() if self._secret else ""
+        return replace(fault, message=without(fault.message, (ours, *credentials(self._caller))))
 
     def began(self) -> None:
         """Hear that the answer has begun, which is all that a probe is to find out."""

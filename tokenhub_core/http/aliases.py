@@ -51,7 +51,7 @@ class AliasPatch(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Aliases:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, catalog: Catalog, requests: RequestLog) -> None:
         self._catalog = catalog

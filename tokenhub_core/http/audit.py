@@ -82,7 +82,7 @@ class Watch:
 
 
 class AuditPages:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, audit: Audit, log: AuditLog, keyring: KeyHolder) -> None:
         self._audit = audit
@@ -94,7 +94,7 @@ class AuditPages:
         return [
             web.get(PATH, self._page),
             web.get(PATH + "/verify", self._verify),
-            web.get(PATH + "/export", self._export),
+            web.get(PATH + "/export", self._export, allow_head=False),  # as for the stream of events
         ]
 
     async def _page(self, request: web.Request) -> web.Response:

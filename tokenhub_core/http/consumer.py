@@ -12,12 +12,17 @@ import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol, cast
 
 from aiohttp import HttpVersion11, web
 
+from tokenhub_core.admission import identity
+from tokenhub_core.admission.doorkeeper import ASKING, KEYLESS, Doorkeeper, Entry, allow, loopback, scope_of
+from tokenhub_core.admission.foreign import KEPT, Foreign
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http.connection import EXTRA_INFO, Connection
@@ -25,7 +30,7 @@ from tokenhub_core.ids import request_id
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser
-from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Snapshot
+from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Scope, Snapshot
 from tokenhub_core.watching import Watcher
 
 DIRECT: Final[Mapping[str, Dialect]] = {
@@ -64,6 +69,36 @@ class Door:
     max_body_bytes: int
     overheard: Overhearing = deaf
     """Learns limits from the answers that pass."""
+    throttle: Throttle = field(default_factory=Throttle)
+    """Limits callers where no engine does."""
+    keeper: Doorkeeper = KEYLESS
+    """Says who comes in."""
+    foreign: Foreign = KEPT
+    """Says what is done with credentials that clients bring for their hosts."""
+
+    def admit(
+        self,
+        request: web.BaseRequest,
+        dialect: Dialect,
+        scope: Scope,
+        connection: Connection | None = None,
+    ) -> Entry:
+        """Return the request as it comes in, without its key; raises `TokenHubError` where it may not."""
+        near = connection.near if connection is not None else None
+        if near is None:
+            near = loopback(connection.peer if connection is not None else request.remote or "")
+        found = identity.find(
+            fields(request),
+            request.path_qs,
+            gemini=dialect is Dialect.GEMINI,
+            proxy=connection.key.reveal() if connection is not None else "",
+        )
+        entry = self.keeper.admit(found, near=near, now=self.clock.now())
+        if connection is None:
+            allow(entry.key, scope)
+            return entry
+        allow(entry.key, scope, host=connection.host)
+        return self.foreign.settled(entry, connection.host, peer=connection.peer)
 
 
 class Consumer:
@@ -72,10 +107,17 @@ class Consumer:
     def __init__(self, door: Door) -> None:
         self._door = door
 
+    def admit(
+        self, request: web.BaseRequest, dialect: Dialect, scope: Scope, connection: Connection | None = None
+    ) -> Entry:
+        """Return the request as it comes in; see `Door.admit`."""
+        return self._door.admit(request, dialect, scope, connection)
+
     async def handle(
         self,
         request: web.BaseRequest,
         dialect: Dialect,
+        entry: Entry,
         *,
         connection: Connection | None = None,
         begun: bytes = b"",
@@ -93,26 +135,32 @@ class Consumer:
             # What is left of the body would be taken for the next request.
             response.force_close()
             return response
-        headers = tuple((key.lower(), value) for key, value in request.headers.items())
         snapshot = Snapshot(
             id=request_id(received_at, door.entropy()),
             method=request.method,
-            path=request.path_qs,
-            headers=headers,
+            path=entry.path,
+            headers=entry.headers,
             body=body,
             received_at=received_at,
             started=started,
             dialect=dialect,
             origin=Origin("https", connection.host, connection.port) if connection else None,
-            caller=caller(request, connection),
+            caller=caller(request, connection, entry),
         )
         return await respond(request, await door.engine.exchange(snapshot))
+
+    def count_admin(self, request: web.BaseRequest) -> None:
+        """Count a request to the admin API; raises `TokenHubError` (429) where its address sends too many."""
+        door = self._door
+        door.throttle.admin(request.remote or "", fields(request), nanoseconds(door.clock.monotonic()))
 
     def refusal(self, fault: Fault, dialect: Dialect) -> web.Response:
         """Return the answer to a request that never became an exchange."""
         name = request_id(self._door.clock.now(), self._door.entropy())
         error = self._door.dialects[dialect].error(fault, request_id=name)
-        others = (field for field in error.headers if field[0] != "x-request-id")
+        others = [field for field in error.headers if field[0] != "x-request-id"]
+        if error.status == 401:
+            others.append(ASKING)
         return _whole(Reply(error.status, (*others, ("x-request-id", name)), error.body))
 
 
@@ -124,6 +172,7 @@ class PassingThrough(Protocol):
         request: web.BaseRequest,
         connection: Connection,
         found: Recognised,
+        entry: Entry,
         *,
         shadow: bool = False,
         begun: bytes = b"",
@@ -157,14 +206,22 @@ class HandedOff:
         found = self._recognise(connection.host, request.method, request.path_qs)
         if found is None:
             return web.Response(status=421, text="this host is not served here")
+        scope = scope_of(found.dialect) if found.operation == CHAT else Scope.PASSTHROUGH
+        try:
+            entry = self._consumer.admit(request, found.dialect, scope, connection)
+        except TokenHubError as error:
+            response = self._consumer.refusal(error.fault, found.dialect)
+            # Its body stays unread.
+            response.force_close()
+            return response
         if request.headers.get("expect", "").lower() == "100-continue":
             # A whole application would do this for us.
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         try:
             if found.operation != CHAT:
-                return await self._passthrough(request, connection, found)
-            return await self._call(request, connection, found)
+                return await self._passthrough(request, connection, found, entry)
+            return await self._call(request, connection, found, entry)
         except ConnectionError:
             raise  # the client has left
         except Exception:
@@ -174,7 +231,7 @@ class HandedOff:
             return self._consumer.refusal(_INTERNAL, found.dialect)
 
     async def _call(
-        self, request: web.BaseRequest, connection: Connection, found: Recognised
+        self, request: web.BaseRequest, connection: Connection, found: Recognised, entry: Entry
     ) -> web.StreamResponse:
         """Answer a call, or hand it through, as the mode of its host, caller or alias says."""
         body, mode = b"", HostMode.ROUTE
@@ -182,12 +239,14 @@ class HandedOff:
             modes, alias = self._watcher.modes(), ""
             if modes.by_alias:
                 body = await _begun(request, self._watcher.max_body_bytes)
-                headers = tuple((key.lower(), value) for key, value in request.headers.items())
-                alias = self._watcher.engine.alias_of(found.dialect, request.path_qs, headers, body)
-            mode = modes.of(connection.host, connection.proxy_user, alias)
+                alias = self._watcher.engine.alias_of(found.dialect, entry.path, entry.headers, body)
+            mode = modes.of(connection.host, entry.user or connection.proxy_user, alias)
         if mode is HostMode.ROUTE:
-            return await self._consumer.handle(request, found.dialect, connection=connection, begun=body)
-        return await self._passthrough(request, connection, found, shadow=mode is HostMode.SHADOW, begun=body)
+            return await self._consumer.handle(
+                request, found.dialect, entry, connection=connection, begun=body
+            )
+        shadow = mode is HostMode.SHADOW
+        return await self._passthrough(request, connection, found, entry, shadow=shadow, begun=body)
 
 
 async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
@@ -277,17 +336,23 @@ def _too_large(limit: int) -> TokenHubError:
     return client_fault(message, kind=Kind.TOO_LARGE, cause="body_too_large")
 
 
-def caller(request: web.BaseRequest, connection: Connection | None) -> Caller:
+def fields(request: web.BaseRequest) -> Headers:
+    """Return a request's header fields as the engine has them."""
+    return tuple((key.lower(), value) for key, value in request.headers.items())
+
+
+def caller(request: web.BaseRequest, connection: Connection | None, entry: Entry) -> Caller:
     """Return who sent a request."""
     agent = request.headers.get("user-agent", "").encode(errors="replace").decode()
     program = agent.partition(" ")[0][:80]
     if connection is None:
         peer = request.remote or ""
-        return Caller(peer=peer, lane=Lane.DIRECT, program=program)
+        return Caller(peer=peer, lane=Lane.DIRECT, proxy_user=entry.user, program=program, key=entry.key)
     return Caller(
         peer=connection.peer,
         lane=Lane.HANDOFF,
         mode=connection.mode,
-        proxy_user=connection.proxy_user,
+        proxy_user=entry.user or connection.proxy_user,
         program=program,
+        key=entry.key,
     )

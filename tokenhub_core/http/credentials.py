@@ -147,7 +147,7 @@ def _state(key: Credential, state: State, *, held: bool) -> str:
 
 
 class Keys:
-    """The handlers. Every route needs the admin token; the side server sees to that.
+    """The handlers. `access.roles` says who may use each; the side server sees to that.
 
     `in_turn` does one change of providers and credentials at a time.
     """

@@ -76,7 +76,7 @@ class Simulating(Protocol):
 
 
 class Decisions:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, requests: RequestLog, engine: Simulating) -> None:
         self._requests = requests

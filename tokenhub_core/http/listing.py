@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from tokenhub_core.admission.doorkeeper import matches
 from tokenhub_core.routing.aliases import ANY
 from tokenhub_core.routing.fleet import named
-from tokenhub_core.types import Alias, Fleet, Json, Model, Need, Strategy
+from tokenhub_core.types import Alias, ApiKey, Fleet, Json, Model, Need, Strategy
 
 _LONG_AGO: Final = "1970-01-01T00:00:00Z"
 
@@ -44,19 +45,20 @@ class Name:
         return _least(model.max_output_tokens for model in self.models)
 
 
-def names(view: Fleet) -> list[Name]:
+def names(view: Fleet, key: ApiKey | None = None) -> list[Name]:
     """Return all that could serve: enabled models by id, then the enabled aliases that stand for one of them.
 
     A model that several providers serve is one name; one provider's stands first. An alias that a model hides, and the
-    one that stands for no name (`*`), are none.
+    one that stands for no name (`*`), are none. With a `key` only what it is good for is told, and of it no more than
+    that: a name, where it may ask for the name or for a model behind it.
     """
     found = []
     for id_, models in view.by_id.items():
-        if enabled := _enabled(view, models):
+        if enabled := _good(key, id_, _enabled(view, models)):
             found.append(Name(id_, enabled[0].provider_id, enabled))
     for alias in view.aliases.values():
         apart = alias.enabled and alias.name != ANY and alias.name not in view.by_id
-        if apart and (enabled := _enabled(view, _meant(view, alias))):
+        if apart and (enabled := _good(key, alias.name, _enabled(view, _meant(view, alias)))):
             found.append(Name(alias.name, "", enabled))
     return found
 
@@ -111,6 +113,18 @@ def ollama(name: Name) -> Json:
 
 def _enabled(view: Fleet, models: Iterable[Model]) -> tuple[Model, ...]:
     return tuple(model for model in models if model.enabled and view.providers[model.provider_id].enabled)
+
+
+def _good(key: ApiKey | None, name: str, models: tuple[Model, ...]) -> tuple[Model, ...]:
+    """Return those of the models behind a name that a key is good for; see `policy.within`."""
+    if key is None:
+        return models
+    named = matches(key.models, name)
+    return tuple(
+        model
+        for model in models
+        if (named or matches(key.models, model.id)) and matches(key.providers, model.provider_id)
+    )
 
 
 def _meant(view: Fleet, alias: Alias) -> Iterator[Model]:

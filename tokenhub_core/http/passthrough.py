@@ -17,33 +17,19 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from tokenhub_core.admission.doorkeeper import Entry, let_pass
+from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
 from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Recorder
-from tokenhub_core.recognise import PASSTHROUGH, Recognised, Recogniser, without_secrets
+from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
 from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
 from tokenhub_core.watching import Watch, Watcher
-
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "alt-svc",
-        "connection",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
-"""RFC 9110, 7.6.1, what older proxies and h2c add, and what would lead a client past us."""
 
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=600)
 _AUTOMATIC: Final = ("user-agent", "accept", "accept-encoding", "content-type")
@@ -104,6 +90,7 @@ class Passthrough:
         request: web.BaseRequest,
         connection: Connection,
         found: Recognised,
+        entry: Entry,
         *,
         shadow: bool = False,
         begun: bytes = b"",
@@ -115,18 +102,23 @@ class Passthrough:
         snapshot = Snapshot(
             id=name,
             method=request.method,
-            path=request.path_qs,
-            headers=_lower(request.headers),
+            path=entry.path,
+            headers=entry.headers,
             body=b"",
             received_at=at,
             started=started,
             dialect=found.dialect,
             origin=Origin("https", connection.host, connection.port),
-            caller=caller(request, connection),
+            caller=caller(request, connection, entry),
         )
         course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
+        stay = door.throttle.visit(snapshot.caller, snapshot.headers, nanoseconds(started))
         try:
-            response = await self._pass(request, connection, course, found, begun)
+            if stay is not None:
+                stay.enter(nanoseconds(started))
+            response = await self._pass(
+                request, connection, course, found, entry=entry, begun=begun, shadow=shadow
+            )
             course.outcome, course.status = Outcome.PASSED, response.status
             return response
         except TokenHubError as error:
@@ -144,14 +136,18 @@ class Passthrough:
                 status=course.status,
                 caller=snapshot.caller,
                 method=request.method,
-                path=without_secrets(request.path_qs),
+                path=without_secrets(entry.path),
                 dialect=found.dialect,
                 origin_host=connection.host,
                 timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
                 fault=fault.label if fault else "",
                 message=fault.message if fault else sizes(course.sent, course.received),
             )
-            self._recorder.post(course.watch.told(record))
+            record = course.watch.told(record)
+            if stay is not None:
+                used = record.usage.input_tokens + record.usage.output_tokens
+                stay.leave(used, nanoseconds(door.clock.monotonic()))
+            self._recorder.post(record)
 
     def _refusal(self, fault: Fault, found: Recognised, name: str) -> web.Response:
         error = self._door.dialects[found.dialect].error(fault, request_id=name)
@@ -167,12 +163,18 @@ class Passthrough:
         connection: Connection,
         course: _Course,
         found: Recognised,
+        *,
+        entry: Entry,
         begun: bytes,
+        shadow: bool,
     ) -> web.StreamResponse:
-        upgrade = is_handshake(_lower(request.headers))
+        let_pass(entry, connection.host, call=found.operation == CHAT)
+        upgrade = is_handshake(entry.headers)
         modes = self._watcher.modes() if self._watcher else ROUTED
-        routed = modes.of(connection.host, connection.proxy_user) is HostMode.ROUTE
+        routed = modes.of(connection.host, entry.user or connection.proxy_user) is HostMode.ROUTE
         if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
+            raise TokenHubError(fault)
+        if routed and not shadow and (fault := self._poor(request, connection, entry)):
             raise TokenHubError(fault)
         if not self._allowed:
             message = (
@@ -181,12 +183,12 @@ class Passthrough:
             status = 426 if upgrade else 403
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
         body = _body(request, course, begun) if request.body_exists else None
-        upstream = await self._send(request, connection, body, upgrade=upgrade)
+        upstream = await self._send(request, connection, entry, body, upgrade=upgrade)
         async with upstream:
             self._door.overheard(
                 connection.host,
                 found.dialect,
-                _lower(request.headers),
+                entry.headers,
                 _lower(upstream.headers),
                 model=course.watch.asked,
                 now=self._door.clock.monotonic(),
@@ -196,10 +198,16 @@ class Passthrough:
                 return await _switch(request, connection, upstream, course, asked=upgrade)
             return await _answer(request, connection, upstream, course)
 
+    def _poor(self, request: web.BaseRequest, connection: Connection, entry: Entry) -> Fault | None:
+        if self._watcher is None:
+            return None
+        return self._watcher.admit(caller(request, connection, entry), self._door.clock.now())
+
     async def _send(
         self,
         request: web.BaseRequest,
         connection: Connection,
+        entry: Entry,
         body: AsyncIterator[bytes] | None,
         *,
         upgrade: bool,
@@ -211,8 +219,8 @@ class Passthrough:
             return await self._session.request(
                 request.method,
                 # Encoded: what the client wrote is what the host gets.
-                URL(self._base_url(connection) + request.path_qs, encoded=True),
-                headers=[*_forwarded(request), host, *(_SWITCH if upgrade else ())],
+                URL(self._base_url(connection) + entry.path, encoded=True),
+                headers=[*_forwarded(entry.headers), host, *(_SWITCH if upgrade else ())],
                 data=body,
                 allow_redirects=False,
                 timeout=_TIMEOUT,
@@ -253,7 +261,7 @@ async def _answer(
     request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
@@ -277,7 +285,7 @@ async def _switch(
         message = f"{connection.host} switched to a protocol that nobody asked for"
         raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
     response = web.StreamResponse(status=101, reason=upstream.reason)
-    response.headers.extend(_end_to_end(upstream.headers))
+    response.headers.extend(end_to_end(upstream.headers.items()))
     response.headers.extend(_SWITCH)
     response.force_close()
     await response.prepare(request)
@@ -326,14 +334,6 @@ def _lower(headers: CIMultiDictProxy[str]) -> Headers:
     return tuple((name.lower(), value) for name, value in headers.items())
 
 
-def _forwarded(request: web.BaseRequest) -> list[tuple[str, str]]:
+def _forwarded(headers: Headers) -> list[tuple[str, str]]:
     """Return the caller's fields for the origin, but for those that aiohttp or we write anew."""
-    passed = ((key.lower(), value) for key, value in _end_to_end(request.headers))
-    return [(key, value) for key, value in passed if key not in {"host", "expect"}]
-
-
-def _end_to_end(headers: CIMultiDictProxy[str]) -> list[tuple[str, str]]:
-    """Return the fields that do not belong to one connection, neither by name nor by `Connection`."""
-    named = {name.strip().lower() for line in headers.getall("connection", []) for name in line.split(",")}
-    hop = _HOP_BY_HOP | named
-    return [(key, value) for key, value in headers.items() if key.lower() not in hop]
+    return [(key, value) for key, value in end_to_end(headers) if key not in {"host", "expect"}]

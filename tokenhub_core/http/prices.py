@@ -27,7 +27,7 @@ PATH: Final = "/admin/v1/prices/refresh"
 
 
 class Prices:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

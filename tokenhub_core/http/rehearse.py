@@ -82,7 +82,7 @@ class RehearseBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Rehearsals:
-    """The handler. The route needs the admin token; the side server sees to that."""
+    """The handler. `access.roles` says who may use it; the side server sees to that."""
 
     def __init__(
         self,

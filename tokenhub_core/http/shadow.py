@@ -36,7 +36,7 @@ class ModeBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Modal:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, catalog: Catalog, requests: RequestLog, recogniser: Recogniser) -> None:
         self._catalog = catalog

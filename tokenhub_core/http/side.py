@@ -1,6 +1,7 @@
 """The side server: consumer API, health, metrics, admin API and the first page, on one port.
 
-Protected by default: `OPEN` names the routes that need no admin token; everything else asks for it.
+Protected by default: `OPEN` names the routes that anybody may use; everything else asks who it is, and `access.roles`
+says what that has to be.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -17,13 +19,15 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from tokenhub_core.admission.doorkeeper import loopback, scope_of
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
-from tokenhub_core.http.sessions import Sessions
+from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
+from tokenhub_core.recognise import bare_host
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
-from tokenhub_core.types import Dialect, Fleet, Json, Provider
+from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -33,7 +37,9 @@ _ROUTED: Final = {re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path): dialect for path
 OPEN: Final = frozenset(
     {
         "/",
+        "/login",
         "/assets/{name}",
+        "/admin/v1/login",
         "/healthz",
         "/readyz",
         "/metrics",
@@ -46,7 +52,10 @@ OPEN: Final = frozenset(
         "/api/tags",
     }
 )
-"""The routes that need no admin token. The server binds to loopback as long as callers have no keys."""
+"""The routes that need no identity of an admin. Those of the consumer API ask for a key, wherever one is required."""
+
+_NEAR: Final = frozenset({"/metrics"})
+"""Those of them that are open to this machine only."""
 
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 """Set when the server begins to shut down: an answer that has no end of its own has to end then."""
@@ -54,6 +63,7 @@ LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 _GEMINI: Final = ("/v1beta/", "/v1alpha/")
 _OLLAMA: Final = "/api/"
 
+_PAGES: Final = frozenset({"/", "/login"})
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
 
@@ -84,6 +94,7 @@ class SideServer:
         fleet: Callable[[], Fleet],
         probes: Probes,
         origin: bool,
+        hosts: Sequence[str] = (),
     ) -> None:
         self._consumer = consumer
         self._sessions = sessions
@@ -91,6 +102,7 @@ class SideServer:
         self._fleet = fleet
         self._probes = probes
         self._origin = origin
+        self._hosts = frozenset(map(bare_host, hosts))
 
     def application(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
         """Return the application; `more` are the routes of the admin API and the page."""
@@ -117,6 +129,8 @@ class SideServer:
     async def _protect(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Let in who may come in, and give every error the shape of its path."""
         try:
+            if request.path.startswith(_CLOSED):
+                self._consumer.count_admin(request)
             self._admit(request)
             return await handler(request)
         except TokenHubError as error:
@@ -137,7 +151,7 @@ class SideServer:
     def _admit(self, request: web.Request) -> None:
         # Browsers always send one; a balancer's health check over HTTP/1.0 may not.
         host = request.headers.get("host")
-        if host is not None and not local_host(host):
+        if host is not None and not local_host(host) and bare_host(host) not in self._hosts:
             raise client_fault("this Host is not served here", kind=Kind.FORBIDDEN, cause="bad_host")
         origin = request.headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
@@ -146,23 +160,24 @@ class SideServer:
             )
         resource = request.match_info.route.resource
         open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
-        if not open_ and not self._sessions.allowed(request):
-            raise client_fault("the admin token is required", kind=Kind.AUTH, cause="admin_token")
+        if resource and resource.canonical in _NEAR:
+            open_ = loopback(request.remote or "")
+        if request.path.startswith(_CLOSED) or request.path in _PAGES:
+            refuse_secrets_in(request)
+        if not open_:
+            self._sessions.admit(request)
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
         resource = request.match_info.route.resource
         # With another method there is no route.
-        dialect = _ROUTED.get(resource.canonical if resource else request.path)
-        if dialect is None and request.path.startswith(_GEMINI):
-            dialect = Dialect.GEMINI
-        if dialect is None and request.path.startswith(_OLLAMA):
-            dialect = Dialect.OLLAMA_CHAT
+        dialect = _ROUTED.get(resource.canonical if resource else request.path) or _family(request.path)
         if dialect is None and request.path.startswith("/v1/"):
             dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
         return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)
 
     async def _chat(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
-        return await self._consumer.handle(request, dialect)
+        entry = self._consumer.admit(request, dialect, scope_of(dialect))
+        return await self._consumer.handle(request, dialect, entry)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request
@@ -195,7 +210,7 @@ class SideServer:
         return web.Response(body=self._metrics.render(), headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, request: web.Request) -> web.Response:
-        names = listing.names(self._fleet())
+        names = self._names(request)
         if _speaks_anthropic(request):
             listed = [listing.anthropic(name) for name in names]
             ends = {"first_id": listed[0]["id"], "last_id": listed[-1]["id"]} if listed else {}
@@ -207,19 +222,23 @@ class SideServer:
         return answer(shape(self._named(request)))
 
     async def _gemini_models(self, request: web.Request) -> web.Response:
-        del request
-        return answer({"models": [listing.gemini(name) for name in listing.names(self._fleet())]})
+        return answer({"models": [listing.gemini(name) for name in self._names(request)]})
 
     async def _gemini_model(self, request: web.Request) -> web.Response:
         return answer(listing.gemini(self._named(request)))
 
     async def _tags(self, request: web.Request) -> web.Response:
-        del request
-        return answer({"models": [listing.ollama(name) for name in listing.names(self._fleet())]})
+        return answer({"models": [listing.ollama(name) for name in self._names(request)]})
+
+    def _names(self, request: web.Request) -> list[listing.Name]:
+        """Return what the caller may ask for; raises `TokenHubError` where it may not come in."""
+        dialect = _family(request.path) or Dialect.OPENAI_CHAT
+        key = self._consumer.admit(request, dialect, Scope.PLAN).key
+        return listing.names(self._fleet(), key)
 
     def _named(self, request: web.Request) -> listing.Name:
         wanted = request.match_info["id"]
-        for name in listing.names(self._fleet()):
+        for name in self._names(request):
             if name.id == wanted:
                 return name
         raise client_fault(f"The model '{wanted}' is not registered.", kind=Kind.NOT_FOUND, param="model")
@@ -240,7 +259,10 @@ def failed(fault: Fault) -> web.Response:
     told = {"message": fault.message, "type": fault.kind.value, "code": fault.label}
     if fault.param:
         told["param"] = fault.param
-    return answer({"error": told}, fault.http_status)
+    response = answer({"error": told}, fault.http_status)
+    if fault.retry_after is not None:
+        response.headers["retry-after"] = str(math.ceil(fault.retry_after))
+    return response
 
 
 def local_host(host: str) -> bool:
@@ -256,6 +278,13 @@ def local_host(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _family(path: str) -> Dialect | None:
+    """Return the dialect that everything at a path is told in, None where that is not known by its beginning."""
+    if path.startswith(_GEMINI):
+        return Dialect.GEMINI
+    return Dialect.OLLAMA_CHAT if path.startswith(_OLLAMA) else None
 
 
 def _speaks_anthropic(request: web.Request) -> bool:

@@ -42,7 +42,11 @@ class Page:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the page."""
-        return [web.get("/", self._index), web.get("/assets/{name}", self._asset)]
+        return [
+            web.get("/", self._index),
+            web.get("/login", self._index),
+            web.get("/assets/{name}", self._asset),
+        ]
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._file(request, "index.html")

@@ -33,7 +33,7 @@ PATH: Final = "/admin/v1/vault"
 
 
 class VaultPages:
-    """The handlers. Every route needs the admin token; the side server sees to that."""
+    """The handlers. `access.roles` says who may use each; the side server sees to that."""
 
     def __init__(self, vault: Vault, audit: Audit) -> None:
         self._vault = vault

@@ -21,6 +21,7 @@ import orjson
 
 from tokenhub_core import __version__
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.hops import end_to_end
 from tokenhub_core.ports import Secret, UpstreamRequest
 from tokenhub_core.providers import vendors
 from tokenhub_core.providers.endpoints import join, mount, site
@@ -38,20 +39,6 @@ _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COU
 _OLLAMA: Final = frozenset({Dialect.OLLAMA_CHAT, Dialect.OLLAMA_GENERATE})
 
 # RFC 9110, section 7.6.1, and what older proxies add.
-_HOP_BY_HOP: Final = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "http2-settings",
-    }
-)
 # Written anew for every attempt: they describe the message that we send, not the one that came.
 _OURS: Final = frozenset(
     {"host", "content-length", "content-encoding", "accept-encoding", "content-type", "accept", "expect"}
@@ -297,20 +284,8 @@ def _capped(sending: Sending, cap: Cap | None) -> bytes:
 
 
 def _origin(sending: Sending) -> UpstreamRequest:
-    listed = {
-        token.strip().lower()
-        for name, value in sending.caller
-        if name == "connection"
-        for token in value.split(",")
-    }
     kept = tuple(
-        (name, value)
-        for name, value in sending.caller
-        if name not in _HOP_BY_HOP
-        and name not in _OURS
-        and name not in listed
-        and not name.startswith(("x-tokenhub-", ":"))
-        and _printable(value)
+        (name, value) for name, value in end_to_end(sending.caller) if name not in _OURS and _printable(value)
     )
     common = tuple((name, value) for name, value in _common(sending) if not header(kept, name))
     rest = sending.base.partition("://")[2]

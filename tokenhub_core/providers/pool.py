@@ -19,7 +19,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from tokenhub_core.providers.endpoints import forbidden
+from tokenhub_core.addresses import Guard
 from tokenhub_core.providers.http1 import CutOffError, Head, ResponseParser
 
 _READ: Final = 64 * 1024
@@ -324,9 +324,12 @@ class Wire(asyncio.BufferedProtocol):
 class Pool:
     """Makes connections, and keeps idle ones for whoever asks for the same site next; the last used goes first."""
 
-    def __init__(self, context: ssl.SSLContext, *, idle: int, keepalive: float) -> None:
-        """At most `idle` connections wait, each for at most `keepalive` seconds."""
+    def __init__(
+        self, context: ssl.SSLContext, *, idle: int, keepalive: float, guard: Guard | None = None
+    ) -> None:
+        """At most `idle` connections wait, each for at most `keepalive` seconds; `guard` decides where they lead."""
         self._context = context
+        self._guard = guard or Guard()
         self._most = idle
         self._keepalive = keepalive
         self._idle: dict[Site, list[Wire]] = {}
@@ -363,7 +366,9 @@ class Pool:
         what the operating system or OpenSSL says, as `OSError`.
         """
         loop = asyncio.get_running_loop()
-        sock = await _first(loop, await self._names.resolve(loop, site.host, site.port))
+        addresses = await self._names.resolve(loop, site.host, site.port)
+        permits = partial(self._guard.permits, site.host, port=site.port)
+        sock = await _first(loop, [(one, permits(str(one[3][0]))) for one in addresses])
         _, wire = await loop.create_connection(
             lambda: Wire(loop, site, gone=self._lost, buffer=self._buffer),
             sock=sock,
@@ -453,20 +458,22 @@ async def _look_up(loop: asyncio.AbstractEventLoop, host: str, port: int) -> Seq
     return turns
 
 
-async def _first(loop: asyncio.AbstractEventLoop, addresses: Sequence[_Address]) -> socket.socket:
-    """Return a socket to whichever address answers first; the next is tried after a moment or a failure.
+async def _first(
+    loop: asyncio.AbstractEventLoop, addresses: Sequence[tuple[_Address, bool]]
+) -> socket.socket:
+    """Return a socket to whichever permitted address answers first; the next is tried after a moment or a failure.
 
     Raises the first address's `OSError` where none answers.
     """
     if len(addresses) == 1:
-        return await _dial(loop, addresses[0])
+        return await _dial(loop, *addresses[0])
     left = deque(addresses)
     tasks: list[asyncio.Task[socket.socket]] = []
     winner: asyncio.Task[socket.socket] | None = None
     try:
         while winner is None:
             if left:
-                tasks.append(loop.create_task(_dial(loop, left.popleft())))
+                tasks.append(loop.create_task(_dial(loop, *left.popleft())))
             trying = [task for task in tasks if not task.done()]
             if trying:
                 await asyncio.wait(
@@ -488,11 +495,11 @@ def _discard(task: asyncio.Task[socket.socket]) -> None:
         task.result().close()
 
 
-async def _dial(loop: asyncio.AbstractEventLoop, address: _Address) -> socket.socket:
-    """Connect to an address that a name resolved to, unless it is one that nothing may connect to."""
+async def _dial(loop: asyncio.AbstractEventLoop, address: _Address, permitted: bool) -> socket.socket:
+    """Connect to an address that a name resolved to, if it is one that this name may lead to."""
     family, kind, protocol, target = address
-    if forbidden(str(target[0])):
-        raise PermissionError(errno.EACCES, "the address is never allowed")
+    if not permitted:
+        raise PermissionError(errno.EACCES, "the address is not allowed")
     sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
+from tokenhub_core.addresses import Guard
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.decoding import (
@@ -53,7 +54,7 @@ _CONNECT_CAUSES: Final[Mapping[int, tuple[Kind, str, str]]] = MappingProxyType(
         errno.EACCES: (
             Kind.TRANSIENT,
             "address_denied",
-            "the name resolves to an address that is never allowed",
+            "the name resolves to an address that is not public, and not in TOKENHUB_ALLOW_PRIVATE",
         ),
     }
 )
@@ -77,14 +78,22 @@ class HttpTransport:
     """One connection pool for all providers: `ports.Transport` over HTTP. Use it as an async context manager."""
 
     def __init__(
-        self, *, ca_file: Path | None = None, max_connections: int = 1024, keepalive: float = 15.0
+        self,
+        *,
+        ca_file: Path | None = None,
+        max_connections: int = 1024,
+        keepalive: float = 15.0,
+        guard: Guard | None = None,
     ) -> None:
         """`ca_file` (PEM) is trusted besides the system's and the usual public authorities.
+
+        `guard` decides which addresses may be connected to; without one, names lead to public ones only.
 
         `keepalive` is how long an idle connection is kept, in seconds. Beyond `max_connections` answers in
         flight a send fails at once: admission is where callers wait.
         """
         self._ca_file = ca_file
+        self._guard = guard
         self._max = max_connections
         self._keepalive = keepalive
         self._pool: Pool | None = None
@@ -94,7 +103,9 @@ class HttpTransport:
 
     async def start(self) -> None:
         """Make the pool; raises `ConfigError` where the CA file cannot be used."""
-        self._pool = Pool(tls_context(self._ca_file), idle=self._max, keepalive=self._keepalive)
+        self._pool = Pool(
+            tls_context(self._ca_file), idle=self._max, keepalive=self._keepalive, guard=self._guard
+        )
 
     async def close(self) -> None:
         """Close every connection, answers in flight included. A closed transport may be started again."""

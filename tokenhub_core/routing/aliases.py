@@ -151,6 +151,15 @@ def resolve(
     return min(left, key=lambda model: _waiting(f"{alias.name}\0{model}\0{unit}") / left[model])
 
 
+def meant(found: Applied, view: Fleet) -> frozenset[str]:
+    """Return the ids of the models that an applied alias came to, none where the name was no alias."""
+    if not found.alias:
+        return frozenset()
+    if not found.variant:
+        return found.policy.models or frozenset()
+    return frozenset(model.id for model in named(view, found.variant))
+
+
 def missing(alias: Alias, view: Fleet) -> dict[str, str]:
     """Return the targets that cannot serve as things stand, each with the reason; those of weight 0 are left out."""
     found: dict[str, str] = {}

@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
+from tokenhub_core.admission.doorkeeper import matches
 from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.routing import estimate
 from tokenhub_core.routing.bandit import STILL, Explorer
@@ -161,6 +162,8 @@ def _judge(
         return Skipped.NO_ADAPTER, _NOTHING
     if not model.enabled or not provider.enabled:
         return Skipped.DISABLED, _NOTHING
+    if not allowed(model.id, provider.id, policy):
+        return Skipped.NOT_ALLOWED, _NOTHING
     if policy.provider is not None and provider.id != policy.provider:
         return Skipped.NOT_REQUESTED, _NOTHING
     if policy.models is not None and model.id not in policy.models:
@@ -177,6 +180,12 @@ def _judge(
     if policy.max_budget_usd is not None and (unbounded or cost > policy.max_budget_usd * NANO):
         return Skipped.BUDGET_EXCEEDED, reserved
     return None, reserved
+
+
+def allowed(model: str, provider: str, policy: Policy) -> bool:
+    """Tell whether the caller's key may use this model at this provider."""
+    models, providers = policy.allowed_models, policy.allowed_providers
+    return (models is None or matches(models, model)) and (providers is None or matches(providers, provider))
 
 
 def _unrequested(model: Model, policy: Policy, wanted: frozenset[tuple[str, str]]) -> bool:

@@ -126,9 +126,9 @@ def decide(
         origin_id=asked.origin,
         bond=now.bond,
     )
-    if not candidates:
+    if not candidates or _barred(sorted_out, policy, keys):
         told = structs.replace(asked, skips=sorted_out.skips)
-        return told, _nobody(sorted_out, policy)
+        return told, _nobody(sorted_out, policy, keys)
     best = candidates[0]
     decision = structs.replace(
         asked,
@@ -297,13 +297,42 @@ def _unknown(name: str) -> Fault:
     )
 
 
-def _nobody(sorted_out: Eligible, policy: Policy) -> Fault:
+def _barred(sorted_out: Eligible, policy: Policy, named: frozenset[tuple[str, str]]) -> bool:
+    """Tell whether a model was named that the caller's key is good for nowhere: then no other one stands in."""
+    if policy.allowed_models is None and policy.allowed_providers is None:
+        return False
+    barred = {(one.model, one.provider) for one in sorted_out.skips if one.reason is Skipped.NOT_ALLOWED}
+    return bool(named) and named <= barred
+
+
+_BARRING: Final = frozenset(
+    {Skipped.DISABLED, Skipped.NO_ADAPTER, Skipped.NOT_ALLOWED, Skipped.NOT_REQUESTED}
+)
+
+
+def _not_allowed(policy: Policy) -> Fault:
+    name = f"the model '{policy.model}'" if policy.model else "any model that could serve this call"
+    return Fault(
+        Kind.FORBIDDEN,
+        Blame.CLIENT,
+        f"This API key is not good for {name}.",
+        cause="model_not_allowed",
+        code="model_not_allowed",
+        param="model",
+    )
+
+
+def _nobody(sorted_out: Eligible, policy: Policy, named: frozenset[tuple[str, str]]) -> Fault:
     """Return the fault for an empty list, told by its most telling reason."""
+    if _barred(sorted_out, policy, named):
+        return _not_allowed(policy)
     if sorted_out.limited:
         return limited([(provider.id, room) for (_, provider, _), room in sorted_out.limited])
     reasons = [skip.reason for skip in sorted_out.skips]
     counts = ", ".join(f"{reasons.count(reason)} {reason}" for reason in Skipped if reason in reasons)
     left_out = f"No model may serve this call ({counts or 'none is registered'})."
+    if Skipped.NOT_ALLOWED in reasons and _BARRING.issuperset(reasons):
+        return _not_allowed(policy)
     if Skipped.BUDGET_EXCEEDED in reasons:
         limit = f"${policy.max_budget_usd:g}" if policy.max_budget_usd is not None else "the budget"
         return Fault(Kind.BUDGET, Blame.CLIENT, f"{left_out} The budget for one call is {limit}.")

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import structs
 
-from tokenhub_core import policy
+from tokenhub_core import leave, policy
 from tokenhub_core.errors import Fault, TokenHubError
 from tokenhub_core.policy import ANY_MODEL, Layer
 from tokenhub_core.routing import aliases, fleet
@@ -46,7 +46,13 @@ from tokenhub_core.types import (
     Strategy,
 )
 
-_FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why", "models", "output_schema"}
+_FIELDS: Final = frozenset(Policy.__struct_fields__) - {
+    "why",
+    "models",
+    "output_schema",
+    "allowed_models",
+    "allowed_providers",
+}
 
 
 class Ground(msgspec.Struct, frozen=True):
@@ -164,7 +170,7 @@ class Today:
         for share, view in views or [(1.0, self._view)]:
             try:
                 meant = aliases.applied(wishes, view, aliases.Asking(entry["id"], key=_key(entry)))
-                framed, bound = policy.framed(dialect, features, meant.policy)
+                framed, bound = policy.framed(dialect, features, self._bounded(entry, meant, view))
             except TokenHubError as error:
                 found.append(Choice(share, None, error.fault))
                 continue
@@ -190,12 +196,25 @@ class Today:
         }
         if "model" in wished and entry["alias"]:
             wished["model"] = entry["alias"]
-        wishes = policy.for_call(self._defaults, asked, _typed(wished))
+        granted, _ = leave.granted(_typed(wished), leave.Leave(), self._defaults.values)
+        wishes = policy.for_call(self._defaults, asked, granted)
         if self._wish.model and dialect.translates:
             wishes = structs.replace(
                 wishes, model=None if self._wish.model in ANY_MODEL else self._wish.model
             )
         return wishes
+
+    def _bounded(self, entry: Json, meant: aliases.Applied, view: Fleet) -> Policy:
+        """Return the policy within what the caller's key was good for."""
+        recorded = entry["decision"]["policy"]
+        return policy.within(
+            meant.policy,
+            recorded.get("allowed_models"),
+            recorded.get("allowed_providers"),
+            alias=meant.alias,
+            meant=aliases.meant(meant, view),
+            source=recorded["why"].get("allowed_models", "key"),
+        )
 
     def _origin(self, entry: Json, name: str, dialect: Dialect) -> OriginOption | None:
         if not entry["origin_host"] or name in ANY_MODEL:
@@ -243,6 +262,7 @@ class AsLogged:
         if self._wish.model and Dialect(decision["dialect"]).translates:
             values["model"] = None if self._wish.model in ANY_MODEL else self._wish.model
         values |= {name: recorded[name] for name in ("models", "why")}
+        values |= {name: recorded.get(name) for name in ("allowed_models", "allowed_providers")}
         values["output_schema"] = {} if recorded["output_schema"] else None
         return msgspec.convert(values, Policy)
 

@@ -21,8 +21,11 @@ from tokenhub_core.errors import client_fault
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.rows import micros
 from tokenhub_core.store.schema import (
+    ADMIN_TOKENS,
+    ADMIN_USERS,
     ALIASES,
     AUDIT,
+    BUDGETS,
     CREDENTIALS,
     HOST_MODES,
     MODELS,
@@ -49,7 +52,7 @@ class _Watched:
     noun: str
     key: tuple[str, ...]
     unseen: frozenset[str] = frozenset()
-    """Columns that are not even read: ciphertexts."""
+    """Columns that are not even read: ciphertexts, hashes, and what is no change of anything."""
     packed: frozenset[str] = frozenset()
     """Columns that hold JSON text."""
 
@@ -61,6 +64,9 @@ _WATCHED: Final = (
     _Watched(ALIASES, "alias", ("name",), packed=frozenset({"targets"})),
     _Watched(HOST_MODES, "mode", ("host", "proxy_user", "alias")),
     _Watched(ROUTING_CONFIG, "routing", ()),
+    _Watched(BUDGETS, "budget", ("id",), packed=frozenset({"thresholds"})),
+    _Watched(ADMIN_USERS, "user", ("name",), unseen=frozenset({"password", "last_login_at"})),
+    _Watched(ADMIN_TOKENS, "token", ("name",), unseen=frozenset({"mark"})),
     _Watched(VAULT_HEADER, "vault", (), packed=frozenset({"header"})),
     _Watched(VAULT_ENTRIES, "secret", ("name",), unseen=frozenset({"sealed"})),
 )

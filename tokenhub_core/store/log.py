@@ -5,7 +5,7 @@ A page is cut by `seq`, the order of commits, and not by an offset: rows that ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,9 +14,10 @@ from sqlalchemy import Row, Select, bindparam, func, or_, select
 from sqlalchemy.dialects import sqlite
 
 from tokenhub_core.errors import client_fault
+from tokenhub_core.ports import Charge
 from tokenhub_core.routing.experiment import Call
 from tokenhub_core.routing.savings import Seen
-from tokenhub_core.store import rows
+from tokenhub_core.store import budgets, rows
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.store.writer import Insert
@@ -62,6 +63,9 @@ class Filters:
     host: str = ""
     """The host that the call was meant for."""
     program: str = ""
+    key: str = ""
+    """The id of the client's key."""
+    project: str = ""
     outcome: str = ""
     since: float | None = None
     until: float | None = None
@@ -93,9 +97,12 @@ class RequestLog:
         self._database = database
         self._insert = _insert_statement()
 
-    def insert(self, record: Record) -> Insert:
-        """Return the work that stores `record` once: a row with its id that is already there is left as it is."""
-        return Insert(self._insert, rows.record_row(record))
+    def insert(self, record: Record, charges: Iterable[Charge] = ()) -> Insert:
+        """Return the work that stores `record` once: a row with its id that is already there is left as it is.
+
+        So are the budgets' counts then, which else have `charges` added to them in the same transaction.
+        """
+        return Insert(self._insert, rows.record_row(record), tuple(map(budgets.charge, charges)))
 
     def page(self, *, limit: int = 100, before_seq: int | None = None, filters: Filters = Filters()) -> Page:
         """Return at most `limit` (1 to 1,000) records older than `before_seq`, without their decisions."""
@@ -203,6 +210,10 @@ def _filtered[S: Select[*tuple[Any, ...]]](query: S, filters: Filters) -> S:
         query = query.where(table.origin_host == filters.host)
     if filters.program:
         query = query.where(table.program == filters.program)
+    if filters.key:
+        query = query.where(table.key_id == filters.key)
+    if filters.project:
+        query = query.where(table.project == filters.project)
     if filters.outcome:
         query = query.where(table.outcome == filters.outcome)
     if filters.since is not None:

@@ -63,6 +63,8 @@ COLUMNS: Final = (
     "attempts",
     "decision",
     "shadow",
+    "key_id",
+    "project",
 )
 """The columns of `record_row`, in its order."""
 
@@ -168,6 +170,8 @@ def record_row(record: Record) -> tuple[Any, ...]:
         attempts_json(record.attempts),
         plan_json(plan) if plan else None,
         dumps(_shadow(record.shadow)) if record.shadow else None,
+        text(caller.key.id) if caller.key else None,
+        (text(caller.key.project) or None) if caller.key else None,
     )
 
 

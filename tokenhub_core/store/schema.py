@@ -3,7 +3,8 @@
 Times are integers, microseconds since the epoch: text times compare wrongly as soon as two writers spell them
 differently. Money is integer nano-dollars (prices per token are fractions of one and therefore floats), durations
 are milliseconds. JSON is text that this package builds and reads; no query looks inside. Only types that SQLite and
-PostgreSQL share are used. No prompt and no completion has a column.
+PostgreSQL share are used. No prompt has a column, and no completion has but `idempotency.answer`, which stays empty
+unless the operator asks for it.
 
 The definitions describe the newest revision; `migrations/` holds the way there, and a test compares the two.
 """
@@ -29,7 +30,24 @@ from sqlalchemy import (
     text,
 )
 
-REVISIONS: Final = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010")
+REVISIONS: Final = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+    "0008",
+    "0009",
+    "0010",
+    "0011",
+    "0012",
+    "0013",
+    "0014",
+    "0015",
+    "0017",
+)
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
@@ -230,6 +248,138 @@ AUDIT: Final = Table(
     Index("ix_audit_at", "at"),
 )
 
+API_KEYS: Final = Table(
+    "api_keys",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("scopes", Text, nullable=False),  # a JSON list, as are those down to tags
+    Column("models", Text, nullable=False),
+    Column("providers", Text, nullable=False),
+    Column("hosts", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("limits", Text, nullable=False),  # JSON, as is trust
+    Column("trust", Text, nullable=False),
+    # 0 of a later time: never.
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("rotation_days", Integer, nullable=False),
+    Column("rotate_at", BigInteger, nullable=False),
+    Column("rotation_told", BigInteger, nullable=False),  # the `rotate_at` that was warned of
+    Column("expiry_told", BigInteger, nullable=False),  # the `expires_at` that was warned of
+    Column("last_used_at", BigInteger, nullable=False),
+    Column("change", BigInteger, nullable=False),  # the number of its last change
+    Index("ix_api_keys_created_at", "created_at", "id"),
+    Index("ix_api_keys_change", "change"),
+)
+
+API_KEY_SECRETS: Final = Table(
+    "api_key_secrets",
+    METADATA,
+    Column("digest", LargeBinary, primary_key=True),  # a hash, with a key that is not in this database
+    Column("key_id", Text, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("pepper", Text, nullable=False),  # which key the hash was made with
+    Index("ix_api_key_secrets_key_id", "key_id"),
+)
+
+# Amounts in the budget's unit; of dollars, nano-dollars.
+BUDGETS: Final = Table(
+    "budgets",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("period", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("limit", BigInteger, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("thresholds", Text, nullable=False),  # a JSON list of per cents
+    Column("hard", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("counted_from", BigInteger, nullable=False),
+    UniqueConstraint("owner", "period", "unit"),
+)
+
+SPENDS: Final = Table(
+    "spends",
+    METADATA,
+    Column("budget_id", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("warned", Integer, nullable=False),  # the highest threshold that was told of, in per cent
+)
+
+ADMIN_USERS: Final = Table(
+    "admin_users",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("password", Text, nullable=False),  # a PHC string
+    Column("enabled", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("password_at", BigInteger, nullable=False),
+    Column("last_login_at", BigInteger, nullable=False),  # 0: never
+    UniqueConstraint("name"),
+)
+
+ADMIN_TOKENS: Final = Table(
+    "admin_tokens",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("mark", LargeBinary, nullable=False),  # a hash, with a key that is not in this database
+    Column("prefix", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # 0: never
+    UniqueConstraint("name"),
+    UniqueConstraint("mark"),
+)
+
+ADMIN_SESSIONS: Final = Table(
+    "admin_sessions",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("mark", LargeBinary, nullable=False),  # as above
+    Column("kind", Text, nullable=False),
+    Column("owner", Text, nullable=False),  # a user, a token, or a mark of the bootstrap token
+    Column("source", Text, nullable=False),
+    Column("program", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    UniqueConstraint("mark"),
+)
+
+ADMIN_ATTEMPTS: Final = Table(
+    "admin_attempts",
+    METADATA,
+    Column("mark", LargeBinary, primary_key=True),  # of a name or an address, as above
+    Column("failures", Integer, nullable=False),
+    Column("failed_at", BigInteger, nullable=False),
+)
+
+CAPTURES: Final = Table(
+    "captures",
+    METADATA,
+    Column("id", Text, primary_key=True),  # the request's
+    Column("at", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),  # when it is deleted
+    Column("key_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_captures_until", "until"),
+)
+
 SETTINGS: Final = Table(
     "settings",
     METADATA,
@@ -332,6 +482,8 @@ REQUEST_LOGS: Final = Table(
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
+    Column("key_id", Text),  # the client's key; NULL for somebody anonymous
+    Column("project", Text),  # the key's, as it was then
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),
@@ -350,5 +502,29 @@ REQUEST_LOGS: Final = Table(
         sqlite_where=text("shadow IS NOT NULL"),
         postgresql_where=text("shadow IS NOT NULL"),
     ),
+    Index(
+        "ix_request_logs_key_id",
+        "key_id",
+        "seq",
+        sqlite_where=text("key_id IS NOT NULL"),
+        postgresql_where=text("key_id IS NOT NULL"),
+    ),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
+)
+
+# Calls with an idempotency key. Its digests hold no key; the answer's columns are NULL unless it is kept here.
+IDEMPOTENCY: Final = Table(
+    "idempotency",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True),  # the digest of owner and key
+    Column("owner", Text, nullable=False),
+    Column("asked", LargeBinary, nullable=False),  # the digest of the call
+    Column("request_id", Text, nullable=False),
+    Column("outcome", Text, nullable=False),  # begun or done
+    Column("begun_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("status", Integer),
+    Column("headers", Text),  # a JSON list of pairs
+    Column("answer", LargeBinary),
+    Index("ix_idempotency_expires_at", "expires_at"),
 )

@@ -23,7 +23,7 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Protocol, cast
@@ -53,6 +53,8 @@ class Insert(msgspec.Struct, frozen=True, eq=False):
 
     statement: str
     row: tuple[Any, ...]
+    then: tuple[Insert, ...] = ()
+    """What is inserted with it, in the same transaction, if it is new; whatever that has for `then` is left out."""
 
 
 type Work[T] = Callable[[Connection], T]
@@ -291,7 +293,7 @@ class Writer:
         connection = self._connected()
         statements = {_statement(item) for item in batch}
         if len(statements) == 1 and (only := statements.pop()) is not None:
-            new = _straight(connection, only, _rows(batch))
+            new = _straight(connection, only, batch)
             return [(item, new, None) for item in batch]
         outcomes: list[_Outcome] = []
         with connection.begin():
@@ -302,6 +304,8 @@ class Writer:
                     continue
                 rows = _rows(items)
                 new = _all_or_none(connection.exec_driver_sql(statement, rows).rowcount, len(rows))
+                for after, more in _following(items) if new else ():
+                    connection.exec_driver_sql(after, more)
                 outcomes += [(item, new, None) for item in items]
         return outcomes
 
@@ -348,17 +352,20 @@ class _Mixed(Exception):  # noqa: N818 -- a signal to start over, not an error a
     """Some rows of one statement were there already, and only one at a time do they say which."""
 
 
-def _straight(connection: Connection, statement: str, rows: list[tuple[Any, ...]]) -> bool:
-    """Insert `rows` in a transaction of their own; return whether they were new. Raises the driver's own errors.
+def _straight(connection: Connection, statement: str, batch: list[_Item]) -> bool:
+    """Insert rows in a transaction of their own; return whether they were new. Raises the driver's own errors.
 
     This is what nearly every transaction is, and SQLAlchemy's share of it would cost half as much as SQLite's.
     """
+    rows = _rows(batch)
     driver: Any = connection.connection.dbapi_connection
     cursor = driver.cursor()
     cursor.execute("BEGIN IMMEDIATE")  # as the database's own writing transactions begin
     try:
         cursor.executemany(statement, rows)
         new = _all_or_none(cursor.rowcount, len(rows))
+        for after, more in _following(batch) if new else ():
+            cursor.executemany(after, more)
         cursor.execute("COMMIT")
     except Exception:
         if driver.in_transaction:  # a full disk has ended it already
@@ -377,13 +384,25 @@ def _rows(items: Sequence[_Item]) -> list[tuple[Any, ...]]:
     return [cast("Insert", item.work).row for item in items]
 
 
+def _following(items: Sequence[_Item]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+    """Return what is inserted with the rows of `items`, by statement."""
+    found: dict[str, list[tuple[Any, ...]]] = {}
+    for item in items:
+        for one in cast("Insert", item.work).then:
+            found.setdefault(one.statement, []).append(one.row)
+    return found.items()
+
+
 def _statement(item: _Item) -> str | None:
     return item.work.statement if isinstance(item.work, Insert) else None
 
 
 def _perform(item: _Item, connection: Connection) -> Any:
     if isinstance(item.work, Insert):
-        return connection.exec_driver_sql(item.work.statement, item.work.row).rowcount > 0
+        new = connection.exec_driver_sql(item.work.statement, item.work.row).rowcount > 0
+        for statement, rows in _following([item]) if new else ():
+            connection.exec_driver_sql(statement, rows)
+        return new
     return item.work(connection)
 
 

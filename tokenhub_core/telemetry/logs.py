@@ -18,8 +18,20 @@ _QUIET: Final = ("mitmproxy", "aiohttp", "asyncio", "alembic", "sqlalchemy", "h2
 """Libraries whose lower levels would drown ours."""
 
 
+_TELLING: Final = (
+    *range(0x7F, 0xA0),
+    *(0x061C, 0x200E, 0x200F),
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+    *(0xFEFF, *range(0xFFF9, 0xFFFC)),
+)
+"""Characters that JSON lets stand and readers obey: DEL and C1 controls (terminals take U+009B for ESC [, and U+0085
+ends lines), the line and paragraph separators, and what turns the direction of text around."""
+_ESCAPES: Final = {code: f"\\u{code:04x}" for code in _TELLING}
+
+
 class JsonLines(logging.Formatter):
-    """Formats a record as one line of JSON; control characters cannot forge a second one."""
+    """Formats a record as one line of JSON; no character in it can forge a second one or speak to a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -33,7 +45,7 @@ class JsonLines(logging.Formatter):
             entry["exception"] = self.formatException(record.exc_info)
         # Bytes that strangers sent may be kept as surrogates, which are no JSON.
         clean = {name: text.encode(errors="replace").decode() for name, text in entry.items()}
-        return orjson.dumps(clean).decode()
+        return orjson.dumps(clean).decode().translate(_ESCAPES)
 
 
 def configure(level: str) -> None:

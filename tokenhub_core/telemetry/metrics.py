@@ -132,10 +132,18 @@ class Metrics:
             "Calls that went their own way, by what we would have done",
             ("decision",),
         )
+        self._leaks = _Counter(
+            "tokenhub_leaking_credentials",
+            "Keys of vendors on their way to somebody else's host, by how they begin",
+            ("kind",),
+        )
         self._tunnels = _Counter(
             "tokenhub_unopened_connections",
             "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
             ("host",),
+        )
+        self._refusals = _Counter(
+            "tokenhub_limit_refusals", "Requests refused by the operator's limits on callers", ("limit",)
         )
         registry.register(
             _Families(
@@ -153,6 +161,8 @@ class Metrics:
                 self._parkings,
                 self._shadows,
                 self._tunnels,
+                self._refusals,
+                self._leaks,
             )
         )
         self._health = Gauge(
@@ -204,6 +214,14 @@ class Metrics:
     def tunnelled(self, host: str) -> None:
         """Count one connection that was not opened; `host` is that of the rule, as the operator wrote it."""
         self._tunnels.add(host)
+
+    def refused(self, limit: str) -> None:
+        """Count a request that a limit refused: whose limit and which, as `admission.throttle` names it."""
+        self._refusals.add(limit)
+
+    def leaked(self, kind: str) -> None:
+        """Count one key that was to leave for a host that it is not for; `kind` is how such keys begin."""
+        self._leaks.add(kind)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

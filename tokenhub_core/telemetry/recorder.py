@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 import sqlalchemy
 
-from tokenhub_core.ports import Subscribers
+from tokenhub_core.ports import Books, Charge, Subscribers
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
@@ -23,14 +24,35 @@ _READY_SECONDS: Final = 0.25
 _log: Final = logging.getLogger(__name__)
 
 
-class StoreRecorder:
-    """The recorder that keeps its word on disk. Implements `ports.Recorder`."""
+class _NoBooks:
+    """Nobody counts."""
 
-    def __init__(self, database: Database, writer: Writer, subscribers: Subscribers = ()) -> None:
+    def book(self, record: Record) -> Sequence[Charge]:
+        """Return nothing."""
+        del record
+        return ()
+
+    def booked(self, record: Record) -> None:
+        """Forget nothing."""
+
+
+_NO_BOOKS: Final = _NoBooks()
+
+
+class StoreRecorder:
+    """The recorder that keeps its word on disk. Implements `ports.Recorder`.
+
+    What a record adds to the budgets is stored with it, or not at all.
+    """
+
+    def __init__(
+        self, database: Database, writer: Writer, subscribers: Subscribers = (), books: Books = _NO_BOOKS
+    ) -> None:
         self._database = database
         self._writer = writer
         self._requests = RequestLog(database)
         self._subscribers = tuple(subscribers)
+        self._books = books
         self._probe: asyncio.Task[None] | None = None
 
     @property
@@ -46,7 +68,7 @@ class StoreRecorder:
         while it waits, the record counts as posted.
         """
         try:
-            new = await self._writer.insert(self._requests.insert(record))
+            new = await self._writer.insert(self._requests.insert(record, self._books.book(record)))
         except asyncio.CancelledError:
             # It may not have been queued yet. If it was, the second row does nothing.
             self.post(record)
@@ -54,13 +76,15 @@ class StoreRecorder:
         except Exception as error:
             _log.error("record %s was not stored: %s", record.id, error)
             raise faults.unavailable("the request could not be recorded") from error
+        self._books.booked(record)
         if new:
             self._tell(record)
 
     def post(self, record: Record) -> None:
         """Hand the record over without waiting. Where the queue is full it is counted as refused, and still told."""
-        if not self._writer.post(self._requests.insert(record)):
+        if not self._writer.post(self._requests.insert(record, self._books.book(record))):
             _log.error("record %s was not stored: the queue is full or closed", record.id)
+        self._books.booked(record)
         self._tell(record)
 
     async def ready(self) -> bool:

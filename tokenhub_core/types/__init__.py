@@ -72,7 +72,7 @@ from tokenhub_core.types.fleet import (
     Terms,
     Tier,
 )
-from tokenhub_core.types.identity import ANY, KEY_PREFIX, ApiKey, KeyLimits, Scope, Trust
+from tokenhub_core.types.identity import ANY, KEY_PREFIX, ApiKey, Capture, KeyLimits, Privacy, Scope, Trust
 from tokenhub_core.types.policy import Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
 from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
@@ -92,6 +92,7 @@ __all__ = [
     "Call",
     "Caller",
     "Candidate",
+    "Capture",
     "Choice",
     "Content",
     "Credential",
@@ -124,6 +125,7 @@ __all__ = [
     "Plan",
     "Policy",
     "Prices",
+    "Privacy",
     "Provider",
     "ProviderType",
     "Reasoning",

@@ -162,6 +162,8 @@ class Skipped(StrEnum):
 
     DISABLED = "disabled"
     NO_ADAPTER = "no_adapter"
+    NOT_ALLOWED = "not_allowed"
+    """The caller's key is not good for this model, or for this provider."""
     NOT_REQUESTED = "not_requested"
     WEIGHT_BELOW_MINIMUM = "weight_below_minimum"
     CAPABILITY_MISSING = "capability_missing"

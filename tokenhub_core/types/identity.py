@@ -44,6 +44,26 @@ class Trust(msgspec.Struct, frozen=True, omit_defaults=True):
     """The directives that are honoured, by name."""
     signed: bool = False
     """Whether only signed ones are."""
+    max_budget_usd: float | None = None
+    """The most that a directive may ask for, below the operator's default; so below."""
+    max_latency_ms: int | None = None
+
+
+class Capture(StrEnum):
+    """What is kept of the text of a call."""
+
+    NONE = "none"
+    REDACTED = "redacted"
+    """Without credentials, addresses and card numbers."""
+    FULL = "full"
+
+
+class Privacy(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a key's calls. None: as the operator's default says."""
+
+    capture: Capture | None = None
+    retention_days: int | None = None
+    """How long that is kept."""
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -66,6 +86,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     limits: KeyLimits = KeyLimits()
     trust: Trust = Trust()
+    privacy: Privacy = Privacy()
     created_at: int = 0
     """Times are microseconds since the epoch; 0 of a later one: never."""
     expires_at: int = 0

@@ -35,6 +35,10 @@ class Policy(msgspec.Struct, frozen=True):
     fallback: bool = True
     """Whether another model may stand in when the named one fails."""
     output_schema: Mapping[str, Any] | None = None
+    allowed_models: tuple[str, ...] | None = None
+    """Patterns of ids that the caller's key may use, and of aliases that it may ask for; None for all."""
+    allowed_providers: tuple[str, ...] | None = None
+    """The same of providers."""
     lossy: bool = True
     """Whether a provider may serve whose dialect cannot carry all of the call."""
     hedge: float | None = None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from sqlalchemy import Connection
 
 from tokenhub_core.audit.entries import Action, Result
 from tokenhub_core.audit.journal import Audit
-from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.ports import Clock
 from tokenhub_core.store import vault as rows
 from tokenhub_core.vault import sealing, throttle
 from tokenhub_core.vault.sealing import Header, WrongPasswordError
-
-QUEUE: Final = 4
-"""How many may wait while one password is being tried; each try takes 64 MiB and a good part of a second."""
+from tokenhub_core.vault.turn import Turn, slower, threaded
 
 
 class Gate:
@@ -28,8 +23,7 @@ class Gate:
     def __init__(self, audit: Audit, clock: Clock) -> None:
         self._audit = audit
         self._clock = clock
-        self._turn = asyncio.Lock()
-        self._queued = 0
+        self._turn = Turn("vault")
 
     async def root(self, header: Header, password: bytes, *, throttled: bool) -> bytearray:
         """Return the root that `password` opens.
@@ -39,10 +33,10 @@ class Gate:
         that cannot be used.
         """
         try:
-            async with self._alone():
+            async with self._turn.alone():
                 if throttled:
                     await self._charge()
-                root = await _threaded(lambda: sealing.open_root(header, password))
+                root = await threaded(lambda: sealing.open_root(header, password))
                 if throttled:
                     await self._audit.commit(partial(rows.put_failures, count=0, now=0.0))
         except WrongPasswordError:
@@ -54,8 +48,7 @@ class Gate:
 
     async def alone[T](self, work: Callable[[], T]) -> T:
         """Run `work`, which derives a key, in a thread when its turn has come."""
-        async with self._alone():
-            return await _threaded(work)
+        return await self._turn.run(work)
 
     async def _charge(self) -> None:
         """Count the password as a wrong one before it is tried: whoever stops the process is not let off."""
@@ -69,33 +62,8 @@ class Gate:
             return wait
 
         if wait := await self._audit.commit(charge):
-            raise _slower(
+            raise slower(
                 f"too many passwords were wrong: the next one can be tried in {wait:.0f} s",
                 "vault_throttled",
                 wait,
             )
-
-    @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        if self._queued > QUEUE:
-            raise _slower("too many passwords are being tried at once", "vault_busy", 1.0)
-        self._queued += 1
-        try:
-            async with self._turn:
-                yield
-        finally:
-            self._queued -= 1
-
-
-async def _threaded[T](work: Callable[[], T]) -> T:
-    """Run `work` in a thread. A thread cannot be stopped: whoever leaves waits until it has ended."""
-    running = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.gather(running, return_exceptions=True)
-        raise
-
-
-def _slower(message: str, cause: str, wait: float) -> TokenHubError:
-    return TokenHubError(Fault(Kind.RATE_LIMITED, Blame.CLIENT, message, cause=cause, retry_after=wait))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenhub_core.audit.chain import Signer
 from tokenhub_core.vault import sealing
+from tokenhub_core.vault.sealing import Sealer
 
 
 class Keys:
@@ -18,6 +19,8 @@ class Keys:
         self.manifest = sealing.subkey(root, sealing.MANIFEST)
         self.kept = sealing.subkey(root, sealing.KEPT)
         self.audit = sealing.subkey(root, sealing.AUDIT)
+        self.directives = sealing.subkey(root, sealing.DIRECTIVES)
+        self.captures = sealing.subkey(root, sealing.CAPTURES)
         self.audit_id = bytes(sealing.subkey(root, sealing.AUDIT_ID)[:8]).hex()
         self.past: dict[str, bytearray] = {}
 
@@ -26,7 +29,15 @@ class Keys:
 
     def forget(self) -> None:
         """Overwrite every key."""
-        for buffer in (self.entries, self.manifest, self.kept, self.audit, *self.past.values()):
+        for buffer in (
+            self.entries,
+            self.manifest,
+            self.kept,
+            self.audit,
+            self.directives,
+            self.captures,
+            *self.past.values(),
+        ):
             wipe(buffer)
 
 
@@ -39,6 +50,10 @@ class KeyHolder:
     def signer(self) -> Signer | None:
         """Return a copy of the audit key, for one transaction: it must hold still even if the vault locks meanwhile."""
         return Signer(self.keys.audit_id, bytes(self.keys.audit)) if self.keys else None
+
+    def sealer(self) -> Sealer | None:
+        """Return what seals the text of calls, a copy for one of them; None while the vault is not open."""
+        return Sealer(self.keys.audit_id, bytes(self.keys.captures)) if self.keys else None
 
     def verifiers(self) -> dict[str, bytes]:
         """Return copies of every audit key by its id; none while the vault is not open."""

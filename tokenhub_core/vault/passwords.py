@@ -59,22 +59,18 @@ def password_in(descriptor: int, what: str = "password", most: int = MAX_FILE) -
     return _password(data, what, most)
 
 
-def new_password(password: Secret) -> bytes:
-    """Return the bytes of a password that is to be given to a vault; raises `TokenHubError` where it is too short."""
+def new_password(password: Secret, what: str = "a vault password") -> bytes:
+    """Return the bytes of a password that is to be given to someone; raises `TokenHubError` where it is too short."""
     if len(password.reveal()) < MIN_PASSWORD:
-        raise client_fault(
-            f"a vault password has at least {MIN_PASSWORD} characters", cause="password_too_short"
-        )
-    return password_bytes(password)
+        raise client_fault(f"{what} has at least {MIN_PASSWORD} characters", cause="password_too_short")
+    return password_bytes(password, what)
 
 
-def password_bytes(password: Secret) -> bytes:
+def password_bytes(password: Secret, what: str = "a vault password") -> bytes:
     """Return the password's bytes: NFC, so that it is the same from every keyboard (RFC 8265, section 4.2)."""
     text = password.reveal()
     if len(text) > MAX_PASSWORD:
-        raise client_fault(
-            f"a vault password has at most {MAX_PASSWORD} characters", cause="password_too_long"
-        )
+        raise client_fault(f"{what} has at most {MAX_PASSWORD} characters", cause="password_too_long")
     return encoded(unicodedata.normalize("NFC", text), "the password")
 
 

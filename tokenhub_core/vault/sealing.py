@@ -7,6 +7,8 @@
         manifest   authenticates which entries there are, and of which version
         audit      signs the audit log
         kept       seals the audit keys of roots before this one
+        directives makes the secrets that clients sign their directives with
+        captures   seals the text of calls, where somebody asked for it; each with a key of its own under this one
 
 The wrapped root is its own verifier: a wrong password fails its authentication, so there is nothing else to compare
 and nothing that a wrong password could write. A new password wraps the same root anew: one row changes, and no entry.
@@ -47,6 +49,8 @@ MANIFEST: Final = "manifest"
 AUDIT: Final = "audit"
 AUDIT_ID: Final = "audit id"
 KEPT: Final = "kept"
+DIRECTIVES: Final = "directives"
+CAPTURES: Final = "captures"
 """Labels of subkeys."""
 
 _TAG_BYTES: Final = 16
@@ -61,6 +65,29 @@ class WrongPasswordError(Exception):
 
 class TamperedError(Exception):
     """What was read is not what was written there. The message names what, and no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sealer:
+    """Seals the text of calls: of each with a key that nothing else is sealed with, and bound to its id."""
+
+    key_id: str
+    """Which root it belongs to."""
+    key: bytes = field(repr=False)
+
+    def seal(self, name: str, plaintext: bytes, nonce: bytes) -> bytes:
+        """Return the text of the call `name`, sealed."""
+        return _sealed(self._own(name), _bound(CAPTURES, b"", 0, name), plaintext, nonce)
+
+    def unseal(self, name: str, sealed: bytes) -> bytes:
+        """Return what was sealed for this call; raises `TamperedError` for anything else."""
+        try:
+            return _unsealed(self._own(name), _bound(CAPTURES, b"", 0, name), sealed)
+        except InvalidTag:
+            raise TamperedError(f"the text of {name} is not what was stored for it") from None
+
+    def _own(self, name: str) -> bytes:
+        return hmac.digest(self.key, name.encode(), sha256)
 
 
 @dataclass(frozen=True, slots=True)

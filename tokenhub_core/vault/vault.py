@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from tokenhub_core import signing
 from tokenhub_core.audit.entries import Action, Result
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError, client_fault
@@ -230,6 +231,14 @@ class Vault:
             return Secret(sealing.unseal(keys.entries, place, entry.sealed).decode())
         except TamperedError as error:
             raise _tampered(error) from None
+
+    def directive_secret(self, key_id: str) -> bytes | None:
+        """Return what a client's key signs its directives with, None while the vault is not open."""
+        keys = self._ring.keys
+        if keys is None:
+            return None
+        self._used = self._clock.monotonic()
+        return signing.secret_of(bytes(keys.directives), key_id)
 
     def has(self, name: str) -> bool:
         """Tell, without opening it, whether the vault is unlocked and holds an entry of that name."""

@@ -240,6 +240,14 @@ def test_the_cap_keeps_the_name_that_the_caller_used(given: bytes, wanted: bytes
     assert patched(start + b'"m", ' + given + b" }", "n", 5) == start + b'"n", ' + wanted + b" }"
 
 
+def test_a_cap_of_ours_has_the_name_that_the_model_knows() -> None:
+    """Where the caller used neither: OpenAI's newer models reject the old one, which everybody else knows."""
+    start = b'{"messages":[{"role":"user","content":"A"}],"model":'
+    assert patched(start + b'"m"}', "o3-mini", 5) == start + b'"o3-mini","max_completion_tokens":5}'
+    assert patched(start + b'"m"}', "gpt-5", 5) == start + b'"gpt-5","max_completion_tokens":5}'
+    assert patched(start + b'"m"}', "gpt-4o", 5) == start + b'"gpt-4o","max_tokens":5}'
+
+
 def test_a_stream_always_asks_for_its_usage() -> None:
     """The wish is merged into the caller's own options."""
     start = b'{"model":"m","messages":[{"role":"user"}],"stream":true'

@@ -211,7 +211,7 @@ class BlockWriter:
         if not arguments.strip():
             return {}
         try:
-            return wire.decode(arguments.encode())
+            return wire.decode(arguments.encode(), repeats=True)
         except TokenHubError:
             self._losses.append("tool_calls.arguments")
             return {"_raw": arguments}

@@ -29,7 +29,7 @@ def _slots(role: str, path: _Path, content: object) -> Iterator[TextSlot]:
         yield TextSlot(role, path, content)
     elif isinstance(content, list):
         for place, block in enumerate(content):
-            if block["type"] == "text":
+            if block["type"] == "text" and not block.get("citations"):
                 yield TextSlot(role, (*path, place, "text"), block["text"])
 
 

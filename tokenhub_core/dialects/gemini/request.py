@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from tokenhub_core.dialects import wire
@@ -12,6 +13,8 @@ from tokenhub_core.errors import client_fault
 from tokenhub_core.types import Dialect, Features, Json, Need, Request, TextSlot
 
 _ROLES: Final = frozenset({"user", "model", "function"})
+_SPEAKERS: Final[Mapping[str, str]] = MappingProxyType({"user": "user", "model": "assistant"})
+"""What has another role, as a function's results may, is not the user's, whatever parts it is made of."""
 _SYSTEM: Final = ("systemInstruction", "system_instruction")
 _CONFIG: Final = ("generationConfig", "generation_config")
 _CAP: Final = ("maxOutputTokens", "max_output_tokens")
@@ -154,8 +157,7 @@ def text_slots(data: Json) -> Iterator[TextSlot]:
         if isinstance(data.get(name), dict):
             yield from _slots("system", (name,), data[name])
     for path, content in _members(data, "contents", ()):
-        role = "assistant" if content.get("role") == "model" else "user"
-        yield from _slots(role, path, content)
+        yield from _slots(_SPEAKERS.get(content.get("role") or "user", "tool"), path, content)
 
 
 def _slots(role: str, path: _Path, content: Json) -> Iterator[TextSlot]:

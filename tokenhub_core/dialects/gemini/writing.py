@@ -214,6 +214,6 @@ def _object(text: str) -> Json | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        return wire.decode(text.encode())
+        return wire.decode(text.encode(), repeats=True)
     except TokenHubError:
         return None

@@ -147,7 +147,7 @@ def arguments_object(arguments: str, losses: list[str]) -> Json:
     if not arguments.strip():
         return {}
     try:
-        return wire.decode(arguments.encode())
+        return wire.decode(arguments.encode(), repeats=True)
     except TokenHubError:
         losses.append("tool_calls.arguments")
         return {"_raw": arguments}

@@ -13,11 +13,9 @@ from typing import Any, Final, assert_never
 from tokenhub_core.dialects.base import Rendered
 from tokenhub_core.dialects.openai_chat.fit import Fitting
 from tokenhub_core.dialects.openai_chat.kept import put_back, spelled
+from tokenhub_core.dialects.openai_chat.request import NEW_CAP
 from tokenhub_core.dialects.openai_chat.restore import restored
 from tokenhub_core.types import Call, Choice, Dialect, Json, OutputFormat, Thinking, Tool, ToolChoice
-
-_NEW_CAP: Final = re.compile(r"(?:^|/)(?:o[1-9]|gpt-[5-9])")
-"""Models of OpenAI that reject `max_tokens`, which everybody else knows."""
 
 _ECHO: Final = re.compile(r"deepseek|kimi|glm|minimax|qwen|mimo", re.IGNORECASE)
 """Models that want their thoughts back with their tool calls, in `reasoning_content`."""
@@ -58,7 +56,7 @@ def render(call: Call, *, model: str, max_output_tokens: int | None) -> Rendered
         data["messages"] = Fitting(losses, echo=echo, signs=signs).messages(call.turns)
     cap = call.max_output_tokens if max_output_tokens is None else max_output_tokens
     if cap is not None:
-        usual = "max_completion_tokens" if not own and _NEW_CAP.search(model) else "max_tokens"
+        usual = "max_completion_tokens" if not own and NEW_CAP.search(model) else "max_tokens"
         data |= dict.fromkeys(spelled(call.rest, "cap", usual).split(), cap)
     data |= _tools(call, own=own, losses=losses)
     data |= _sampling(call)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ _MEDIA: Final = {
     "file": Need.FILES,
     "input_audio": Need.AUDIO,
 }
+NEW_CAP: Final = re.compile(r"(?:^|/)(?:o[1-9]|gpt-[5-9])")
+"""Models of OpenAI that reject `max_tokens`, which everybody else knows."""
 _CAPS: Final = ("max_completion_tokens", "max_tokens")
 """The names of the caller's cap; the first one that is set counts."""
 
@@ -210,7 +213,8 @@ def patch(request: Request, *, model: str, max_output_tokens: int | None) -> byt
     edits: Json = wire.named(request, model)
     if max_output_tokens is not None:
         names = [name for name in _CAPS if data.get(name) is not None]
-        edits |= dict.fromkeys(names or ["max_tokens"], max_output_tokens)
+        usual = _CAPS[0] if NEW_CAP.search(model) else _CAPS[1]
+        edits |= dict.fromkeys(names or [usual], max_output_tokens)
     options = data.get("stream_options") or {}
     if data.get("stream") and isinstance(options, dict) and options.get("include_usage") is not True:
         edits["stream_options"] = {**options, "include_usage": True}
