@@ -25,6 +25,18 @@ BODIES = {
     "POST /admin/v1/routing/simulate": ('{"model_hint":§}', '{"provider":§}', '{"token_count":§}', '{"seed":§}'),
     "POST /admin/v1/rehearse": ('{"host":§}', '{"since":§}', '{"clip":§}', '{"policy":{"model":§}}'),
     "PUT /admin/v1/vault/secrets/s": ('{"value":§}', "§"),
+    "POST /admin/v1/apikeys": (
+        *('{"name":§}', '{"name":"k","scopes":§}', '{"name":"k","models":[§]}', '{"name":"k","expires_at":§}'),
+        *('{"name":"k","expires_in":§}', '{"name":"k","limits":{"concurrency":§}}'),
+        *('{"name":"k","trust":{"roles":[§]}}', '{"name":"k","tags":[§]}'),
+    ),
+    "POST /admin/v1/budgets": (
+        *('{"owner":§,"limit":1}', '{"owner":"key:k","limit":§}'),
+        *('{"owner":"key:k","limit":1,"zone":§}', '{"owner":"key:k","limit":1,"thresholds":[§]}'),
+    ),
+    "POST /admin/v1/login": ('{"user":§,"password":"p"}', '{"ticket":§}'),
+    "POST /admin/v1/users": ('{"name":§,"role":"viewer","password":"p"}', '{"name":"u","role":"viewer","password":§}'),
+    "POST /admin/v1/tokens": ('{"name":§,"role":"viewer"}', '{"name":"t","role":"viewer","expires_in_secs":§}'),
     "POST /v1/chat/completions": (CALL + '"messages":[{"role":"user","content":§}]}', '{"model":§,"messages":[]}', "§"),
     "POST /v1/responses": (CALL + '"input":§}', '{"model":§,"input":"x"}'),
     "POST /v1/embeddings": ('{"model":"text-embedding-3-small","input":§}',),
@@ -41,9 +53,27 @@ VALUES = (
 
 
 PLACES = (
-    *(f"GET /admin/v1/{what}" for what in ("logs/§", "decisions/§", "aliases/§/report", "vault/secrets/§")),
-    *(f"DELETE /admin/v1/{what}/§" for what in ("providers", "models", "aliases", "vault/secrets")),
-    *(f"GET /admin/v1/{what}=§" for what in ("logs?q", "logs?model", "audit?actor", "shadow/report?user")),
+    *(
+        f"GET /admin/v1/{what}"
+        for what in (
+            "logs/§",
+            "logs/§/body",
+            "decisions/§",
+            "apikeys/§",
+            "directives/secrets/§",
+            "aliases/§/report",
+            "vault/secrets/§",
+        )
+    ),
+    *(
+        f"DELETE /admin/v1/{what}/§"
+        for what in ("providers", "models", "aliases", "vault/secrets", "apikeys", "budgets", "users")
+    ),
+    *(
+        f"GET /admin/v1/{what}=§"
+        for what in ("logs?q", "logs?model", "logs?key", "budgets?owner", "audit?actor", "shadow/report?user")
+    ),
+    "GET /admin/v1/apikeys?before=1.§",
     *("DELETE /admin/v1/modes?host=§", "GET /v1/models/§", "GET /assets/§"),
 )
 

@@ -293,8 +293,6 @@ class Admin:
             headers={"content-type": "text/event-stream", "cache-control": "no-store", "server": "tokenhub"}
         )
         await response.prepare(request)
-        if request.method == "HEAD":
-            return response
         await response.write(b'event: connected\ndata: {"status":"ok"}\n\n')
         over = self._desk.sessions.over(request, request.app[LEAVING])
         leaving = asyncio.create_task(over, name="events until leaving")

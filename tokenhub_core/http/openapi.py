@@ -65,7 +65,8 @@ class Operation:
 
     A type is what msgspec makes a schema of, an `AnyOf`, or a JSON schema as it stands. `answers` has a type for each
     status, None for no body, or a mapping of media types where it is no JSON. What follows from the rest is not
-    declared: 400 of what takes a body or a query, 413 of a body, 401 and 503 behind the admin token, 403, 500.
+    declared: 400 of what takes a body or a query, 413 of a body, 401 and 503 behind the admin token, 400 and 429 of the
+    whole admin API, 403, 500.
     """
 
     method: str
@@ -75,6 +76,8 @@ class Operation:
     body: Any = None
     media: str = JSON
     """Of the body."""
+    bare: bool = False
+    """Whether the body may be left out."""
     query: type[msgspec.Struct] | None = None
     """A field is a parameter."""
     headers: type[msgspec.Struct] | None = None
@@ -104,6 +107,9 @@ class Operation:
     def refusals(self, *, closed: bool) -> list[int | str]:
         """Return every status that it refuses with."""
         found = {403, 500, *self.refuses}
+        if self.path.startswith(_BASE):
+            # A secret in the address, and an address that asks too often.
+            found |= {400, 429}
         if closed:
             found |= {401, 503}
         if self.body is not None:
@@ -189,6 +195,7 @@ def document(
             "securitySchemes": {
                 "adminToken": {"type": "http", "scheme": "bearer"},
                 "adminSession": {"type": "apiKey", "in": "cookie", "name": "tokenhub_session"},
+                "csrf": {"type": "apiKey", "in": "header", "name": "x-csrf-token"},
             },
         },
     }
@@ -231,12 +238,12 @@ class _Telling:
         if parameters := [*self._places(one), *self._parameters(one)]:
             told["parameters"] = parameters
         if one.body is not None:
-            told["requestBody"] = {"required": True, "content": self._content({one.media: one.body})}
+            told["requestBody"] = {"required": not one.bare, "content": self._content({one.media: one.body})}
         told["responses"] = {
             **{str(status): self._answer(status, content, one) for status, content in one.answers.items()},
             **{str(status): self._refusal(status, one) for status in one.refusals(closed=closed)},
         }
-        told["security"] = [{"adminToken": []}, {"adminSession": []}] if closed else []
+        told["security"] = _ways(one) if closed else []
         return told
 
     def _places(self, one: Operation) -> Iterator[Json]:
@@ -278,6 +285,12 @@ class _Telling:
 
     def _content(self, by_media: Mapping[str, Any]) -> Json:
         return {media: {"schema": self.schemas.of(type_)} for media, type_ in by_media.items()}
+
+
+def _ways(one: Operation) -> list[Json]:
+    """Return what lets somebody in: a token, or a session, which shows with every write that it is meant."""
+    meant: Json = {} if one.method == "GET" else {"csrf": []}
+    return [{"adminToken": []}, {"adminSession": [], **meant}]
 
 
 def _by_media(content: Any) -> bool:

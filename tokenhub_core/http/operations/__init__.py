@@ -10,18 +10,20 @@ from typing import Final
 from tokenhub_core import __version__
 from tokenhub_core.http import openapi
 from tokenhub_core.http.openapi import Area
-from tokenhub_core.http.operations import calls, fleet, log, naming, routing, service, vault
+from tokenhub_core.http.operations import access, calls, fleet, keys, log, naming, routing, service, vault
 from tokenhub_core.http.side import OPEN
 from tokenhub_core.types import Json
 
 AREAS: Final[tuple[Area, ...]] = (
     calls.CALLS,
     calls.NAMES,
+    keys.AREA,
     fleet.AREA,
     naming.AREA,
     routing.AREA,
     log.AREA,
     vault.AREA,
+    access.AREA,
     service.AREA,
 )
 

@@ -336,8 +336,16 @@ def _generate(path: str, summary: str, answer: Any, **more: Any) -> Operation:
     return _call(path, summary, GenerateRequest, answer, GoogleError, places=_ANY, route=route, **more)
 
 
-def _list(path: str, summary: str, answer: Any, error: Any, **more: Any) -> Operation:
-    return Operation(method="GET", path=path, summary=summary, answers={200: answer}, error=error, **more)
+def _list(path: str, summary: str, answer: Any, error: Any, *refuses: int, **more: Any) -> Operation:
+    return Operation(
+        method="GET",
+        path=path,
+        summary=summary,
+        answers={200: answer},
+        error=error,
+        refuses=(401, 503, *refuses),
+        **more,
+    )
 
 
 CALLS: Final = Area(
@@ -420,8 +428,8 @@ NAMES: Final = Area(
             "Show one, as OpenAI or Anthropic does",
             AnyOf((OpenAIModel, AnthropicModel)),
             _Spoken,
+            404,
             headers=VersionHeaders,
-            refuses=(404,),
         ),
         _list("/{version}/models", "List, as Google does", GoogleModels, GoogleError, places=_ALPHA),
         _list(
@@ -429,8 +437,8 @@ NAMES: Final = Area(
             "Show one, as Google does",
             GoogleModel,
             GoogleError,
+            404,
             places=_ALPHA,
-            refuses=(404,),
         ),
         _list("/api/tags", "List, as Ollama does", OllamaModels, OllamaError),
     ),

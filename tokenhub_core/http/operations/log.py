@@ -14,7 +14,7 @@ from tokenhub_core.http import shapes
 from tokenhub_core.http.openapi import Area, Operation, many, shown
 from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.store.schema import REQUEST_LOGS
-from tokenhub_core.types import Attempt, Json, Outcome, Shadow, Usage
+from tokenhub_core.types import Attempt, Capture, Json, Outcome, Shadow, Usage
 
 AttemptShown = shown(
     "AttemptShown",
@@ -117,6 +117,25 @@ class _Health(msgspec.Struct):
 Health = shown("Health", _Health, providers=many(HealthShown))
 
 
+class TextShown(msgspec.Struct):
+    """One direction of a call. `size` is in bytes; `whole` tells whether all of it was kept."""
+
+    text: str
+    size: int
+    whole: bool
+
+
+class CaptureShown(msgspec.Struct):
+    """The text of a call, kept until then. Moments in seconds since the epoch."""
+
+    id: str
+    at: float
+    until: float
+    mode: Capture
+    request: TextShown
+    answer: TextShown
+
+
 class LogQuery(msgspec.Struct):
     """Which calls."""
 
@@ -124,6 +143,8 @@ class LogQuery(msgspec.Struct):
     before: shapes.Seq = 0
     model: Annotated[str, Meta(description="That served, or was asked for.")] = ""
     provider: str = ""
+    key: Annotated[str, Meta(description="The id of the client's key.")] = ""
+    project: str = ""
     outcome: Outcome | None = None
     q: Annotated[str, Meta(description="A piece of an id, model, host, program, path or message.")] = ""
 
@@ -175,6 +196,13 @@ AREA: Final = Area(
             path=f"{BASE}/logs/{{id}}",
             summary="Show one call",
             answers={200: LogRecord},
+            refuses=(404,),
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/logs/{{id}}/body",
+            summary="Read the text of a call, where it was kept; the audit log has it first",
+            answers={200: CaptureShown},
             refuses=(404,),
         ),
         Operation(

@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from tokenhub_core.http.openapi import Area, Operation
-from tokenhub_core.http.operations.fleet import BASE, Done
+from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.vault.vault import State
 
 _TEXT: Final = {"type": "string"}
@@ -74,7 +74,9 @@ AREA: Final = Area(
             method="GET",
             path="/metrics",
             summary="Show metrics in Prometheus' text format",
+            text="Open to this machine; from elsewhere it needs the admin token.",
             answers={200: {"text/plain": _TEXT}},
+            refuses=(401, 503),
         ),
         Operation(
             method="GET",
@@ -88,6 +90,15 @@ AREA: Final = Area(
             summary="Show the first page",
             headers=TagHeaders,
             answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(400,),
+        ),
+        Operation(
+            method="GET",
+            path="/login",
+            summary="Show the first page, where a login link leads",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(400,),
         ),
         Operation(
             method="GET",
@@ -101,18 +112,5 @@ AREA: Final = Area(
             refuses=(404,),
         ),
         Operation(method="GET", path=f"{BASE}/info", summary="Say what is running", answers={200: Info}),
-        Operation(
-            method="POST",
-            path=f"{BASE}/session",
-            summary="Open a browser's session",
-            text="With the token, not with another session. The session is a cookie.",
-            answers={200: Done},
-        ),
-        Operation(
-            method="DELETE",
-            path=f"{BASE}/session",
-            summary="Close a browser's session",
-            answers={200: Done},
-        ),
     ),
 )
