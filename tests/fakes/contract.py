@@ -59,12 +59,19 @@ class Contract:
         ]
         return found[0] if found else None
 
+    def serves(self, method: str, path: str) -> bool:
+        """Tell whether the path that says most of this one has the method itself."""
+        fitting = [(verb, declared) for pattern, verb, declared, _ in self._paths if pattern.fullmatch(path)]
+        return any(verb == method.lower() and declared == fitting[0][1] for verb, declared in fitting)
+
     def breaches(self, method: str, path: str, sent: bytes | None, said: Said) -> Iterator[str]:
         """Yield what is not as the document says."""
         one = self.operation(method, path)
         if one is None:
             if said.status not in _NO_SUCH | {401, 403}:
                 yield f"{said.status} from what is not declared"
+            return
+        if said.status == 405 and not self.serves(method, path):
             return
         told = _by_status(one["responses"], said.status)
         if told is None:

@@ -113,6 +113,7 @@ async def test_everybody_may_read_it(it: House) -> None:
         ("GET", "/healthz", Said(200, "application/json", b'{"status":"ok","more":1}')),
         ("GET", "/", Said(304, "text/html", b"x")),
         ("PUT", "/healthz", Said(200, "application/json", b'{"status":"ok"}')),
+        ("GET", "/admin/v1/apikeys/x", Said(405, "application/json", b"{}")),
         ("GET", "/admin/v1/logs/x/y", Said(404, "application/json", b'{"error":{"message":""}}')),
         ("POST", "/v1/models/m:generateContent", Said(400, "application/json", b'{"error":""}')),
         ("POST", "/v1/messages", Said(200, "application/json", b'{"type":"message"}')),
@@ -121,6 +122,13 @@ async def test_everybody_may_read_it(it: House) -> None:
 def test_an_answer_that_is_not_declared_is_seen(method: str, path: str, said: Said) -> None:
     """A status, a type, a value, a member that is missing and one too many, a body, a method, another shape."""
     assert [*contract().breaches(method, path, None, said)]
+
+
+def test_a_method_that_a_path_does_not_have_may_be_refused() -> None:
+    """Also where what is before it could be an id with a slash, and where a stream has no HEAD."""
+    refused = Said(405, "application/json", b"{}")
+    for method, path in (("GET", "/admin/v1/apikeys/x/rotate"), ("HEAD", "/admin/v1/events")):
+        assert [*contract().breaches(method, path, None, refused)] == []
 
 
 def test_a_request_that_was_taken_and_is_not_declared_is_seen() -> None:
