@@ -52,6 +52,7 @@ from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
+from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
@@ -479,6 +480,7 @@ def _pages(
         *Prices(catalog).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
+        *Description().routes(),
     ]
 
 

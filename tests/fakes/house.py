@@ -23,6 +23,7 @@ import orjson
 from aiohttp import web
 from yarl import URL
 
+from tests.fakes import contract
 from tests.fakes.engine import chat
 from tests.fakes.provider import FakeProvider
 from tests.fakes.trust import trust_is_read_once
@@ -94,7 +95,7 @@ class House:
     async def ask(
         self, method: str, path: str, body: object = None, headers: Mapping[str, str] | None = None
     ) -> Told:
-        """Send a request as it stands; a body that is no bytes is sent as JSON."""
+        """Send a request as it stands; a body that is no bytes is sent as JSON. The answer must be a declared one."""
         raw = body if isinstance(body, bytes) or body is None else orjson.dumps(body)
         data = None if raw is None else io.BytesIO(raw)
         url = URL(self.url + path, encoded=True)
@@ -107,6 +108,8 @@ class House:
                 await response.read(),
             )
         self.seen.append(told.body)
+        media = told.header("content-type").partition(";")[0]
+        contract.check(method, path, raw, contract.Said(told.status, media, told.body))
         return told
 
     async def admin(self, method: str, path: str, body: object = None) -> Told:

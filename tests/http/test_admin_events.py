@@ -221,3 +221,13 @@ async def test_an_ejection_is_told(it: House, fake: FakeProvider) -> None:
         ("p", "degraded", "down", "http_500"),
     ]
     assert all(one["timestamp"] == pytest.approx(time.time(), abs=60) for one in moved)
+
+
+async def test_a_stream_has_no_head_without_a_body(it: House) -> None:
+    """It is refused, and the connection is free for the next request: nothing of the stream follows."""
+    head = f"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {it.token}\r\n"
+    told = await it.raw(
+        f"HEAD /admin/v1/events {head}\r\nGET /admin/v1/info {head}Connection: close\r\n\r\n".encode()
+    )
+    assert told.count(b"HTTP/1.1 405 Method Not Allowed") == told.count(b"HTTP/1.1 200 OK") == 1
+    assert b"connected" not in told

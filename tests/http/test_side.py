@@ -226,9 +226,19 @@ async def test_errors_of_the_anthropic_paths_are_anthropics(
     assert set(told.json["error"]) == {"type", "message"}
 
 
+async def test_another_method_is_told_which_ones_there_are(it: House) -> None:
+    """A 405 has to name them (RFC 9110, 15.5.6), in whatever shape it is told."""
+    for path in ("/v1/chat/completions", "/api/chat", "/v1beta/models/m:generateContent"):
+        assert "POST" in (await it.ask("PUT", path)).header("allow"), path
+    assert (await it.ask("PUT", "/admin/v1/info", headers=it.bearer)).header("allow") == "GET,HEAD"
+
+
 async def test_a_bad_host_on_a_consumer_path_is_told_in_its_dialect(it: House) -> None:
     """The check comes before the route, its words do not."""
     bad = {"host": "evil.example"}
+    for version in ("v1", "v1beta"):
+        google = await it.ask("POST", f"/{version}/models/m:generateContent", b"{}", bad)
+        assert google.json["error"]["status"] == "PERMISSION_DENIED"
     assert (await it.ask("POST", "/v1/messages", b"{}", bad)).json["type"] == "error"
     assert (await it.ask("POST", "/v1/chat/completions", b"{}", bad)).json["error"]["param"] is None
 

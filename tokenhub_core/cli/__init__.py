@@ -46,6 +46,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Sign directives, so that only who holds a key's secret directs.",
     ),
     "ca": ("tokenhub_core.cli.ca:ca", "Show and change what is intercepted, and the CA for it."),
+    "openapi": (
+        "tokenhub_core.cli.openapi:openapi",
+        "Write the OpenAPI document of the side server.",
+    ),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

@@ -74,7 +74,7 @@ class UserPatch(msgspec.Struct, forbid_unknown_fields=True):
     enabled: bool | None = None
 
 
-class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):
+class UserPasswordBody(msgspec.Struct, forbid_unknown_fields=True):
     """`POST /users/{id}/password`. Whoever changes their own shows the old one."""
 
     new_password: str
@@ -258,7 +258,7 @@ class AccessPages:
 
     async def _password(self, request: web.Request) -> web.Response:
         """Set a password: one's own by showing the old one, anybody else's as an admin."""
-        body = await shapes.read(request, PasswordBody)
+        body = await shapes.read(request, UserPasswordBody)
         identity = self._sessions.identity(request)
         own = identity.owner == Owner(Kind.USER, request.match_info["id"])
         if not own and identity.role is not Role.ADMIN:

@@ -271,10 +271,9 @@ class Admin:
     # --- what happened
 
     async def _logs(self, request: web.Request) -> web.Response:
-        limit = shapes.whole(request, "limit", 100, 1, 1000)
-        before = shapes.whole(request, "before", 0, 0, 1 << 62)
+        limit, before = shapes.page(request)
         page = await asyncio.to_thread(
-            self._desk.requests.page, limit=limit, before_seq=before or None, filters=_filters(request)
+            self._desk.requests.page, limit=limit, before_seq=before, filters=_filters(request)
         )
         return answer({"logs": [shapes.log_json(row) for row in page.items], "next": page.next})
 

@@ -98,10 +98,9 @@ class AuditPages:
         ]
 
     async def _page(self, request: web.Request) -> web.Response:
-        limit = shapes.whole(request, "limit", 100, 1, 1000)
-        before = shapes.whole(request, "before", 0, 0, 1 << 62)
+        limit, before = shapes.page(request)
         filters = _filters(request)
-        page = await asyncio.to_thread(self._log.page, limit=limit, before=before or None, filters=filters)
+        page = await asyncio.to_thread(self._log.page, limit=limit, before=before, filters=filters)
         head = await asyncio.to_thread(self._log.head)
         return answer(
             {"entries": [shown(entry) for entry in page.items], "next": page.next, "head": str(head)}

@@ -47,8 +47,6 @@ _AT_ONCE: Final = 4
 """Calls between two pauses: a millisecond or two."""
 _PAUSE: Final = 0.0001
 
-type Seconds = Annotated[float, Meta(ge=0, lt=1e11)]
-"""Since the epoch."""
 type Name = Annotated[str, Meta(max_length=256)]
 
 
@@ -72,9 +70,9 @@ class RehearseBody(msgspec.Struct, forbid_unknown_fields=True):
     policy: PolicyBody = PolicyBody()
     explore: Literal["thompson", "off"] | None = None
     aliases: Annotated[list[AliasBody], Meta(max_length=100)] = []
-    since: Seconds | None = None
+    since: shapes.Seconds | None = None
     """A week ago where it is absent."""
-    until: Seconds | None = None
+    until: shapes.Seconds | None = None
     host: Name = ""
     program: Name = ""
     as_logged: bool = False

@@ -15,12 +15,17 @@ from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import State, View
 from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
+from tokenhub_core.store.log import PAGE_MAX
 from tokenhub_core.store.rows import MICROS
 from tokenhub_core.types import Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request body."""
+PAGE: Final = 100
+"""Entries of a page where nobody says how many."""
 _MAX_DIGITS: Final = 18
+_MAX_SEQ: Final = 1 << 62
+_LATEST: Final = 1e11
 _UNSEEN: Final = View(State.HEALTHY, 0, 0.0, 0, 0.0, 0, None, False, "", None, None)
 """A provider that was never called."""
 _MOMENTS: Final = tuple(field.name for field in fields(View) if field.name.endswith(("_until", "_at")))
@@ -39,6 +44,11 @@ type Budget = Annotated[float, Meta(ge=0, le=100)]
 """Dollars."""
 type Latency = Annotated[int, Meta(ge=1, le=3_600_000)]
 """Milliseconds."""
+type Seconds = Annotated[float, Meta(ge=0, lt=_LATEST)]
+"""Since the epoch."""
+type PageSize = Annotated[int, Meta(ge=1, le=PAGE_MAX)]
+type Seq = Annotated[int, Meta(ge=0, le=_MAX_SEQ)]
+"""A place in a log; 0 stands for its end."""
 
 
 class ProviderBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -185,6 +195,12 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
     return int(raw)
 
 
+def page(request: web.Request) -> tuple[int, int | None]:
+    """Return how many entries the query asks for, and before which; raises `TokenHubError` that names the field."""
+    limit = whole(request, "limit", PAGE, 1, PAGE_MAX)
+    return limit, whole(request, "before", 0, 0, _MAX_SEQ) or None
+
+
 def moment(request: web.Request, name: str) -> float | None:
     """Return seconds since the epoch from the query, None where it names none."""
     raw = request.query.get(name)
@@ -194,7 +210,7 @@ def moment(request: web.Request, name: str) -> float | None:
         seconds = float(raw)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds < 1e11:
+    if not 0 <= seconds < _LATEST:
         raise client_fault(f"{name} must be seconds since the epoch", param=name)
     return seconds
 

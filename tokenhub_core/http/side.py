@@ -31,6 +31,9 @@ from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+_ROUTED: Final = {re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path): dialect for path, dialect in DIRECT.items()}
+"""`DIRECT` by the names that the router gives its paths."""
+
 OPEN: Final = frozenset(
     {
         "/",
@@ -40,7 +43,8 @@ OPEN: Final = frozenset(
         "/healthz",
         "/readyz",
         "/metrics",
-        *(re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path) for path in DIRECT),
+        "/openapi.json",
+        *_ROUTED,
         "/v1/models",
         "/v1/models/{id}",
         "/{version}/models",
@@ -134,7 +138,10 @@ class SideServer:
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            return self._told(request, _http_fault(request, error))
+            told = self._told(request, _http_fault(request, error))
+            if "allow" in error.headers:
+                told.headers["allow"] = error.headers["allow"]
+            return told
         except Exception:
             if request.writer.output_size:
                 raise  # too late for another answer: aiohttp cuts the connection
@@ -161,7 +168,9 @@ class SideServer:
             self._sessions.admit(request)
 
     def _told(self, request: web.Request, fault: Fault) -> web.Response:
-        dialect = DIRECT.get(request.path) or _family(request.path)
+        resource = request.match_info.route.resource
+        # With another method there is no route.
+        dialect = _ROUTED.get(resource.canonical if resource else request.path) or _family(request.path)
         if dialect is None and request.path.startswith("/v1/"):
             dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
         return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)

@@ -1,0 +1,244 @@
+"""What happened: the request log, live events, the health of providers, and the audit log."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, UnsetType
+
+from tokenhub_core.audit.chain import Finding
+from tokenhub_core.audit.entries import Result
+from tokenhub_core.health.tracker import View
+from tokenhub_core.http import shapes
+from tokenhub_core.http.openapi import Area, Operation, many, shown
+from tokenhub_core.http.operations.fleet import BASE
+from tokenhub_core.store.schema import REQUEST_LOGS
+from tokenhub_core.types import Attempt, Capture, Json, Outcome, Shadow, Usage
+
+AttemptShown = shown(
+    "AttemptShown",
+    Attempt,
+    without=("usage",),
+    started_ms=float | None,
+    ended_ms=float | None,
+    **dict.fromkeys(Usage.__struct_fields__, int),
+)
+_DECODED: Final[dict[str, Any]] = {
+    "at": float,
+    "outcome": Outcome,
+    "tags": list[str],
+    "losses": list[str],
+    "attempts": many(AttemptShown),
+    "decision": Json | None,
+    "shadow": Shadow | None,
+}
+"""The columns that are shown as something else than what is stored."""
+
+
+def _record(name: str, without: str = "") -> type[msgspec.Struct]:
+    """Return the type of a record: the columns of its table."""
+    fields: list[tuple[str, Any]] = []
+    for column in REQUEST_LOGS.columns:
+        plain = column.type.python_type
+        stored = plain | None if column.nullable else plain
+        # SQLAlchemy's own kind of string is none to msgspec.
+        fields.append((str(column.name), _DECODED.get(column.name, stored)))
+    doc = "What happened to one call. Times in seconds since the epoch, durations in milliseconds."
+    kept = [field for field in fields if field[0] != without]
+    return msgspec.defstruct(name, kept, namespace={"__doc__": doc})
+
+
+class _Logs(msgspec.Struct):
+    """One page, newest first; `next` goes into `before` for the page after this one, null at the end."""
+
+    next: int | None
+
+
+HealthShown = shown(
+    "HealthShown",
+    View,
+    provider_id=str,
+    cool_off_until=float | UnsetType | None,
+    parked_until=float | UnsetType | None,
+)
+Logs = shown("Logs", _Logs, logs=many(_record("LogEntry", "decision")))
+LogRecord = _record("LogRecord")
+
+
+class AuditEntry(msgspec.Struct):
+    """What was done, by whom. The hash is made of everything but itself and `mac`."""
+
+    seq: int
+    at: float
+    at_us: int
+    actor: str
+    source: str
+    program: str
+    request_id: str
+    action: str
+    subject: str
+    outcome: str
+    reason: str
+    count: int
+    before: Json | None
+    after: Json | None
+    key_id: str
+    previous: str
+    hash: str
+    mac: str | None
+
+
+class AuditPage(msgspec.Struct):
+    """One page, newest first; `next` goes into `before` for the page after this one, null at the end."""
+
+    entries: list[AuditEntry]
+    next: int | None
+    head: str
+    """The end of the chain, as SEQ:HASH."""
+
+
+class AuditReport(msgspec.Struct):
+    """Whether every entry is what was written."""
+
+    ok: bool
+    findings: list[Finding]
+    entries: int
+    signed: int
+    unchecked: int
+    covered: int
+    head: str
+
+
+class _Health(msgspec.Struct):
+    """The health of every provider that is registered, or was seen."""
+
+
+Health = shown("Health", _Health, providers=many(HealthShown))
+
+
+class TextShown(msgspec.Struct):
+    """One direction of a call. `size` is in bytes; `whole` tells whether all of it was kept."""
+
+    text: str
+    size: int
+    whole: bool
+
+
+class CaptureShown(msgspec.Struct):
+    """The text of a call, kept until then. Moments in seconds since the epoch."""
+
+    id: str
+    at: float
+    until: float
+    mode: Capture
+    request: TextShown
+    answer: TextShown
+
+
+class LogQuery(msgspec.Struct):
+    """Which calls."""
+
+    limit: shapes.PageSize = shapes.PAGE
+    before: shapes.Seq = 0
+    model: Annotated[str, Meta(description="That served, or was asked for.")] = ""
+    provider: str = ""
+    key: Annotated[str, Meta(description="The id of the client's key.")] = ""
+    project: str = ""
+    outcome: Outcome | None = None
+    q: Annotated[str, Meta(description="A piece of an id, model, host, program, path or message.")] = ""
+
+
+class AuditQuery(msgspec.Struct):
+    """Which entries."""
+
+    limit: shapes.PageSize = shapes.PAGE
+    before: shapes.Seq = 0
+    action: Annotated[str, Meta(description="An action, or all that begin with it: `vault`.")] = ""
+    actor: str = ""
+    subject: str = ""
+    outcome: Result | None = None
+    since: shapes.Seconds | None = None
+    until: shapes.Seconds | None = None
+
+
+class HeadQuery(msgspec.Struct):
+    """Where the chain was known to be."""
+
+    head: Annotated[str, Meta(description="SEQ:HASH")] | None = None
+
+
+class EventsQuery(msgspec.Struct):
+    """Where to begin."""
+
+    replay: Annotated[str, Meta(description="`true`: with the recent ones.")] = ""
+
+
+class EventsHeaders(msgspec.Struct, rename="kebab"):
+    """Where to go on."""
+
+    last_event_id: str | None = None
+
+
+AREA: Final = Area(
+    "log",
+    "What happened.",
+    (
+        Operation(
+            method="GET",
+            path=f"{BASE}/logs",
+            summary="List the latest calls",
+            query=LogQuery,
+            answers={200: Logs},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/logs/{{id}}",
+            summary="Show one call",
+            answers={200: LogRecord},
+            refuses=(404,),
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/logs/{{id}}/body",
+            summary="Read the text of a call, where it was kept; the audit log has it first",
+            answers={200: CaptureShown},
+            refuses=(404,),
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/events",
+            summary="Hear what happens as it does",
+            text="The stream has no end of its own.",
+            query=EventsQuery,
+            headers=EventsHeaders,
+            answers={200: {"text/event-stream": {"description": "A stream of events."}}},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/health",
+            summary="Show the health of providers",
+            answers={200: Health},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/audit",
+            summary="List who changed what",
+            query=AuditQuery,
+            answers={200: AuditPage},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/audit/verify",
+            summary="Verify that every entry is what was written",
+            query=HeadQuery,
+            answers={200: AuditReport},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/audit/export",
+            summary="Export all entries as JSON lines, oldest first",
+            answers={200: {"application/jsonl": {"description": "One entry a line."}}},
+        ),
+    ),
+)

@@ -1,0 +1,116 @@
+"""The service itself: who is running, whether it is alive and ready, metrics, the first page, this document."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from tokenhub_core.http.openapi import Area, Operation
+from tokenhub_core.http.operations.fleet import BASE
+from tokenhub_core.vault.vault import State
+
+_TEXT: Final = {"type": "string"}
+PATH: Final = "/openapi.json"
+
+
+class Alive(msgspec.Struct):
+    """The process is alive."""
+
+    status: Literal["ok"]
+
+
+class Checks(msgspec.Struct):
+    """What has to be so."""
+
+    store: bool
+    models: bool
+    serving: bool
+
+
+class Ready(msgspec.Struct):
+    """Whether calls can be served."""
+
+    status: Literal["ready", "not ready"]
+    checks: Checks
+    providers: int
+    models: int
+    vault: str
+    without_credential: int
+
+
+class Info(msgspec.Struct):
+    """What is running."""
+
+    tokenhub: Literal["admin"]
+    version: str
+    simulated: bool
+    vault: State
+    providers: int
+    models: int
+    listeners: int
+
+
+class TagHeaders(msgspec.Struct, rename="kebab"):
+    """What is known already."""
+
+    if_none_match: str | None = None
+
+
+AREA: Final = Area(
+    "service",
+    "The service itself.",
+    (
+        Operation(
+            method="GET", path="/healthz", summary="Say that the process is alive", answers={200: Alive}
+        ),
+        Operation(
+            method="GET",
+            path="/readyz",
+            summary="Say whether calls can be served",
+            answers={200: Ready, 503: Ready},
+        ),
+        Operation(
+            method="GET",
+            path="/metrics",
+            summary="Show metrics in Prometheus' text format",
+            text="Open to this machine; from elsewhere it needs the admin token.",
+            answers={200: {"text/plain": _TEXT}},
+            refuses=(401, 503),
+        ),
+        Operation(
+            method="GET",
+            path=PATH,
+            summary="Show this document",
+            answers={200: {"type": "object", "required": ["openapi", "info", "paths"]}},
+        ),
+        Operation(
+            method="GET",
+            path="/",
+            summary="Show the first page",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(400,),
+        ),
+        Operation(
+            method="GET",
+            path="/login",
+            summary="Show the first page, where a login link leads",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(400,),
+        ),
+        Operation(
+            method="GET",
+            path="/assets/{name}",
+            summary="Show a file of the first page",
+            headers=TagHeaders,
+            answers={
+                200: {"text/html": _TEXT, "text/css": _TEXT, "text/javascript": _TEXT},
+                304: None,
+            },
+            refuses=(404,),
+        ),
+        Operation(method="GET", path=f"{BASE}/info", summary="Say what is running", answers={200: Info}),
+    ),
+)
