@@ -25,7 +25,18 @@ from tokenhub_core.ports import Engine, Reply
 from tokenhub_core.store.database import MEMORY, Database, open_database
 from tokenhub_core.store.idempotency import Marks
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.types import ApiKey, Caller, Dialect, Headers, Json, KeyLimits, Outcome, Snapshot, header
+from tokenhub_core.types import (
+    ANY,
+    ApiKey,
+    Caller,
+    Dialect,
+    Headers,
+    Json,
+    KeyLimits,
+    Outcome,
+    Snapshot,
+    header,
+)
 
 A: Final = Dialect.ANTHROPIC_MESSAGES
 K: Final = (("idempotency-key", "k"),)
@@ -257,7 +268,10 @@ async def test_a_stream_that_broke_is_not_kept(database: Database) -> None:
 async def test_two_owners_share_nothing(database: Database) -> None:
     """The same key and body of another one is another call."""
     bench = Bench()
-    ann, bob = (Caller(peer="127.0.0.1", key=ApiKey(id=name)) for name in ("ann", "bob"))
+    ann, bob = (
+        Caller(peer="127.0.0.1", key=ApiKey(id=name, models=(ANY,), providers=(ANY,)))
+        for name in ("ann", "bob")
+    )
     async with scene(database, bench.engine, bench.recorder) as it:
         for caller in (ann, bob, None):
             reply, _ = await it.ask(caller=caller)

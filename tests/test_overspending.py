@@ -31,6 +31,7 @@ from tokenhub_core.ports import Outlay, Reservation, Timeouts, UpstreamRequest, 
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile, Script, dialect_at, play
 from tokenhub_core.types import (
+    ANY,
     ApiKey,
     Caller,
     Dialect,
@@ -47,7 +48,13 @@ from tokenhub_core.types import (
 CALLERS = 100
 LONGEST = 600
 """Output tokens of the models."""
-KEYS = (ApiKey("k1", project="web"), ApiKey("k2", project="web"), ApiKey("k3"), None)
+
+
+def key(name: str, project: str = "") -> ApiKey:
+    return ApiKey(name, models=(ANY,), providers=(ANY,), project=project)
+
+
+KEYS = (key("k1", "web"), key("k2", "web"), key("k3"), None)
 FAULTS = [
     *["ok"] * 40,
     *["500", "429:1", "hang", "disconnect", "lifecycle-hang", "stall", "reset", "truncate", "bad-json"],
@@ -76,7 +83,7 @@ class Careless(Ledger):
     ) -> Reservation:
         if fault := self.admit(snapshot.caller, snapshot.received_at):
             raise TokenHubError(fault)
-        nobody = structs.replace(snapshot, caller=Caller(key=ApiKey("nobody")))
+        nobody = structs.replace(snapshot, caller=Caller(key=key("nobody")))
         lines, self._lines = self._lines, {}
         try:
             return super().reserve(nobody, nanousd, outlay)
@@ -258,7 +265,7 @@ async def test_a_refusal_is_nobodys_failure() -> None:
     bench = Bench()
     now = round(bench.clock.now() * 1e6)
     bench.ledger.install(Budget("b", "key:k1", Period.MONTH, Unit.USD, 1_000), UTC, at=now)
-    caller = Caller(key=ApiKey("k1"))
+    caller = Caller(key=key("k1"))
     reply, body = await bench.ask(chat(max_tokens=100), caller=caller)
     error = orjson.loads(body)["error"]
     assert (reply.status, error["type"], error["code"]) == (402, "insufficient_quota", "budget_exhausted")

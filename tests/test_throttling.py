@@ -23,10 +23,10 @@ from tokenhub_core.pipeline import Rules
 from tokenhub_core.ports import Reply
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.recompute import recompute
-from tokenhub_core.types import ApiKey, Caller, Dialect, Json, KeyLimits, Outcome, header
+from tokenhub_core.types import ANY, ApiKey, Caller, Dialect, Json, KeyLimits, Outcome, header
 
 A: Final = Dialect.ANTHROPIC_MESSAGES
-ANN: Final = Caller(peer="203.0.113.9", key=ApiKey(id="ann"))
+ANN: Final = Caller(peer="203.0.113.9", key=ApiKey(id="ann", models=(ANY,), providers=(ANY,)))
 
 
 class Scene:

@@ -133,7 +133,7 @@ def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) ->
         case "min_weight":
             return bool(value >= limits.get(field, 0))
         case "model":
-            return value in ANY_MODEL or _listed(value, leave.models)
+            return value is None or value in ANY_MODEL or _listed(value, leave.models)
         case "provider":
             return _listed(value, leave.providers)
         case _:

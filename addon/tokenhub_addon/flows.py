@@ -36,6 +36,8 @@ _KEY: Final = b"openai-insecure-api-key."
 """Browsers cannot set other fields of a handshake, so OpenAI takes the key for the name of a subprotocol."""
 
 _FRAMED: Final = frozenset({"transfer-encoding"})
+_LAST: Final = ("connection", b"close")
+"""By it mitmproxy knows that a connection ends with this answer."""
 _SWITCHING: Final = frozenset({"connection", "upgrade"})
 _FRAMING: Final = frozenset({"connection", "content-length", "keep-alive", "transfer-encoding"})
 
@@ -147,7 +149,9 @@ def go_on(message: http.Request | http.Response, *, switching: bool = False) -> 
     message.headers.fields = tuple(
         (name, value)
         for name, value in message.headers.fields
-        if (plain := _text(name).lower()) in staying or (plain, _text(value)) in kept
+        if (plain := _text(name).lower()) in staying
+        or (plain, _text(value)) in kept
+        or (plain, value.strip().lower()) == _LAST
     )
 
 

@@ -75,7 +75,7 @@ async def test_an_engine_that_does_not_start_answers_with_its_absence(
             await H1.tls(lane.proxy, ANTHROPIC) as client,
         ):
             answer = await client.ask(MESSAGES)
-            assert answer.status == 500
+            assert answer.status == 503
             assert b'"error"' in answer.body
         assert str(error) in caplog.text
         assert upstream.dials == []

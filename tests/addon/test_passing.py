@@ -566,8 +566,8 @@ async def test_a_key_among_the_subprotocols_stands_in_no_flow(confdir: Path, tmp
     await host.close()
 
 
-async def test_a_record_from_before_the_engine_runs_is_kept_for_it(confdir: Path) -> None:
-    """What was refused while the engine was still starting is recorded once it has."""
+async def test_a_call_from_before_the_engine_runs_waits_for_it(confdir: Path) -> None:
+    """Nobody can tell who may come in before; then it is refused, and recorded."""
     recorder, ready, engine = Kept(), asyncio.Event(), ScriptedEngine()
 
     @contextlib.asynccontextmanager
@@ -582,9 +582,11 @@ async def test_a_record_from_before_the_engine_runs_is_kept_for_it(confdir: Path
         inspecting(confdir, engine, addon=ours, upstream=upstream, tokenhub_origin=False) as lane,
         await H1.plain(lane.proxy) as client,
     ):
-        assert (await client.ask("/v1/files")).status == 403
+        asked = asyncio.create_task(client.ask("/v1/files"))
+        await asyncio.sleep(0)
         assert recorder.records == []
         ready.set()
+        assert (await asked).status == 403
         await lane.until(lambda: len(recorder.records) == 1)
     await upstream.close()
 

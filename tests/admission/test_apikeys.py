@@ -36,7 +36,7 @@ from tokenhub_core.admission.apikeys import (
     told,
 )
 from tokenhub_core.errors import Blame, Kind, TokenHubError
-from tokenhub_core.types import ApiKey, Json, KeyLimits, Scope, Trust
+from tokenhub_core.types import ApiKey, Capture, Json, KeyLimits, Privacy, Scope, Trust
 
 SECOND = 1_000_000
 NOW = 1_700_000_000 * SECOND
@@ -288,7 +288,8 @@ def test_all_that_can_be_said_is_kept() -> None:
         project="apollo",
         tags=["a", "b"],
         limits={"requests_per_minute": 1, "tokens_per_minute": 2, "concurrency": 3, "max_output_tokens": 4},
-        trust={"roles": ["user"], "names": ["mode", "tags"], "signed": True},
+        trust={"roles": ["user"], "names": ["mode", "tags"], "signed": True, "max_latency_ms": 9},
+        privacy={"capture": "redacted", "retention_days": 7},
         rotation_days=30,
         expires_in="1h",
     )
@@ -304,7 +305,8 @@ def test_all_that_can_be_said_is_kept() -> None:
         "project": "apollo",
         "tags": ("a", "b"),
         "limits": KeyLimits(1, 2, 3, 4),
-        "trust": Trust(frozenset({"user"}), frozenset({"mode", "tags"}), True),
+        "trust": Trust(frozenset({"user"}), frozenset({"mode", "tags"}), signed=True, max_latency_ms=9),
+        "privacy": Privacy(Capture.REDACTED, 7),
         "created_at": NOW,
         "expires_at": NOW + 3600 * SECOND,
         "rotate_at": NOW + 30 * DAY * SECOND,

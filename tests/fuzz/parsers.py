@@ -69,7 +69,7 @@ def directive(body: bytes) -> None:
     """Check that a text is read, and that what it wishes for can be written down."""
     text = body.decode(errors="replace")
     found = read([TextSlot("user", ("messages", 0, "content"), text), TextSlot("system", ("system",), text)])
-    demand(found.outcome in {"", "honoured", "denied", "invalid"}, "an outcome is one of four")
+    demand(found.outcome in {"", "honoured", "denied", "invalid", "ignored"}, "an outcome is one of five")
     msgspec.json.encode(found.values)
     orjson.dumps(found.values)
     demand(all(len(kept) <= len(text) for _, kept in found.stripped), "stripping adds nothing")

@@ -21,7 +21,8 @@ FULL = kept(
     project="apollo",
     tags=["t", "'; DROP TABLE api_keys; --"],
     limits={"tokens_per_minute": 7},
-    trust={"roles": [], "names": ["mode"], "signed": True},
+    trust={"roles": [], "names": ["mode"], "signed": True, "max_budget_usd": 0.5},
+    privacy={"capture": "redacted", "retention_days": 7},
     expires_in="10h",
     rotation_days=5,
 )

@@ -26,7 +26,7 @@ from msgspec import UNSET, Meta, UnsetType, structs
 
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
 from tokenhub_core.leave import NAMES
-from tokenhub_core.types import ANY, KEY_PREFIX, ApiKey, Json, Scope
+from tokenhub_core.types import ANY, KEY_PREFIX, ApiKey, Capture, Json, Scope
 
 SECRET_BYTES: Final = 32
 ID_BYTES: Final = 10
@@ -222,6 +222,15 @@ class TrustBody(msgspec.Struct, forbid_unknown_fields=True):
     roles: list[str] | UnsetType | None = UNSET
     names: list[str] | UnsetType | None = UNSET
     signed: bool | UnsetType = UNSET
+    max_budget_usd: Annotated[float, Meta(ge=0, le=100)] | UnsetType | None = UNSET
+    max_latency_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | UnsetType | None = UNSET
+
+
+class PrivacyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is kept of a key's calls; null: as the operator's default says. What is absent stays."""
+
+    capture: Capture | UnsetType | None = UNSET
+    retention_days: Annotated[int, Meta(ge=1, le=3650)] | UnsetType | None = UNSET
 
 
 class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -238,6 +247,7 @@ class KeyBody(msgspec.Struct, forbid_unknown_fields=True):
     tags: list[str] | UnsetType = UNSET
     limits: LimitsBody | UnsetType = UNSET
     trust: TrustBody | UnsetType = UNSET
+    privacy: PrivacyBody | UnsetType = UNSET
     expires_in: str | UnsetType = UNSET
     """As `duration` reads it."""
     expires_at: float | UnsetType | None = UNSET
@@ -270,6 +280,8 @@ def changed(kept: Kept, body: KeyBody, *, now: int) -> Kept:
         values["limits"] = structs.replace(kept.key.limits, **_given(given["limits"]))
     if "trust" in given:
         values["trust"] = structs.replace(kept.key.trust, **_trusted(_given(given["trust"])))
+    if "privacy" in given:
+        values["privacy"] = structs.replace(kept.key.privacy, **_given(given["privacy"]))
     if "expires_in" in given or "expires_at" in given:
         values["expires_at"] = _expiry(given, now)
     days = given.get("rotation_days", kept.rotation_days)
@@ -433,7 +445,10 @@ def described(kept: Kept) -> Json:
             "roles": None if key.trust.roles is None else sorted(key.trust.roles),
             "names": None if key.trust.names is None else sorted(key.trust.names),
             "signed": key.trust.signed,
+            "max_budget_usd": key.trust.max_budget_usd,
+            "max_latency_ms": key.trust.max_latency_ms,
         },
+        "privacy": structs.asdict(key.privacy),
         "expires_at": seconds(key.expires_at),
         "rotation_days": kept.rotation_days,
         "rotate_at": seconds(key.rotate_at),

@@ -21,7 +21,7 @@ from tokenhub_core.admission.apikeys import Kept, Known
 from tokenhub_core.store import catalog
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.store.schema import API_KEY_SECRETS, API_KEYS
-from tokenhub_core.types import ApiKey, KeyLimits, Scope, Trust
+from tokenhub_core.types import ApiKey, KeyLimits, Privacy, Scope, Trust
 
 _GENERATION: Final = "api_keys.generation"
 _LISTS: Final = ("models", "providers", "hosts", "tags")
@@ -83,6 +83,7 @@ def put(connection: Connection, kept: Kept) -> int:
         "scopes": dumps(sorted(key.scopes)),
         "limits": msgspec.json.encode(key.limits).decode(),
         "trust": msgspec.json.encode(key.trust, order="deterministic").decode(),
+        "privacy": msgspec.json.encode(key.privacy).decode(),
     }
     if not connection.execute(update(API_KEYS).where(API_KEYS.c.id == key.id).values(**values)).rowcount:
         connection.execute(insert(API_KEYS).values(id=key.id, last_used_at=kept.last_used_at, **values))
@@ -148,6 +149,7 @@ def _kept(row: Row[Any], secrets: tuple[Known, ...]) -> Kept:
         scopes=frozenset(Scope(one) for one in orjson.loads(row.scopes) if one in _SCOPES),
         limits=msgspec.json.decode(row.limits, type=KeyLimits),
         trust=msgspec.json.decode(row.trust, type=Trust),
+        privacy=msgspec.json.decode(row.privacy, type=Privacy),
         **same,
     )
     beside = {name: values[name] for name in _BESIDE}

@@ -261,8 +261,9 @@ API_KEYS: Final = Table(
     Column("hosts", Text, nullable=False),
     Column("project", Text, nullable=False),
     Column("tags", Text, nullable=False),
-    Column("limits", Text, nullable=False),  # JSON, as is trust
+    Column("limits", Text, nullable=False),  # JSON, as are trust and privacy
     Column("trust", Text, nullable=False),
+    Column("privacy", Text, nullable=False),
     # 0 of a later time: never.
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),

@@ -13,7 +13,7 @@ from tokenhub_core.http.apikeys import RotateBody
 from tokenhub_core.http.budgets import BudgetBody, BudgetPatch
 from tokenhub_core.http.openapi import Area, Operation, items, many, shown
 from tokenhub_core.http.operations.fleet import BASE, Done
-from tokenhub_core.types import KeyLimits, Scope
+from tokenhub_core.types import KeyLimits, Privacy, Scope
 
 _KEYS: Final = f"{BASE}/apikeys"
 _KEY: Final = _KEYS + "/{id}"
@@ -28,6 +28,7 @@ class NewKeyBody(KeyBody, forbid_unknown_fields=True, kw_only=True):
 
 
 KeyLimitsShown = shown("KeyLimitsShown", KeyLimits)
+KeyPrivacyShown = shown("KeyPrivacyShown", Privacy)
 
 
 class TrustShown(msgspec.Struct):
@@ -36,6 +37,8 @@ class TrustShown(msgspec.Struct):
     roles: list[str] | None
     names: list[str] | None
     signed: bool
+    max_budget_usd: float | None
+    max_latency_ms: int | None
 
 
 class Previous(msgspec.Struct):
@@ -70,7 +73,7 @@ class _Key(msgspec.Struct):
     expired: bool
 
 
-ApiKeyShown = shown("ApiKeyShown", _Key, limits=KeyLimitsShown)
+ApiKeyShown = shown("ApiKeyShown", _Key, limits=KeyLimitsShown, privacy=KeyPrivacyShown)
 ApiKeyMade = shown("ApiKeyMade", ApiKeyShown, key=str, warning=str)
 
 

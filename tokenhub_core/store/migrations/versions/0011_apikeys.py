@@ -25,6 +25,7 @@ def upgrade() -> None:
         sa.Column("tags", sa.Text, nullable=False),
         sa.Column("limits", sa.Text, nullable=False),
         sa.Column("trust", sa.Text, nullable=False),
+        sa.Column("privacy", sa.Text, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("updated_at", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
