@@ -642,7 +642,13 @@ def test_a_description_holds_no_secret_and_no_digest() -> None:
         assert one.digest.hex() not in text
         assert repr(one.digest) not in text
     assert ONE not in text
-    assert described(kept())["trust"] == {"roles": None, "names": None, "signed": False}
+    assert described(kept())["trust"] == {
+        "roles": None,
+        "names": None,
+        "signed": False,
+        "max_budget_usd": None,
+        "max_latency_ms": None,
+    }
 
 
 def test_a_difference_is_what_is_different() -> None:
