@@ -9,7 +9,9 @@ from openai.types.chat import ChatCompletion
 from tests.fakes.engine import Bench, chat, message
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import (
+    ANY,
     Alias,
+    ApiKey,
     Caller,
     Dialect,
     Json,
@@ -87,7 +89,7 @@ async def test_a_conversation_stays_where_it_began() -> None:
 
 
 async def test_a_caller_stays_with_one_model() -> None:
-    """By the name it gave the proxy, else by its address."""
+    """By its key, else by the name it gave the proxy, else by its address."""
     bench = Bench(aliases=[Alias("x", BOTH, sticky=Sticky.KEY)])
     seen = set()
     for n in range(12):
@@ -102,6 +104,10 @@ async def test_a_caller_stays_with_one_model() -> None:
             len({header((await bench.engine.exchange(one)).headers, "x-tokenhub-model") for one in named})
             == 1
         )
+        key = ApiKey(f"k{n}", models=(ANY,), providers=(ANY,))
+        keyed = [_with(bench, Caller(peer=f"10.0.0.{m}", key=key)) for m in range(3)]
+        models = {header((await bench.engine.exchange(one)).headers, "x-tokenhub-model") for one in keyed}
+        assert len(models) == 1
         seen |= models
     assert seen == {"gpt-4o", "claude-sonnet-4-5"}
 

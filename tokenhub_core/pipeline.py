@@ -397,7 +397,7 @@ class Pipeline:
         module, caller = self._dialects[request.dialect], snapshot.caller
         return aliases.Asking(
             snapshot.id,
-            key=f"user {caller.proxy_user}" if caller.proxy_user else f"peer {caller.peer}",
+            key=aliases.caller_key(caller.key.id if caller.key else "", caller.proxy_user, caller.peer),
             conversation=lambda: aliases.conversation_key(module.text_slots(request.data)),
             turn=self._turns.peek if shadow else self._turns.take,
         )

@@ -201,6 +201,13 @@ def check(alias: Alias, view: Fleet) -> None:
             raise client_fault(f"there is no model {name!r}", param="variants")
 
 
+def caller_key(key_id: str, proxy_user: str, peer: str) -> str:
+    """Return whose calls an alias keeps together by key: those of the key, else of the proxy user, else of the address."""
+    if key_id:
+        return f"key {key_id}"
+    return f"user {proxy_user}" if proxy_user else f"peer {peer}"
+
+
 def conversation_key(slots: Iterable[TextSlot]) -> str:
     """Return what stays the same over the turns of a conversation: a hash of the user's first message.
 

@@ -301,7 +301,7 @@ def _typed(wished: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(entry: Json) -> str:
-    return f"user {entry['proxy_user']}" if entry["proxy_user"] else f"peer {entry['peer']}"
+    return aliases.caller_key(entry.get("key_id", ""), entry["proxy_user"], entry["peer"])
 
 
 def _with(view: Fleet, known: Mapping[str, Alias]) -> Fleet:
