@@ -202,7 +202,7 @@ def check(alias: Alias, view: Fleet) -> None:
 
 
 def caller_key(key_id: str, proxy_user: str, peer: str) -> str:
-    """Return whose calls an alias keeps together by key: those of the key, else of the proxy user, else of the address."""
+    """Return whose calls an alias keeps together by key: the key's, else the proxy user's, else the address's."""
     if key_id:
         return f"key {key_id}"
     return f"user {proxy_user}" if proxy_user else f"peer {peer}"
