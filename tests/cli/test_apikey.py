@@ -63,6 +63,16 @@ def test_all_that_can_be_said_has_an_option(run: Shell) -> None:
         *("--expires-in", "1h30m", "--requests-per-minute", "1", "--tokens-per-minute", "2"),
         *("--concurrency", "3", "--max-output-tokens", "4"),
         *("--directive-roles", "user", "--directives", "mode,tags", "--signed-directives"),
+        *(
+            "--directive-budget",
+            "0.5",
+            "--directive-latency",
+            "900",
+            "--capture",
+            "redacted",
+            "--retention-days",
+            "7",
+        ),
     )
     assert made["key"].startswith("tokenhub_")
     names = ("scopes", "models", "providers", "hosts", "project", "tags", "rotation_days")
@@ -71,7 +81,14 @@ def test_all_that_can_be_said_has_an_option(run: Shell) -> None:
     ]
     assert made["expires_at"] - made["created_at"] == pytest.approx(5400)
     assert list(made["limits"].values()) == [1, 2, 3, 4]
-    assert made["trust"] == {"roles": ["user"], "names": ["mode", "tags"], "signed": True}
+    assert made["trust"] == {
+        "roles": ["user"],
+        "names": ["mode", "tags"],
+        "signed": True,
+        "max_budget_usd": 0.5,
+        "max_latency_ms": 900,
+    }
+    assert made["privacy"] == {"capture": "redacted", "retention_days": 7}
 
 
 def test_update_changes_what_is_given(run: Shell) -> None:
@@ -85,7 +102,13 @@ def test_update_changes_what_is_given(run: Shell) -> None:
     )
     assert (changed["name"], changed["enabled"], changed["expires_at"]) == ("m", False, None)
     assert changed["limits"]["concurrency"] is None
-    assert changed["trust"] == {"roles": None, "names": [], "signed": False}
+    assert changed["trust"] == {
+        "roles": None,
+        "names": [],
+        "signed": False,
+        "max_budget_usd": None,
+        "max_latency_ms": None,
+    }
     assert (changed["tags"], changed["project"], "key" in changed) == (["a"], "p", False)
     assert run.json("update", made["id"], "--enable")["enabled"] is True
     assert "state: ready\n" in run("update", made["id"], "--name", "o")

@@ -14,7 +14,7 @@ from tokenhub_core.admission.apikeys import duration
 from tokenhub_core.cli.admin import admin_client
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.types import Json
+from tokenhub_core.types import Capture, Json
 
 _KEYS: Final = "/admin/v1/apikeys"
 _PAGE: Final = 1000
@@ -36,6 +36,18 @@ def _fields(command: _Command) -> _Command:
     """Add the options that say what a key may do."""
     for option in (
         click.option("--signed-directives/--unsigned-directives", "signed", default=None),
+        click.option(
+            "--directive-budget", metavar="USD", help="The most they may set; none for the default."
+        ),
+        click.option(
+            "--directive-latency", metavar="MS", help="The most they may set; none for the default."
+        ),
+        click.option(
+            "--capture",
+            type=click.Choice([*(one.value for one in Capture), "default"]),
+            help="What is kept of its calls.",
+        ),
+        click.option("--retention-days", metavar="N", help="For how long; none for the default."),
         click.option("--directives", metavar="NAMES", help="Directives that are honoured: mode,tags."),
         click.option("--directive-roles", metavar="ROLES", help="Roles whose directives are read: user."),
         *(
@@ -188,7 +200,26 @@ def body(
             trust[field] = None if text == "default" else _words(text)
     if signed is not None:
         trust["signed"] = signed
-    return {**fields, **({"limits": limits} if limits else {}), **({"trust": trust} if trust else {})}
+    if (text := lists["directive_budget"]) is not None:
+        trust["max_budget_usd"] = _dollars(text)
+    if (text := lists["directive_latency"]) is not None:
+        trust["max_latency_ms"] = _limit("directive_latency", text)
+    privacy: dict[str, Any] = {}
+    if (text := lists["capture"]) is not None:
+        privacy["capture"] = None if text == "default" else text
+    if (text := lists["retention_days"]) is not None:
+        privacy["retention_days"] = _limit("retention_days", text)
+    groups = {"limits": limits, "trust": trust, "privacy": privacy}
+    return {**fields, **{name: group for name, group in groups.items() if group}}
+
+
+def _dollars(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--directive-budget {text}: dollars, or none") from None
 
 
 def _words(text: str) -> list[str]:
@@ -228,6 +259,7 @@ def _tell(item: Json) -> None:
         "project": item["project"],
         **{name.replace("_", " "): value for name, value in item["limits"].items()},
         **_trusted(item["trust"]),
+        **{name.replace("_", " "): value for name, value in item["privacy"].items()},
         "made": _when(item["created_at"]),
         "last used": _when(item["last_used_at"]),
         "expires": _when(item["expires_at"]),
@@ -244,7 +276,12 @@ def _trusted(trust: Json) -> Json:
     """Return what a key says of directives; what is left to the default is None."""
     lists = {f"directive {name}": trust[name] for name in ("roles", "names")}
     told: Json = {title: None if one is None else ", ".join(one) or "none" for title, one in lists.items()}
-    return {**told, "directives": "signed only" if trust["signed"] else None}
+    return {
+        **told,
+        "directives": "signed only" if trust["signed"] else None,
+        "directive budget": trust["max_budget_usd"],
+        "directive latency": trust["max_latency_ms"],
+    }
 
 
 def _state(item: Json) -> str:
