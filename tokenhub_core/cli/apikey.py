@@ -20,6 +20,7 @@ _KEYS: Final = "/admin/v1/apikeys"
 _PAGE: Final = 1000
 _LISTS: Final = ("scopes", "models", "providers", "hosts", "tags")
 _LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "concurrency", "max_output_tokens")
+_CAPTURES: Final = (*(one.value for one in Capture), "default")
 _TRUST: Final = {"directive_roles": "roles", "directives": "names"}
 
 type _Command = Callable[..., None]
@@ -44,7 +45,7 @@ def _fields(command: _Command) -> _Command:
         ),
         click.option(
             "--capture",
-            type=click.Choice([*(one.value for one in Capture), "default"]),
+            type=click.Choice(_CAPTURES),
             help="What is kept of its calls.",
         ),
         click.option("--retention-days", metavar="N", help="For how long; none for the default."),
