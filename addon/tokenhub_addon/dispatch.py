@@ -74,7 +74,7 @@ class CachedAddons(addonmanager.AddonManager):
                 return
             except exceptions.OptionsError:
                 raise
-            except Exception:
+            except Exception:  # one addon that fails keeps no other from its event, as in mitmproxy
                 _logger.exception("addon failed in %s", event.name)
 
     def _resolve(self, event: hooks.Hook) -> _Handlers:

@@ -111,7 +111,7 @@ def _failed(addon: Guarded, name: str, args: Sequence[object]) -> None:
         return
     try:
         _deny(addon, name, args[0])
-    except Exception:
+    except Exception:  # a refusal that fails falls back to the last resort
         _logger.exception("hook %s could not refuse", name)
         _last_resort(args[0])
 

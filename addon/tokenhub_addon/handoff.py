@@ -113,7 +113,7 @@ class Handoff:
             return
         try:
             waiting = self._decide(nextlayer)
-        except Exception:
+        except Exception:  # fails closed: the connection ends
             self.failed += 1
             _logger.exception("hand-off failed; the connection is closed")
             nextlayer.layer = _Ended(nextlayer.context, _INTERNAL_ERROR)

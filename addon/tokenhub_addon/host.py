@@ -149,7 +149,7 @@ class EngineHost:
                 await self._stopping.wait()
         except ConfigError as error:
             _logger.error("TokenHub cannot start: %s", error)
-        except Exception:
+        except Exception:  # calls are refused while no engine runs
             _logger.exception("TokenHub's engine failed")
         finally:
             self._running = None

@@ -327,14 +327,14 @@ class Exchange:
                 gone = ResponseProtocolError(self._stream_id, base.Error.KILLED_MESSAGE, ErrorCode.KILL)
                 await self._deliver(gone)
             raise
-        except Exception:
+        except Exception:  # it ends as an error in its dialect
             _logger.exception("exchange %s failed", self._ticket.id)
             await self._deliver(self._broken())
 
     async def _reply(self) -> Reply:
         try:
             return await (await self._lane.engine()).exchange(self._snapshot)
-        except Exception:
+        except Exception:  # it is answered in its dialect
             _logger.exception("the engine failed in exchange %s", self._ticket.id)
             fault = Fault(
                 Kind.INTERNAL, Blame.US, "TokenHub could not answer this call", cause="engine_failed"
@@ -374,7 +374,7 @@ class Exchange:
                     break
                 await pipe.put(frame)
             pipe.finish(end)
-        except Exception:
+        except Exception:  # what has begun ends as broken
             _logger.exception("the stream of exchange %s broke", self._ticket.id)
             pipe.finish(self._broken())
             if self._flow.request.data.http_version == b"HTTP/1.0":
