@@ -16,7 +16,7 @@ from tests.fakes.engine import Bench
 from tests.fakes.house import House, house
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.learning import Learning
-from tokenhub_core.pipeline import Insight
+from tokenhub_core.preparing import Insight
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.affinity import Affinity
 from tokenhub_core.routing.bandit import STILL, Bandit

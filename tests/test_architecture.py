@@ -78,6 +78,7 @@ SHELLS: Final = {
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
+    "tokenhub_core.preparing": "takes prices from the price list",
     "tokenhub_core.providers.catalogue": "reads the price list from its package",
     "tokenhub_core.providers.pool": "holds connections to providers",
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
@@ -128,7 +129,7 @@ _RANKS: Final = (
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
     sources sweeper""",
-    "idempotency lookout pipeline",
+    "idempotency lookout pipeline preparing",
     "http",
     "app",
     "cli tokenhub_addon",

@@ -20,8 +20,8 @@ from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.idempotency import Idempotent, Keeping
-from tokenhub_core.pipeline import Rules
 from tokenhub_core.ports import Engine, Reply
+from tokenhub_core.preparing import Rules
 from tokenhub_core.store.database import MEMORY, Database, open_database
 from tokenhub_core.store.idempotency import Marks
 from tokenhub_core.store.writer import Writer

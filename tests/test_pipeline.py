@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion
 from tests.fakes.engine import Bench, chat, message
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.pipeline import Rules
+from tokenhub_core.preparing import Rules
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Dialect, Headers, Mode, Origin, Outcome, header
 

@@ -19,8 +19,8 @@ from tokenhub_core.admission.quotas import SECOND
 from tokenhub_core.admission.throttle import Stay, Throttle
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.pipeline import Rules
 from tokenhub_core.ports import Reply
+from tokenhub_core.preparing import Rules
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.recompute import recompute
 from tokenhub_core.types import ANY, ApiKey, Caller, Dialect, Json, KeyLimits, Outcome, header

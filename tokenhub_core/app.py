@@ -69,8 +69,9 @@ from tokenhub_core.leave import Leave, Leaves, by_host
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
-from tokenhub_core.pipeline import Insight, Pipeline, Rules
+from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.preparing import Insight, Rules
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue

@@ -11,116 +11,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Final
-from urllib.parse import urlsplit
 
-from msgspec import structs
-
-from tokenhub_core import directives, encoding, policy
-from tokenhub_core.admission.foreign import KEPT, Foreign, Use
-from tokenhub_core.admission.identity import carries_credential
-from tokenhub_core.admission.limits import Call, Room
-from tokenhub_core.admission.quotas import nanoseconds
-from tokenhub_core.admission.throttle import Throttle
-from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
-from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.failover import Limits
-from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
-from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
-from tokenhub_core.leave import Leaves
-from tokenhub_core.modes import ROUTED, Modes
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Live, Trace, Whole
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
+from tokenhub_core.preparing import Insight, Preparation, Rules
 from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
-from tokenhub_core.providers.catalogue import Catalogue, priced
-from tokenhub_core.routing import aliases, estimate
-from tokenhub_core.routing.affinity import LOOSE, Bonds, Served, Thread
-from tokenhub_core.routing.bandit import STILL, Explorer
-from tokenhub_core.routing.eligibility import UNKNOWN_PRICE, Circumstances, Wire
-from tokenhub_core.routing.estimate import UNLEARNED, Estimates
-from tokenhub_core.routing.fleet import named
-from tokenhub_core.routing.plan import OriginOption, decide
+from tokenhub_core.providers.catalogue import Catalogue
+from tokenhub_core.routing.affinity import Served
 from tokenhub_core.routing.replay import Ground
-from tokenhub_core.signing import Signatures
 from tokenhub_core.types import (
-    Bond,
     Dialect,
     Features,
     Fleet,
     Headers,
-    Json,
-    Model,
-    Origin,
     Plan,
-    Provider,
-    ProviderType,
-    Request,
-    Skipped,
     Snapshot,
-    header,
 )
 
 logger: Final = logging.getLogger(__name__)
-
-_ORIGINS: Final = 256
-"""Origins, paths and names that are remembered together."""
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator decided for every exchange."""
-
-    origin: bool = True
-    """Whether the host that a call was meant for may serve it."""
-    directives: Callable[[], str] = lambda: "reject"
-    """What a malformed directive does: `reject`, `ignore`; or `off`: no directive is read or stripped."""
-    leaves: Leaves = field(default_factory=Leaves)
-    """What a directive may do."""
-    signatures: Signatures = field(default_factory=Signatures)
-    max_body_bytes: int = 32 << 20
-    max_attempts: int = 5
-    total_seconds: float = 900.0
-    """The most that one call may take up to its answer, a stream up to its first content."""
-    modes: Callable[[], Modes] = lambda: ROUTED
-    throttle: Throttle = field(default_factory=Throttle)
-    """What callers may use."""
-    foreign: Foreign = KEPT
-    """What is done with credentials that clients bring for their hosts."""
-    locked: Callable[[], bool] = lambda: False
-    """Whether the vault is locked, so that its providers are no candidates."""
-
-
-@dataclass(frozen=True, slots=True)
-class Insight:
-    """What was learned, as far as routing may use it."""
-
-    estimates: Estimates = UNLEARNED
-    explorer: Callable[[], Explorer] = lambda: STILL
-    bonds: Callable[[], Bonds] = lambda: LOOSE
-
-
-def _origin_option(
-    catalogue: Catalogue, origin: Origin, path: str, name: str, dialect: Dialect
-) -> OriginOption:
-    provider = Provider(
-        id=f"origin:{origin.host}",
-        type=ProviderType.ORIGIN,
-        endpoints=(origin.url + path,),
-        dialect=dialect,
-        cred_store="caller",
-    )
-    return OriginOption(_priced(catalogue, name, provider.id), provider)
-
-
-def _priced(catalogue: Catalogue, name: str, provider: str) -> Model:
-    """Return a model that nobody has registered, at the list's price where it has one."""
-    model = Model(id=name, provider_id=provider, pricing_source=UNKNOWN_PRICE)
-    entry = catalogue.lookup(name)
-    return priced(model, entry) if entry else model
 
 
 class _Frames:
@@ -164,17 +78,15 @@ class Pipeline:
     ) -> None:
         self._executor = executor
         self._recorder = recorder
-        self._secrets = executor.means.secrets
-        self._keyring = executor.means.keyring
         self._ledger = executor.means.ledger
-        # Programs ask for few models at few hosts, over and over.
-        self._priced = partial(_priced, catalogue)
-        self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
-        self._fleet = fleet
-        self._defaults = defaults
-        self._rules = rules
-        self._insight = insight
-        self._turns = aliases.Turns()
+        self._ready = Preparation(
+            executor.means,
+            catalogue=catalogue,
+            fleet=fleet,
+            defaults=defaults,
+            rules=rules,
+            insight=insight,
+        )
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
 
@@ -182,8 +94,8 @@ class Pipeline:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())
         try:
-            self._enter(progress)
-            job = self._prepare(progress)
+            self._ready.enter(progress)
+            job = self._ready.prepare(progress)
             result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
             if isinstance(result, Whole):
                 await self._commit(progress, None)
@@ -204,32 +116,22 @@ class Pipeline:
     def simulate(
         self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
     ) -> tuple[Plan, Fault | None]:
-        """Decide a call that nobody makes, as if it came directly to us; changes nothing.
-
-        There is no body, so nothing of it is lost where a provider speaks another dialect.
-        """
-        view = self._fleet()
-        asking = aliases.Asking(seed, turn=self._turns.peek)
-        asked = aliases.applied(policy.merge([self._defaults(), wishes]), view, asking).policy
-        features, asked = policy.framed(dialect, features, asked)
-        now = self._circumstances(view, None, None)
-        return decide(view, features, asked, now=now, seed=seed, wire=Wire(dialect))
+        """Decide a call that nobody makes, as if it came directly to us; changes nothing."""
+        return self._ready.simulate(features, wishes, dialect=dialect, seed=seed)
 
     def ground(self) -> Ground:
         """Return what a call would be decided with now, for whoever thinks calls through that were made before."""
-        view = self._fleet()
-        origin = self._rehearsed_origin if self._rules.origin else lambda host, name, dialect: None
-        now = structs.replace(self._circumstances(view, None, None), room=None)
-        return Ground(view, self._defaults(), now, origin)
+        return self._ready.ground()
 
-    def _rehearsed_origin(self, host: str, name: str, dialect: Dialect) -> OriginOption:
-        return self._origin_of(Origin("https", host, 443), "", name, dialect)
+    def alias_of(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> str:
+        """Return the alias that a call asks for, empty where its name is none; raises nothing."""
+        return self._ready.alias_of(dialect, path, headers, body)
 
     def foresee(self, snapshot: Snapshot) -> Foreseen:
         """Decide a call that somebody else answers, as it would be decided now; raises nothing, changes nothing."""
         progress, fault = Progress(snapshot, Trace()), None
         try:
-            self._prepare(progress, shadow=True)
+            self._ready.prepare(progress, shadow=True)
         except TokenHubError as error:
             fault = error.fault
         except Exception:
@@ -245,139 +147,6 @@ class Pipeline:
             fault=fault,
         )
 
-    def alias_of(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> str:
-        """Return the alias that a call asks for, empty where its name is none; raises nothing."""
-        try:
-            name = self._opened(dialect, path, headers, body).features.model
-        except Exception:  # noqa: BLE001 -- whatever it is, it names no alias; who answers it will say what is wrong
-            return ""
-        view = self._fleet()
-        known = view.aliases.get(name)
-        return name if known is not None and known.enabled and name not in view.by_id else ""
-
-    # --- the way in
-
-    def _enter(self, progress: Progress) -> None:
-        """Let the call in where its caller's limits do; raises `TokenHubError` where they do not."""
-        snapshot, now = progress.snapshot, self._instant()
-        stay = progress.stay = self._rules.throttle.visit(snapshot.caller, snapshot.headers, now)
-        if stay is not None:
-            stay.enter(now)
-
-    def _instant(self) -> int:
-        return nanoseconds(self._clock.monotonic())
-
-    def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
-        limit = self._rules.max_body_bytes
-        plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
-        return self._dialects[dialect].open(plain, path)
-
-    def _prepare(self, progress: Progress, *, shadow: bool = False) -> Job | Whole:
-        """Return the call made ready, or its answer where nobody needs to be asked for one.
-
-        In `shadow` nobody will be asked: no turn is taken, and aliases that rest are applied.
-        """
-        snapshot = progress.snapshot
-        if len(snapshot.body) > self._rules.max_body_bytes:
-            raise client_fault(
-                f"the request body is larger than {self._rules.max_body_bytes} bytes",
-                kind=Kind.TOO_LARGE,
-                cause="body_too_large",
-            )
-        request = progress.request = self._opened(
-            snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
-        )
-        # A conversation is known by what its program wrote: a directive leaves the last turn only.
-        thread = self._follow(progress, request)
-        written, (request, reading) = request, self._directives(progress, request)
-        request, cap = _capped(progress, request)
-        view = self._fleet()
-        wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
-        meant = progress.meant = (
-            aliases.Applied(wishes)
-            if not shadow and self._rests(snapshot, wishes.model)
-            else aliases.applied(wishes, view, self._asking(snapshot, written, shadow=shadow))
-        )
-        wishes, key = meant.policy, snapshot.caller.key
-        if key is not None:
-            wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
-        origin = self._origin(snapshot, request, meant.model)
-        features, wishes = policy.framed(request.dialect, request.features, wishes)
-        bodies = Bodies(request, self._dialects, wishes.output_schema, cap=cap)
-        planned, fault = decide(
-            view,
-            features,
-            wishes,
-            now=self._circumstances(view, snapshot, origin, thread.bond),
-            seed=snapshot.id,
-            wire=Wire(request.dialect, bodies.losses),
-            origin=origin,
-        )
-        progress.routed = self._clock.monotonic()
-        progress.plan = planned = (
-            structs.replace(planned, chances=meant.chances) if meant.chances else planned
-        )
-        if fault is not None:
-            if request.dialect is Dialect.ANTHROPIC_COUNT_TOKENS and fault.kind is Kind.NO_CANDIDATE:
-                return self._counted(progress, request)
-            raise TokenHubError(self._locked_out(view, planned, fault))
-        if progress.stay is not None and request.dialect.billed:
-            progress.stay.reserve(planned.input_tokens + planned.output_tokens, self._instant())
-        seconds = self._rules.total_seconds
-        if wishes.max_latency_ms is not None:
-            seconds = min(seconds, wishes.max_latency_ms / 1000)
-        return Job(
-            snapshot=snapshot,
-            request=request,
-            plan=planned,
-            bodies=bodies,
-            limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
-        )
-
-    def _counted(self, progress: Progress, request: Request) -> Whole:
-        """Answer a count of tokens by our own estimate, for a model whose providers count none."""
-        progress.trace.losses = ("input_tokens:estimated",)
-        features = request.features
-        tokens = estimate.input_tokens(features, features.model, self._insight.estimates)
-        body = wire.encode(anthropic_count_tokens.estimated(tokens))
-        return Whole(body, (("content-type", "application/json"),))
-
-    def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
-        malformed = self._rules.directives()
-        if malformed == "off":
-            return request, directives.Reading()
-        reading = directives.Reading()
-        if directives.may_stand_in(request.body):
-            reading = self._read(progress.snapshot, request)
-        module = self._dialects[request.dialect]
-        progress.directive, progress.directive_why = reading.outcome, reading.why
-        if reading.outcome == "invalid" and malformed == "reject":
-            raise client_fault(f"malformed @@tokenhub directive: {reading.fault}", cause="directive_invalid")
-        if reading.stripped:
-            progress.request = module.open(
-                _without(request, module.replace_texts(request.data, reading.stripped)), request.path
-            )
-            return progress.request, reading
-        return request, reading
-
-    def _read(self, snapshot: Snapshot, request: Request) -> directives.Reading:
-        key = snapshot.caller.key
-        reading = directives.read(
-            self._dialects[request.dialect].text_slots(request.data),
-            self._rules.leaves.of(snapshot.origin.host if snapshot.origin else "", key),
-            limits=self._defaults().values,
-            refusal=lambda one, text: self._rules.signatures.refusal(one, key, text, self._clock.now()),
-        )
-        if not reading.outcome and directives.MARKER.encode() in request.body:
-            return directives.Reading("ignored")
-        return reading
-
-    def _follow(self, progress: Progress, request: Request) -> Thread:
-        bonds = progress.bonds = self._insight.bonds()
-        traces = partial(self._dialects[request.dialect].traces, request.data)
-        thread = progress.thread = bonds.follow(traces, self._clock.now())
-        return thread
-
     def _keep(self, progress: Progress) -> None:
         """Note who has served the conversation, before the end of the answer can bring the next call."""
         trace, thread = progress.trace, progress.thread
@@ -387,95 +156,6 @@ class Pipeline:
         tokens = 0 if trace.usage_estimated else trace.usage.input_tokens
         served = Served(model, provider, self._clock.now(), tokens)
         progress.bonds.note(thread, served, trace.left)
-
-    def _rests(self, snapshot: Snapshot, name: str | None) -> bool:
-        """Tell whether a mode says that the alias of this name is left out."""
-        host = snapshot.origin.host if snapshot.origin else ""
-        return name is not None and self._rules.modes().rests(host, snapshot.caller.proxy_user, name)
-
-    def _asking(self, snapshot: Snapshot, request: Request, *, shadow: bool) -> aliases.Asking:
-        module, caller = self._dialects[request.dialect], snapshot.caller
-        return aliases.Asking(
-            snapshot.id,
-            key=aliases.caller_key(caller.key.id if caller.key else "", caller.proxy_user, caller.peer),
-            conversation=lambda: aliases.conversation_key(module.text_slots(request.data)),
-            turn=self._turns.peek if shadow else self._turns.take,
-        )
-
-    def _origin(self, snapshot: Snapshot, request: Request, meant: str) -> OriginOption | None:
-        """Return the host that the call was meant for; it is asked for the model that an alias meant."""
-        name = meant or request.features.model
-        if snapshot.origin is None or not self._rules.origin or name in policy.ANY_MODEL:
-            return None
-        if self._rules.foreign.rule(snapshot.origin.host) is Use.REPLACE:
-            return self._registered(snapshot.origin.host, name)
-        if snapshot.caller.key is not None and not carries_credential(snapshot.headers, snapshot.path):
-            return None  # its key was ours: it has none for that host
-        return self._origin_of(snapshot.origin, snapshot.path, name, request.dialect)
-
-    def _registered(self, host: str, name: str) -> OriginOption | None:
-        """Return the provider that is registered for a host as the one to ask, with its own credential, for this model.
-
-        None where there is none, and where the model is registered there anyway.
-        """
-        view = self._fleet()
-        for provider in view.providers.values():
-            if provider.enabled and any(urlsplit(one).hostname == host for one in provider.endpoints):
-                if any(model.provider_id == provider.id for model in named(view, name)):
-                    return None
-                return OriginOption(self._priced(name, provider.id), provider)
-        return None
-
-    def _circumstances(
-        self,
-        view: Fleet,
-        snapshot: Snapshot | None,
-        origin: OriginOption | None,
-        bond: Bond | None = None,
-    ) -> Circumstances:
-        now = self._clock.monotonic()
-        ids = [*view.providers, origin.provider.id] if origin else view.providers
-        standing = self._executor.means.health.standing
-        return Circumstances(
-            {name: standing(name, now) for name in ids},
-            self._credentialed,
-            estimates=self._insight.estimates,
-            explorer=self._insight.explorer(),
-            program=snapshot.caller.program if snapshot else "",
-            at=self._clock.now(),
-            room=None if self._keyring.quiet else self._room(now, snapshot, origin),
-            bond=bond,
-        )
-
-    def _room(
-        self, now: float, snapshot: Snapshot | None, origin: OriginOption | None
-    ) -> Callable[[Provider, Call], Room]:
-        """Return what says how soon a provider can take a call; at the origin, by the caller's own key."""
-        caller = self._keyring.caller(origin.provider, snapshot.headers) if origin and snapshot else ""
-        return partial(self._keyring.room, now=now, at=self._clock.now(), caller=caller)
-
-    def _credentialed(self, provider: Provider) -> bool:
-        if provider.credentials:
-            return any(
-                one.enabled and self._secrets.available(provider.id, one.store, one.name)
-                for one in provider.keys
-            )
-        if provider.cred_store in {"none", "caller"}:
-            return True
-        return self._secrets.available(provider.id, provider.cred_store)
-
-    def _locked_out(self, view: Fleet, planned: Plan, fault: Fault) -> Fault:
-        """Return the fault of an empty plan; it names the vault where that would be what to open."""
-        if fault.kind is not Kind.NO_CANDIDATE or not self._rules.locked():
-            return fault
-        without = {skip.provider for skip in planned.skips if skip.reason is Skipped.NO_CREDENTIAL}
-        known = [provider for name, provider in view.providers.items() if name in without]
-        if not any(key.store == "vault" for provider in known for key in provider.keys):
-            return fault
-        message = "The vault is locked, and what could serve this call has its credential in it."
-        return replace(fault, message=message, cause="vault_locked")
-
-    # --- the way out
 
     async def _frames(self, progress: Progress, live: Live) -> AsyncGenerator[bytes]:
         """Yield the stream; its terminal event leaves when the record is durable."""
@@ -521,13 +201,15 @@ class Pipeline:
         if progress.stay is not None:
             spent = [attempt.usage for attempt in progress.trace.attempts]
             used = sum(usage.input_tokens + usage.output_tokens for usage in spent)
-            progress.stay.leave(used, self._instant())
+            progress.stay.leave(used, self._ready.instant())
 
     def _left(self, progress: Progress) -> Headers:
         """Return the headers that tell what is left of the caller's limits, and of a budget that comes to its end."""
         stay, snapshot = progress.stay, progress.snapshot
         budget = self._ledger.told(snapshot.caller, snapshot.received_at)
-        limits = stay.headers(snapshot.dialect, now=self._instant(), at=self._clock.now()) if stay else ()
+        limits = (
+            stay.headers(snapshot.dialect, now=self._ready.instant(), at=self._clock.now()) if stay else ()
+        )
         return (*limits, ("x-tokenhub-budget", budget)) if budget else limits
 
     async def _break(self, progress: Progress, fault: Fault) -> bytes:
@@ -566,32 +248,6 @@ class Pipeline:
         passed = passed_on(upstream, limited=progress.stay is not None)
         headers = (*passed, *told(progress), *self._left(progress))
         return Reply(200, headers, body, frames, summary(progress, None), lambda: progress.broken)
-
-
-def _capped(progress: Progress, request: Request) -> tuple[Request, int | None]:
-    """Return the call with the cap that its caller's key puts on answers, and that cap where it is none of his own.
-
-    Raises `TokenHubError` where he asks for more: an answer that we cut short would look like one that the model did.
-    """
-    stay = progress.stay
-    if stay is None or (most := stay.most_output) is None or not request.dialect.translates:
-        return request, None
-    features = request.features
-    if features.max_output_tokens is not None:
-        stay.check_output(features.max_output_tokens)
-        return request, None
-    request = progress.request = structs.replace(
-        request, features=structs.replace(features, max_output_tokens=most)
-    )
-    return request, most
-
-
-def _without(request: Request, data: Json) -> bytes:
-    """Return the body with the changed members in place of the old ones, every other byte as it came."""
-    if data.keys() != request.data.keys():
-        return wire.encode(data)
-    edits = {name: value for name, value in data.items() if value is not request.data[name]}
-    return wire.splice(request.body, request.data, edits)
 
 
 def _worth_retrying(fault: Fault) -> bool:

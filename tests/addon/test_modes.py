@@ -198,7 +198,7 @@ async def test_a_decision_that_breaks_does_not_touch_the_call(
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("tokenhub_core.pipeline.decide", broken)
+    monkeypatch.setattr("tokenhub_core.preparing.decide", broken)
     site = _Site(*_openai(stream=True))
     watching = watcher(*rules(shadow=OPENAI), engine=bench.engine)
     async with passing(site=site, watching=watching) as running, await H1.tls(running.proxy) as client:

@@ -11,8 +11,8 @@ from tests.fakes.engine import Bench, chat
 from tests.fakes.keys import ANN
 from tests.fakes.transport import ScriptedTransport, completion, json
 from tokenhub_core.admission.foreign import Foreign, Use
-from tokenhub_core.pipeline import Rules
 from tokenhub_core.ports import Secret
+from tokenhub_core.preparing import Rules
 from tokenhub_core.routing import decision
 from tokenhub_core.routing.recompute import recompute
 from tokenhub_core.types import Caller, Dialect, Headers, Model, Origin, Provider, ProviderType

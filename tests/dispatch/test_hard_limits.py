@@ -26,8 +26,8 @@ from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.pipeline import Insight, Rules
 from tokenhub_core.ports import Outlay, Reservation, Secret, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.preparing import Insight, Rules
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile, Script, dialect_at, play
 from tokenhub_core.routing import estimate, pricing

@@ -18,7 +18,7 @@ from tests.fakes.provider import FakeProvider
 from tests.fakes.transport import Scripted, ScriptedTransport, completion, json, stream
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
-from tokenhub_core.pipeline import Insight
+from tokenhub_core.preparing import Insight
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.providers.transport import HttpTransport
 from tokenhub_core.routing.affinity import Loose, Thread

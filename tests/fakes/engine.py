@@ -17,9 +17,10 @@ from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means, Patience
 from tokenhub_core.health.tracker import HealthTracker
-from tokenhub_core.pipeline import Insight, Pipeline, Rules
+from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Books, Reply, Secret, Secrets, Transport
+from tokenhub_core.preparing import Insight, Rules
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import SimulatedTransport

@@ -14,8 +14,8 @@ import pytest
 from tests.fakes.engine import PAIR, Bench
 from tests.trust.planting import DIRECTIVE, PLANTED, USER
 from tokenhub_core.leave import ROLES, Leave, Leaves
-from tokenhub_core.pipeline import Rules
 from tokenhub_core.ports import Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.preparing import Rules
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.types import Dialect, Mode, Provider, ProviderType, header
 

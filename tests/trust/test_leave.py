@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes.engine import Bench, chat
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.leave import NAMES, ROLES, Leave, Leaves, by_host, granted
-from tokenhub_core.pipeline import Rules
+from tokenhub_core.preparing import Rules
 from tokenhub_core.types import ApiKey, Caller, Mode, Origin, Trust, header
 
 FREE = ApiKey(id="k1", models=("*",), providers=("*",))

@@ -13,7 +13,7 @@ from tests.fakes.engine import Bench, chat
 from tokenhub_core import signing
 from tokenhub_core.directives import read
 from tokenhub_core.leave import Leave
-from tokenhub_core.pipeline import Rules
+from tokenhub_core.preparing import Rules
 from tokenhub_core.signing import MAX_NONCES, MAX_SECONDS, Signatures, secret_of, sign, signature
 from tokenhub_core.types import ApiKey, Caller, Mode, TextSlot, Trust, header
 
