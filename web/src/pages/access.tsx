@@ -86,7 +86,7 @@ function AddUser({ close, then }: { close: () => void; then: () => void }) {
     <Asking title="Add a user" close={close} save={save} verb="Add">
       {(wrong) => (
         <>
-          <Input label="Name" value={name} set={setName} wrong={wrong("name")} required />
+          <Input label="Name" value={name} set={setName} wrong={wrong("name")} autocomplete="username" required />
           <Choice label="Role" value={role} set={setRole} of={ROLES} />
           <Input label="Password" type="password" value={password} set={setPassword} wrong={wrong("password")} autocomplete="new-password" required />
         </>

@@ -55,8 +55,8 @@ export function Keys() {
         </Shown>
       </Sheet>
       {asking && <Make close={() => setAsking(false)} then={(key) => { setMade(key); loaded.again(); }} />}
-      {made && <Made of={made} close={() => setMade(undefined)} />}
       {opened && <Opened of={opened} close={() => setOpen(undefined)} again={loaded.again} show={setMade} />}
+      {made && <Made of={made} close={() => setMade(undefined)} />}
     </>
   );
 }

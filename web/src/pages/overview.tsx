@@ -74,7 +74,7 @@ function Traffic({ entries, until }: { entries: readonly Entry[]; until: number 
   const slots = useMemo(() => slotted(entries, until - HOUR, until, SLOTS), [entries, until]);
   const good = entries.filter((one) => one.outcome !== "error").length;
   const total = (pick: (one: Entry) => number) => entries.reduce((sum, one) => sum + pick(one), 0);
-  const times = entries.flatMap((one) => (one.total_ms == null ? [] : [one.total_ms]));
+  const times = entries.flatMap((one) => (one.total_ms == null || one.outcome !== "ok" ? [] : [one.total_ms]));
   const calls: Curve[] = useMemo(() => [
     { name: "answered", values: slots.of.map((slot) => slot.filter((one) => one.outcome !== "error").length), filled: true },
     { name: "failed", values: slots.of.map((slot) => slot.filter((one) => one.outcome === "error").length), colour: "#d9534f", filled: true },

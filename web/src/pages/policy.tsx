@@ -1,6 +1,6 @@
 // What holds for calls that wish for nothing.
 
-import { useEffect, useState } from "preact/hooks";
+import { useState } from "preact/hooks";
 import { api, done, type Schemas } from "../api/client";
 import { Button, Head, Sheet, Shown, toast } from "../parts/basics";
 import { Choice, Input, numeric } from "../parts/forms";
@@ -30,8 +30,8 @@ function Form({ of, again }: { of: Routing; again: () => void }) {
     explore: of.explore ?? "",
     affinity: of.affinity ?? "",
   });
+  // What somebody else changes meanwhile is shown as what holds now; it does not take away what was written here.
   const [draft, setDraft] = useState(start);
-  useEffect(() => setDraft(start()), [of]);
   const set = (name: keyof typeof draft) => (value: string) => setDraft((was) => ({ ...was, [name]: value }));
   const save = async () => {
     const body = {
