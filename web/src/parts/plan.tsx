@@ -15,7 +15,7 @@ export function Candidates({ of, weights }: { of: readonly Candidate[]; weights?
   if (!of.length) return <p class="quiet">There was none.</p>;
   const most = Math.max(...of.map((one) => TERMS.reduce((sum, term) => sum + Math.abs(one.terms[term] ?? 0), 0)), 1e-9);
   return (
-    <div class="table-frame">
+    <div class="table-frame" role="region" aria-label="Candidates" tabIndex={0}>
       <table aria-label="Candidates">
         <thead>
           <tr>
