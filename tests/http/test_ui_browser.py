@@ -9,6 +9,7 @@ import pytest
 from tests.fakes.browser import FOUND, Page, browser
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
+from tests.http.test_ui import assets
 from tokenhub_core.http import sessions
 
 pytestmark = pytest.mark.skipif(
@@ -25,13 +26,40 @@ EVIL = (
     "</td></tr></table><iframe srcdoc='<script>parent.pwned=1</script>'>",
     "<style>@import 'http://127.0.0.1:1/x';</style>",
 )
-ROWS = "[...document.querySelectorAll('#rows tr')].map(row => [...row.cells].map(cell => cell.textContent))"
+LINES = "document.querySelectorAll('table[aria-label=Decisions] tbody tr')"
+ROWS = f"[...{LINES}].map(row => [...row.cells].map(cell => cell.textContent))"
+LIVE = "document.getElementById('state')?.textContent === 'live'"
+GATE = "document.getElementById('login') !== null"
+REFUSED = "document.getElementById('refused')?.textContent"
 
 
 async def signed_in(page: Page, it: House) -> None:
     """Open the page as it is printed at the start, and wait until it listens."""
     await page.open(f"{it.url}/login#{it.app.login_ticket()}")
-    await page.until("document.getElementById('state').textContent === 'live'")
+    await page.until(LIVE)
+
+
+async def go(page: Page, title: str) -> None:
+    """Follow a link of the menu, and wait until that page is there."""
+    link = f"[...document.querySelectorAll('nav a')].find(one => one.textContent === '{title}')"
+    await page.value(f"{link}.click()")
+    await page.until(f"document.title.startsWith('{title}')")
+
+
+async def fill(page: Page, name: str, value: str) -> None:
+    """Write into a field as a person does, so that the page hears of it."""
+    field = f"document.querySelector('input[name={name}]')"
+    await page.value(
+        f"{field}.value = '{value}'; {field}.dispatchEvent(new Event('input', {{bubbles: true}}))"
+    )
+
+
+async def sign_in(page: Page, user: str, secret: str) -> None:
+    """Fill the form and send it."""
+    await page.until(GATE)
+    await fill(page, "user", user)
+    await fill(page, "secret", secret)
+    await page.value("document.querySelector('#login button').click()")
 
 
 async def test_a_call_appears_while_one_watches(tmp_path: Path) -> None:
@@ -40,16 +68,15 @@ async def test_a_call_appears_while_one_watches(tmp_path: Path) -> None:
         await it.provider(fake, "p", "gpt-4o")
         await it.chat(headers={"user-agent": "early/1"})
         await signed_in(page, it)
-        assert await page.until("document.querySelectorAll('#rows tr').length") == 1
+        await go(page, "Live")
+        assert await page.until(f"{LINES}.length") == 1
         await it.chat("nobody", {"user-agent": "late/1"})
-        assert await page.until("document.querySelectorAll('#rows tr').length === 2")
+        assert await page.until(f"{LINES}.length === 2")
         late, early = await page.value(ROWS)
-        assert (early[1:5], early[5]) == (["early/1", "gpt-4o", "gpt-4o @ p", "routed-hint-exact"], "1")
-        assert early[9].startswith("$0.")
-        assert late[1:4] == ["late/1", "nobody", ""]
-        assert "not registered" in late[4]
-        totals = "['calls', 'failed'].map(name => document.getElementById(name).textContent)"
-        assert await page.value(totals) == ["2", "1"]
+        assert early[1:7] == ["ok", "early/1", "gpt-4o", "gpt-4o @ p", "routed-hint-exact", "1"]
+        assert early[10].startswith("$0.")
+        assert late[1:5] == ["model_not_found", "late/1", "nobody", ""]
+        assert "not registered" in late[5]
         assert page.complaints == []
 
 
@@ -63,13 +90,18 @@ async def test_what_strangers_write_is_text(tmp_path: Path) -> None:
             await it.chat(f"{evil}{number}", {"user-agent": evil.replace(" ", "_")})
             await it.chat(evil, {"user-agent": "x", "x-request-id": evil})
         await signed_in(page, it)
-        await page.until(f"document.querySelectorAll('#rows tr').length === {2 * len(EVIL)}")
+        await go(page, "Live")
+        await page.until(f"{LINES}.length === {2 * len(EVIL)}")
         shown = await page.value(ROWS)
         for number, evil in enumerate(EVIL):
-            assert any(row[2] == f"{evil}{number}" and row[3].startswith(evil) for row in shown), evil
-            assert any(row[1] == evil.replace(" ", "_")[:80] for row in shown), evil
-        inside = "document.querySelectorAll('#rows *:not(tr):not(td), iframe, img, svg').length"
+            assert any(row[3] == f"{evil}{number}" and row[4].startswith(evil) for row in shown), evil
+            assert any(row[2] == evil.replace(" ", "_")[:80] for row in shown), evil
+        inside = "document.querySelectorAll('tbody *:not(tr, td, span, time), iframe, img').length"
         assert await page.value(inside) == 0
+        for title in ("Overview", "Requests", "Flow", "Trends", "Health", "Providers", "Models", "Audit"):
+            await go(page, title)
+            await page.until("document.querySelector('main [role=status]')?.textContent !== 'Loading…'")
+            assert await page.value("document.querySelectorAll('iframe, img').length") == 0
         assert await page.value("window.pwned") is None
         assert (page.dialogs, page.complaints) == ([], [])
 
@@ -88,7 +120,7 @@ async def test_the_ticket_leaves_the_address_and_no_script_can_read_the_session(
         assert await page.value(kept) == 0
         await page.open("about:blank")
         await page.open(f"{it.url}/")
-        await page.until("document.getElementById('state').textContent === 'live'")
+        await page.until(LIVE)
         assert page.complaints == []
 
 
@@ -96,19 +128,14 @@ async def test_a_wrong_token_is_refused_and_a_session_ends(tmp_path: Path) -> No
     """In words, at the form; signing out ends it at the server, and a session that is gone leads back to the form."""
     async with house(tmp_path) as it, browser(tmp_path) as page:
         await page.open(it.url)
-        await page.until("!document.getElementById('login').hidden")
-        submit = (
-            "document.getElementById('secret').value = '{}'; document.querySelector('#login button').click()"
-        )
-        await page.value(submit.format("wrong"))
-        refused = await page.until("document.getElementById('refused').textContent")
-        assert refused == "the admin token is required, or a session"
-        await page.value(submit.format(it.token))
-        await page.until("document.getElementById('state').textContent === 'live'")
+        await sign_in(page, "", "wrong")
+        assert await page.until(REFUSED) == "the admin token is required, or a session"
+        await sign_in(page, "", it.token)
+        await page.until(LIVE)
         await page.value("document.getElementById('leave').click()")
-        await page.until("document.getElementById('state').textContent === 'signed out'")
+        assert await page.until(REFUSED) == "Signed out."
         assert await page.value("fetch('/admin/v1/info').then(answer => answer.status)") == 401
-        assert await page.value("document.getElementById('live').hidden")
+        assert await page.value(GATE)
 
 
 async def test_a_user_signs_in_and_out_also_after_a_reload(tmp_path: Path) -> None:
@@ -119,22 +146,17 @@ async def test_a_user_signs_in_and_out_also_after_a_reload(tmp_path: Path) -> No
         ticket = it.app.login_ticket()
         await it.ask("POST", "/admin/v1/login", {"ticket": ticket})
         await page.open(f"{it.url}/login#{ticket}")
-        assert "was used" in await page.until("document.getElementById('refused').textContent")
+        assert "was used" in await page.until(REFUSED)
         assert await page.value("location.href") == f"{it.url}/"
-        await page.until("!document.getElementById('login').hidden")
-        fill = "document.getElementById('{}').value = '{}'"
-        await page.value(fill.format("user", "ada"))
-        await page.value(fill.format("secret", user["password"]))
-        await page.value("document.querySelector('#login button').click()")
-        await page.until("document.getElementById('state').textContent === 'live'")
-        assert await page.value("document.getElementById('secret').value") == ""
+        await sign_in(page, "ada", user["password"])
+        await page.until(LIVE)
         actors = [one["actor"] for one in (await it.done("GET", "/sessions"))["items"]]
         assert actors[-1] == "user:ada"
         await page.open("about:blank")
         await page.open(f"{it.url}/")
-        await page.until("document.getElementById('state').textContent === 'live'")
+        await page.until(LIVE)
         await page.value("document.getElementById('leave').click()")
-        await page.until("document.getElementById('state').textContent === 'signed out'")
+        assert await page.until(REFUSED) == "Signed out."
         assert await page.value("fetch('/admin/v1/info').then(answer => answer.status)") == 401
 
 
@@ -147,8 +169,8 @@ async def test_a_page_that_loses_its_session_asks_for_another(
         await signed_in(page, it)
         (session,) = (await it.done("GET", "/sessions"))["items"]
         await it.done("DELETE", f"/sessions/{session['id']}")
-        await page.until("document.getElementById('state').textContent === 'the session has ended'")
-        assert not await page.value("document.getElementById('login').hidden")
+        assert await page.until(REFUSED) == "The session has ended."
+        assert await page.value(GATE)
 
 
 async def test_another_page_cannot_reach_in(tmp_path: Path) -> None:
@@ -156,7 +178,7 @@ async def test_another_page_cannot_reach_in(tmp_path: Path) -> None:
     async with house(tmp_path, simulate=True) as it, browser(tmp_path) as page:
         await signed_in(page, it)
         other = it.url.replace("127.0.0.1", "localhost")
-        await page.open(f"{other}/assets/style.css")
+        await page.open(other + assets("css")[0])
         await page.until("document.body !== null && location.hostname === 'localhost'")
         tries = f"""Promise.all([
             fetch('{it.url}/admin/v1/info', {{credentials: 'include'}}),
@@ -166,7 +188,8 @@ async def test_another_page_cannot_reach_in(tmp_path: Path) -> None:
         ].map(one => one.then(answer => answer.type, () => 'refused')))"""
         # The policy of that page forbids all three; without it the browser or the server does.
         await page.send("Page.setBypassCSP", enabled=True)
-        await page.open(f"{other}/assets/app.js")
-        await page.until("location.pathname === '/assets/app.js' && document.body !== null")
+        script = assets("js")[0]
+        await page.open(other + script)
+        await page.until(f"location.pathname === '{script}' && document.body !== null")
         assert await page.value(tries) == ["refused", "refused", "opaque"]
         assert (await it.done("GET", "/logs"))["logs"] == []

@@ -344,7 +344,7 @@ async def _administration(it: Server) -> None:
     for name in it.ids:
         await it.admin("GET", f"/decisions/{name}")
         await it.admin("GET", f"/logs/{name}")
-    for path in ("/", "/assets/app.js", "/healthz", "/readyz", "/metrics", "/v1/models", "/admin/v1/nothing"):
+    for path in ("/", "/ui/live", "/healthz", "/readyz", "/metrics", "/v1/models", "/admin/v1/nothing"):
         await it.page(path)
     await it.page("/", {"cookie": f"tokenhub_session={canaries['wrong-token']}"})
     for args in (

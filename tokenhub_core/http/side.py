@@ -38,6 +38,7 @@ OPEN: Final = frozenset(
     {
         "/",
         "/login",
+        "/ui/{page}",
         "/assets/{name}",
         "/admin/v1/login",
         "/healthz",
@@ -64,6 +65,7 @@ _GEMINI: Final = ("/v1beta/", "/v1alpha/")
 _OLLAMA: Final = "/api/"
 
 _PAGES: Final = frozenset({"/", "/login"})
+_UI: Final = "/ui/"
 _CLOSED: Final = "/admin"
 """Under this path even what does not exist is no stranger's business."""
 
@@ -162,7 +164,7 @@ class SideServer:
         open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
         if resource and resource.canonical in _NEAR:
             open_ = loopback(request.remote or "")
-        if request.path.startswith(_CLOSED) or request.path in _PAGES:
+        if request.path.startswith((_CLOSED, _UI)) or request.path in _PAGES:
             refuse_secrets_in(request)
         if not open_:
             self._sessions.admit(request)

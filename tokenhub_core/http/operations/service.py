@@ -102,11 +102,24 @@ AREA: Final = Area(
         ),
         Operation(
             method="GET",
+            path="/ui/{page}",
+            summary="Show a page",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(400,),
+        ),
+        Operation(
+            method="GET",
             path="/assets/{name}",
-            summary="Show a file of the first page",
+            summary="Show a file of the pages",
             headers=TagHeaders,
             answers={
-                200: {"text/html": _TEXT, "text/css": _TEXT, "text/javascript": _TEXT},
+                200: {
+                    "text/css": _TEXT,
+                    "text/javascript": _TEXT,
+                    "image/svg+xml": _TEXT,
+                    "font/woff2": _TEXT,
+                },
                 304: None,
             },
             refuses=(404,),
