@@ -61,6 +61,10 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/vault": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
+        "/proofs": "GET",
+        "/proofs/{id}": "GET",
+        "/proofs/{id}/check": "POST",  # changes nothing
+        "/proofs/verify": "GET",
     },
     Role.OPERATOR: {
         "/providers/{id}/credentials/{name}/unpark": "POST",
