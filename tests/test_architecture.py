@@ -57,6 +57,7 @@ SHELLS: Final = {
     "tokenhub_core.http.operations": "takes the types of bodies from those who serve HTTP",
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",
+    "tokenhub_core.http.proofs": "serves HTTP",
     "tokenhub_core.http.rehearse": "serves HTTP",
     "tokenhub_core.http.resolver": "resolves names",
     "tokenhub_core.http.sessions": "serves HTTP",
@@ -79,6 +80,8 @@ SHELLS: Final = {
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.preparing": "takes prices from the price list",
+    "tokenhub_core.proof.alarms": "tells whoever listens",
+    "tokenhub_core.proof.prover": "waits for the store, and hears what it waits for",
     "tokenhub_core.providers.catalogue": "reads the price list from its package",
     "tokenhub_core.providers.pool": "holds connections to providers",
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
@@ -99,6 +102,7 @@ SHELLS: Final = {
     "tokenhub_core.store.learned": "speaks SQL",
     "tokenhub_core.store.log": "speaks SQL",
     "tokenhub_core.store.parkings": "speaks SQL",
+    "tokenhub_core.store.proofs": "speaks SQL",
     "tokenhub_core.store.schema": "speaks SQL",
     "tokenhub_core.store.upgrade": "speaks SQL",
     "tokenhub_core.store.vault": "speaks SQL",
@@ -125,7 +129,7 @@ _RANKS: Final = (
     modes policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing signing""",
     "providers",
     "watching",
-    """access audit ca clock credentials datadir hostlist launch providers.simulated providers.transport
+    """access audit ca clock credentials datadir hostlist launch proof providers.simulated providers.transport
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
     sources sweeper""",

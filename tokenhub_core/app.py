@@ -12,7 +12,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import aiohttp
@@ -56,6 +56,7 @@ from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
+from tokenhub_core.http.proofs import ProofPages
 from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
@@ -72,6 +73,7 @@ from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.preparing import Insight, Rules
+from tokenhub_core.proof.prover import Prover, proving
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -87,6 +89,7 @@ from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
@@ -133,6 +136,8 @@ class App:
     """Learns from answers that go past the engine."""
     throttle: Throttle = field(default_factory=Throttle)
     """Limits those callers whose requests go past it."""
+    prover: Prover | None = None
+    """Hears what goes out at every front door, where that is to be proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +237,15 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     await budgets.load()
     teller = asyncio.create_task(budgets.keep(), name="budget teller")
     stack.push_async_callback(_cancelled, teller)
-    recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning], books=budgets.ledger)
+    proofs = proving(kept.settings, kept.audit, kept.writer, bus, metrics, secret=salted, holder=kept.holder)
+    prover = await stack.enter_async_context(proofs)
+    recorder = StoreRecorder(
+        kept.database,
+        kept.writer,
+        [metrics, bus.tell, learning],
+        books=budgets.ledger,
+        beside=prover.beside if prover is not None else None,
+    )
     parkings = Parkings(kept.database, kept.writer, bus, metrics)
     credentials = kept.credentials
     keyring = Keyring(
@@ -243,7 +256,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
     leaks = Leaks(bus, metrics)
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets)
+    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -284,6 +297,7 @@ async def _engine(
         keyring=watched.keyring,
         # Of a few models at a few providers, over and over; in some dialects callers choose the model's name in it.
         places=lru_cache(maxsize=1024)(place),
+        ear=watched.prover,
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
     )
     executor = Executor(means, _patience(settings))
@@ -373,6 +387,7 @@ async def _doors(
         throttle=admission.throttle,
         keeper=door.keeper,
         foreign=door.foreign,
+        prover=watched.prover,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -409,6 +424,7 @@ def _door(
         throttle=admission.throttle,
         keeper=Doorkeeper(admission.keys, anonymous=kept.settings.anonymous),
         foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
+        prover=watched.prover,
     )
 
 
@@ -473,6 +489,7 @@ def _pages(
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *SigningPages(kept.vault, kept.audit).routes(),
         *Bodies(kept.audit, kept.holder, clock).routes(),
+        *ProofPages(ProofLog(kept.database), kept.holder, requests, partial(salt, kept.settings)).routes(),
         *AuditPages(kept.audit, AuditLog(kept.database), kept.holder).routes(),
         *Aliases(catalog, requests).routes(),
         *BudgetPages(watched.budgets, clock).routes(),

@@ -286,6 +286,11 @@ class Settings:
     log_retention_days: int | None = _setting(
         None, _optional(_whole(1, 3650)), "Days after which records of calls are deleted; none for never"
     )
+    proof: str = _setting(
+        "off",
+        _one_of("off", "tools", "all"),
+        "What is proved of answers: that tool calls, or with all their words too, are what the provider sent",
+    )
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 
 

@@ -22,6 +22,7 @@ from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.ports import Clock
+from tokenhub_core.proof.prover import Prover
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -69,6 +70,7 @@ class Watched:
     parkings: Parkings
     leaks: Leaks
     budgets: Budgets
+    prover: Prover | None = None
 
 
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:

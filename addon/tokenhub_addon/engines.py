@@ -51,6 +51,7 @@ def of(running: App) -> Running:
         running.keeper,
         running.foreign,
         running.throttle,
+        running.prover,
     )
 
 

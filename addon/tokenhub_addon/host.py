@@ -15,6 +15,7 @@ from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
+from tokenhub_core.proof.prover import Prover
 from tokenhub_core.telemetry.recorder import NullRecorder
 from tokenhub_core.types import Record
 from tokenhub_core.watching import Watcher
@@ -58,6 +59,8 @@ class Running:
     """Says what is done with credentials that clients bring for their hosts."""
     throttle: Throttle = field(default_factory=Throttle)
     """Limits the callers of what goes past the engine."""
+    prover: Prover | None = None
+    """Hears what goes out, where that is to be proved."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -130,6 +133,11 @@ class EngineHost:
     def throttle(self) -> Throttle | None:
         """Return what limits the callers of what passes through; nothing does before the engine runs."""
         return self._running.throttle if self._running is not None else None
+
+    @property
+    def prover(self) -> Prover | None:
+        """Return who hears what goes out; nobody does before the engine runs, or where nothing is proved."""
+        return self._running.prover if self._running is not None else None
 
     async def stop(self) -> None:
         """Close the engine, and return when that is done."""

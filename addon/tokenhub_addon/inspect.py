@@ -19,8 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -51,7 +49,8 @@ from tokenhub_addon.flows import NOBODY, Errors, declared_size, fault_reply, hea
 from tokenhub_addon.guard import addon
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.passing import Passage, Ticket
-from tokenhub_addon.pipe import Pipe, Transcript
+from tokenhub_addon.pipe import Pipe, Transcript, reset_at_close
+from tokenhub_addon.proving import Outgoing, Sending
 from tokenhub_addon.trailers import tolerate
 from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.errors import Blame, Fault, Kind
@@ -90,6 +89,7 @@ class InspectLane:
         self._tickets: dict[str, Ticket] = {}
         self._permitted: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self.outgoing = Outgoing(host)
 
     # --- hooks
 
@@ -157,6 +157,7 @@ class InspectLane:
 
     def forget(self, client: Client) -> None:
         """Forget everything of a client that has left."""
+        self.outgoing.forget(client)
         for flow_id in [key for key, ticket in self._tickets.items() if ticket.client_id == client.id]:
             ticket = self._tickets.pop(flow_id)
             if ticket.exchange is not None:
@@ -253,7 +254,7 @@ class InspectLane:
 
     def __len__(self) -> int:
         """Return how many flows, connections and tasks the lane still has to do with."""
-        return len(self._tickets) + len(self._permitted) + len(self._tasks)
+        return len(self._tickets) + len(self._permitted) + len(self._tasks) + len(self.outgoing)
 
     async def close(self) -> None:
         """Cancel what is still running, and return when it has ended."""
@@ -333,7 +334,10 @@ class Exchange:
 
     async def _reply(self) -> Reply:
         try:
-            return await (await self._lane.engine()).exchange(self._snapshot)
+            engine = await self._lane.engine()
+            stream = self._layer.streams.get(self._stream_id)
+            self._lane.outgoing.begin(self._snapshot, stream, self._flow.client_conn)
+            return await engine.exchange(self._snapshot)
         except Exception:  # it is answered in its dialect
             _logger.exception("the engine failed in exchange %s", self._ticket.id)
             fault = Fault(
@@ -378,7 +382,7 @@ class Exchange:
             _logger.exception("the stream of exchange %s broke", self._ticket.id)
             pipe.finish(self._broken())
             if self._flow.request.data.http_version == b"HTTP/1.0":
-                self._reset_at_close()
+                reset_at_close(self._handler, self._flow.client_conn)
         except BaseException:
             writer.cancel()
             raise
@@ -399,13 +403,6 @@ class Exchange:
 
     def _broken(self) -> ResponseProtocolError:
         return ResponseProtocolError(self._stream_id, "the answer broke off", ErrorCode.GENERIC_SERVER_ERROR)
-
-    def _reset_at_close(self) -> None:
-        """Let the connection end with a TCP reset: in HTTP/1.0 a normal close would say that all is well."""
-        io = self._handler.transports.get(self._flow.client_conn)
-        if io is not None and isinstance(io.writer, asyncio.StreamWriter):
-            sock: socket.socket = io.writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     async def _deliver(self, *http_events: HttpEvent) -> None:
         await self._handler.server_event(EngineEvent(self._flow, http_events, self._layer, self._stream_id))
@@ -493,7 +490,7 @@ class RoutedHttpLayer(layers.HttpLayer):
         return held
 
 
-class RoutedStream(layers.HttpStream):
+class RoutedStream(layers.HttpStream, Sending):
     """mitmproxy's HTTP stream, with our rules for request bodies and for secrets."""
 
     lane: InspectLane
@@ -501,6 +498,8 @@ class RoutedStream(layers.HttpStream):
     @override
     def handle_event(self, event: events.Event) -> layer.CommandGenerator[None]:
         for command in super().handle_event(event):
+            if self.outgoing is not None and isinstance(command, SendHttp):
+                self.lane.outgoing.sent(self.outgoing, command.event)
             if isinstance(command, SendHttp) and isinstance(command.event, RequestHeaders):
                 command.event.request = self.lane.restored(self.flow, command.event.request)
             yield command
@@ -595,4 +594,5 @@ class _EngineConnection(HttpConnection):
             )
         elif isinstance(event, RequestProtocolError) and self._exchange is not None:
             self._exchange.cancel()
+            self._http_layer.lane.outgoing.end(self._stream.outgoing)
         yield from ()

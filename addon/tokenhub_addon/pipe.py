@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Final
 
 from mitmproxy import http
+from mitmproxy.connection import Client
+from mitmproxy.proxy import server
 
 _TRANSCRIPT: Final = 1024 * 1024
 """A streamed answer up to this size is kept in its flow; of a longer one nothing is."""
@@ -73,3 +77,11 @@ class Transcript:
         response = flow.response
         if response is not None and response.stream and response.raw_content is None and self._pieces:
             response.data.content = b"".join(self._pieces)
+
+
+def reset_at_close(handler: server.ConnectionHandler, client: Client) -> None:
+    """Let the connection end with a TCP reset: in HTTP/1.0 a normal close would say that all is well."""
+    io = handler.transports.get(client)
+    if io is not None and isinstance(io.writer, asyncio.StreamWriter):
+        sock: socket.socket = io.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -61,6 +61,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/vault": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
+        "/proofs": "GET",
+        "/proofs/{id}": "GET",
+        "/proofs/verify": "GET",
     },
     Role.OPERATOR: {
         "/providers/{id}/credentials/{name}/unpark": "POST",
@@ -72,6 +75,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/prices/refresh": "POST",
         "/rehearse": "POST",
         "/vault/lock": "POST",
+        "/proofs/{id}/check": "POST",  # tells whether a guess at what was said is right
     },
     Role.ADMIN: {
         "/users": "POST",

@@ -6,7 +6,8 @@
 
 The hash alone finds whoever changes rows and does not know of the chain; someone who does can compute it anew up to the
 last entry, and is found by a head that is known elsewhere, or by the MACs: without the key nobody signs again.
-`docs/decisions/0004-audit-chain.md` has the reasons.
+`docs/decisions/0004-audit-chain.md` has the reasons. Any entries can be chained like this: what they are made of is
+theirs, and each kind has a label of its own, so that no hash or MAC of one stands for the other.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Final
+from typing import ClassVar, Final, Protocol, cast
 
 import msgspec
 import orjson
@@ -27,10 +28,43 @@ GENESIS: Final = bytes(32)
 """What stands in the place of the hash before the first entry."""
 START: Final = Head(0, GENESIS)
 
-_LABEL: Final = b"tokenhub audit 1\n"
+AUDIT: Final = b"tokenhub audit 1\n"
+"""The label of the audit log."""
+
 _UNSIGNED: Final = frozenset({"hash", "mac"})
 _LONG: Final = 4000
 _SHORT: Final = 300
+
+
+class Link(Protocol):
+    """What every kind of entry has, beside its own values. A frozen `msgspec.Struct`."""
+
+    __struct_fields__: ClassVar[tuple[str, ...]]
+
+    @property
+    def seq(self) -> int:
+        """Return its place, from 1."""
+        ...
+
+    @property
+    def key_id(self) -> str:
+        """Return which key signed it, empty where none did."""
+        ...
+
+    @property
+    def previous(self) -> bytes:
+        """Return the hash of the entry before it."""
+        ...
+
+    @property
+    def hash(self) -> bytes:
+        """Return its own."""
+        ...
+
+    @property
+    def mac(self) -> bytes | None:
+        """Return its signature."""
+        ...
 
 
 class Signer(msgspec.Struct, frozen=True):
@@ -89,35 +123,41 @@ def linked(draft: Draft, cause: Cause, *, at: int, head: Head, signer: Signer | 
         key_id=signer.key_id if signer else "",
         previous=head.hash,
     )
-    digest = hash_of(entry)
-    return structs.replace(entry, hash=digest, mac=_mac(signer.key, digest) if signer else None)
+    return closed(entry, signer, AUDIT)
 
 
-def hash_of(entry: Entry) -> bytes:
+def closed[L: Link](entry: L, signer: Signer | None, label: bytes) -> L:
+    """Return the entry with its hash and its MAC; `key_id` in it is the signer's."""
+    digest = hash_of(entry, label)
+    mac = _mac(signer.key, digest) if signer else None
+    return cast("L", structs.replace(cast("msgspec.Struct", entry), hash=digest, mac=mac))
+
+
+def hash_of(entry: Link, label: bytes = AUDIT) -> bytes:
     """Return the hash that the entry's content has."""
-    values = structs.asdict(entry)
-    content = [
-        value.hex() if isinstance(value, bytes) else value
-        for name, value in values.items()
-        if name not in _UNSIGNED
-    ]
-    return sha256(_LABEL + orjson.dumps(content)).digest()
+    values = [getattr(entry, name) for name in entry.__struct_fields__ if name not in _UNSIGNED]
+    content = [value.hex() if isinstance(value, bytes) else value for value in values]
+    return sha256(label + orjson.dumps(content)).digest()
 
 
 class Verifier:
     """Takes every entry in the order of `seq`, and says what is wrong.
 
-    `keys` are audit keys by their id; `heads` are places of the chain that are known from elsewhere.
+    `keys` are audit keys by their id; `heads` are places of the chain that are known from elsewhere; `label` is that
+    of the entries.
     """
 
-    def __init__(self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = ()) -> None:
+    def __init__(
+        self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = (), *, label: bytes = AUDIT
+    ) -> None:
         self._keys = keys
+        self._label = label
         self._heads = [head for head in heads if head.seq]
         self._findings: list[Finding] = []
         self._head = START
         self._entries = self._signed = self._unchecked = self._covered = 0
 
-    def feed(self, entry: Entry) -> None:
+    def feed(self, entry: Link) -> None:
         """Look at the next entry."""
         expected = self._head.seq + 1
         if entry.seq != expected:
@@ -126,7 +166,7 @@ class Verifier:
             self._find(expected, "missing", f"{gone} not there")
         elif entry.previous != self._head.hash:
             self._find(entry.seq, "link", f"entry {entry.seq} does not follow the one before it")
-        if not hmac.compare_digest(hash_of(entry), entry.hash):
+        if not hmac.compare_digest(hash_of(entry, self._label), entry.hash):
             self._find(entry.seq, "changed", f"entry {entry.seq} is not what was written")
         self._check_mac(entry)
         for head in self._heads:
@@ -145,7 +185,7 @@ class Verifier:
             tuple(self._findings), self._entries, self._signed, self._unchecked, self._covered, self._head
         )
 
-    def _check_mac(self, entry: Entry) -> None:
+    def _check_mac(self, entry: Link) -> None:
         if not entry.key_id:
             if entry.mac is not None:
                 self._find(entry.seq, "mac", f"entry {entry.seq} has a MAC of no key")

@@ -83,6 +83,10 @@ class Action(StrEnum):
     AUDIT_READ = "audit.export"
     AUDIT_BROKEN = "audit.broken"
     """The chain does not go on from where it was known to be."""
+    PROOF_CHANGED = "proof.changed"
+    """A caller was given something else than the provider sent."""
+    PROOF_BROKEN = "proof.broken"
+    """As `audit.broken`, of the chain of proofs."""
 
 
 class Result(StrEnum):

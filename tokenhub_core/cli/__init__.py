@@ -31,6 +31,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Say what is done with calls: routed, shadow, observed, off.",
     ),
     "shadow": ("tokenhub_core.cli.shadow:shadow", "Show what calls in shadow cost, and would have cost."),
+    "verify": (
+        "tokenhub_core.cli.verify:verify",
+        "Prove that answers arrived as their providers sent them.",
+    ),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),

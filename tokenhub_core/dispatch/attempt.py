@@ -183,6 +183,15 @@ class Attempting:
         if not 200 <= response.status < 300:
             raise TokenHubError(await self._refusal(response))
         self._holding.answered(response.headers)
+        if self._means.ear is not None:
+            response = self._means.ear.listen(
+                response,
+                request_id=self._job.snapshot.id,
+                attempt=self.n,
+                dialect=self._source,
+                stream=self._streams,
+                repairs=self._repairs,
+            )
         if not self._streams:
             return await self._whole(response)
         parser = self._source.parser(header(response.headers, "content-type"))

@@ -15,8 +15,9 @@ from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
-from tokenhub_core.ports import Clock, Ledger, Secrets, Transport
+from tokenhub_core.ports import Clock, Ledger, Secrets, Transport, UpstreamResponse
 from tokenhub_core.providers.adapters import Places, place
+from tokenhub_core.quirks.repairs import AnswerRepairs
 from tokenhub_core.routing.spread import LOST
 from tokenhub_core.types import (
     Attempt,
@@ -85,6 +86,23 @@ class Whole(msgspec.Struct, frozen=True):
     """The provider's own."""
 
 
+class Ear(Protocol):
+    """Who listens to what providers answer."""
+
+    def listen(
+        self,
+        response: UpstreamResponse,
+        *,
+        request_id: str,
+        attempt: int,
+        dialect: DialectModule,
+        stream: bool,
+        repairs: AnswerRepairs,
+    ) -> UpstreamResponse:
+        """Return the answer to be read in the place of `response`; `repairs` are what will be done to it."""
+        ...
+
+
 class Live(Protocol):
     """A committed stream, in the caller's dialect."""
 
@@ -147,3 +165,5 @@ class Means:
     """Where providers' operations are."""
     hedging: Hedging | None = None
     """None: no call is hedged, whatever its policy says."""
+    ear: Ear | None = None
+    """None: nobody listens."""

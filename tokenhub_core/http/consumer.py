@@ -11,7 +11,7 @@ import logging
 import socket
 import struct
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final, Protocol, cast
@@ -29,6 +29,7 @@ from tokenhub_core.http.connection import EXTRA_INFO, Connection
 from tokenhub_core.ids import request_id
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
+from tokenhub_core.proof.prover import Delivery, Prover
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser
 from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Scope, Snapshot
 from tokenhub_core.watching import Watcher
@@ -75,6 +76,8 @@ class Door:
     """Says who comes in."""
     foreign: Foreign = KEPT
     """Says what is done with credentials that clients bring for their hosts."""
+    prover: Prover | None = None
+    """Hears what goes out, where that is to be proved."""
 
     def admit(
         self,
@@ -147,7 +150,10 @@ class Consumer:
             origin=Origin("https", connection.host, connection.port) if connection else None,
             caller=caller(request, connection, entry),
         )
-        return await respond(request, await door.engine.exchange(snapshot))
+        if door.prover is None:
+            return await respond(request, await door.engine.exchange(snapshot))
+        with closing(door.prover.begin(snapshot)) as delivery:
+            return await respond(request, await door.engine.exchange(snapshot), delivery)
 
     def count_admin(self, request: web.BaseRequest) -> None:
         """Count a request to the admin API; raises `TokenHubError` (429) where its address sends too many."""
@@ -249,10 +255,14 @@ class HandedOff:
         return await self._passthrough(request, connection, found, entry, shadow=shadow, begun=body)
 
 
-async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """Send a reply; ends its frames when the client leaves."""
+async def respond(
+    request: web.BaseRequest, reply: Reply, delivery: Delivery | None = None
+) -> web.StreamResponse:
+    """Send a reply; ends its frames when the client leaves. What goes out is told to `delivery`."""
+    if delivery is not None:
+        delivery.begin(reply.status, reply.headers)
     if reply.frames is None:
-        return _whole(reply)
+        return _whole(reply) if delivery is None else await _heard(request, _whole(reply), delivery)
     response = web.StreamResponse(status=reply.status, headers=_fields(reply.headers))
     response.headers.setdefault("cache-control", "no-cache")
     # nginx holds a stream back until a buffer is full, unless it is told not to.
@@ -261,6 +271,8 @@ async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     try:
         await response.prepare(request)
         async for frame in frames:
+            if delivery is not None:
+                delivery.add(frame)
             await response.write(frame)
         await response.write_eof()
     except ConnectionError:
@@ -280,6 +292,15 @@ def _reset(transport: asyncio.Transport) -> None:
     sock: socket.socket = transport.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+async def _heard(request: web.BaseRequest, response: web.Response, delivery: Delivery) -> web.Response:
+    """Send a whole answer here and now, and tell of it what is really sent."""
+    await response.prepare(request)
+    if isinstance(response.body, bytes):
+        delivery.add(response.body)
+    await response.write_eof()
+    return response
 
 
 def _whole(reply: Reply) -> web.Response:

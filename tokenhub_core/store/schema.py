@@ -47,6 +47,7 @@ REVISIONS: Final = (
     "0014",
     "0015",
     "0017",
+    "0018",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -246,6 +247,23 @@ AUDIT: Final = Table(
     Column("hash", LargeBinary, nullable=False),
     Column("mac", LargeBinary),
     Index("ix_audit_at", "at"),
+)
+
+PROOFS: Final = Table(
+    "proofs",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=False),  # as above
+    Column("at", BigInteger, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("verdict", Text, nullable=False),  # the worst in it; empty for what was only received
+    Column("body", Text, nullable=False),  # JSON: hashes, and no word of a call
+    Column("key_id", Text, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("hash", LargeBinary, nullable=False),
+    Column("mac", LargeBinary),
+    Index("ix_proofs_request_id", "request_id"),
+    Index("ix_proofs_verdict", "verdict", "seq"),
 )
 
 API_KEYS: Final = Table(

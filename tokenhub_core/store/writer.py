@@ -386,9 +386,13 @@ def _rows(items: Sequence[_Item]) -> list[tuple[Any, ...]]:
 
 def _following(items: Sequence[_Item]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
     """Return what is inserted with the rows of `items`, by statement."""
+    return _after([cast("Insert", item.work) for item in items])
+
+
+def _after(inserts: Sequence[Insert]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
     found: dict[str, list[tuple[Any, ...]]] = {}
-    for item in items:
-        for one in cast("Insert", item.work).then:
+    for insert in inserts:
+        for one in insert.then:
             found.setdefault(one.statement, []).append(one.row)
     return found.items()
 
@@ -398,12 +402,15 @@ def _statement(item: _Item) -> str | None:
 
 
 def _perform(item: _Item, connection: Connection) -> Any:
-    if isinstance(item.work, Insert):
-        new = connection.exec_driver_sql(item.work.statement, item.work.row).rowcount > 0
-        for statement, rows in _following([item]) if new else ():
-            connection.exec_driver_sql(statement, rows)
-        return new
-    return item.work(connection)
+    return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
+
+
+def inserted(connection: Connection, insert: Insert) -> bool:
+    """Insert the row, with what follows it, in the caller's transaction; tell whether it was new."""
+    new = connection.exec_driver_sql(insert.statement, insert.row).rowcount > 0
+    for statement, rows in _after([insert]) if new else ():
+        connection.exec_driver_sql(statement, rows)
+    return new
 
 
 def _guarded(item: _Item, connection: Connection) -> _Outcome:

@@ -145,6 +145,7 @@ class Metrics:
         self._refusals = _Counter(
             "tokenhub_limit_refusals", "Requests refused by the operator's limits on callers", ("limit",)
         )
+        self._proofs = _Counter("tokenhub_proofs", "Answers that were proved, by verdict", ("verdict",))
         registry.register(
             _Families(
                 self._requests,
@@ -163,6 +164,7 @@ class Metrics:
                 self._tunnels,
                 self._refusals,
                 self._leaks,
+                self._proofs,
             )
         )
         self._health = Gauge(
@@ -222,6 +224,10 @@ class Metrics:
     def leaked(self, kind: str) -> None:
         """Count one key that was to leave for a host that it is not for; `kind` is how such keys begin."""
         self._leaks.add(kind)
+
+    def proved(self, verdict: str) -> None:
+        """Count an answer that was compared with what its provider sent."""
+        self._proofs.add(verdict)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import sqlalchemy
@@ -17,7 +17,7 @@ from tokenhub_core.ports import Books, Charge, Subscribers
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
-from tokenhub_core.store.writer import Writer
+from tokenhub_core.store.writer import Insert, Work, Writer
 from tokenhub_core.types import Record
 
 _READY_SECONDS: Final = 0.25
@@ -42,17 +42,24 @@ _NO_BOOKS: Final = _NoBooks()
 class StoreRecorder:
     """The recorder that keeps its word on disk. Implements `ports.Recorder`.
 
-    What a record adds to the budgets is stored with it, or not at all.
+    What a record adds to the budgets is stored with it, or not at all; so is what `beside` makes of its work.
     """
 
     def __init__(
-        self, database: Database, writer: Writer, subscribers: Subscribers = (), books: Books = _NO_BOOKS
+        self,
+        database: Database,
+        writer: Writer,
+        subscribers: Subscribers = (),
+        books: Books = _NO_BOOKS,
+        *,
+        beside: Callable[[Record, Insert], Insert | Work[bool]] | None = None,
     ) -> None:
         self._database = database
         self._writer = writer
         self._requests = RequestLog(database)
         self._subscribers = tuple(subscribers)
         self._books = books
+        self._beside = beside
         self._probe: asyncio.Task[None] | None = None
 
     @property
@@ -68,7 +75,8 @@ class StoreRecorder:
         while it waits, the record counts as posted.
         """
         try:
-            new = await self._writer.insert(self._requests.insert(record, self._books.book(record)))
+            work = self._work(record)
+            new = await (self._writer.insert(work) if isinstance(work, Insert) else self._writer.commit(work))
         except asyncio.CancelledError:
             # It may not have been queued yet. If it was, the second row does nothing.
             self.post(record)
@@ -82,7 +90,7 @@ class StoreRecorder:
 
     def post(self, record: Record) -> None:
         """Hand the record over without waiting. Where the queue is full it is counted as refused, and still told."""
-        if not self._writer.post(self._requests.insert(record, self._books.book(record))):
+        if not self._writer.post(self._work(record)):
             _log.error("record %s was not stored: the queue is full or closed", record.id)
         self._books.booked(record)
         self._tell(record)
@@ -93,6 +101,10 @@ class StoreRecorder:
             self._probe = asyncio.create_task(asyncio.to_thread(self._read), name="store-ready")
         await asyncio.wait({self._probe}, timeout=_READY_SECONDS)
         return self._probe.done() and not self._probe.cancelled() and self._probe.exception() is None
+
+    def _work(self, record: Record) -> Insert | Work[bool]:
+        insert = self._requests.insert(record, self._books.book(record))
+        return insert if self._beside is None else self._beside(record, insert)
 
     def _read(self) -> None:
         with self._database.reading() as connection:

@@ -11,8 +11,11 @@ from tokenhub_core.audit.chain import Finding
 from tokenhub_core.audit.entries import Result
 from tokenhub_core.health.tracker import View
 from tokenhub_core.http import shapes
-from tokenhub_core.http.openapi import Area, Operation, many, shown
+from tokenhub_core.http.openapi import BYTES, Area, Operation, many, shown
 from tokenhub_core.http.operations.fleet import BASE
+from tokenhub_core.proof.checking import Checked, Story
+from tokenhub_core.proof.entries import Delivered, Kind, Received
+from tokenhub_core.proof.verdicts import Verdict
 from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.types import Attempt, Capture, Json, Outcome, Shadow, Usage
 
@@ -168,6 +171,40 @@ class HeadQuery(msgspec.Struct):
     head: Annotated[str, Meta(description="SEQ:HASH")] | None = None
 
 
+class ProofShown(msgspec.Struct):
+    """One entry of the chain of proofs. The hash is made of everything but itself and `mac`."""
+
+    seq: int
+    at: float
+    at_us: int
+    request_id: str
+    kind: Kind
+    verdict: Annotated[str, Meta(description="The worst in it; empty for what was only received.")]
+    said: Received | Delivered | None
+    """Null where it was damaged."""
+    key_id: str
+    previous: str
+    hash: str
+    mac: str | None
+
+
+class ProofPage(msgspec.Struct):
+    """One page, newest first; `next` goes into `before` for the page after this one, null at the end."""
+
+    proofs: list[ProofShown]
+    next: int | None
+    head: str
+    """The end of the chain, as SEQ:HASH."""
+
+
+class ProofQuery(msgspec.Struct):
+    """Which entries."""
+
+    limit: shapes.PageSize = shapes.PAGE
+    before: shapes.Seq = 0
+    verdict: Verdict | None = None
+
+
 class EventsQuery(msgspec.Struct):
     """Where to begin."""
 
@@ -239,6 +276,37 @@ AREA: Final = Area(
             path=f"{BASE}/audit/export",
             summary="Export all entries as JSON lines, oldest first",
             answers={200: {"application/jsonl": {"description": "One entry a line."}}},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/proofs",
+            summary="List what providers sent against what callers were given",
+            query=ProofQuery,
+            answers={200: ProofPage},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/proofs/verify",
+            summary="Verify that every proof is what was written",
+            query=HeadQuery,
+            answers={200: AuditReport},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/proofs/{{id}}",
+            summary="Show what is proved of one call",
+            answers={200: Story},
+            refuses=(404,),
+        ),
+        Operation(
+            method="POST",
+            path=f"{BASE}/proofs/{{id}}/check",
+            summary="Compare what a client kept of its answer with what it was given and what the provider sent",
+            text="The body is that of the answer, byte for byte.",
+            body={},
+            media=BYTES,
+            answers={200: Checked},
+            refuses=(404,),
         ),
     ),
 )
