@@ -66,6 +66,7 @@ SHELLS: Final = {
     "tokenhub_core.http.ui": "reads the page's files",
     "tokenhub_core.http.vault": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
+    "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
     "tokenhub_core.launch.bundle": "keeps trust bundles",
@@ -95,8 +96,10 @@ SHELLS: Final = {
     "tokenhub_core.store.database": "opens the database",
     "tokenhub_core.store.driver": "loads whichever SQLite is fit",
     "tokenhub_core.store.faults": "reads the driver's errors",
+    "tokenhub_core.store.generations": "speaks SQL",
     "tokenhub_core.store.idempotency": "speaks SQL",
     "tokenhub_core.store.learned": "speaks SQL",
+    "tokenhub_core.store.leases": "speaks SQL",
     "tokenhub_core.store.log": "speaks SQL",
     "tokenhub_core.store.parkings": "speaks SQL",
     "tokenhub_core.store.schema": "speaks SQL",
@@ -125,7 +128,7 @@ _RANKS: Final = (
     modes policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing signing""",
     "providers",
     "watching",
-    """access audit ca clock credentials datadir hostlist launch providers.simulated providers.transport
+    """access audit ca clock credentials datadir following hostlist launch providers.simulated providers.transport
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
     sources sweeper""",

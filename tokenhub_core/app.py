@@ -222,16 +222,18 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
     budgets = Budgets(
-        kept.database,
+        kept.writer,
         kept.audit,
         bus,
         kept.clock,
+        process=secrets.token_hex(8),
         entropy=_entropy(5),
         zone=kept.settings.budget_zone,
     )
     await budgets.load()
-    teller = asyncio.create_task(budgets.keep(), name="budget teller")
-    stack.push_async_callback(_cancelled, teller)
+    stack.push_async_callback(budgets.close)
+    for name, work in {"budget teller": budgets.keep, "budget follower": budgets.follow}.items():
+        stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))
     recorder = StoreRecorder(kept.database, kept.writer, [metrics, bus.tell, learning], books=budgets.ledger)
     parkings = Parkings(kept.database, kept.writer, bus, metrics)
     credentials = kept.credentials
@@ -285,6 +287,7 @@ async def _engine(
         # Of a few models at a few providers, over and over; in some dialects callers choose the model's name in it.
         places=lru_cache(maxsize=1024)(place),
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
+        more=watched.budgets.more,
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)
