@@ -80,6 +80,7 @@ SHELLS: Final = {
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.preparing": "takes prices from the price list",
+    "tokenhub_core.presence": "keeps files that say who is alive",
     "tokenhub_core.providers.catalogue": "reads the price list from its package",
     "tokenhub_core.providers.pool": "holds connections to providers",
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
@@ -130,8 +131,8 @@ _RANKS: Final = (
     "watching",
     """access audit ca clock credentials datadir following hostlist launch providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
-    sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings presence
+    progress sources sweeper""",
     "idempotency lookout pipeline preparing",
     "http",
     "app",

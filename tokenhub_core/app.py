@@ -72,6 +72,7 @@ from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.preparing import Insight, Rules
+from tokenhub_core.presence import present
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
@@ -221,16 +222,18 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
+    process = secrets.token_hex(8)
+    died = stack.enter_context(present(kept.settings.data_dir / "present", process))
     budgets = Budgets(
         kept.writer,
         kept.audit,
         bus,
         kept.clock,
-        process=secrets.token_hex(8),
+        process=process,
         entropy=_entropy(5),
         zone=kept.settings.budget_zone,
     )
-    await budgets.load()
+    await budgets.load(died)
     stack.push_async_callback(budgets.close)
     for name, work in {"budget teller": budgets.keep, "budget follower": budgets.follow}.items():
         stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Coroutine
+from collections.abc import Callable, Container, Coroutine, Iterable
 from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any, Final
@@ -87,10 +87,14 @@ class Budgets:
         self._ended = 0
         self.ledger: Final = Ledger(self._awake.set, process=process, monotonic=clock.monotonic)
 
-    async def load(self) -> None:
-        """Go on where the last process ended; raises `ConfigError` where a budget cannot be counted here."""
-        before = self._clock.now() - FORGET
-        await self._writer.commit(partial(shares.settle, before=before))
+    async def load(self, died: Iterable[str] = ()) -> None:
+        """Go on where the last process ended; raises `ConfigError` where a budget cannot be counted here.
+
+        What processes have at hand that have `died` is there again; of others their leases say when.
+        """
+        for name in died:
+            await self._writer.commit(partial(shares.leave, process=name))
+        await self._writer.commit(partial(shares.settle, before=self._clock.now() - FORGET))
         loaded, self._generation = await asyncio.to_thread(self._load)
         for budget, counts in loaded:
             self.ledger.install(budget, _zone(budget.zone), counts, at=self._now())

@@ -304,21 +304,14 @@ def test_shares_shrink_towards_the_end() -> None:
 
 def test_of_two_that_wait_for_each_other_one_gets_it() -> None:
     """The one whose name comes first: else both would wait until both are refused."""
-    table, first, second = two()
-    drawing(table, second)
-    first.ledger.reserve(snapshot("a"), 0, lambda: outlay(30))
-    drawing(table, first)
-    first.ledger.give_back()
-    drawing(table, first)
-    drawing(table, second)
-    for one in (first, second):
-        one.ledger.want(short(one, 50), 1)
-        drawing(table, one)
-    drawing(table, first)
-    assert first.ledger.give_back() == set()
-    assert second.ledger.give_back() == {KEY}
-    drawing(table, second)
-    assert drawing(table, first).granted == 80
+    view = View(0, left=0, processes=2, wanted=30, wanter="p1")
+
+    def given(process: str, wanted: int) -> int:
+        return leases.spare(view, 40, process=process, wanted=wanted)
+
+    assert (given("p0", 50), given("p2", 50)) == (0, 30)
+    # Whoever has what its calls wait for keeps that, and gives of the rest.
+    assert (given("p0", 35), given("p2", 35), given("p2", 0)) == (5, 5, 30)
 
 
 def test_a_share_is_not_used_when_its_lease_is_over() -> None:
