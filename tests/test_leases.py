@@ -127,12 +127,13 @@ async def test_one_alone_decides_without_the_database(tmp_path: Path) -> None:
     """Down to the last token, refusals too: nothing is written but records."""
     async with process(tmp_path, "a", Time()) as it:
         await it.kept.put(WANTED)
+        await it.kept.look(1)
         before = it.writer.counts.committed
         held = [it.reserve(100) for _ in range(10)]
         with pytest.raises(TokenHubError) as refused:
             it.reserve(1)
         assert not isinstance(refused.value, Short)
-        await it.kept.look(1)
+        await it.kept.look(2)
         assert it.writer.counts.committed == before
         await it.end(held[0], 100)
         assert it.writer.counts.committed == before + 1
@@ -224,7 +225,7 @@ async def test_changes_reach_the_others_with_their_next_look(tmp_path: Path) -> 
         assert first.kept.standing(budget.id).budget == second.kept.standing(budget.id).budget
         with pytest.raises(TokenHubError):
             first.reserve(41)
-        await first.end(first.reserve(30), 30)
+        await first.end(await first.call(30), 30)
         await both_look(first, second, turn=10)
         assert second.kept.standing(budget.id).spent == 30
         second.clock.at += 1
@@ -286,7 +287,7 @@ async def test_one_that_starts_again_has_what_the_dead_one_had(tmp_path: Path) -
             with present(directory, "c") as gone:
                 assert gone == ("a",)
                 async with process(tmp_path, "c", first.clock, died=gone) as third:
-                    third.reserve(1_000)
+                    await third.call(1_000)
         assert [*directory.iterdir()] == []
 
 
@@ -294,8 +295,7 @@ async def test_one_that_leaves_leaves_its_share(tmp_path: Path) -> None:
     """At once."""
     async with two(tmp_path) as (first, second, _):
         await first.kept.close()
-        await second.kept.look(10)
-        second.reserve(1_000)
+        await second.call(1_000)
 
 
 async def test_one_that_wakes_does_not_spend_what_others_have_now(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ async def test_one_that_wakes_does_not_spend_what_others_have_now(tmp_path: Path
         second.reserve(1_000)
         with pytest.raises(Short):
             first.reserve(1)
-        await first.kept.look(1)
+        await both_look(first, second, first)
         with pytest.raises(TokenHubError) as refused:
             await first.call(1)
         assert refused.value.fault.cause == "budget_exhausted"
