@@ -5,21 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    MultipleResults,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    multiple,
-    rule,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec import structs
 
 from tokenhub_core.admission import leases
@@ -90,29 +80,30 @@ def snapshot(name: str) -> Snapshot:
     return Snapshot(name, "POST", "/", (), b"", AT / 1e6, 0.0)
 
 
+_WHICH = st.integers(0, 11)
+"""Which of those that there are, counted round."""
+
+
 class Machine(RuleBasedStateMachine):
     """Processes come, draw, spend, forget to renew, die and leave, in any order, with clocks of their own."""
-
-    processes: Bundle[Process] = Bundle("processes")
-    calls: Bundle[tuple[Process, str]] = Bundle("calls")
 
     def __init__(self) -> None:
         super().__init__()
         self.now = 1_000.0
         self.all: list[Process] = []
+        self.started = 0
         self.gone = 0
         self.count = 0
 
     @initialize(limit=st.integers(0, 120))
     def opened(self, limit: int) -> None:
         self.table = Table(limit)
-
-    @rule(target=processes, skew=st.floats(-MARGIN / 2.1, MARGIN / 2.1))
-    def start(self, skew: float) -> Process:
-        return self.begun(skew)
+        for skew in (0.0, MARGIN / 2.1, -MARGIN / 2.1):
+            self.begun(skew)
 
     def begun(self, skew: float = 0.0) -> Process:
-        name = f"p{len(self.all)}"
+        name = f"p{self.started}"
+        self.started += 1
         one = Process(name, Ledger(process=name, monotonic=lambda: self.now), skew)
         one.ledger.install(structs.replace(BUDGET, limit=self.table.limit), UTC, at=AT)
         self.all.append(one)
@@ -125,41 +116,45 @@ class Machine(RuleBasedStateMachine):
             one.ends = self.now + LEASE - MARGIN
             one.ledger.drawn(views, ends=one.ends)
 
-    @rule(one=processes, heard=st.booleans())
-    def look(self, one: Process, heard: bool) -> None:
-        """Renew; where the answer is not heard the row has changed and the ledger has not."""
-        if one in self.all:
-            self.draw(one, heard=heard)
-            if one.ledger.give_back():
-                self.draw(one)
+    @precondition(lambda self: len(self.all) < 4)
+    @rule(skew=st.floats(-MARGIN / 2.1, MARGIN / 2.1))
+    def start(self, skew: float) -> None:
+        self.begun(skew)
 
-    @rule(target=calls, one=processes, most=st.integers(0, 60), times=st.integers(0, 2))
-    def call(self, one: Process, most: int, times: int) -> tuple[Process, str] | MultipleResults[Any]:
+    @precondition(lambda self: self.all)
+    @rule(which=_WHICH, heard=st.sampled_from([True, True, True, False]))
+    def look(self, which: int, heard: bool) -> None:
+        """Renew; where the answer is not heard the row has changed and the ledger has not."""
+        one = self.all[which % len(self.all)]
+        self.draw(one, heard=heard)
+        if one.ledger.give_back():
+            self.draw(one)
+
+    @precondition(lambda self: self.all)
+    @rule(which=_WHICH, most=st.integers(1, 60), times=st.integers(0, 2))
+    def call(self, which: int, most: int, times: int) -> None:
         """Ask for a call, and where it is short draw for it so many times."""
-        if one not in self.all:
-            return multiple()
+        one = self.all[which % len(self.all)]
         self.count += 1
         name = f"c{self.count}"
         for turn in range(times + 1):
             try:
                 one.open[name] = one.ledger.reserve(snapshot(name), 0, lambda: outlay(most)), most
-                return one, name
+                return
             except Short as short:
-                if turn == times:
-                    return multiple()
-                one.ledger.want(short, 1)
-                self.draw(one, waiting=True)
-                one.ledger.want(short, -1)
+                if turn < times:
+                    one.ledger.want(short, 1)
+                    self.draw(one, waiting=True)
+                    one.ledger.want(short, -1)
             except TokenHubError:
-                return multiple()
-        return multiple()
+                return
 
-    @rule(call=consumes(calls), share=st.floats(0, 1), store=st.booleans())
-    def end(self, call: tuple[Process, str], share: float, store: bool) -> None:
+    @precondition(lambda self: any(one.open for one in self.all))
+    @rule(which=_WHICH, share=st.floats(0, 1), store=st.booleans())
+    def end(self, which: int, share: float, store: bool) -> None:
         """Let a call end with a part of what it may use; its record is stored, or under way."""
-        one, name = call
-        if one not in self.all:
-            return
+        open_ = [(one, name) for one in self.all for name in one.open]
+        one, name = open_[which % len(open_)]
         reservation, most = one.open.pop(name)
         used = int(most * share)
         one.ledger.settle(reservation, 0, Usage(used))
@@ -167,29 +162,31 @@ class Machine(RuleBasedStateMachine):
         record = Record(name, AT / 1e6, Outcome.OK, 200, Caller(), "POST", "/", attempts=attempts)
         one.unstored += [charge.amount for charge in one.ledger.book(record)]
         if store:
-            self.store(one)
+            self.stored(one)
 
-    @rule(one=processes)
-    def store(self, one: Process) -> None:
-        if one in self.all:
-            for amount in one.unstored:
-                self.table.charge(one.name, amount)
-            one.unstored.clear()
+    @precondition(lambda self: any(one.unstored for one in self.all))
+    @rule()
+    def store(self) -> None:
+        for one in self.all:
+            self.stored(one)
 
-    @rule(one=processes, kill=st.booleans())
-    def die(self, one: Process, kill: bool) -> None:
+    def stored(self, one: Process) -> None:
+        for amount in one.unstored:
+            self.table.charge(one.name, amount)
+        one.unstored.clear()
+
+    @precondition(lambda self: self.all)
+    @rule(which=_WHICH, kill=st.booleans())
+    def die(self, which: int, kill: bool) -> None:
         """Die where it stands, or leave: then what is under way is over and its share is there at once."""
-        if one not in self.all:
-            return
-        self.all.remove(one)
+        one = self.all.pop(which % len(self.all))
         if not kill and not one.open:
-            for amount in one.unstored:
-                self.table.charge(one.name, amount)
+            self.stored(one)
             if one.name in self.table.shares:
                 self.table.shares[one.name] = structs.replace(self.table.shares[one.name], until=0, wanted=0)
         self.gone += one.adrift
 
-    @rule(seconds=st.floats(0.1, LEASE + MARGIN))
+    @rule(seconds=st.sampled_from([0.5, MARGIN, LEASE - MARGIN, LEASE + MARGIN]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
         for one in self.all:
@@ -198,11 +195,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def forget(self) -> None:
-        """Count those as past whose leases ended long ago."""
+        """Count those as past that are gone and whose leases are over."""
         alive = {one.name for one in self.all}
         for name in [name for name in self.table.shares if name not in alive]:
-            share = self.table.shares[name]
-            if share.until < round((self.now - 3600) * 1e6):
+            if self.table.shares[name].until < round(self.now * 1e6):
                 self.table.past += self.table.shares.pop(name).spent
 
     @invariant()
