@@ -358,6 +358,7 @@ async def test_who_leaves_while_it_waits_leaves_nothing_behind(tmp_path: Path) -
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
+        assert second.kept.ledger.waiting() == {}
         await both_look(second, first, second)
         assert [share.wanted for share in _shares(first)] == [0, 0]
         assert second.kept.standing(budget.id).held == 0
