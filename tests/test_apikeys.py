@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from tests.admission.test_apikeys import body
 from tests.audit.conftest import Hands
 from tests.patience import PATIENCE
-from tokenhub_core import apikeys
+from tokenhub_core import apikeys, following
 from tokenhub_core.admission.apikeys import DAY, Kept
 from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.audit.journal import Audit
@@ -329,7 +329,7 @@ async def test_the_keeper_takes_over_what_another_process_did(
     one: Process, two: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself, in turns that are shorter than a second."""
-    assert apikeys.POLL < 1
+    assert following.POLL < 1
     key, secret = await one.made()
     filled: asyncio.Queue[str] = asyncio.Queue()
     follow = two.keys._book.follow
@@ -583,12 +583,12 @@ async def test_the_keeper_does_all_three_in_their_turns(
     async with asyncio.timeout(PATIENCE):
         await enough.wait()
     keeper.cancel()
-    assert set(slept) == {apikeys.POLL}
+    assert set(slept) == {following.POLL}
     assert [done.count(name) for name in ("refresh", "save", "warn")] == [241, 24, 3]
     assert done[:2] == ["refresh", "warn"]
     assert done.index("save") == 11
-    assert apikeys.SAVE_TURNS * apikeys.POLL == 5
-    assert apikeys.WARN_TURNS * apikeys.POLL == 60
+    assert apikeys.SAVE_TURNS * following.POLL == 5
+    assert apikeys.WARN_TURNS * following.POLL == 60
 
 
 async def test_while_the_store_fails_known_keys_go_on_and_it_is_said_once(

@@ -67,6 +67,7 @@ SHELLS: Final = {
     "tokenhub_core.http.ui": "reads the page's files",
     "tokenhub_core.http.vault": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
+    "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
     "tokenhub_core.launch.bundle": "keeps trust bundles",
@@ -82,6 +83,7 @@ SHELLS: Final = {
     "tokenhub_core.preparing": "takes prices from the price list",
     "tokenhub_core.proof.alarms": "tells whoever listens",
     "tokenhub_core.proof.prover": "waits for the store, and hears what it waits for",
+    "tokenhub_core.presence": "keeps files that say who is alive",
     "tokenhub_core.providers.catalogue": "reads the price list from its package",
     "tokenhub_core.providers.pool": "holds connections to providers",
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
@@ -98,8 +100,10 @@ SHELLS: Final = {
     "tokenhub_core.store.database": "opens the database",
     "tokenhub_core.store.driver": "loads whichever SQLite is fit",
     "tokenhub_core.store.faults": "reads the driver's errors",
+    "tokenhub_core.store.generations": "speaks SQL",
     "tokenhub_core.store.idempotency": "speaks SQL",
     "tokenhub_core.store.learned": "speaks SQL",
+    "tokenhub_core.store.leases": "speaks SQL",
     "tokenhub_core.store.log": "speaks SQL",
     "tokenhub_core.store.parkings": "speaks SQL",
     "tokenhub_core.store.proofs": "speaks SQL",
@@ -129,10 +133,10 @@ _RANKS: Final = (
     modes policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing signing""",
     "providers",
     "watching",
-    """access audit ca clock credentials datadir hostlist launch proof providers.simulated providers.transport
+    """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
-    sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings presence
+    progress sources sweeper""",
     "idempotency lookout pipeline preparing",
     "http",
     "app",

@@ -19,6 +19,7 @@ from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.errors import ConfigError, Kind, TokenHubError
+from tokenhub_core.store import budgets
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.schema import BUDGETS, REQUEST_LOGS, SPENDS
 from tokenhub_core.store.writer import Writer
@@ -53,7 +54,11 @@ class Shop:
     def stored(self) -> dict[str, int]:
         """Return what the store has counted, by budget."""
         with self.database.reading() as connection:
-            return {row.budget_id: row.spent for row in connection.execute(select(SPENDS))}
+            return {
+                budget.id: sum(one.spent for one in counts)
+                for budget, counts in budgets.load(connection)
+                if counts
+            }
 
     def standing(self, name: str) -> tuple[int, int]:
         one = self.kept.standing(name)
@@ -69,7 +74,9 @@ async def shop(path: Path, zone: str = "UTC") -> AsyncIterator[Shop]:
     audit = Audit(database, writer, clock=clock)
     await audit.load()
     names = itertools.count(1)
-    kept = Budgets(database, audit, bus, clock, entropy=lambda: bytes([next(names)]), zone=zone)
+    kept = Budgets(
+        writer, audit, bus, clock, process=f"p{next(_IDS)}", entropy=lambda: bytes([next(names)]), zone=zone
+    )
     try:
         await kept.load()
         yield Shop(database, writer, kept, bus, StoreRecorder(database, writer, books=kept.ledger), clock)
@@ -107,8 +114,8 @@ async def test_counts_are_of_their_owners(tmp_path: Path) -> None:
         await it.recorder.commit(it.record())
         assert it.stored() == dict(zip([one.budget.id for one in made], (3, 1, 1), strict=True))
         with it.database.reading() as connection:
-            rows = connection.execute(select(SPENDS).order_by(SPENDS.c.budget_id)).all()
-        assert [row.since for row in rows] == [one.span.since for one in made]
+            rows = [counts for _, counts in budgets.load(connection)]
+        assert [[row.since for row in counts] for counts in rows] == [[one.span.since] for one in made]
         assert {one.budget.zone for one in made} == {"Asia/Tokyo"}
 
 

@@ -314,6 +314,30 @@ async def test_after_a_restart_an_answered_call_is_not_made_again(database: Data
     ]
 
 
+async def test_what_another_process_makes_is_not_made_here(database: Database) -> None:
+    """It is told to come again, as long as that may be of use; and in the end gets what there is."""
+    engine = Paced(stream=False)
+    async with scene(database, engine, answers=True) as it:
+        first = it.front
+        it.restart()
+        second, it.front = it.front, first
+        task = it.start()
+        await it.until(lambda: engine.asked)
+        it.front = second
+        reply, body = await it.ask()
+        assert (reply.status, header(reply.headers, "retry-after")) == (409, "1")
+        assert (header(reply.headers, "x-should-retry"), "another process" in said(body)) == ("", True)
+        assert it.recorder.records[-1].fault == "idempotency_elsewhere"
+        second._keeping = Keeping(second._keeping.marks, longest=0.0)
+        reply, body = await it.ask()
+        assert ("not known" in said(body), header(reply.headers, "retry-after")) == (True, "")
+        engine.say(b"{}")
+        await task
+        reply, body = await it.ask()
+        assert (reply.status, header(reply.headers, REPLAY), body) == (200, "true", b"{}")
+    assert len(engine.asked) == 1
+
+
 async def test_a_call_that_a_crash_ended_is_not_made_again(database: Database) -> None:
     """It was marked before anybody was asked: what became of it nobody knows."""
     engine = Paced(stream=False)

@@ -21,6 +21,7 @@ from tokenhub_core.admission.apikeys import Book, Kept, KeyBody
 from tokenhub_core.audit.entries import Action, Draft
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
+from tokenhub_core.following import POLL, follow
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.store import apikeys as rows
 from tokenhub_core.store.rows import micros
@@ -28,8 +29,6 @@ from tokenhub_core.store.writer import Work, Writer
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.types import ApiKey, Json
 
-POLL: Final = 0.5
-"""Seconds between two looks at what other processes have changed."""
 SAVE_TURNS: Final = 10
 """Looks between two savings of when keys were used."""
 WARN_TURNS: Final = 120
@@ -237,21 +236,14 @@ class ApiKeys:
 
     async def keep(self, every: float = POLL) -> None:
         """Do all three for ever, each in its time. While the store fails, the keys that are known go on."""
-        turn, well = 0, True
-        while True:
-            await asyncio.sleep(every)
-            turn += 1
-            try:
-                await self.refresh()
-                if turn % WARN_TURNS == 1:
-                    await self.warn()
-                if turn % SAVE_TURNS == 0:
-                    await self.save()
-                well = True
-            except TokenHubError as error:
-                if well:
-                    _log.error("API keys are not followed for now: %s", error)
-                well = False
+        await follow("API keys", self._look, every)
+
+    async def _look(self, turn: int) -> None:
+        await self.refresh()
+        if turn % WARN_TURNS == 1:
+            await self.warn()
+        if turn % SAVE_TURNS == 0:
+            await self.save()
 
     async def close(self) -> None:
         """Save for the last time. A store that is gone does not keep anyone from ending."""

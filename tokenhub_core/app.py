@@ -73,6 +73,7 @@ from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.preparing import Insight, Rules
+from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
@@ -226,17 +227,21 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
     stack.push_async_callback(_cancelled, saver)
+    process = secrets.token_hex(8)
+    died = stack.enter_context(present(kept.settings.data_dir / "present", process))
     budgets = Budgets(
-        kept.database,
+        kept.writer,
         kept.audit,
         bus,
         kept.clock,
+        process=process,
         entropy=_entropy(5),
         zone=kept.settings.budget_zone,
     )
-    await budgets.load()
-    teller = asyncio.create_task(budgets.keep(), name="budget teller")
-    stack.push_async_callback(_cancelled, teller)
+    await budgets.load(died)
+    stack.push_async_callback(budgets.close)
+    for name, work in {"budget teller": budgets.keep, "budget follower": budgets.follow}.items():
+        stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))
     proofs = proving(kept.settings, kept.audit, kept.writer, bus, metrics, secret=salted, holder=kept.holder)
     prover = await stack.enter_async_context(proofs)
     recorder = StoreRecorder(
@@ -299,6 +304,7 @@ async def _engine(
         places=lru_cache(maxsize=1024)(place),
         ear=watched.prover,
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
+        more=watched.budgets.more,
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)

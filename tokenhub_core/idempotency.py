@@ -2,7 +2,7 @@
 
     running? ── joined: every caller gets the one answer, from its beginning
     kept?    ── replayed
-    marked?  ── 409: it was made before, and its answer is not here
+    marked?  ── 409: it was made before, and its answer is not here; or another process makes it: come again
     else     ── marked durably, made, and what came of it kept
 
 A call is made in a task of its own, which goes on as long as anybody waits for it. Only answers are kept: whoever got
@@ -67,6 +67,8 @@ class Keeping:
     cache_bytes: int = 64 << 20
     joinable: int = 4 << 20
     """Bytes of an answer under way that are kept for those who may still join it."""
+    longest: float = 600.0
+    """Seconds after which a call that another process has begun is not thought to be under way any more."""
 
 
 class _Run:
@@ -157,6 +159,7 @@ class Idempotent:
         self._dialects = dialects
         self._clock = clock
         self._throttle = throttle
+        self._since = clock.now()
         self._running: dict[bytes, _Run] = {}
         self._shelf = Shelf(keeping.cache_bytes)
         self._tasks: dict[_Run, asyncio.Task[None]] = {}
@@ -247,8 +250,17 @@ class Idempotent:
         if earlier.asked == run.mark.asked and (answer := earlier.answer) is not None:
             run.reply = Reply(answer.status, answer.headers, answer.body)
         else:
-            run.fault = _other(earlier.request_id) if earlier.asked != run.mark.asked else _made(earlier)
+            run.fault = self._why(earlier, run.mark)
         return False
+
+    def _why(self, earlier: Earlier, mark: Mark) -> Fault:
+        """Return why a call is not made that has been made, or begun."""
+        if earlier.asked != mark.asked:
+            return _other(earlier.request_id)
+        # Of ours none is running. What was begun since we started was begun by another process, which goes on.
+        if not earlier.done and self._since < earlier.begun > self._clock.now() - self._keeping.longest:
+            return _elsewhere(earlier.request_id)
+        return _made(earlier)
 
     def _left(self, run: _Run) -> None:
         """Hear that a reader has left: what nobody waits for is not made."""
@@ -380,7 +392,7 @@ class Idempotent:
     def _refusal(self, snapshot: Snapshot, fault: Fault, stay: Stay | None, *, first: str) -> Reply:
         error = self._dialects[snapshot.dialect].error(fault, request_id=snapshot.id)
         original = ((_ORIGINAL, first),) if first else ()
-        final = (_FINAL,) if fault.cause.startswith(_CAUSE) else ()
+        final = (_FINAL,) if fault.cause.startswith(_CAUSE) and fault.retry_after is None else ()
         progress = Progress(snapshot, Trace())
         return refusal(progress, fault, error, (*original, *final, *self._told(snapshot, stay)))
 
@@ -414,6 +426,12 @@ def _too_long(first: str) -> Fault:
         f"{first} with this Idempotency-Key is being answered, at a length that cannot be joined any more"
     )
     return Fault(Kind.INVALID, Blame.CLIENT, message, cause=f"{_CAUSE}under_way", status=409)
+
+
+def _elsewhere(first: str) -> Fault:
+    message = f"{first} with this Idempotency-Key is being made by another process; ask again for its answer"
+    cause = f"{_CAUSE}elsewhere"
+    return Fault(Kind.INVALID, Blame.CLIENT, message, cause=cause, status=409, retry_after=1.0)
 
 
 def _made(earlier: Earlier) -> Fault:

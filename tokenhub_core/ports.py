@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from tokenhub_core.errors import Fault
+from tokenhub_core.errors import Fault, TokenHubError
 from tokenhub_core.types import (
     DEFAULT_CREDENTIAL,
     ApiKey,
@@ -168,6 +168,24 @@ class Charge(msgspec.Struct, frozen=True):
     budget: str
     since: int
     amount: int
+    process: str = ""
+    """Whose share it is spent of; empty where the budget is not shared."""
+
+
+class Want(msgspec.Struct, frozen=True):
+    """What one attempt needs of one budget's count, and this process's share has not."""
+
+    budget: str
+    since: int
+    amount: int
+
+
+class Short(TokenHubError):  # noqa: N818 -- asked about first, and only then an error
+    """Refused for want of a share: the budget may have more, and its database can be asked for it."""
+
+    def __init__(self, fault: Fault, wants: Sequence[Want]) -> None:
+        super().__init__(fault)
+        self.wants = wants
 
 
 class Ledger(Protocol):
@@ -176,7 +194,7 @@ class Ledger(Protocol):
     def reserve(
         self, snapshot: Snapshot, nanousd: int, outlay: Callable[[], Outlay] | None = None
     ) -> Reservation:
-        """Set money aside; raises `TokenHubError` (`BUDGET`) where there is not enough.
+        """Set money aside; raises `TokenHubError` (`BUDGET`) where there is not enough, `Short` where there may be.
 
         `outlay` says what the attempt can use at most; it is asked only where a budget applies.
         """

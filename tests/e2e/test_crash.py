@@ -108,7 +108,8 @@ def counted(data: Path) -> tuple[list[int], list[int]]:
     with contextlib.closing(sqlite3.connect(data / "tokenhub.sqlite")) as database:
         spent = dict(
             database.execute(
-                "SELECT unit, sum(spent) FROM spends JOIN budgets ON id = budget_id GROUP BY unit"
+                "SELECT unit, sum(spent) FROM (SELECT budget_id, spent FROM spends UNION ALL"
+                " SELECT budget_id, spent FROM shares) JOIN budgets ON id = budget_id GROUP BY unit"
             )
         )
         logged = database.execute("SELECT cost_nanousd, attempts FROM request_logs").fetchall()

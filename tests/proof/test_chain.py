@@ -16,6 +16,7 @@ from tests.patience import PROGRAM_PATIENCE
 from tests.proof.shop import SIGNER, record, shop, snapshot
 from tokenhub_core.audit import chain
 from tokenhub_core.audit.chain import Report
+from tokenhub_core.audit.entries import Head
 from tokenhub_core.proof.entries import LABEL, Proof, received_in
 from tokenhub_core.proof.prover import answering
 from tokenhub_core.store.audit import AuditLog
@@ -36,7 +37,7 @@ def edited(path: Path, *statements: str) -> None:
     raw.close()
 
 
-async def filled(path: Path, calls: int = 3) -> chain.Head:
+async def filled(path: Path, calls: int = 3) -> Head:
     """Make calls, two entries each; return the head."""
     async with shop(path) as it:
         for n in range(calls):
@@ -44,7 +45,7 @@ async def filled(path: Path, calls: int = 3) -> chain.Head:
         return it.prover.head
 
 
-def verified(path: Path, head: chain.Head | None = None) -> Report:
+def verified(path: Path, head: Head | None = None) -> Report:
     database = open_database(str(path))
     try:
         return ProofLog(database).verify(KEYS, (head,) if head else ())

@@ -22,7 +22,9 @@ async def test_a_mark_belongs_to_the_call_that_came_first(writer: Writer) -> Non
     """The second one is told which that was, and that its end is not known."""
     marks = Marks(writer)
     assert await marks.claim(MARK, "req_1", now=100.0, until=200.0) is None
-    assert await marks.claim(MARK, "req_2", now=101.0, until=201.0) == Earlier("req_1", b"asked", done=False)
+    assert await marks.claim(MARK, "req_2", now=101.0, until=201.0) == Earlier(
+        "req_1", b"asked", done=False, begun=100.0
+    )
     assert await marks.claim(Mark(b"other", "ann", b"asked"), "req_3", now=101.0, until=201.0) is None
 
 
@@ -31,7 +33,9 @@ async def test_a_finished_call_is_told_as_such(writer: Writer, database: Databas
     marks = Marks(writer)
     await marks.claim(MARK, "req_1", now=100.0, until=200.0)
     assert marks.finish(MARK, "req_1", ANSWER)
-    assert await marks.claim(MARK, "req_2", now=101.0, until=201.0) == Earlier("req_1", b"asked", done=True)
+    assert await marks.claim(MARK, "req_2", now=101.0, until=201.0) == Earlier(
+        "req_1", b"asked", done=True, begun=100.0
+    )
     with database.reading() as connection:
         row = connection.execute(select(IDEMPOTENCY)).one()
     assert (row.owner, row.status, row.headers, row.answer) == ("ann", None, None, None)
@@ -54,7 +58,9 @@ async def test_an_answer_is_kept_where_that_is_asked_for(writer: Writer) -> None
     long = Mark(b"long", "ann", b"asked")
     await marks.claim(long, "req_3", now=100.0, until=200.0)
     marks.finish(long, "req_3", None)
-    assert await marks.claim(long, "req_4", now=101.0, until=201.0) == Earlier("req_3", b"asked", done=True)
+    assert await marks.claim(long, "req_4", now=101.0, until=201.0) == Earlier(
+        "req_3", b"asked", done=True, begun=100.0
+    )
 
 
 async def test_a_mark_is_dropped_by_its_own_call_only(writer: Writer) -> None:
@@ -63,7 +69,9 @@ async def test_a_mark_is_dropped_by_its_own_call_only(writer: Writer) -> None:
     await marks.claim(MARK, "req_1", now=100.0, until=200.0)
     assert marks.drop(MARK, "req_2")
     marks.finish(MARK, "req_2", ANSWER)
-    assert await marks.claim(MARK, "req_3", now=101.0, until=201.0) == Earlier("req_1", b"asked", done=False)
+    assert await marks.claim(MARK, "req_3", now=101.0, until=201.0) == Earlier(
+        "req_1", b"asked", done=False, begun=100.0
+    )
     marks.drop(MARK, "req_1")
     assert await marks.claim(MARK, "req_3", now=101.0, until=201.0) is None
 

@@ -24,7 +24,15 @@ from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, OUTRUN, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Clock, Outlay, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.ports import (
+    Clock,
+    Outlay,
+    Reservation,
+    Short,
+    Timeouts,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
@@ -105,10 +113,10 @@ class Attempting:
     async def start(self) -> Whole | Live:
         """Send the call; return the whole answer, or this attempt as a live stream once it is committed."""
         try:
-            self._admit()
             limit, cause = self._limit()
             try:
                 async with asyncio.timeout(limit):
+                    await self._admitted()
                     return await self._answer()
             except TimeoutError:
                 raise TokenHubError(self._late(cause)) from None
@@ -123,6 +131,17 @@ class Attempting:
             logger.exception("attempt %d of %s failed", self._step.n, self._job.snapshot.id)
             await self._end(INTERNAL)
             raise TokenHubError(INTERNAL) from error
+
+    async def _admitted(self) -> None:
+        """Admit; where this process's share of a budget is too small, ask for more of it first."""
+        more, times = self._means.more, 0
+        while True:
+            try:
+                return self._admit()
+            except Short as short:
+                if more is None or not await more(short, self._started, times):
+                    raise
+            times += 1
 
     def _admit(self) -> None:
         means, provider = self._means, self._candidate.provider

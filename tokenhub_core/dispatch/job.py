@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -15,7 +15,7 @@ from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
-from tokenhub_core.ports import Clock, Ledger, Secrets, Transport, UpstreamResponse
+from tokenhub_core.ports import Clock, Ledger, Secrets, Short, Transport, UpstreamResponse
 from tokenhub_core.providers.adapters import Places, place
 from tokenhub_core.quirks.repairs import AnswerRepairs
 from tokenhub_core.routing.spread import LOST
@@ -167,3 +167,6 @@ class Means:
     """None: no call is hedged, whatever its policy says."""
     ear: Ear | None = None
     """None: nobody listens."""
+    more: Callable[[Short, float, int], Awaitable[bool]] | None = None
+    """Asks for a larger share of the budgets, for an attempt that began at so many monotonic seconds and has asked so
+    many times; tells whether to try again. None: nobody can be asked."""

@@ -18,12 +18,11 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, tuple_, update
 
 from tokenhub_core.admission.apikeys import Kept, Known
-from tokenhub_core.store import catalog
+from tokenhub_core.store import generations
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.store.schema import API_KEY_SECRETS, API_KEYS
 from tokenhub_core.types import ApiKey, KeyLimits, Privacy, Scope, Trust
 
-_GENERATION: Final = "api_keys.generation"
 _LISTS: Final = ("models", "providers", "hosts", "tags")
 _PLAIN: Final = ("name", "prefix", "enabled", "project", "created_at", "expires_at", "rotate_at")
 _BESIDE: Final = ("rotation_days", "updated_at", "rotation_told", "expiry_told")
@@ -74,7 +73,7 @@ def count(connection: Connection) -> int:
 
 def put(connection: Connection, kept: Kept) -> int:
     """Store a key, new or replacing one, and return the number of this change. When it was used is left as it is."""
-    key, number = kept.key, _counted(connection)
+    key, number = kept.key, generations.counted(connection, generations.API_KEYS)
     values = {
         "change": number,
         **{name: getattr(key, name) for name in _PLAIN},
@@ -96,7 +95,7 @@ def put(connection: Connection, kept: Kept) -> int:
 def remove(connection: Connection, key_id: str) -> int:
     """Remove a key and its secrets, and return the number of this change."""
     connection.execute(delete(API_KEYS).where(API_KEYS.c.id == key_id))
-    return _counted(connection)
+    return generations.counted(connection, generations.API_KEYS)
 
 
 def note_used(connection: Connection, used: Mapping[str, int]) -> None:
@@ -111,13 +110,7 @@ def note_used(connection: Connection, used: Mapping[str, int]) -> None:
 
 def generation(connection: Connection) -> int:
     """Return the number of the last change, 0 where nothing was ever changed."""
-    return int(catalog.setting(connection, _GENERATION) or 0)
-
-
-def _counted(connection: Connection) -> int:
-    number = generation(connection) + 1
-    catalog.put_setting(connection, _GENERATION, str(number))
-    return number
+    return generations.last(connection, generations.API_KEYS)
 
 
 _NEWEST: Final = (API_KEY_SECRETS.c.created_at.desc(), API_KEY_SECRETS.c.expires_at)

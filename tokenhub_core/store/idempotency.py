@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, delete, insert, select, update
 
 from tokenhub_core.admission.idempotency import Kept, Mark
-from tokenhub_core.store.rows import dumps, micros, text
+from tokenhub_core.store.rows import MICROS, dumps, micros, text
 from tokenhub_core.store.schema import IDEMPOTENCY
 from tokenhub_core.store.writer import Writer
 
@@ -25,6 +25,8 @@ class Earlier(msgspec.Struct, frozen=True):
     done: bool
     """It was answered; else nobody knows what became of it."""
     answer: Kept | None = None
+    begun: float = 0.0
+    """When, in seconds since the epoch."""
 
 
 class Marks:
@@ -75,7 +77,7 @@ def claim(connection: Connection, *, mark: Mark, request_id: str, now: float, un
     if row.answer is not None:
         headers = tuple((str(name), str(value)) for name, value in orjson.loads(row.headers))
         answer = Kept(row.request_id, row.asked, row.status, headers, row.answer)
-    return Earlier(row.request_id, row.asked, row.outcome == _DONE, answer)
+    return Earlier(row.request_id, row.asked, row.outcome == _DONE, answer, row.begun_at / MICROS)
 
 
 def finish(connection: Connection, *, mark: Mark, request_id: str, answer: Kept | None) -> None:

@@ -48,6 +48,7 @@ REVISIONS: Final = (
     "0015",
     "0017",
     "0018",
+    "0020",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -332,6 +333,21 @@ SPENDS: Final = Table(
     Column("since", BigInteger, primary_key=True),
     Column("spent", BigInteger, nullable=False),
     Column("warned", Integer, nullable=False),  # the highest threshold that was told of, in per cent
+)
+
+# What of a budget a running process has spent, in the same unit, and may still spend until its lease ends.
+SHARES: Final = Table(
+    "shares",
+    METADATA,
+    Column("budget_id", Text, primary_key=True),
+    Column("since", BigInteger, primary_key=True),
+    Column("process", Text, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("granted", BigInteger, nullable=False),  # up to how much it may come, `spent` included
+    Column("idle", BigInteger, nullable=False),  # what of that it held for nobody
+    Column("wanted", BigInteger, nullable=False),  # what its calls wait for
+    Column("until", BigInteger, nullable=False),
+    Index("ix_shares_process", "process"),
 )
 
 ADMIN_USERS: Final = Table(
