@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from scripts.mutation import report
 from scripts.mutation.areas import AREAS, Area
 from scripts.mutation.covering import Reach, RedError, reach
-from scripts.mutation.mutants import Mutant, mutants, sampled
-from scripts.mutation.trial import Verdict, load, tried
+from scripts.mutation.mutants import mutants, sampled
+from scripts.mutation.trial import SURVIVED, Subject, Verdict, load, tried
 
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -29,6 +29,7 @@ _ROOT: Final = Path(__file__).parents[2]
 @click.option(
     "--module", "files", multiple=True, help="Only this file of the areas, as tokenhub_core/leave.py."
 )
+@click.option("--tests", "tests", multiple=True, help="Instead of the area's own tests.")
 @click.option("--sample", type=click.IntRange(0), default=60, show_default=True, help="Mutants of each file.")
 @click.option("--seed", default=1, show_default=True, help="Which ones are drawn.")
 @click.option(
@@ -38,7 +39,14 @@ _ROOT: Final = Path(__file__).parents[2]
     "--json", "kept", type=click.Path(path_type=Path, dir_okay=False), help="Write everything here."
 )
 def main(
-    areas: Sequence[str], files: Sequence[str], *, sample: int, seed: int, seconds: float, kept: Path | None
+    areas: Sequence[str],
+    files: Sequence[str],
+    tests: Sequence[str],
+    *,
+    sample: int,
+    seed: int,
+    seconds: float,
+    kept: Path | None,
 ) -> None:
     """Say what the tests reach of the code that keeps doors, money and secrets, and which faults they notice."""
     if sys.platform != "linux":
@@ -56,17 +64,21 @@ def main(
         for name, several in chosen.items():
             task = progress.add_task(f"{name}: its tests, once", total=None)
             try:
-                reached[name] = found = reach(_ROOT, several, AREAS[name].tests)
+                reached[name] = found = reach(_ROOT, several, tests or AREAS[name].tests)
             except RedError as error:
                 raise click.ClickException(f"the tests of {name} fail as it is\n{error}") from None
-            load(found.packages)
-            drawn = [(file, one) for file in several for one in sampled(mutants(sources[file]), sample, seed)]
-            progress.update(task, description=name, total=len(drawn))
-            for one in _each(drawn, found, seconds):
+            load(found.loaded)
+            drawn = {file: sampled(mutants(sources[file]), sample, seed) for file in several}
+            progress.update(task, description=name, total=sum(map(len, drawn.values())))
+
+            def tell(one: Verdict, task: TaskID = task, name: str = name) -> None:
                 verdicts.append(one)
-                survived = sum(one.outcome == report.SURVIVED for one in verdicts)
+                report.survivors([one], sources, progress.console)
+                survived = sum(one.outcome == SURVIVED for one in verdicts)
                 progress.update(task, advance=1, description=f"{name}, {survived} survived so far")
-    report.survivors(verdicts, sources, console)
+
+            for file, faults in drawn.items():
+                tried(Subject.of(_ROOT, file), faults, found, seconds=seconds, tell=tell)
     report.show(reached, verdicts, console)
     if kept is not None:
         told = report.as_json(reached, verdicts, sources, sample=sample, seed=seed, seconds=seconds)
@@ -77,15 +89,10 @@ def _only(area: Area, files: Sequence[str]) -> list[str]:
     return [file for file in area.files(_ROOT) if file in files or not files]
 
 
-def _each(drawn: Sequence[tuple[str, Mutant]], found: Reach, seconds: float) -> Iterator[Verdict]:
-    for file, one in drawn:
-        yield tried(_ROOT, file, one, found, seconds=seconds)
-
-
 def _progress() -> Progress:
-    """Return a progress bar that goes to stderr and disappears."""
+    """Return a progress bar that disappears."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, transient=True)
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Reach(msgspec.Struct, frozen=True):
     """File → line → the tests that run it. Lines that only importing runs have none."""
     parts: dict[str, tuple[int, int, list[str]]]
     """File → how many lines and branches there are and how many are reached, and those that are not."""
-    packages: list[str]
-    """Others' modules that the tests load."""
+    loaded: list[str]
+    """The modules that the tests load, those left out that pytest loads itself."""
 
     def covering(self, file: str, lines: Sequence[int]) -> list[str]:
         """Return the tests of the first line that has any, the quickest first; where none has, all of them."""
@@ -119,11 +119,11 @@ def _read(measured: coverage.Coverage, tests: dict[str, float], root: Path, file
     # Their names are as seen from where the report was made.
     by_path = {str(Path(name).resolve()): parts for name, parts in report.items()}
     parts = {file: _parts(by_path[str((root / file).resolve())]) for file in files}
-    packages = [name for name in sys.modules if name.partition(".")[0] not in _HOUSE]
-    return Reach(tests, lines, parts, packages)
+    loaded = [name for name in sys.modules if not name.rpartition(".")[2].startswith(_PYTESTS)]
+    return Reach(tests, lines, parts, loaded)
 
 
-_HOUSE: Final = frozenset({"tokenhub_core", "tokenhub_addon", "tests", "scripts", "conftest", "__main__"})
+_PYTESTS: Final = ("test_", "conftest", "__main__")
 
 
 def _parts(found: dict[str, Any]) -> tuple[int, int, list[str]]:

@@ -70,6 +70,22 @@ def mutants(source: str) -> list[Mutant]:
     return sorted(found, key=lambda one: (one.begin, one.end, one.text))
 
 
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function that stands in no other: its qualified name, where it begins, and the bytes of its body."""
+
+    name: str
+    line: int
+    begin: int
+    end: int
+
+
+def functions(source: str) -> list[Function]:
+    """Return the outermost functions and methods of a module, as its code objects name them."""
+    finder = _Finder(source)
+    return [*finder.functions(ast.parse(source), "")]
+
+
 def sampled(several: Sequence[Mutant], size: int, seed: int) -> list[Mutant]:
     """Return so many of them by lot, in the order of the source; the same seed draws the same ones."""
     if len(several) <= size:
@@ -93,6 +109,19 @@ class _Finder:
         for child in _children(node):
             yield from self.below(child, lines)
 
+    def functions(self, node: ast.AST, inside: str) -> Iterator[Function]:
+        """Yield the outermost functions below a node."""
+        for child in ast.iter_child_nodes(node):
+            match child:
+                case ast.FunctionDef() | ast.AsyncFunctionDef():
+                    line = min([child.lineno, *(one.lineno for one in child.decorator_list)])
+                    begin, end = self._span(child.body[0])[0], self._span(child)[1]
+                    yield Function(f"{inside}{child.name}", line, begin, end)
+                case ast.ClassDef():
+                    yield from self.functions(child, f"{inside}{child.name}.")
+                case ast.If() | ast.Try():
+                    yield from self.functions(child, inside)
+
     def _of(self, node: ast.AST, lines: tuple[int, ...]) -> Iterator[Mutant]:
         match node:
             case ast.Compare():
@@ -106,7 +135,7 @@ class _Finder:
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _COUNTED:
                 yield self._between("arithmetic", left, right, _COUNTED[type(op)], lines)
             case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test) if _plain(test):
-                yield self._instead("boolean", test, f"(not {self._text(test)})", lines)
+                yield self._instead("boolean", test, f"(not ({self._text(test)}))", lines)
             case ast.Constant(value=value) if (other := _other(value)) is not None:
                 yield self._instead("constant", node, other, lines)
             case ast.Return(value=value) if value is not None and not isinstance(value, ast.Constant):
@@ -188,7 +217,9 @@ def _other(value: object) -> str | None:
 
 
 def _plain(test: ast.expr) -> bool:
-    """Say whether a condition has no mutant of its own."""
+    """Say whether a condition has no mutant of its own, and holds when programs run."""
+    if isinstance(test, ast.Name) and test.id == "TYPE_CHECKING":
+        return False
     return isinstance(test, ast.Name | ast.Attribute | ast.Call | ast.Await | ast.NamedExpr | ast.Subscript)
 
 
