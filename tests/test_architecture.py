@@ -201,6 +201,13 @@ def test_the_house_keeps_its_rules(rule: str) -> None:
     assert _beyond(found, rule) == ([], [])
 
 
+def test_a_file_of_tests_or_scripts_is_no_longer_than_one_of_the_house() -> None:
+    """Who reads a test reads its file: the limit of lines holds there too."""
+    beside = chain.from_iterable(rules.read(ROOT / name, prefix=name) for name in ("tests", "scripts"))
+
+    assert sorted(chain.from_iterable(map(rules.long_file, beside))) == []
+
+
 def test_what_is_not_a_shell_is_pure() -> None:
     """A module that is not named as a shell waits for nothing, asks nobody, remembers nothing."""
     pure = [module for module in HOUSE if module.name not in _SHELLS]

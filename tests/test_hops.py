@@ -6,7 +6,8 @@ import pytest
 from mitmproxy.test import tflow
 
 from tokenhub_addon.flows import go_on, lower, settle
-from tokenhub_core.hops import end_to_end
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.hops import end_to_end, readable
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,32 @@ def test_the_target_counts_and_host_follows(authority: str, host: str, left: str
     flow.request.headers["host"] = host
     settle(flow)
     assert flow.request.headers.get_all("host") == [left]
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ([(b"x", b"a\0b")], "bad_header"),
+        ([(b"x", b"a\rX-B: b")], "bad_header"),
+        ([(b"x", b"a\r\n b")], "bad_header"),
+        ([(b"x\ny", b"a")], "bad_header"),
+        ([(b"ok", b"a"), (b"x", b"\n")], "bad_header"),
+        ([(b"x", b"a")] * 1_001, "header_too_large"),
+        ([(b"x", b"a" * (128 << 10))], "header_too_large"),
+    ],
+)
+def test_a_head_that_can_be_read_in_two_ways_is_refused(
+    fields: list[tuple[bytes, bytes]], cause: str
+) -> None:
+    """Line ends and NULs, and more than any client sends."""
+    with pytest.raises(TokenHubError) as caught:
+        readable(fields)
+    assert (caught.value.fault.http_status, caught.value.fault.cause) == (400, cause)
+
+
+def test_a_head_at_its_bounds_is_read() -> None:
+    """A thousand fields, 128 KiB, tabs and letters of any alphabet."""
+    readable([(b"x", b"a\tb"), (b"y", "é".encode())])
+    readable([(b"x", b"a")] * 1_000)
+    readable([(b"x", b"a" * ((128 << 10) - 1))])
+    readable([])

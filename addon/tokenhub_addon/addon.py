@@ -46,6 +46,7 @@ from tokenhub_core.addresses import is_written
 from tokenhub_core.admission.doorkeeper import Entry, allow, let_pass, scope_of
 from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
+from tokenhub_core.hops import readable
 from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
@@ -321,6 +322,7 @@ class TokenHub(Guarded):
     async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:
         """Return a request as it comes in, None where it was answered because it may not."""
         try:
+            readable(flow.request.headers.fields)
             entry = await self.callers.admit(
                 flow, gemini=found is not None and found[0].dialect is Dialect.GEMINI
             )

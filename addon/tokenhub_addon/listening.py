@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -14,7 +13,6 @@ from typing import Final
 
 import certifi
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from mitmproxy import certs
 
 from tokenhub_addon.engines import beside, of
@@ -31,6 +29,7 @@ from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.launch.paths import run_dir
 from tokenhub_core.launch.serveinfo import ServeInfo, clear_serve_info, write_serve_info
+from tokenhub_core.telemetry.logs import discreet
 
 KEEPALIVE: Final = 75.0
 """Seconds that an idle connection of a client stays open: longer than SDKs keep theirs."""
@@ -77,7 +76,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=KEEPALIVE,
-            logger=_discreet(),
+            logger=discreet(),
         )
         # The proxy has drained its connections by then.
         stack.push_async_callback(server.shutdown, _AT_ONCE)
@@ -150,7 +149,7 @@ async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) ->
         access_log=None,
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE,
-        logger=_discreet(),
+        logger=discreet(),
         shutdown_timeout=max(settings.shutdown_drain_secs, _AT_ONCE),
     )
     await runner.setup()
@@ -203,25 +202,6 @@ def _only_one(directory: Path) -> Iterator[None]:
         except OSError:
             raise ConfigError(f"another TokenHub is serving from {directory}") from None
         yield
-
-
-class _Reticent(logging.Filter):
-    """Keeps what cannot be read out of the log: aiohttp quotes the line, and the line may be a credential."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Take the error of a malformed request off its record."""
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, HttpProcessingError):
-            record.msg, record.args = "a request could not be read: %s", (type(error).__name__,)
-            record.exc_info = record.exc_text = None
-        return True
-
-
-def _discreet() -> logging.Logger:
-    logger = logging.getLogger("tokenhub_addon.server")
-    if not any(isinstance(one, _Reticent) for one in logger.filters):
-        logger.addFilter(_Reticent())
-    return logger
 
 
 def _url(host: str, port: int) -> str:

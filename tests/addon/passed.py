@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.addon.clients import KEY
 from tests.addon.inspection import inspecting, make_addon
 from tests.addon.lanes import NO_KEYS, Front, served
 from tests.addon.scripted import ScriptedEngine
@@ -24,13 +25,20 @@ from tokenhub_core.admission.doorkeeper import Doorkeeper
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.ports import KeyBook
-from tokenhub_core.types import Lane, Record
+from tokenhub_core.types import Lane, Outcome, Record
 from tokenhub_core.watching import Watcher
 
 type Raw = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 type Site = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 type Passing = Callable[..., contextlib.AbstractAsyncContextManager[Front]]
 """Starts a lane in front of a host: `passing(raw=…)` or `passing(site=…)`, with a `watching` and options."""
+
+KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
+"""A client that shows a key of its own."""
+
+
+def ends(record: Record) -> tuple[Outcome, int, str]:
+    return record.outcome, record.status, record.fault
 
 
 class Host(Upstream):

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import orjson
 import pytest
 from mitmproxy import http
-from openai import APIConnectionError, AsyncOpenAI, AuthenticationError, PermissionDeniedError
 
 from tests.addon.clients import (
     ANTHROPIC,
@@ -34,15 +32,13 @@ from tests.addon.handing_off import hello
 from tests.addon.inspection import inspecting, make_addon
 from tests.addon.lanes import Front, Lanes, served
 from tests.addon.passed import Passing, records
-from tests.addon.scripted import ScriptedEngine, whole
+from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
-from tests.e2e.programs import needs_curl
 from tests.fakes.keys import ANN, EXPIRED, OTHER, SECRET, WRONG, Book, limited
 from tokenhub_addon.addon import TokenHub
 from tokenhub_core.admission.foreign import Foreign, Use
 from tokenhub_core.errors import ConfigError, Kind, client_fault
-from tokenhub_core.ports import Reply
-from tokenhub_core.types import Lane, Scope, Snapshot
+from tokenhub_core.types import Lane, Scope
 
 SHUT: dict[str, Any] = {"tokenhub_anonymous": False}
 OWN = {"Authorization": f"Bearer {KEY}"}
@@ -384,91 +380,6 @@ async def test_a_websocket_shows_its_key_as_a_subprotocol(passing: Passing) -> N
         (request,) = running.upstream.requests
         assert f"realtime, openai-insecure-api-key.{KEY}\r\n".encode() in request
         assert b"tokenhub_" not in request
-
-
-# --- real clients ------------------------------------------------------------------------------------------
-
-ANSWER = orjson.dumps(
-    {
-        "id": "chatcmpl-1",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "gpt-4o",
-        "choices": [
-            {"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}
-        ],
-    }
-)
-
-
-async def _said(_: Snapshot) -> Reply:
-    return whole(ANSWER)
-
-
-async def test_openais_sdk_shows_the_key_of_its_proxys_url(proxied: Lanes) -> None:
-    """Its own key stays for its host; without one in the URL, or with a wrong one, there is no connection."""
-    engine = ScriptedEngine(_said)
-    async with proxied(engine, book=Book(), **SHUT) as running:
-
-        async def ask(user: str) -> str | None:
-            url = f"http://{user}{running.proxy.host}:{running.proxy.port}"
-            async with (
-                httpx2.AsyncClient(proxy=url, verify=running.proxy.trust()) as client,
-                AsyncOpenAI(api_key=KEY, http_client=client, max_retries=0) as sdk,
-            ):
-                told = await sdk.chat.completions.create(
-                    model="gpt-4o", messages=[{"role": "user", "content": "Hi"}]
-                )
-                return told.choices[0].message.content
-
-        assert await ask(f"x:{SECRET}@") == "hello"
-        for user in ("", f"x:{WRONG}@"):
-            with pytest.raises(APIConnectionError) as caught:
-                await ask(user)
-            assert "407" in str(caught.value.__cause__)
-        (snapshot,) = engine.snapshots
-        assert snapshot.caller.key == ANN
-        assert ("authorization", f"Bearer {KEY}") in snapshot.headers
-
-
-async def test_openais_sdk_knows_what_it_is_told(lane: Lanes) -> None:
-    """A missing right and a wrong key are the errors that it has for them."""
-    book = Book(**{OTHER: limited(scopes=frozenset())})
-    async with lane(ScriptedEngine(_said), book=book) as running:
-        direct = running.lane is Lane.DIRECT
-        here = f"http://{running.proxy.host}:{running.proxy.port}"
-        async with httpx2.AsyncClient(proxy=None if direct else here, verify=running.proxy.trust()) as client:
-            for secret, error in ((WRONG, AuthenticationError), (OTHER, PermissionDeniedError)):
-                sdk = AsyncOpenAI(
-                    api_key=secret,
-                    base_url=f"{here}/v1" if direct else None,
-                    http_client=client,
-                    max_retries=0,
-                )
-                with pytest.raises(error):
-                    await sdk.chat.completions.create(model="gpt-4o", messages=[])
-
-
-@needs_curl
-@pytest.mark.parametrize("more", [[], ["--proxy-anyauth"]])
-async def test_curl_shows_the_key_of_its_proxys_url(proxied: Lanes, more: list[str]) -> None:
-    """At once, and also where it waits for a 407 to be asked; without one it says what it got."""
-    async with proxied(ScriptedEngine(_said), book=Book(), **SHUT) as running:
-
-        async def curl(user: str) -> tuple[int, bytes]:
-            where = f"{running.proxy.host}:{running.proxy.port}"
-            command = ["curl", "-sS", *more, "-x", f"http://{user}{where}", "--cacert", running.proxy.cafile]
-            command += ["-d", "{}", f"https://{OPENAI}{CHAT}"]
-            process = await asyncio.create_subprocess_exec(
-                *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-            )
-            said, _ = await process.communicate()
-            return process.returncode or 0, said
-
-        assert await curl(f"x:{SECRET}@") == (0, ANSWER)
-        code, said = await curl("")
-        assert code == 56
-        assert b"407" in said
 
 
 # --- what clients bring ------------------------------------------------------------------------------------

@@ -14,16 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import orjson
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import web
 from mitmproxy import http
 
 from tests.addon.clients import CHAT, H1, H2, KEY, OPENAI, tunnel
 from tests.addon.inspection import Clock, inspecting, make_addon
-from tests.addon.lanes import Front, served
-from tests.addon.passed import Host, Passing, records, running_with
+from tests.addon.lanes import served
+from tests.addon.passed import KEYED, Host, Passing, ends, records, running_with
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
@@ -35,14 +34,7 @@ from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.admission.limits import Call
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.types import KeyLimits, Lane, Outcome, Provider, ProviderType, Record, Usage
-
-_KEYED = {"Authorization": f"Bearer {KEY}", "User-Agent": "program/2 (x)"}
-
-
-def _ends(record: Record) -> tuple[Outcome, int, str]:
-    return record.outcome, record.status, record.fault
-
+from tokenhub_core.types import KeyLimits, Lane, Outcome, Provider, ProviderType, Usage
 
 # --- the record --------------------------------------------------------------------------------------------
 
@@ -59,16 +51,16 @@ async def test_who_has_no_money_left_is_not_let_by(passing: Passing) -> None:
     left_alone = watcher(*rules(observe="api.anthropic.com"))
     async with passing(site=site, watching=replace(left_alone, admit=lambda caller, at: poor)) as running:
         async with await H1.tls(running.proxy) as client:
-            await client.send("/v1/audio/odd", b"{}", headers=_KEYED)
+            await client.send("/v1/audio/odd", b"{}", headers=KEYED)
             refused = await client.answer()
         assert (refused.status, orjson.loads(refused.body)["error"]["code"]) == (402, "budget_exhausted")
         assert "upgrade" not in dict(refused.headers)
         async with await H1.tls(running.proxy, host="api.anthropic.com") as client:
-            await client.send("/v1/files", b"{}", headers=_KEYED)
+            await client.send("/v1/files", b"{}", headers=KEYED)
             assert (await client.answer()).status == 200
         told = await records(running, 2)
     assert asked == ["/v1/files"]
-    assert [_ends(one) for one in told] == [
+    assert [ends(one) for one in told] == [
         (Outcome.ERROR, 402, "budget_exhausted"),
         (Outcome.PASSED, 200, ""),
     ]
@@ -85,7 +77,7 @@ async def test_limits_are_learned_from_what_passes(passing: Passing) -> None:
         )
 
     async with passing(site=site) as running, await H1.tls(running.proxy) as client:
-        await client.send("/v1/audio/odd", b'{"model":"m","input":"x"}', headers=_KEYED)
+        await client.send("/v1/audio/odd", b'{"model":"m","input":"x"}', headers=KEYED)
         await client.answer()
         await records(running)
         keyring = running.keyring
@@ -110,10 +102,10 @@ async def test_one_record_says_what_passed(passing: Passing) -> None:
 
     async with passing(site=site) as running, await H1.tls(running.proxy) as client:
         asked = b'{"model":"embed","input":"x"}'
-        await client.send(f"/v1/audio/odd?key={KEY}&a=1", asked, headers=_KEYED)
+        await client.send(f"/v1/audio/odd?key={KEY}&a=1", asked, headers=KEYED)
         answer = await client.answer()
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 200, "")
+    assert ends(record) == (Outcome.PASSED, 200, "")
     assert (record.method, record.path, record.origin_host) == ("POST", "/v1/audio/odd?key=***&a=1", OPENAI)
     assert record.message == f"{len(asked)} bytes up, {len(answer.body)} bytes down"
     assert (record.requested_model, record.model) == ("embed", "text-embedding-3-small")
@@ -144,7 +136,7 @@ async def test_callers_of_what_passes_are_limited(passing: Passing) -> None:
         kept = await records(running, 3)
     assert answer.status == 429
     assert b"2 requests a minute" in answer.body
-    assert _ends(kept[2]) == (Outcome.ERROR, 429, "address_requests")
+    assert ends(kept[2]) == (Outcome.ERROR, 429, "address_requests")
     assert asked == ["/v1/files"] * 2
 
 
@@ -198,7 +190,7 @@ async def test_a_host_that_says_nothing_is_recorded(passing: Passing) -> None:
     async with passing(raw) as running, await H1.tls(running.proxy) as client:
         assert (await client.ask("/v1/files")).status == 502
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.ERROR, 502, "origin_unreachable")
+    assert ends(record) == (Outcome.ERROR, 502, "origin_unreachable")
 
 
 async def test_an_answer_that_breaks_off_is_recorded(passing: Passing) -> None:
@@ -213,7 +205,7 @@ async def test_an_answer_that_breaks_off_is_recorded(passing: Passing) -> None:
         answer = await client.ask("/v1/files")
         assert (answer.status, answer.complete) == (200, False)
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.ERROR, 502, "origin_broke_off")
+    assert ends(record) == (Outcome.ERROR, 502, "origin_broke_off")
 
 
 @pytest.mark.parametrize("moment", ["upload", "waiting", "download"])
@@ -240,7 +232,7 @@ async def test_a_client_that_leaves_is_recorded(passing: Passing, moment: str) -
             if moment == "download":
                 await client.head()
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.CANCELLED, 499, "")
+    assert ends(record) == (Outcome.CANCELLED, 499, "")
 
 
 async def test_what_may_not_pass_is_recorded(passing: Passing) -> None:
@@ -250,7 +242,7 @@ async def test_what_may_not_pass_is_recorded(passing: Passing) -> None:
         assert answer.status == 403
         (record,) = await records(running)
         assert running.upstream.dials == []
-    assert _ends(record) == (Outcome.ERROR, 403, "origin_off")
+    assert ends(record) == (Outcome.ERROR, 403, "origin_off")
     assert record.id == answer.headers["x-request-id"]
 
 
@@ -274,7 +266,7 @@ async def test_an_early_answer_arrives_whole(passing: Passing, framing: bytes) -
         answer = await client.answer()
         assert (answer.status, answer.body, answer.complete) == (413, b"no!", True)
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 413, "")
+    assert ends(record) == (Outcome.PASSED, 413, "")
 
 
 async def test_a_client_that_goes_on_after_an_early_answer_is_not_cut(passing: Passing) -> None:
@@ -291,7 +283,7 @@ async def test_a_client_that_goes_on_after_an_early_answer_is_not_cut(passing: P
         await client.send_chunk(b"")
         assert (await client.ask()).status == 200
         (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 413, "")
+    assert ends(record) == (Outcome.PASSED, 413, "")
 
 
 async def test_trailers_do_no_harm(passing: Passing) -> None:
@@ -332,123 +324,6 @@ async def test_a_client_that_waits_for_leave_to_upload_gets_it(passing: Passing)
         assert (await client.answer()).body == b"file"
 
 
-# --- WebSockets --------------------------------------------------------------------------------------------
-
-
-async def talking(request: web.BaseRequest) -> web.StreamResponse:
-    """Echo; `bye` closes with 4001."""
-    if request.path == "/v1/refused":
-        return web.Response(status=401, text="no")
-    assert request.headers["authorization"] == f"Bearer {KEY}"
-    socket = web.WebSocketResponse(protocols=("realtime",), max_msg_size=0)
-    await socket.prepare(request)
-    await socket.send_str("welcome")
-    async for message in socket:
-        if message.type is WSMsgType.BINARY:
-            await socket.send_bytes(message.data)
-        elif message.data == "bye":
-            await socket.close(code=4001)
-        else:
-            await socket.send_str(message.data)
-    return socket
-
-
-@contextlib.asynccontextmanager
-async def _talk(
-    running: Front, path: str, *, compress: int = 0
-) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
-    async with (
-        aiohttp.ClientSession() as session,
-        session.ws_connect(
-            f"wss://{OPENAI}{path}",
-            proxy=f"http://{running.proxy.host}:{running.proxy.port}",
-            ssl=running.proxy.trust(),
-            headers=_KEYED,
-            protocols=("realtime",),
-            max_msg_size=0,
-            compress=compress,
-            timeout=aiohttp.ClientWSTimeout(ws_close=5),
-        ) as socket,
-        asyncio.timeout(PATIENCE),
-    ):
-        yield socket
-
-
-@pytest.mark.parametrize("compress", [0, 15])
-async def test_a_websocket_passes_and_is_recorded(passing: Passing, compress: int) -> None:
-    """Realtime conversations go both ways, compressed or not, and end with the host's own code."""
-    async with passing(site=talking) as running:
-        async with _talk(running, "/v1/realtime?model=gpt-realtime", compress=compress) as socket:
-            assert socket.protocol == "realtime"
-            assert (socket.compress > 0) is (compress > 0)
-            assert await socket.receive_str() == "welcome"
-            await socket.send_str("héllo")
-            assert await socket.receive_str() == "héllo"
-            large = hashlib.shake_128(b"y").digest(2 << 20)
-            await socket.send_bytes(large)
-            assert await socket.receive_bytes() == large
-            assert running.recorder.records == []
-            await socket.send_str("bye")
-            assert (await socket.receive()).type is WSMsgType.CLOSE
-            assert socket.close_code == 4001
-        (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 101, "")
-    assert record.path == "/v1/realtime?model=gpt-realtime"
-    up = int(record.message.split()[0])
-    assert up >= (2 << 20)
-
-
-async def test_a_websocket_that_is_dropped_is_recorded(passing: Passing) -> None:
-    """A client that vanishes has ended its conversation; the host hears of it."""
-    gone = asyncio.Event()
-
-    async def site(request: web.BaseRequest) -> web.StreamResponse:
-        try:
-            return await talking(request)
-        finally:
-            gone.set()
-
-    async with passing(site=site) as running:
-        async with _talk(running, "/v1/realtime") as socket:
-            await socket.receive_str()
-            transport = socket.get_extra_info("socket")
-            assert transport is not None
-            transport.shutdown(2)
-            await gone.wait()
-        (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 101, "")
-
-
-async def test_a_websocket_that_the_host_refuses_is_refused(passing: Passing) -> None:
-    """With the host's own words."""
-    async with passing(site=talking) as running:
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            async with _talk(running, "/v1/refused"):
-                pass
-        assert refused.value.status == 401
-        (record,) = await records(running)
-    assert _ends(record) == (Outcome.PASSED, 401, "")
-
-
-@pytest.mark.parametrize("origin", [True, False])
-async def test_calls_over_a_websocket_are_sent_back_to_http(passing: Passing, origin: bool) -> None:
-    """426 at once, nobody is asked; the same connection then carries the call."""
-    async with (
-        passing(site=talking, tokenhub_origin=origin) as running,
-        await H1.tls(running.proxy) as client,
-    ):
-        await client.send(CHAT, b"", method="GET", headers={**_KEYED, "Connection": "Upgrade", "Upgrade": "websocket",
-            "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Version": "13"})  # fmt: skip
-        answer = await client.answer()
-        assert answer.status == 426
-        assert b"websocket_not_routed" in answer.body
-        assert answer.headers["upgrade"] == "HTTP/1.1"
-        assert (await client.ask()).status == 200
-        (record,) = await records(running)
-        assert running.upstream.dials == []
-    assert _ends(record) == (Outcome.ERROR, 426, "websocket_not_routed")
-
-
 # --- the inspect lane alone --------------------------------------------------------------------------------
 
 
@@ -475,7 +350,7 @@ async def test_a_call_that_is_too_large_is_recorded(confdir: Path) -> None:
             assert (await modern.ask(body=b"x" * 11)).status == 413
             assert (await modern.ask(body=b"x" * 10)).status == 200
     first, second = recorder.records
-    assert _ends(first) == _ends(second) == (Outcome.ERROR, 413, "body_too_large")
+    assert ends(first) == ends(second) == (Outcome.ERROR, 413, "body_too_large")
     assert first.id == answer.headers["x-request-id"]
 
 
@@ -485,11 +360,11 @@ async def test_a_hook_that_refuses_is_recorded(confdir: Path) -> None:
     async with _inspecting(confdir, recorder) as lane:
         lane.addon._lane.accept = None
         async with await H1.tls(lane.proxy) as client:
-            answer = await client.ask(headers=_KEYED)
+            answer = await client.ask(headers=KEYED)
             assert answer.status == 500
         assert lane.upstream.dials == []
         assert KEY not in str(lane.flow.get_state())
-    assert _ends(recorder.one) == (Outcome.ERROR, 500, "hook_failed")
+    assert ends(recorder.one) == (Outcome.ERROR, 500, "hook_failed")
     assert recorder.one.id == answer.headers["x-request-id"]
 
 
@@ -530,42 +405,6 @@ async def test_what_others_answer_and_what_is_given_up_is_no_record(confdir: Pat
     assert recorder.records == []
 
 
-async def test_a_flow_keeps_the_last_of_a_long_conversation(confdir: Path, tmp_path: Path) -> None:
-    """mitmproxy would keep every message for ever; the record still counts them all."""
-    host, recorder, engine = Host(site=talking), Kept(), ScriptedEngine()
-    await host.start(server_context(tmp_path, authority(tmp_path)))
-    ours = make_addon(engine, host, make=running_with(engine, recorder))
-    async with inspecting(confdir, engine, addon=ours, upstream=host, ssl_insecure=True) as lane:
-        running = Front(Lane.INSPECT, lane.proxy, host, recorder=recorder)
-        async with _talk(running, "/v1/realtime") as socket:
-            await socket.receive_str()
-            for _ in range(40):
-                await socket.send_bytes(bytes(100_000))
-                await socket.receive_bytes()
-            kept = lane.flow.websocket
-            assert kept is not None
-            assert 0 < sum(len(message.content) for message in kept.messages) <= 1 << 20
-        (record,) = await records(running)
-    await host.close()
-    assert record.message == "4000000 bytes up, 4000007 bytes down"
-
-
-async def test_a_key_among_the_subprotocols_stands_in_no_flow(confdir: Path, tmp_path: Path) -> None:
-    """The host gets it, and the flow does not keep it."""
-    host = Host()
-    await host.start(server_context(tmp_path, authority(tmp_path)))
-    protocols = f"realtime, openai-insecure-api-key.{KEY}"
-    async with (
-        inspecting(confdir, ScriptedEngine(), upstream=host, ssl_insecure=True) as lane,
-        await H1.tls(lane.proxy) as client,
-    ):
-        await client.send("/v1/realtime", b"", method="GET", headers={"Sec-WebSocket-Protocol": protocols})
-        assert (await client.answer()).status == 200
-        assert KEY not in str(lane.flow.get_state())
-    assert protocols.encode() in host.requests[0]
-    await host.close()
-
-
 async def test_a_call_from_before_the_engine_runs_waits_for_it(confdir: Path) -> None:
     """Nobody can tell who may come in before; then it is refused, and recorded."""
     recorder, ready, engine = Kept(), asyncio.Event(), ScriptedEngine()
@@ -600,7 +439,7 @@ async def test_serve_records_what_passes_in_its_inspect_lane(data_dir: Path, tmp
             assert (await client.ask("/v1/files", b"file")).body == b"upstream"
         (record,) = serve.recorder.records
     await host.close()
-    assert (record.caller.lane, _ends(record)) == (Lane.INSPECT, (Outcome.PASSED, 200, ""))
+    assert (record.caller.lane, ends(record)) == (Lane.INSPECT, (Outcome.PASSED, 200, ""))
 
 
 async def test_nobody_is_recorded_who_is_no_llm_host(passing: Passing) -> None:

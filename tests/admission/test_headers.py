@@ -340,6 +340,16 @@ def test_a_duration_is_finite_or_none(text: str) -> None:
     assert seconds is None or 0 <= seconds <= 1e15
 
 
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("9" * 64, 1e9), ("9" * 65, None), ("1s" + " " * 63, None), ("6m0s", 360.0)]
+)
+def test_a_duration_is_as_short_as_a_field_for_people(text: str, seconds: float | None) -> None:
+    """Of 64 characters at most; what is longer is not looked into."""
+    found = duration(text)
+    assert (found is None) is (seconds is None)
+    assert found is None or seconds is None or found >= min(seconds, 360.0)
+
+
 def test_reading_is_linear_in_the_length_of_a_field() -> None:
     """Fields that are longer than any vendor's are not looked into, and long lists are read item by item."""
     spaces = "a" + " " * 1000 + "x"

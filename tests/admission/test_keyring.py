@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tokenhub_core.admission import keyring as keyring_
 from tokenhub_core.admission.headers import Seen
 from tokenhub_core.admission.keyring import Chosen, Keyring
 from tokenhub_core.admission.limits import Call, Room
@@ -258,3 +259,133 @@ def test_strangers_keys_are_bounded() -> None:
         ring.keyring.overheard("h", CHAT, (("x-api-key", str(n)),), answer, model=lambda: "m", **ring.times)
     assert len(ring.keyring._known) == 4096
     assert ring.keyring._hosts == {"h": 4096}
+
+
+def test_the_host_of_whoever_was_forgotten_is_forgotten_too() -> None:
+    """Of a host without a known key nobody's name is made any more."""
+    ring = Ring()
+    answer = (("x-ratelimit-remaining-requests", "0"),)
+
+    def heard(host: str, key: int) -> None:
+        request = (("x-api-key", str(key)),)
+        ring.keyring.overheard(host, CHAT, request, answer, model=lambda: "m", **ring.times)
+
+    heard("first", 0)
+    assert "first" in ring.keyring._hosts
+    for n in range(4096):
+        heard("h", n)
+    assert ring.keyring._hosts == {"h": 4096}
+
+
+def test_what_passes_and_tells_no_figure_teaches_nothing() -> None:
+    """Neither without such fields nor with what is no number; nobody is asked for the model then."""
+    ring = Ring()
+    for answer in ((("content-type", "x"),), (("x-ratelimit-remaining-requests", "soon"),)):
+        ring.keyring.overheard("h", CHAT, (), answer, model=lambda: pytest.fail("not needed"), **ring.times)
+    assert ring.keyring.quiet
+
+
+def test_a_key_is_the_same_whichever_field_carries_it() -> None:
+    """The first that is one counts; a request without a key has that of nobody."""
+    keyring = Ring().keyring
+    own = keyring.digest_of("h", "sk")
+    for carrier in ("authorization", "x-api-key", "api-key", "x-goog-api-key"):
+        value = "Bearer sk" if carrier == "authorization" else "sk"
+        assert keyring.digest("h", (("accept", "*/*"), (carrier, value), ("x-api-key", "other"))) == own
+    assert keyring.digest("h", (("accept", "*/*"),)) == keyring.digest("h", ()) == keyring.digest_of("h", "")
+    assert keyring.digest("g", (("x-api-key", "sk"),)) != own
+
+
+def test_a_provider_whose_keys_nobody_can_read_is_not_held_back_by_them() -> None:
+    """Why it cannot be read is told where it is read."""
+    ring = Ring(available=lambda provider, one: False)
+    assert ring.room().wait == 0
+
+
+def test_of_two_reasons_to_wait_the_longer_one_counts() -> None:
+    """An empty window for a minute, and a cool-off of seven seconds."""
+    ring = Ring()
+    ring.answered(ring.chosen(LONE), 0)
+    ring.ended(ring.chosen(LONE, anyway=True), SLOW)
+    assert ring.room(LONE).why == "requests"
+    ring.keyring.unpark("p", "default", at=0.0)
+    ring.ended(ring.chosen(LONE, anyway=True), replace(SLOW, retry_after=600.0))
+    assert (ring.room(LONE).wait, ring.room(LONE).why) == (600.0, "cooling")
+
+
+def test_a_shorter_cool_off_does_not_end_a_longer_one() -> None:
+    """Answers come in any order; and no cool-off is longer than it may be, whatever was asked."""
+    ring = Ring()
+    for seconds in (60.0, 7.0):
+        ring.ended(ring.chosen(LONE, anyway=True), replace(SLOW, retry_after=seconds))
+    assert ring.room(LONE).wait == 60.0
+    ring.ended(ring.chosen(LONE, anyway=True), replace(SLOW, retry_after=1e12))
+    assert ring.room(LONE).wait < 1e6
+
+
+def test_a_call_is_over_though_its_key_was_changed_meanwhile() -> None:
+    """What was counted for it went with what was known of the old key."""
+    ring = Ring()
+    ring.answered(ring.chosen(LONE), 50)
+    chosen = ring.chosen(LONE)
+    assert chosen.numbers is not None
+    ring.keyring.forget("p", at=0.0, why="changed")
+    ring.ended(chosen)
+    assert ring.room(LONE).wait == 0
+
+
+def test_all_that_is_known_of_a_changed_provider_goes() -> None:
+    """Its cool-off and its parkings, of every key; what is known of others stays."""
+    ring = Ring()
+    other = replace(LONE, id="q")
+    ring.ended(ring.chosen(LONE), SLOW)
+    ring.ended(ring.chosen(other), SLOW)
+    ring.ended(ring.chosen(), OUT)
+    assert ring.keyring.state("p", "second", now=0.0).parked
+    ring.keyring.forget("p", at=2.0, why="changed")
+    assert (ring.room(LONE).wait, ring.room(other).wait) == (0, 7.0)
+    assert ring.keyring.parkings() == []
+    assert [(one.parked, one.why) for one in ring.changes][-1] == (False, "changed")
+
+
+def test_cool_offs_that_are_over_are_dropped_when_there_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Callers make their names; those that still hold stay."""
+    monkeypatch.setattr(keyring_, "_STRANGERS", 3)
+    ring = Ring()
+    for n, seconds in enumerate((1.0, 1.0, 1.0, 60.0)):
+        ring.now = 2.0 * (n == 3)
+        ring.ended(ring.chosen(ORIGIN, caller=f"{n:02x}"), replace(SLOW, retry_after=seconds))
+    assert [key[1] for key in ring.keyring._cooling] == ["03"]
+
+
+def test_a_call_without_a_model_meets_what_holds_for_all() -> None:
+    """And not what holds for one model."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), NOT_THIS)
+    assert ring.room(LONE).wait > 0
+    assert ring.room(LONE, Call("")).wait == 0
+    ring.ended(ring.chosen(LONE, anyway=True), OUT)
+    assert ring.room(LONE, Call("")).wait > 0
+
+
+def test_a_probe_that_is_answered_after_an_operator_ended_the_parking_is_no_news() -> None:
+    """There is nothing left to end."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE), OUT)
+    probe = ring.chosen(LONE, anyway=True)
+    assert probe.probe is not None
+    ring.keyring.unpark("p", "default", at=1.0)
+    told = len(ring.changes)
+    ring.keyring.began(probe, at=2.0)
+    assert len(ring.changes) == told
+
+
+def test_a_keyring_that_nobody_hears_parks_all_the_same() -> None:
+    """Who hears of it is somebody else's affair."""
+    keyring = Keyring(b"salt")
+    taken = keyring.take(LONE, CALL, CHAT, now=0.0, at=0.0)
+    assert isinstance(taken, Chosen)
+    keyring.ended(taken, OUT, now=0.0, at=0.0)
+    assert [one.place.credential for one in keyring.parkings()] == ["default"]

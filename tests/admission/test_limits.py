@@ -160,6 +160,32 @@ def test_models_are_told_apart_up_to_a_bound() -> None:
     assert len(limits.shown(0.0)) == 200
 
 
+def test_a_call_that_nobody_hears_of_again_is_not_awaited_for_ever() -> None:
+    """After a quarter of an hour it counts as arrived: what a stranger's answer says has it in its figure."""
+    for later, left in ((899.0, 8), (901.0, 9)):
+        limits = known(requests(10, resets=10_000))
+        limits.take(CALL, 0.0)
+        limits.take(CALL, later)
+        limits.tell([requests(10, resets=10_000)], None, "m", later)
+        assert limits.shown(later)[0].remaining == left
+
+
+def test_a_call_to_a_model_that_was_forgotten_meanwhile_is_over_all_the_same() -> None:
+    """Its window went when too many others came."""
+    limits = known(requests(5, by_model=True))
+    sent = limits.take(CALL, 0.0)
+    for n in range(200):
+        limits.tell([requests(1, by_model=True)], None, f"m{n}", 0.0)
+    limits.land(sent)
+    assert "m" not in [one.model for one in limits.shown(0.0)]
+
+
+def test_a_window_that_was_forgotten_is_not_shown_beside_one_that_holds() -> None:
+    """At its reset, where its size was never told."""
+    limits = known(requests(0, limit=None), Seen(Metric.TOKENS, "", 1000, 20, 600))
+    assert [one.metric for one in limits.shown(60.0)] == [Metric.TOKENS]
+
+
 def test_the_fault_tells_when_the_first_can_serve() -> None:
     """429 for what passes, 503 where only our own keys are at fault, and never more than an hour."""
     fault = limited([("a", Room(30.2, "requests")), ("b", Room(7.5, "cooling")), ("b", Room(9, "tokens"))])

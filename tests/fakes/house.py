@@ -34,6 +34,7 @@ from tokenhub_core.app import App
 from tokenhub_core.http.admin import Admin
 from tokenhub_core.ports import KeyBook
 from tokenhub_core.telemetry.events import Bus
+from tokenhub_core.telemetry.logs import discreet
 from tokenhub_core.types import Headers, Json, header
 
 
@@ -68,12 +69,18 @@ class House:
     data: Path
     port: int
     session: aiohttp.ClientSession
+    server: web.Server
     seen: list[bytes] = field(default_factory=list, repr=False)
     """Every body that was ever sent back, for those who look for what must not be there."""
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many clients' connections are open."""
+        return len(self.server.connections)
 
     @property
     def token(self) -> str:
@@ -180,11 +187,13 @@ async def house(
                 handler_cancellation=True,
                 access_log=None,
                 auto_decompress=False,
+                logger=discreet(),
                 shutdown_timeout=drain,
             )
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             try:
-                yield House(running, data, runner.addresses[0][1], session)
+                assert runner.server is not None
+                yield House(running, data, runner.addresses[0][1], session, runner.server)
             finally:
                 await runner.cleanup()

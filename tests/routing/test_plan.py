@@ -102,6 +102,8 @@ def test_a_name_that_nobody_can_serve_is_404() -> None:
     """Neither registered nor answerable by an origin."""
     fault = refused(Policy(model="nonsense"))
     assert (fault.kind, fault.code, fault.param) == (Kind.NOT_FOUND, "model_not_found", "model")
+    assert "'nonsense'" in fault.message
+    assert len(refused(Policy(model="m" * 65_536)).message) < 400
 
 
 def test_every_exclusion_has_its_reason() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 
 from tokenhub_core.telemetry import logs
 from tokenhub_core.telemetry.logs import JsonLines
@@ -113,3 +114,21 @@ def test_configuring_twice_tells_once(capsys: pytest.CaptureFixture[str]) -> Non
     logs.configure("info")
     logging.getLogger("x").info("word")
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_what_is_no_http_is_a_line_without_its_bytes_and_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever sends such bytes pages nobody, and what they were stays out of the log; our own errors are told whole."""
+    logger = logs.discreet()
+    for level, told in ((logging.INFO, 1), (logging.WARNING, 0)):
+        caplog.clear()
+        with caplog.at_level(level, logger.name):
+            logger.error("Error handling request from %s", "1.2.3.4", exc_info=BadHttpMessage("sk-secret"))
+        assert len(caplog.records) == told
+        assert "sk-secret" not in caplog.text
+        assert [(one.levelname, one.exc_info) for one in caplog.records] == [("INFO", None)] * told
+    with caplog.at_level(logging.INFO, logger.name):
+        logger.error("boom", exc_info=RuntimeError("ours"))
+    assert [one.levelname for one in caplog.records][-1:] == ["ERROR"]
+    assert "RuntimeError: ours" in caplog.text
+    assert logs.discreet().filters == logger.filters
+    assert len(logger.filters) == 1

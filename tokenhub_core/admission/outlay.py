@@ -22,7 +22,8 @@ TURN_TOKENS: Final = 16
 """Role, separators and what else a vendor puts around one message, at most."""
 UNCAPPED: Final = 32_768
 """Tokens of an answer without a cap from a model whose own maximum is not known."""
-_MOST_ANSWERS: Final = 1024
+_MOST_ANSWERS: Final = 1_000_000
+"""Beyond what any server answers at once; it keeps the product with a cap and a price below 2⁶³."""
 
 
 def outlay(request: Request, candidate: Candidate, reserve: int) -> Outlay:

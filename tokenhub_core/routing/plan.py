@@ -144,6 +144,8 @@ def decide(
 
 
 _FINE: Final = Standing()
+_SHOWN: Final = 200
+"""Characters of a name that a refusal repeats."""
 
 
 def soonest(waiting: Sequence[tuple[Option, Room]]) -> tuple[Option, ...]:
@@ -289,7 +291,7 @@ def _unknown(name: str) -> Fault:
     return Fault(
         Kind.NOT_FOUND,
         Blame.CLIENT,
-        f"The model '{name}' is not registered. Register it with `tokenhub model add`, or ask for '*' to let"
+        f"The model '{name[:_SHOWN]}' is not registered. Register it with `tokenhub model add`, or ask for '*' to let"
         " the router choose.",
         cause="model_not_found",
         code="model_not_found",

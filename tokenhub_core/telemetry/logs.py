@@ -7,6 +7,7 @@ import sys
 from typing import Final
 
 import orjson
+from aiohttp.http_exceptions import HttpProcessingError
 
 _LEVELS: Final = {
     "debug": logging.DEBUG,
@@ -57,3 +58,25 @@ def configure(level: str) -> None:
     root.setLevel(_LEVELS[level])
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Reticent(logging.Filter):
+    """Keeps what cannot be read out of the log: aiohttp quotes the line, and the line may be a credential."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Take the error of a malformed request off its record, which is then none of ours."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        record.msg, record.args = "a request could not be read: %s", (type(error).__name__,)
+        record.exc_info = record.exc_text = None
+        record.levelno, record.levelname = logging.INFO, logging.getLevelName(logging.INFO)
+        return logging.getLogger(record.name).isEnabledFor(logging.INFO)
+
+
+def discreet() -> logging.Logger:
+    """Return the logger of our HTTP servers: what a client sends that is no HTTP is one line, and no failure."""
+    logger = logging.getLogger("tokenhub_core.server")
+    if not any(isinstance(one, _Reticent) for one in logger.filters):
+        logger.addFilter(_Reticent())
+    return logger
