@@ -192,10 +192,8 @@ class AuditLog:
     def entries(self) -> Iterator[Entry]:
         """Yield every entry in order, from one consistent view."""
         with self._database.reading() as connection:
-            found = connection.execution_options(yield_per=_BATCH).execute(
-                select(AUDIT).order_by(AUDIT.c.seq)
-            )
-            for row in found:
+            query = select(AUDIT).order_by(AUDIT.c.seq).execution_options(yield_per=_BATCH)
+            for row in connection.execute(query):
                 yield _entry(row)
 
     def verify(self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = ()) -> chain.Report:

@@ -11,13 +11,13 @@ from typing import Final
 import orjson
 from msgspec import structs
 from sqlalchemy import Connection, delete, select
-from sqlalchemy.dialects.sqlite import insert
 
 from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.admission.ledger import Count, Crossing
 from tokenhub_core.ports import Charge
 from tokenhub_core.store.rows import dumps, whole
 from tokenhub_core.store.schema import BUDGETS, SPENDS
+from tokenhub_core.store.upsert import insert
 from tokenhub_core.store.writer import Insert
 
 _COUNTS: Final = 4
@@ -25,7 +25,7 @@ _COUNTS: Final = 4
 _CHARGE: Final = (
     "INSERT INTO spends (budget_id, since, spent, warned) SELECT ?, ?, ?, 0"
     " WHERE EXISTS (SELECT 1 FROM budgets WHERE id = ?)"
-    " ON CONFLICT (budget_id, since) DO UPDATE SET spent = spent + excluded.spent"
+    " ON CONFLICT (budget_id, since) DO UPDATE SET spent = spends.spent + excluded.spent"
 )
 """A budget that was removed meanwhile is not counted."""
 
@@ -53,7 +53,7 @@ def save(connection: Connection, budget: Budget) -> None:
     """Store a budget; one of its id is replaced."""
     values = {**structs.asdict(budget), "thresholds": dumps(list(budget.thresholds))}
     connection.execute(
-        insert(BUDGETS).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
+        insert(connection, BUDGETS).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
     )
 
 
@@ -74,7 +74,7 @@ def warned(connection: Connection, crossings: Iterable[Crossing]) -> None:
         row = {"budget_id": one.budget.id, "since": one.since, "spent": 0, "warned": one.percent}
         update = {"warned": one.percent}
         connection.execute(
-            insert(SPENDS)
+            insert(connection, SPENDS)
             .values(row)
             .on_conflict_do_update(index_elements=["budget_id", "since"], set_=update)
         )
