@@ -62,12 +62,12 @@ def _settled(directory: Path) -> None:
 def beside(database: str, what: str, home: Path | None = None) -> Anchor | None:
     """Return the anchor of `what` for the database at this path; None for one in memory.
 
-    That of a server's database is in `home`, under a name that no other database has.
+    That of a server's database is in `home`, under a mark of its name, wherever the server is.
     """
     if database.startswith(":"):
         return None
     if "://" not in database:
         path = Path(database)
         return Anchor(path.with_name(f"{path.name}.{what}"))
-    mark = hashlib.sha256(database.encode()).hexdigest()[:12]
+    mark = hashlib.sha256(database.rpartition("/")[2].encode()).hexdigest()[:12]
     return None if home is None else Anchor(home / f"postgresql-{mark}.{what}")
