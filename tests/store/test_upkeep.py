@@ -107,7 +107,8 @@ def test_a_copy_is_put_back_and_what_was_there_is_kept(tmp_path: Path) -> None:
 def test_a_damaged_database_is_replaced_with_all_that_belongs_to_it(tmp_path: Path) -> None:
     """A log that stayed behind would be read as the new one's."""
     place = tmp_path / "t.sqlite"
-    copy = backup(made(place, "old").where, tmp_path / "copy")
+    made(place, "old").close()
+    copy = backup(str(place), tmp_path / "copy")
     database = made(place, "new")
     for name in ("t.sqlite-wal", "t.sqlite-shm"):
         shutil.copy(tmp_path / name, tmp_path / f"{name}.kept")
