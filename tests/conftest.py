@@ -1,8 +1,20 @@
-"""What every test runs under: generated inputs are the same in each run, and nothing is held to a time."""
+"""What every test runs under: generated inputs are the same in each run, and nothing is held to a time.
+
+And the databases: a test that takes `dsn` runs on SQLite and on PostgreSQL.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.fakes import postgres
+from tests.fakes.databases import Shared
 
 # Without changes a run has the result of the one before; `scripts/test search` looks for examples that no run has
 # had. How long an example takes is the machine's affair.
@@ -13,3 +25,30 @@ settings.register_profile(
     "search", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def shared_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
+    """Return what gives the address of an empty PostgreSQL database, the same one each time."""
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with ExitStack() as stack:
+        users = stack.enter_context(postgres.holding(root))
+        yield stack.enter_context(Shared(postgres.shared(root, users))).emptied
+
+
+@pytest.fixture
+def postgresql(shared_postgresql: Callable[[], str]) -> str:
+    """Return the address of an empty PostgreSQL database at the newest schema."""
+    return shared_postgresql()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def dsn(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the address of an empty database, of either kind."""
+    if request.param == "sqlite":
+        return str(tmp_path / "tokenhub.sqlite")
+    found: str = request.getfixturevalue("postgresql")
+    return found

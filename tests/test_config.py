@@ -27,7 +27,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "lane": ("inspect", "inspect"),
     "simulate": ("YES", True),
     "origin": ("off", False),
-    "db_dsn": ("/x/y.sqlite", "/x/y.sqlite"),
+    "db_password_file": ("/run/secrets/db", "/run/secrets/db"),
+    "db_timeout_secs": ("2.5", 2.5),
+    "parking_retention_days": ("30", 30),
     "db_synchronous": ("NORMAL", "NORMAL"),
     "log_level": ("debug", "debug"),
     "credentials_file": ("~/keys", "~/keys"),
@@ -80,7 +82,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "log_retention_days": ("90", 90),
     "ca_file": ("/ca.pem", "/ca.pem"),
 }
-SECRET = ("admin_token", "vault_password")
+SECRET = ("admin_token", "db_dsn", "vault_password")
 
 BAD: list[tuple[str, str, str]] = [
     ("port", "65536", "between 0 and 65535"),
@@ -90,6 +92,7 @@ BAD: list[tuple[str, str, str]] = [
     ("lane", "Handoff", "one of auto, handoff, inspect"),
     ("simulate", "maybe", "true or false"),
     ("db_synchronous", "OFF", "one of FULL, NORMAL"),
+    ("db_timeout_secs", "0", "between 0.1 and 300"),
     ("log_level", "loud", "one of debug"),
     ("default_mode", "fast", "one of cheap, normal"),
     ("default_max_budget_usd", "-1", "between 0 and 100"),

@@ -199,18 +199,21 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     writer.start()
     stack.push_async_callback(writer.close)
     holder = KeyHolder()
-    audit = Audit(database, writer, clock=clock, signer=holder.signer, anchor=beside(database.where, "audit"))
+    home = settings.data_dir
+    audit = Audit(
+        database, writer, clock=clock, signer=holder.signer, anchor=beside(database.where, "audit", home)
+    )
     warnings = await audit.load()
     stack.push_async_callback(audit.close)
     gatherer = asyncio.create_task(audit.keep(), name="audit gatherer")
     stack.push_async_callback(_cancelled, gatherer)
-    custody = Custody(holder, beside(database.where, "vault"), settings.vault_auto_lock_secs)
+    custody = Custody(holder, beside(database.where, "vault", home), settings.vault_auto_lock_secs)
     vault = Vault(database, audit, clock=clock, entropy=secrets.token_bytes, custody=custody)
     stack.callback(vault.lock)
     await _unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
-    sweeper = Sweeper(writer, clock, settings.log_retention_days)
+    sweeper = Sweeper(writer, clock, settings.log_retention_days, parkings=settings.parking_retention_days)
     sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
     stack.push_async_callback(_cancelled, sweeping)
     if settings.capture != "none" and not vault.open:
@@ -314,7 +317,7 @@ async def _engine(
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(settings, catalog, kept.vault, admission.throttle),
+        rules=_rules(kept, catalog, admission.throttle),
         insight=_insight(watched.learning, catalog),
     )
 
@@ -523,8 +526,12 @@ def _entropy(size: int) -> Callable[[], bytes]:
 
 
 def _database(settings: Settings) -> Database:
-    where = settings.db_dsn or os.fspath(settings.data_dir / "tokenhub.sqlite")
-    return open_database(where, synchronous=settings.db_synchronous)
+    return open_database(
+        settings.db_dsn.reveal() or os.fspath(settings.data_dir / "tokenhub.sqlite"),
+        synchronous=settings.db_synchronous,
+        busy_ms=round(settings.db_timeout_secs * 1000),
+        password_file=settings.db_password_file,
+    )
 
 
 async def _unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) -> None:
@@ -574,8 +581,10 @@ def _insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
-def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle) -> Rules:
+def _rules(kept: _Kept, catalog: Catalog, limits: Throttle) -> Rules:
+    settings, vault = kept.settings, kept.vault
     return Rules(
+        recordable=lambda: kept.writer.able,
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
         leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),

@@ -134,8 +134,20 @@ class Settings:
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")
-    db_dsn: str = _setting("", _text, "Database; empty means tokenhub.sqlite in the data directory")
-    db_synchronous: str = _setting("FULL", _one_of("FULL", "NORMAL"), "SQLite's synchronous pragma")
+    db_dsn: Secret = _setting(
+        _NO_SECRET,
+        Secret,
+        "Database: a path, or postgresql://…; empty means tokenhub.sqlite in the data directory",
+    )
+    db_password_file: str = _setting("", _text, "File that holds PostgreSQL's password")
+    db_timeout_secs: float = _setting(
+        5.0, _number(0.1, 300), "To wait for the database: for its lock, for one change"
+    )
+    db_synchronous: str = _setting(
+        "FULL",
+        _one_of("FULL", "NORMAL"),
+        "With NORMAL a power failure may take the last records along, the end of a process none",
+    )
     log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
     admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
     credentials_file: str = _setting(
@@ -290,6 +302,11 @@ class Settings:
         "off",
         _one_of("off", "tools", "all"),
         "What is proved of answers: that tool calls, or with all their words too, are what the provider sent",
+    )
+    parking_retention_days: int | None = _setting(
+        None,
+        _optional(_whole(1, 3650)),
+        "Days after which the history of parkings is deleted; none for never",
     )
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 

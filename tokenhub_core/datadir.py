@@ -15,7 +15,16 @@ from tokenhub_core.ports import Secret
 
 _SALT: Final = 32
 """Bytes."""
-_OURS: Final = ("tokenhub.sqlite*", "admin-token", "salt", "serve.lock", "run", "ca", "present")
+_OURS: Final = (
+    "tokenhub.sqlite*",
+    "postgresql-*",
+    "admin-token",
+    "salt",
+    "serve.lock",
+    "run",
+    "ca",
+    "present",
+)
 """What we make in the data directory. Whatever else lies there is not ours to change."""
 _KEYS: Final = frozenset({"ca", "ca/mitmproxy", "ca/ca-key.pem", "ca/mitmproxy/mitmproxy-ca.pem"})
 """Left to the CA, which does not start where these were open to others: who read its key can sign with it."""

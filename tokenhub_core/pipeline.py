@@ -20,7 +20,7 @@ from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
-from tokenhub_core.preparing import Insight, Preparation, Rules
+from tokenhub_core.preparing import UNRECORDABLE, Insight, Preparation, Rules
 from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.routing.affinity import Served
@@ -78,6 +78,7 @@ class Pipeline:
     ) -> None:
         self._executor = executor
         self._recorder = recorder
+        self._recordable = rules.recordable
         self._ledger = executor.means.ledger
         self._ready = Preparation(
             executor.means,
@@ -232,6 +233,12 @@ class Pipeline:
         """Record a failure; that the store is down too must not hide it."""
         if progress.recorded:
             return
+        if not self._recordable():
+            # Its caller is not to wait for what is waited for in vain.
+            self._leave(progress)
+            progress.recorded = True
+            self._recorder.post(record(progress, fault, self._clock.monotonic()))
+            return
         try:
             await self._commit(progress, fault)
         except TokenHubError as error:
@@ -252,4 +259,6 @@ class Pipeline:
 
 def _worth_retrying(fault: Fault) -> bool:
     """Tell whether the caller's SDK may try again: not where we have just tried everything ourselves."""
+    if fault is UNRECORDABLE:
+        return True
     return fault.kind is Kind.RATE_LIMITED or fault.blame is Blame.CLIENT or fault.http_status < 500

@@ -24,7 +24,7 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import Job, Means, Whole
-from tokenhub_core.errors import Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.leave import Leaves
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
@@ -57,6 +57,14 @@ from tokenhub_core.types import (
     header,
 )
 
+UNRECORDABLE: Final = Fault(
+    Kind.INTERNAL,
+    Blame.US,
+    "calls cannot be recorded now, so none is made",
+    cause="unrecordable",
+    status=503,
+    retry_after=1.0,
+)
 _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
 
@@ -81,6 +89,8 @@ class Rules:
     """What callers may use."""
     foreign: Foreign = KEPT
     """What is done with credentials that clients bring for their hosts."""
+    recordable: Callable[[], bool] = lambda: True
+    """Whether the record of a call can be expected to be stored."""
     locked: Callable[[], bool] = lambda: False
     """Whether the vault is locked, so that its providers are no candidates."""
 
@@ -142,7 +152,12 @@ class Preparation:
         self._clock = means.clock
 
     def enter(self, progress: Progress) -> None:
-        """Let the call in where its caller's limits do; raises `TokenHubError` where they do not."""
+        """Let the call in where its caller's limits do; raises `TokenHubError` where they do not.
+
+        And where it can be recorded: nobody is to pay for what would be known to nobody.
+        """
+        if not self._rules.recordable():
+            raise TokenHubError(UNRECORDABLE)
         snapshot, now = progress.snapshot, self.instant()
         stay = progress.stay = self._rules.throttle.visit(snapshot.caller, snapshot.headers, now)
         if stay is not None:

@@ -49,7 +49,7 @@ def configured(settings: Settings, environ: Mapping[str, str]) -> bool:
     where = settings.data_dir / "tokenhub.sqlite"
     if not settings.db_dsn and not where.exists():
         return False
-    database = open_database(settings.db_dsn or str(where))
+    database = open_database(settings.db_dsn.reveal() or str(where), password_file=settings.db_password_file)
     try:
         with database.reading() as connection:
             return bool(rows.load(connection).providers)

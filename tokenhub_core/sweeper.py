@@ -21,12 +21,15 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """`days` is the age at which records of calls are deleted, None for never."""
+    """`days` is the age at which records of calls are deleted, `parkings` that of what was parked; None for never."""
 
-    def __init__(self, writer: Writer, clock: Clock, days: int | None) -> None:
+    def __init__(
+        self, writer: Writer, clock: Clock, days: int | None, *, parkings: int | None = None
+    ) -> None:
         self._writer = writer
         self._clock = clock
         self._days = days
+        self._parkings = parkings
 
     async def keep(self) -> None:
         """Delete for as long as the service runs; where the store fails, later."""
@@ -43,6 +46,8 @@ class Sweeper:
         done = await self._pieces(partial(captures.delete_texts, now=now))
         if self._days is not None:
             done += await self._pieces(partial(captures.delete_records, before=now - self._days * DAY))
+        if self._parkings is not None:
+            done += await self._pieces(partial(captures.delete_parkings, before=now - self._parkings * DAY))
         if done:
             _log.info("deleted %d rows whose time was over", done)
         return done

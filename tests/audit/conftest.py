@@ -1,4 +1,4 @@
-"""A database on disk, and the audit log over its writer."""
+"""A database of either kind, and the audit log over its writer."""
 
 from __future__ import annotations
 
@@ -35,13 +35,8 @@ class Hands:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tokenhub.sqlite"
-
-
-@pytest.fixture
-def database(path: Path) -> Iterator[Database]:
-    database = open_database(str(path))
+def database(dsn: str) -> Iterator[Database]:
+    database = open_database(dsn)
     yield database
     database.close()
 
@@ -60,8 +55,8 @@ def clock() -> Hands:
 
 
 @pytest.fixture
-def anchor(database: Database) -> Anchor:
-    found = beside(database.where, "audit")
+def anchor(database: Database, tmp_path: Path) -> Anchor:
+    found = beside(database.where, "audit", tmp_path)
     assert found is not None
     return found
 

@@ -26,7 +26,6 @@ from tokenhub_core.store.anchor import Anchor, beside
 from tokenhub_core.store.audit import AuditLog, Filters, shown
 from tokenhub_core.store.catalog import RoutingConfig
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.driver import choose
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Alias, Dialect, Model, Provider, ProviderType, Sticky, Strategy, Target
 from tokenhub_core.vault.manifest import Sealed
@@ -54,13 +53,12 @@ def _fields(changes: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(changes.get(name, getattr(PROVIDER, name)) for name in names)
 
 
-def sql(path: Path, *statements: str) -> None:
-    """Edit the file as someone who owns the disk can."""
-    raw = choose().module.connect(str(path))
-    for statement in statements:
-        raw.execute(statement)
-    raw.commit()
-    raw.close()
+def sql(database: Database, *statements: str) -> None:
+    """Edit the rows as someone who owns the database can."""
+    with database.writing() as connection:
+        zeros = "zeroblob(32)" if connection.dialect.name == "sqlite" else "decode(repeat('00', 32), 'hex')"
+        for statement in statements:
+            connection.exec_driver_sql(statement.replace("ZEROS", zeros))
 
 
 def mode(anchor: Anchor) -> int:
@@ -276,18 +274,18 @@ async def test_a_restart_goes_on_where_the_chain_ends(
     [
         ("DELETE FROM audit WHERE seq > 2",),
         ("DELETE FROM audit",),
-        ("UPDATE audit SET hash = zeroblob(32) WHERE seq = 4",),
+        ("UPDATE audit SET hash = ZEROS WHERE seq = 4",),
     ],
     ids=["tail", "everything", "head"],
 )
 async def test_a_chain_that_was_cut_is_told_at_the_next_start(
-    audit: Audit, again: Opened, log: AuditLog, path: Path, edit: tuple[str, ...]
+    audit: Audit, again: Opened, log: AuditLog, database: Database, edit: tuple[str, ...]
 ) -> None:
     """An entry says what was known and what was found, so that the next signature does not bless it."""
     for _ in range(4):
         await audit.note(Action.SESSION_OPEN)
     known = audit.head
-    sql(path, *edit)
+    sql(database, *edit)
     cut = log.head()
     later = again()
     assert await later.load() == ("the audit log is not what it was: run tokenhub audit verify",)
@@ -300,12 +298,12 @@ async def test_a_chain_that_was_cut_is_told_at_the_next_start(
 
 
 async def test_a_chain_that_is_cut_while_the_service_runs_is_told_with_the_next_entry(
-    audit: Audit, log: AuditLog, path: Path
+    audit: Audit, log: AuditLog, database: Database
 ) -> None:
     """Once; then the chain goes on."""
     for _ in range(3):
         await audit.note(Action.SESSION_OPEN)
-    sql(path, "DELETE FROM audit WHERE seq = 3")
+    sql(database, "DELETE FROM audit WHERE seq = 3")
     await audit.note(Action.SESSION_CLOSE)
     await audit.note(Action.SESSION_CLOSE)
     assert [entry.action for entry in entries(log)[2:]] == ["audit.broken", "session.close", "session.close"]
@@ -383,7 +381,7 @@ _COLUMNS = (
             ),
             {(4, "link"), (4, "changed"), (5, "changed"), (6, "changed"), (6, "head"), (7, "changed")},
         ),
-        (("UPDATE audit SET mac = zeroblob(32) WHERE seq = 2",), {(2, "mac")}),
+        (("UPDATE audit SET mac = ZEROS WHERE seq = 2",), {(2, "mac")}),
         (("UPDATE audit SET mac = NULL WHERE seq = 2",), {(2, "mac")}),
     ],
     ids=[
@@ -391,7 +389,7 @@ _COLUMNS = (
     ],
 )
 async def test_an_edited_file_is_found(
-    audit: Audit, log: AuditLog, path: Path, edit: tuple[str, ...], wanted: set[tuple[int, str]]
+    audit: Audit, log: AuditLog, database: Database, edit: tuple[str, ...], wanted: set[tuple[int, str]]
 ) -> None:
     """Changed, removed, cut, reordered, inserted, unsigned: by SQL on the file itself, and told where."""
     await provider(audit)
@@ -399,7 +397,7 @@ async def test_an_edited_file_is_found(
         await provider(audit, enabled=bool(number % 2))
     known = audit.head
     assert log.verify(KEYS, (known,)) == Report((), 6, 6, 0, 6, known)
-    sql(path, *edit)
+    sql(database, *edit)
 
     assert found(log.verify(KEYS, (known,))) == wanted
 

@@ -96,7 +96,7 @@ def _following(key: str, *values: str) -> Insert:
 
 _COUNT = (
     "INSERT INTO settings (key, value) VALUES (?, ?)"
-    " ON CONFLICT (key) DO UPDATE SET value = value || excluded.value"
+    " ON CONFLICT (key) DO UPDATE SET value = settings.value || excluded.value"
 )
 
 

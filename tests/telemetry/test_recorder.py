@@ -6,7 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,8 +28,8 @@ def _record(record_id: str) -> Record:
 class _House:
     """A store, a writer, a recorder on both, and one subscriber who writes down what was durable when it heard."""
 
-    def __init__(self, path: Path) -> None:
-        self.database = open_database(str(path))
+    def __init__(self, dsn: str) -> None:
+        self.database = open_database(dsn)
         self.writer = Writer(self.database, limit=2)
         self.log = RequestLog(self.database)
         self.heard: list[tuple[str, bool]] = []
@@ -50,8 +49,8 @@ class _House:
 
 
 @pytest_asyncio.fixture
-async def house(tmp_path: Path) -> AsyncIterator[_House]:
-    house = _House(tmp_path / "t.sqlite")
+async def house(dsn: str) -> AsyncIterator[_House]:
+    house = _House(dsn)
     house.writer.start()
     yield house
     house.gate.set()

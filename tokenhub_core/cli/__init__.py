@@ -50,6 +50,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Sign directives, so that only who holds a key's secret directs.",
     ),
     "ca": ("tokenhub_core.cli.ca:ca", "Show and change what is intercepted, and the CA for it."),
+    "db": ("tokenhub_core.cli.db:db", "Check, back up and restore the database."),
     "openapi": (
         "tokenhub_core.cli.openapi:openapi",
         "Write the OpenAPI document of the side server.",

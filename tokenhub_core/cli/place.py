@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tokenhub_core import __version__
@@ -17,7 +18,7 @@ from tokenhub_core.config import PREFIX
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.store.anchor import beside
-from tokenhub_core.store.database import open_database
+from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.writer import Writer
 
 
@@ -30,8 +31,7 @@ def alone[T](
     """Do `work` on the database that `tokenhub serve` would open; what it changes is audited as this user's."""
 
     async def run() -> T:
-        database = open_database(database_path(data))
-        try:
+        with opened(data) as database:
             writer = Writer(database)
             writer.start()
             try:
@@ -40,19 +40,27 @@ def alone[T](
                     writer,
                     clock=SystemClock(),
                     signer=signer,
-                    anchor=beside(database.where, "audit"),
+                    anchor=beside(database.where, "audit", data or data_dir(os.environ)),
                     cause=Cause(f"cli:{_user()}", program=f"tokenhub-cli/{__version__}"),
                 )
                 return await work(audit)
             finally:
                 await writer.close()
-        finally:
-            database.close()
 
     try:
         return asyncio.run(run())
     except TokenHubError as error:
         raise ConfigError(error.fault.message) from None
+
+
+@contextmanager
+def opened(data: Path | None) -> Iterator[Database]:
+    """Hold the database that `tokenhub serve` would open."""
+    database = open_database(database_path(data), password_file=variable("DB_PASSWORD_FILE"))
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 def database_path(data: Path | None) -> str:

@@ -20,6 +20,7 @@ from tokenhub_core.cli.place import alone, database_path, variable
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.credentials import SECRETS
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.ports import Secret
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.types import Json
@@ -288,7 +289,7 @@ def _with_audit(data: Path | None, work: Callable[[Vault, Audit], Awaitable[None
             audit,
             clock=SystemClock(),
             entropy=secrets.token_bytes,
-            custody=Custody(keyring, beside(database.where, "vault")),
+            custody=Custody(keyring, beside(database.where, "vault", data or data_dir(os.environ))),
         )
         await audit.load()
         await vault.load()

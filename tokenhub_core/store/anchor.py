@@ -5,6 +5,7 @@ Whoever puts an older copy of the database back and leaves this file is found ou
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Final
@@ -58,7 +59,15 @@ def _settled(directory: Path) -> None:
         os.close(handle)
 
 
-def beside(database: str, what: str) -> Anchor | None:
-    """Return the anchor of `what` for the database at this path; None for one in memory."""
-    path = Path(database)
-    return None if database.startswith(":") else Anchor(path.with_name(f"{path.name}.{what}"))
+def beside(database: str, what: str, home: Path | None = None) -> Anchor | None:
+    """Return the anchor of `what` for the database at this path; None for one in memory.
+
+    That of a server's database is in `home`, under a mark of its name, wherever the server is.
+    """
+    if database.startswith(":"):
+        return None
+    if "://" not in database:
+        path = Path(database)
+        return Anchor(path.with_name(f"{path.name}.{what}"))
+    mark = hashlib.sha256(database.rpartition("/")[2].encode()).hexdigest()[:12]
+    return None if home is None else Anchor(home / f"postgresql-{mark}.{what}")

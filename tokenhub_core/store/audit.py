@@ -191,10 +191,9 @@ class AuditLog:
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry in order, from one consistent view."""
-        with self._database.reading() as connection:
-            found = connection.execution_options(yield_per=_BATCH).execute(
-                select(AUDIT).order_by(AUDIT.c.seq)
-            )
+        query = select(AUDIT).order_by(AUDIT.c.seq).execution_options(yield_per=_BATCH)
+        # The result too is closed, for those who read no further: a server keeps it open else.
+        with self._database.reading() as connection, connection.execute(query) as found:
             for row in found:
                 yield _entry(row)
 

@@ -15,7 +15,6 @@ from typing import Final
 import orjson
 from msgspec import structs
 from sqlalchemy import Connection, delete, func, select, update
-from sqlalchemy.dialects.sqlite import insert
 
 from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.admission.ledger import Count, Crossing
@@ -23,6 +22,7 @@ from tokenhub_core.ports import Charge
 from tokenhub_core.store import generations
 from tokenhub_core.store.rows import dumps, whole
 from tokenhub_core.store.schema import BUDGETS, SHARES, SPENDS
+from tokenhub_core.store.upsert import insert
 from tokenhub_core.store.writer import Insert
 
 _COUNTS: Final = 4
@@ -30,7 +30,7 @@ _COUNTS: Final = 4
 _CHARGE: Final = (
     "INSERT INTO spends (budget_id, since, spent, warned) SELECT ?, ?, ?, 0"
     " WHERE EXISTS (SELECT 1 FROM budgets WHERE id = ?)"
-    " ON CONFLICT (budget_id, since) DO UPDATE SET spent = spent + excluded.spent"
+    " ON CONFLICT (budget_id, since) DO UPDATE SET spent = spends.spent + excluded.spent"
 )
 """A budget that was removed meanwhile is not counted."""
 _SHARED: Final = (
@@ -65,7 +65,7 @@ def save(connection: Connection, budget: Budget) -> None:
     """Store a budget; one of its id is replaced."""
     values = {**structs.asdict(budget), "thresholds": dumps(list(budget.thresholds))}
     connection.execute(
-        insert(BUDGETS).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
+        insert(connection, BUDGETS).values(values).on_conflict_do_update(index_elements=["id"], set_=values)
     )
     generations.counted(connection, generations.BUDGETS)
 
@@ -109,7 +109,7 @@ def _first(connection: Connection, one: Crossing) -> bool:
     known = connection.execute(select(SPENDS.c.warned).where(*here)).scalar()
     if known is None:
         row = {"budget_id": one.budget.id, "since": one.since, "spent": 0, "warned": one.percent}
-        connection.execute(insert(SPENDS).values(row))
+        connection.execute(insert(connection, SPENDS).values(row))
     elif known < one.percent:
         connection.execute(update(SPENDS).where(*here).values(warned=one.percent))
     return known is None or known < one.percent

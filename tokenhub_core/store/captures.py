@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Column, Connection, Table, delete, insert, select
 
 from tokenhub_core.store.rows import MICROS, micros
-from tokenhub_core.store.schema import CAPTURES, REQUEST_LOGS
+from tokenhub_core.store.schema import CAPTURES, PARKING_HISTORY, REQUEST_LOGS
 
 DAY: Final = 86_400.0
 """Seconds."""
@@ -64,6 +64,12 @@ def delete_texts(connection: Connection, *, now: float) -> int:
 def delete_records(connection: Connection, *, before: float) -> int:
     """Delete a piece of the records of calls that were older than `before`; return how many rows that were."""
     return _delete(connection, REQUEST_LOGS, REQUEST_LOGS.c.seq, REQUEST_LOGS.c.at, micros(before))
+
+
+def delete_parkings(connection: Connection, *, before: float) -> int:
+    """Delete a piece of the history of parkings older than `before`; return how many rows that were."""
+    table = PARKING_HISTORY.c
+    return _delete(connection, PARKING_HISTORY, table.seq, table.at, micros(before))
 
 
 def _delete(connection: Connection, table: Table, key: Column[int], moment: Column[int], until: int) -> int:

@@ -1,6 +1,8 @@
 """Opening the database: made private, checked, brought to the newest schema, or refused in one line.
 
-Pragmas belong to a connection and not to the file, so a hook sets them on each one: a pool that opens a second
+It is a file of SQLite's, or a database of PostgreSQL's behind a URI, which `store.postgresql` speaks to.
+
+SQLite's pragmas belong to a connection and not to the file, so a hook sets them on each one: a pool that opens a second
 connection must not lose its foreign keys. Transactions are begun by us and not by the driver: a writing one takes the
 write lock first (`BEGIN IMMEDIATE`), so waiting for another process happens there and nowhere else.
 """
@@ -26,12 +28,13 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.store import faults, schema
 from tokenhub_core.store.driver import Driver, choose
+from tokenhub_core.store.spelling import POSTGRESQL, PURPOSE, SQLITE, Purpose, Spelling
 
 MEMORY: Final = ":memory:"
 """A database that ends with its `Database`."""
 
 _SYNCHRONOUS: Final = ("FULL", "EXTRA", "NORMAL")
-_WRITES: Final = "tokenhub_writes"
+_SAID: Final = 300
 _CHECK_STEPS: Final = 10_000
 _log: Final = logging.getLogger(__name__)
 
@@ -39,11 +42,15 @@ _log: Final = logging.getLogger(__name__)
 class Database:
     """An open database. Connections are pooled; each is used by one thread at a time."""
 
-    def __init__(self, engine: Engine, where: str, *, checked: bool) -> None:
+    def __init__(
+        self, engine: Engine, where: str, *, checked: bool, spelling: Spelling = SQLITE, patience: float = 5.0
+    ) -> None:
         self._engine = engine
-        self._writing = engine.execution_options(**{_WRITES: True})
         self.where = where
-        """The file's path, or `:memory:`."""
+        """The file's path, `:memory:`, or the URI of a PostgreSQL without what is secret in it."""
+        self.spelling = spelling
+        self.patience = patience
+        """Seconds that a change waits for the database, or for whoever holds it."""
         self.checked = checked
         """Whether the check at start reached the end of the file within its time."""
         # The last connection to a database in memory takes it along when it closes.
@@ -58,12 +65,12 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Hold the write lock for one transaction, for commands that run without the writer thread."""
-        with _typed(), self._writing.begin() as connection:
+        with _typed(), self.writer_connection() as connection, connection.begin():
             yield connection
 
-    def writer_connection(self) -> Connection:
-        """Return a connection whose transactions take the write lock; its caller closes it."""
-        return self._writing.connect()
+    def writer_connection(self, purpose: Purpose = Purpose.WRITE) -> Connection:
+        """Return a connection whose transactions take the write lock, but for reading; its caller closes it."""
+        return self._engine.execution_options(**{PURPOSE: purpose}).connect()
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -79,48 +86,80 @@ def open_database(
     busy_ms: int = 5000,
     check_seconds: float = 1.0,
     driver: Driver | None = None,
+    password_file: str = "",
 ) -> Database:
     """Open a database, made and upgraded where needed; raises `ConfigError` with one line for the operator.
 
-    `path_or_url` is a path, `sqlite:///path`, `file:path` or `:memory:`. `synchronous` is SQLite's own setting; with
-    less than FULL a power cut may take the last records along. `busy_ms` bounds the wait for another process's lock.
-    The check of the file stops after `check_seconds`, which is then logged. `driver` chooses the SQLite build.
+    `path_or_url` is a path, `sqlite:///path`, `file:path`, `:memory:` or `postgresql://…`. With less than FULL for
+    `synchronous` a power cut may take the last records along. `busy_ms` bounds the wait for another process's lock, and
+    of PostgreSQL each statement of a change. The check of a file stops after `check_seconds`, which is then logged.
+    `driver` chooses the SQLite build. PostgreSQL's password may stand in `password_file`.
     """
-    driver = driver or choose()
     if synchronous.upper() not in _SYNCHRONOUS:
         raise ConfigError(
             f"TOKENHUB_DB_SYNCHRONOUS must be one of {', '.join(_SYNCHRONOUS)}, not {synchronous!r}"
         )
-    where = _path(path_or_url)
+    if is_server(path_or_url):
+        return _open_server(
+            path_or_url, busy_ms / 1000, durable=synchronous.upper() != "NORMAL", password_file=password_file
+        )
+    driver = driver or choose()
+    where = path_of(path_or_url)
     if where != MEMORY:
         _make_private(Path(where))
     engine = _engine(where, driver, {"busy_timeout": busy_ms, "synchronous": synchronous.upper()})
+
+    def check(connection: Connection) -> bool:
+        return _check(connection, where, check_seconds)
+
+    database = _opened(Database(engine, where, checked=True, patience=busy_ms / 1000), check)
+    if not database.checked:
+        _log.warning("database %s: checked in part only, %s s were not enough", where, check_seconds)
+    return database
+
+
+def _open_server(dsn: str, seconds: float, *, durable: bool, password_file: str) -> Database:
     try:
-        return _opened(engine, where, check_seconds)
+        server = importlib.import_module("tokenhub_core.store.postgresql")
+    except ImportError as error:
+        raise ConfigError(
+            f"TOKENHUB_DB_DSN: PostgreSQL needs {error.name}; install tokenhub[postgresql]"
+        ) from None
+    parameters = server.target(dsn)
+    where = server.place(parameters)
+    engine = server.engine(parameters, timeout=seconds, durable=durable, password_file=password_file)
+
+    def check(connection: Connection) -> bool:
+        server.checked(connection, where)
+        return True
+
+    return _opened(Database(engine, where, checked=True, spelling=POSTGRESQL, patience=seconds), check)
+
+
+def _opened(database: Database, check: Callable[[Connection], bool]) -> Database:
+    """Check the database and bring it to the newest schema; where that cannot be, close it and say so in one line."""
+    where = database.where
+    try:
+        with database.writer_connection(Purpose.READ) as connection:
+            database.checked = check(connection)
+            revision = _revision(connection, where)
+        if revision != schema.HEAD:
+            with database.writer_connection(Purpose.UPGRADE) as connection, connection.begin():
+                # Under the lock Alembic reads the stamp again: where another process was faster, nothing is left to do.
+                _upgrade(connection)
     except DBAPIError as error:
-        engine.dispose()
-        reason = faults.words(error) or str(error.orig).partition("\n")[0]
-        raise ConfigError(f"database {where}: {reason}") from error
+        database.close()
+        words, said = faults.words(error), " ".join(str(error.orig).split())[:_SAID]
+        # Why there is no connection has no code, and is what the operator has to know.
+        lost = faults.cause(error) == faults.LOST
+        raise ConfigError(f"database {where}: {f'{words}: {said}' if lost else words or said}") from error
     except UnicodeDecodeError as error:
         # SQLite's own message quotes what it read.
-        engine.dispose()
+        database.close()
         raise ConfigError(f"database {where}: the file is damaged; restore a backup") from error
     except ConfigError:
-        engine.dispose()
+        database.close()
         raise
-
-
-def _opened(engine: Engine, where: str, check_seconds: float) -> Database:
-    with engine.connect() as connection:
-        checked = _check(connection, where, check_seconds)
-        revision = _revision(connection, where)
-    database = Database(engine, where, checked=checked)
-    if revision != schema.HEAD:
-        with database.writer_connection() as connection, connection.begin():
-            # Under the lock Alembic reads the stamp again: where another process was faster, nothing is left to do.
-            _upgrade(connection)
-    if not checked:
-        _log.warning("database %s: checked in part only, %s s were not enough", where, check_seconds)
     return database
 
 
@@ -188,8 +227,8 @@ def _engine(where: str, driver: Driver, pragmas: dict[str, object]) -> Engine:
             raise ConfigError(f"database {where}: this file system gives journal mode {mode}, not {journal}")
 
     def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get(_WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        purpose = connection.get_execution_options().get(PURPOSE, Purpose.READ)
+        connection.exec_driver_sql("BEGIN" if purpose is Purpose.READ else "BEGIN IMMEDIATE")
 
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", begin)
@@ -212,7 +251,13 @@ def _journalled(raw: Any, journal: str, driver: Driver, *, seconds: float) -> st
             time.sleep(0.02)
 
 
-def _path(path_or_url: str) -> str:
+def is_server(path_or_url: str) -> bool:
+    """Tell whether this names a database of PostgreSQL, and not a file."""
+    return path_or_url.startswith("postgres") and "://" in path_or_url
+
+
+def path_of(path_or_url: str) -> str:
+    """Return the file that is named, `:memory:` for none; raises `ConfigError`."""
     if path_or_url in {MEMORY, "sqlite://", f"sqlite:///{MEMORY}"}:
         return MEMORY
     scheme, mark, rest = path_or_url.partition(":///")
@@ -220,7 +265,7 @@ def _path(path_or_url: str) -> str:
         path = rest
     elif "://" in path_or_url:
         raise ConfigError(
-            f"TOKENHUB_DB_DSN: this version stores in SQLite only, not {scheme.partition(':')[0]}"
+            f"TOKENHUB_DB_DSN: {scheme.partition(':')[0]}:// is not known; use postgresql:// or a path for SQLite"
         )
     else:
         path = (

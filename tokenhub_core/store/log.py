@@ -190,7 +190,10 @@ class RequestLog:
 
 
 def _insert_statement() -> str:
-    """Return driver SQL for one row. Compiled once: running a compiled statement costs more than the row."""
+    """Return driver SQL for one row. Compiled once: running a compiled statement costs more than the row.
+
+    PostgreSQL reads what SQLite's dialect writes.
+    """
     statement = (
         sqlite.insert(REQUEST_LOGS)
         .values({name: bindparam(name) for name in rows.COLUMNS})

@@ -12,6 +12,10 @@ There are three kinds of failure. A work item that fails alone (it broke a const
 transaction is undone and every item runs again behind a savepoint of its own. A store that fails (locked, full,
 damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for that fails is
 counted as lost and logged.
+
+A server that is gone is looked for again for as long as a change may wait, so that one which restarts costs nobody an
+answer. Where it went while it was asked to commit, nobody knows whether it did: rows are added again, which does
+nothing where they are there, and everything else fails.
 """
 
 from __future__ import annotations
@@ -29,11 +33,13 @@ from itertools import groupby
 from typing import Any, Final, Protocol, cast
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, delete
 
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import Database
+from tokenhub_core.store.schema import SETTINGS
+from tokenhub_core.store.spelling import spelling_of
 
 _log: Final = logging.getLogger(__name__)
 
@@ -43,12 +49,22 @@ _IDLE: Final = 0.00005
 """Seconds. A loop that comes round within them had nothing else to do, so nothing more is on its way."""
 _GATHER: Final = 0.002
 """Seconds. The longest that an item waits for company, but for the turn of the loop that is under way then."""
+_AGAIN: Final = 0.05
+"""Seconds between two looks for a server that is gone."""
+_PROBE: Final = 0.5
+"""Seconds between two looks whether a store that failed has come back, while nobody brings anything."""
+_STALLED: Final = 2.0
+"""Seconds. A server that has not answered for so long is not expected to; a disk may take as long as a change may."""
+_SAME_AGAIN: Final = frozenset({faults.LOST, faults.BUSY})
+_WAITED: Final = frozenset({faults.LOCKED, faults.LOST, faults.SLOW})
+"""Failures that took as long as a change may wait."""
 
 
 class Insert(msgspec.Struct, frozen=True, eq=False):
     """One row for a statement that does nothing where the row is already there. Its result: whether it was new.
 
-    `statement` is driver SQL; neighbours in a batch with the same statement go to the driver in one call.
+    `statement` is driver SQL in words that SQLite and PostgreSQL share; it marks values by `?` and holds no other one.
+    Neighbours in a batch with the same statement go to the driver in one call.
     """
 
     statement: str
@@ -119,6 +135,12 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
         self._connection: Connection | None = None
+        # Written by the thread, read by the loop.
+        self._failing = False
+        self._begun = 0.0
+        self._stalled = _STALLED if database.spelling.shared else database.patience
+        self._doubtful = False
+        """Whether the transaction under way was asked to commit."""
         # A daemon, so that a program that failed before `close` can end; whoever ends in order calls `close`.
         self._thread = threading.Thread(target=self._run, name="tokenhub-writer", daemon=True)
 
@@ -136,6 +158,12 @@ class Writer:
     def pending(self) -> int:
         """Return how many items were taken and are not settled yet."""
         return self._pending
+
+    @property
+    def able(self) -> bool:
+        """Tell whether what is handed over now can be expected to be stored: the last was, and soon enough."""
+        begun = self._begun
+        return not self._failing and (not begun or time.monotonic() - begun < self._stalled)
 
     async def insert(self, insert: Insert) -> bool:
         """Return once the row is durable: True where it is new. Fails as `commit` does."""
@@ -232,7 +260,7 @@ class Writer:
                     cast("asyncio.Future[Any]", item.waiter).set_result(result)
             elif waiting:
                 counts["failed"] += 1
-                cast("asyncio.Future[Any]", item.waiter).set_exception(error)
+                cast("asyncio.Future[Any]", item.waiter).set_exception(faults.heard(error))
             else:
                 counts["lost"] += 1
                 lost = error
@@ -248,20 +276,25 @@ class Writer:
             batch, open_ = self._take()
             if batch:
                 self._turn(batch)
+            elif open_:
+                self._probe()
         self._disconnect()
 
     def _take(self) -> tuple[list[_Item], bool]:
-        """Wait for the first item, then take what is there; False with it once the queue has ended."""
+        """Wait for the first item, then take what is there; False with it once the queue has ended.
+
+        Nothing with True: the store had failed, and it is time to look at it again.
+        """
         batch: list[_Item] = []
-        item = self._queue.get()
-        while item is not None:
-            batch.append(item)
-            if len(batch) == self._batch:
-                return batch, True
-            try:
+        try:
+            item = self._queue.get(timeout=_PROBE if self._failing else None)
+            while item is not None:
+                batch.append(item)
+                if len(batch) == self._batch:
+                    return batch, True
                 item = self._queue.get_nowait()
-            except queue.Empty:
-                return batch, True
+        except queue.Empty:
+            return batch, True
         return batch, False
 
     def _turn(self, batch: list[_Item]) -> None:
@@ -277,55 +310,136 @@ class Writer:
 
     def _write(self, batch: list[_Item]) -> list[_Outcome]:
         """Commit `batch`; return after COMMIT with one outcome an item. Never raises."""
-        behind = self._queue.qsize()
+        behind, self._begun = self._queue.qsize(), time.monotonic()
+        try:
+            return self._insist(batch, behind, self._begun + self._database.patience)
+        finally:
+            self._begun = 0.0
+
+    def _insist(self, batch: list[_Item], behind: int, until: float) -> list[_Outcome]:
+        """Try `batch` until it is stored or cannot be; at first and then for as long as it is before `until`."""
+        unknown: list[_Outcome] = []
+        again = False
+        while batch:
+            self._doubtful = False
+            try:
+                outcomes = self._attempt(batch)
+            except Exception as error:  # noqa: BLE001 -- whatever a work item raises is its waiter's to hear
+                fault = faults.store_fault(error)
+                if fault is None:
+                    return unknown + self._down(batch, 0, error)
+                if fault.fault.cause not in _SAME_AGAIN or time.monotonic() >= until:
+                    return unknown + self._down(batch, behind, fault)
+                self._disconnect(broken=True)
+                if self._doubtful and fault.fault.cause == faults.LOST:
+                    again = True
+                    unknown += [(item, None, fault) for item in batch if not isinstance(item.work, Insert)]
+                    batch = [item for item in batch if isinstance(item.work, Insert)]
+                time.sleep(_AGAIN)
+                continue
+            self._failing = False
+            if again:  # a row that is there already was added a moment ago, by us
+                outcomes = [(item, result or error is None, error) for item, result, error in outcomes]
+            return unknown + outcomes
+        return unknown
+
+    def _attempt(self, batch: list[_Item]) -> list[_Outcome]:
+        """Commit `batch`, each item of it alone where one has failed; raises where the store fails."""
         try:
             return self._together(batch)
-        except Exception as error:  # noqa: BLE001 -- whatever a work item raises is its waiter's to hear
-            fault = faults.store_fault(error)
-            if fault is None and (len(batch) > 1 or isinstance(batch[0].work, Insert)):
-                return self._apart(batch)
-            if fault is None:
+        except Exception as error:
+            if faults.store_fault(error) is not None:
+                raise
+            if len(batch) == 1 and not isinstance(batch[0].work, Insert):
                 return [(batch[0], None, error)]
-            return self._down(batch, behind, fault)
+        return self._apart(batch)
 
     def _together(self, batch: list[_Item]) -> list[_Outcome]:
         """Run everything in one transaction; raises where any of it fails."""
         connection = self._connected()
         statements = {_statement(item) for item in batch}
         if len(statements) == 1 and (only := statements.pop()) is not None:
-            new = _straight(connection, only, batch)
+            new = self._straight(connection, only, batch)
             return [(item, new, None) for item in batch]
         outcomes: list[_Outcome] = []
         with connection.begin():
             for statement, group in groupby(batch, key=_statement):
                 items = list(group)
                 if statement is None:
-                    outcomes += [(item, _perform(item, connection), None) for item in items]
+                    outcomes += [(item, self._perform(item, connection), None) for item in items]
                     continue
                 rows = _rows(items)
-                new = _all_or_none(connection.exec_driver_sql(statement, rows).rowcount, len(rows))
+                told = self._database.spelling.told
+                new = _all_or_none(connection.exec_driver_sql(told(statement), rows).rowcount, len(rows))
                 for after, more in _following(items) if new else ():
-                    connection.exec_driver_sql(after, more)
+                    connection.exec_driver_sql(told(after), more)
                 outcomes += [(item, new, None) for item in items]
+            self._doubtful = True
         return outcomes
+
+    def _straight(self, connection: Connection, statement: str, batch: list[_Item]) -> bool:
+        """Insert rows in a transaction of their own; return whether they were new. Raises the driver's own errors.
+
+        This is what nearly every transaction is, and SQLAlchemy's share of it would cost half as much as SQLite's.
+        """
+        rows, spelling = _rows(batch), self._database.spelling
+        driver: Any = connection.connection.dbapi_connection
+        cursor = driver.cursor()
+        try:
+            cursor.execute(spelling.begin)
+            cursor.executemany(spelling.told(statement), rows)
+            new = _all_or_none(cursor.rowcount, len(rows))
+            for after, more in _following(batch, sort=spelling.shared) if new else ():
+                cursor.executemany(spelling.told(after), more)
+            self._doubtful = True
+            cursor.execute("COMMIT")
+        except Exception:
+            driver.rollback()  # does nothing where a full disk has ended it already
+            raise
+        return new
 
     def _apart(self, batch: list[_Item]) -> list[_Outcome]:
         """Run each item behind its own savepoint, so that one that fails takes no other along."""
+        connection = self._connected()
+        with connection.begin():
+            outcomes = [self._guarded(item, connection) for item in batch]
+            self._doubtful = True
+        return outcomes
+
+    def _perform(self, item: _Item, connection: Connection) -> Any:
+        return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
+
+    def _guarded(self, item: _Item, connection: Connection) -> _Outcome:
+        savepoint = connection.begin_nested()
+        try:
+            result = self._perform(item, connection)
+            savepoint.commit()
+        except Exception as error:
+            if faults.store_fault(error) is not None:
+                raise
+            savepoint.rollback()
+            return item, None, error
+        return item, result, None
+
+    def _probe(self) -> None:
+        """Look whether a store that failed takes changes again."""
         try:
             connection = self._connected()
             with connection.begin():
-                return [_guarded(item, connection) for item in batch]
-        except Exception as error:  # noqa: BLE001 -- see `_write`
-            return self._down(batch, 0, faults.store_fault(error) or error)
+                connection.execute(delete(SETTINGS).where(SETTINGS.c.key == ""))
+            self._failing = False
+        except Exception:  # noqa: BLE001 -- whatever it is, it is not over
+            self._disconnect(broken=True)
 
     def _down(self, batch: list[_Item], behind: int, error: Exception) -> list[_Outcome]:
-        """Fail the batch; where the lock was never free, also the `behind` items that waited just as long for it.
+        """Fail the batch; where the store was waited for in vain, also the `behind` items that waited just as long.
 
         Without that, a full queue behind a lock would be told of it one busy timeout a batch.
         """
+        self._failing = True
         self._disconnect(broken=True)
         failed = list(batch)
-        if isinstance(error, TokenHubError) and error.fault.cause == faults.LOCKED:
+        if isinstance(error, TokenHubError) and error.fault.cause in _WAITED:
             for _ in range(behind):
                 item = self._queue.get_nowait()
                 if item is None:
@@ -352,28 +466,6 @@ class _Mixed(Exception):  # noqa: N818 -- a signal to start over, not an error a
     """Some rows of one statement were there already, and only one at a time do they say which."""
 
 
-def _straight(connection: Connection, statement: str, batch: list[_Item]) -> bool:
-    """Insert rows in a transaction of their own; return whether they were new. Raises the driver's own errors.
-
-    This is what nearly every transaction is, and SQLAlchemy's share of it would cost half as much as SQLite's.
-    """
-    rows = _rows(batch)
-    driver: Any = connection.connection.dbapi_connection
-    cursor = driver.cursor()
-    cursor.execute("BEGIN IMMEDIATE")  # as the database's own writing transactions begin
-    try:
-        cursor.executemany(statement, rows)
-        new = _all_or_none(cursor.rowcount, len(rows))
-        for after, more in _following(batch) if new else ():
-            cursor.executemany(after, more)
-        cursor.execute("COMMIT")
-    except Exception:
-        if driver.in_transaction:  # a full disk has ended it already
-            cursor.execute("ROLLBACK")
-        raise
-    return new
-
-
 def _all_or_none(new: int, rows: int) -> bool:
     if new not in {0, rows}:
         raise _Mixed
@@ -384,43 +476,33 @@ def _rows(items: Sequence[_Item]) -> list[tuple[Any, ...]]:
     return [cast("Insert", item.work).row for item in items]
 
 
-def _following(items: Sequence[_Item]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
-    """Return what is inserted with the rows of `items`, by statement."""
-    return _after([cast("Insert", item.work) for item in items])
+def _following(items: Sequence[_Item], *, sort: bool = False) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+    """Return what is inserted with the rows of `items`, by statement.
+
+    Sorted, so that two who change the same rows at once wait for each other and not both.
+    """
+    found = _after([cast("Insert", item.work) for item in items])
+    if not sort:
+        return found.items()
+    return [(statement, sorted(found[statement], key=repr)) for statement in sorted(found)]
 
 
-def _after(inserts: Sequence[Insert]) -> Iterable[tuple[str, list[tuple[Any, ...]]]]:
+def _after(inserts: Sequence[Insert]) -> dict[str, list[tuple[Any, ...]]]:
     found: dict[str, list[tuple[Any, ...]]] = {}
     for insert in inserts:
         for one in insert.then:
             found.setdefault(one.statement, []).append(one.row)
-    return found.items()
+    return found
 
 
 def _statement(item: _Item) -> str | None:
     return item.work.statement if isinstance(item.work, Insert) else None
 
 
-def _perform(item: _Item, connection: Connection) -> Any:
-    return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
-
-
 def inserted(connection: Connection, insert: Insert) -> bool:
     """Insert the row, with what follows it, in the caller's transaction; tell whether it was new."""
-    new = connection.exec_driver_sql(insert.statement, insert.row).rowcount > 0
-    for statement, rows in _after([insert]) if new else ():
-        connection.exec_driver_sql(statement, rows)
+    told = spelling_of(connection.dialect.name).told
+    new = connection.exec_driver_sql(told(insert.statement), insert.row).rowcount > 0
+    for statement, rows in _after([insert]).items() if new else ():
+        connection.exec_driver_sql(told(statement), rows)
     return new
-
-
-def _guarded(item: _Item, connection: Connection) -> _Outcome:
-    savepoint = connection.begin_nested()
-    try:
-        result = _perform(item, connection)
-        savepoint.commit()
-    except Exception as error:
-        if faults.store_fault(error) is not None:
-            raise
-        savepoint.rollback()
-        return item, None, error
-    return item, result, None

@@ -96,7 +96,12 @@ class StoreRecorder:
         self._tell(record)
 
     async def ready(self) -> bool:
-        """Say within 250 ms whether the store can be read. A probe that hangs is asked again, not joined by another."""
+        """Say within 250 ms whether the store takes records.
+
+        A probe that hangs is asked again, not joined by another.
+        """
+        if not self._writer.able:
+            return False
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(asyncio.to_thread(self._read), name="store-ready")
         await asyncio.wait({self._probe}, timeout=_READY_SECONDS)
