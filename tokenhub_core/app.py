@@ -96,6 +96,7 @@ from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
 from tokenhub_core.watching import Watcher
+from tokenhub_core.workflows.joining import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +289,7 @@ async def _engine(
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)
-    return Pipeline(
+    pipeline = Pipeline(
         executor=executor,
         recorder=watched.recorder,
         catalogue=kept.prices,
@@ -297,6 +298,10 @@ async def _engine(
         rules=_rules(settings, catalog, kept.vault, admission.throttle),
         insight=_insight(watched.learning, catalog),
     )
+    pipeline.durable = joined(
+        stack, settings, executor, watched.recorder, kept.holder, store=(kept.database, kept.writer)
+    )
+    return pipeline
 
 
 async def _doors(

@@ -1,0 +1,91 @@
+"""An engine whose calls are durable: the bench of the direct path's scenes, a real store, and a real Temporal."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.engine import Bench
+from tests.workflows.server import NAMESPACE, Temporal
+from tokenhub_core.config import Settings
+from tokenhub_core.ports import Reply
+from tokenhub_core.store.database import open_database
+from tokenhub_core.store.durable import DurableCalls
+from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.writer import Writer
+from tokenhub_core.vault.sealing import DURABLE, Sealer
+from tokenhub_core.workflows.activities import Activities, Safe
+from tokenhub_core.workflows.client import Durable, Waits
+from tokenhub_core.workflows.codec import Codec
+
+KEY = Sealer("test", bytes(range(32)), DURABLE)
+_QUEUES = itertools.count(1)
+_RUN = secrets.token_hex(4)
+
+
+class House:
+    """A bench on the durable way, and what it is made of."""
+
+    def __init__(self, bench: Bench, durable: Durable, rows: DurableCalls) -> None:
+        self.bench = bench
+        self.durable = durable
+        self.rows = rows
+
+    async def ask(self, body: Any, *more: Any, **named: Any) -> tuple[Reply, bytes]:
+        """Send one call and read its reply to the end."""
+        return await self.bench.ask(body, *more, **named)
+
+
+@asynccontextmanager
+async def durably(
+    temporal: Temporal,
+    directory: Path,
+    bench: Bench,
+    *,
+    worker: bool = True,
+    waits: Waits = Waits(),
+    sealer: Callable[[], Sealer | None] = lambda: KEY,
+    address: str = "",
+) -> AsyncIterator[House]:
+    """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own."""
+    database = open_database(str(directory / "store.sqlite"))
+    writer = Writer(database)
+    writer.start()
+    number = next(_QUEUES)
+    bench.prefix = f"req_{_RUN}_{number}_"
+    rows = DurableCalls(database, writer)
+    safe = Safe(rows, sealer, secrets.token_bytes)
+    settings = Settings(
+        temporal_enabled=True,
+        temporal_host=address or temporal.address,
+        temporal_namespace=NAMESPACE,
+        temporal_task_queue=f"queue-{_RUN}-{number}",
+        temporal_worker=worker,
+        shutdown_drain_secs=0,
+    )
+    durable = Durable(
+        settings,
+        executor=bench.executor,
+        activities=Activities(bench.executor, bench.recorder, RequestLog(database), safe),
+        safe=safe,
+        codec=Codec(sealer, secrets.token_bytes),
+        waits=waits,
+    )
+    bench.engine.durable = durable
+    keeping = asyncio.create_task(durable.keep())
+    try:
+        while durable.client is None and not address:
+            await asyncio.sleep(0.01)
+        yield House(bench, durable, rows)
+    finally:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        await durable.close()
+        await writer.close()
+        database.close()
