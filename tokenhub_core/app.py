@@ -63,6 +63,7 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
@@ -484,6 +485,7 @@ def _pages(
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),
+        *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
         *Description().routes(),

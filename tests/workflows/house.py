@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -43,26 +43,27 @@ class House:
 
 @asynccontextmanager
 async def durably(
-    temporal: Temporal,
+    temporal: Temporal | str,
     directory: Path,
     bench: Bench,
     *,
     worker: bool = True,
     waits: Waits = Waits(),
-    sealer: Callable[[], Sealer | None] = lambda: KEY,
-    address: str = "",
 ) -> AsyncIterator[House]:
-    """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own."""
+    """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own.
+
+    An address in the place of the server is one where there is none.
+    """
     database = open_database(str(directory / "store.sqlite"))
     writer = Writer(database)
     writer.start()
     number = next(_QUEUES)
     bench.prefix = f"req_{_RUN}_{number}_"
-    rows = DurableCalls(database, writer)
+    rows, sealer = DurableCalls(database, writer), lambda: KEY
     safe = Safe(rows, sealer, secrets.token_bytes)
     settings = Settings(
         temporal_enabled=True,
-        temporal_host=address or temporal.address,
+        temporal_host=temporal if isinstance(temporal, str) else temporal.address,
         temporal_namespace=NAMESPACE,
         temporal_task_queue=f"queue-{_RUN}-{number}",
         temporal_worker=worker,
@@ -79,8 +80,8 @@ async def durably(
     bench.engine.durable = durable
     keeping = asyncio.create_task(durable.keep())
     try:
-        while durable.client is None and not address:
-            await asyncio.sleep(0.01)
+        if not isinstance(temporal, str):
+            await durable.connected.wait()
         yield House(bench, durable, rows)
     finally:
         keeping.cancel()

@@ -59,6 +59,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs/{id}": "GET",
         "/events": "GET",
         "/vault": "GET",
+        "/workflows": "GET",
+        "/workflows/{id}": "GET",
+        "/workflows/{id}/history": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
     },
@@ -72,6 +75,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/prices/refresh": "POST",
         "/rehearse": "POST",
         "/vault/lock": "POST",
+        "/workflows/{id}/cancel": "POST",
     },
     Role.ADMIN: {
         "/users": "POST",

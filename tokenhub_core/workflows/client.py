@@ -99,9 +99,11 @@ class Durable:
         self.clock = executor.means.clock
         self.breaker = Breaker()
         self.client: Client | None = None
+        self.connected = asyncio.Event()
+        """Set once Temporal was reached for the first time."""
         self.fallbacks = 0
         """Calls that were made directly because Temporal could not have them."""
-        self._activities = activities
+        self.activities = activities
         self._codec = codec
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -111,11 +113,12 @@ class Durable:
         """Hold the connection and run the worker, for ever; what fails is tried again."""
         while True:
             try:
-                self.client = client = await self._connected()
+                self.client = client = await self._connection()
+                self.connected.set()
                 _log.info("connected to Temporal at %s", self.settings.temporal_host)
                 if not self.settings.temporal_worker:
                     return
-                await self._worker(client).run()
+                await self.worker(client).run()
             except Exception as error:  # noqa: BLE001 -- whatever it is, calls go on without Temporal
                 self.client = None
                 _log.warning("Temporal at %s cannot be used: %s", self.settings.temporal_host, error)
@@ -125,7 +128,7 @@ class Durable:
         """Return when what was left to be done is done."""
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _connected(self) -> Client:
+    async def _connection(self) -> Client:
         settings = self.settings
         return await Client.connect(
             settings.temporal_host,
@@ -136,12 +139,13 @@ class Durable:
             retry_config=_RETRY,
         )
 
-    def _worker(self, client: Client) -> Worker:
+    def worker(self, client: Client) -> Worker:
+        """Return what takes workflows and attempts from the queue."""
         return Worker(
             client,
             task_queue=self.settings.temporal_task_queue,
             workflows=[Chat],
-            activities=[self._activities.attempt, self._activities.record],
+            activities=[self.activities.attempt, self.activities.record],
             # The workflow is made of modules that the tests of the architecture hold to be pure.
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=500,

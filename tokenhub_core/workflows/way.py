@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -32,7 +32,7 @@ class Happening(msgspec.Struct, frozen=True):
     timestamp: float
 
 
-STATUSES = (
+STATUSES: Final = (
     "RUNNING",
     "COMPLETED",
     "FAILED",
