@@ -300,7 +300,13 @@ async def _engine(
         insight=_insight(watched.learning, catalog),
     )
     pipeline.durable = joined(
-        stack, settings, executor, watched.recorder, kept.holder, store=(kept.database, kept.writer)
+        stack,
+        settings,
+        executor,
+        watched.recorder,
+        kept.holder,
+        store=(kept.database, kept.writer),
+        metrics=watched.metrics,
     )
     return pipeline
 

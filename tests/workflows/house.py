@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from temporalio.api.common.v1 import Payload
 
 from tests.fakes.engine import Bench
 from tests.workflows.server import NAMESPACE, Temporal
@@ -18,6 +20,7 @@ from tokenhub_core.store.database import open_database
 from tokenhub_core.store.durable import DurableCalls
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.vault.sealing import DURABLE, Sealer
 from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.client import Durable, Waits
@@ -26,6 +29,19 @@ from tokenhub_core.workflows.codec import Codec
 KEY = Sealer("test", bytes(range(32)), DURABLE)
 _QUEUES = itertools.count(1)
 _RUN = secrets.token_hex(4)
+
+
+class Plain(Codec):
+    """Seals nothing, for histories that are kept to be read again."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: KEY, secrets.token_bytes)
+
+    async def encode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
+
+    async def decode(self, payloads: Sequence[Payload]) -> list[Payload]:
+        return list(payloads)
 
 
 class House:
@@ -49,6 +65,7 @@ async def durably(
     *,
     worker: bool = True,
     waits: Waits = Waits(),
+    sealed: bool = True,
 ) -> AsyncIterator[House]:
     """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own.
 
@@ -71,10 +88,10 @@ async def durably(
     )
     durable = Durable(
         settings,
-        executor=bench.executor,
         activities=Activities(bench.executor, bench.recorder, RequestLog(database), safe),
         safe=safe,
-        codec=Codec(sealer, secrets.token_bytes),
+        codec=Codec(sealer, secrets.token_bytes) if sealed else Plain(),
+        metrics=Metrics(),
         waits=waits,
     )
     bench.engine.durable = durable

@@ -31,6 +31,10 @@ class Temporal:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
         """Return when the server answers."""
         command = program()

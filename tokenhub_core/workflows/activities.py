@@ -90,7 +90,7 @@ class Activities:
     """The activities of one worker."""
 
     def __init__(self, executor: Executor, recorder: Recorder, requests: RequestLog, safe: Safe) -> None:
-        self._executor = executor
+        self.executor = executor
         self._means = executor.means
         self._recorder = recorder
         self._requests = requests
@@ -119,7 +119,9 @@ class Activities:
             call = shapes.here(call, self._means.clock)
             job, trace = shapes.job(call, self._means.dialects), Trace()
             shapes.restore(trace, closing.trace, call.plan)
-            made = record(shapes.progress(call, job, trace), closing.fault, self._means.clock.monotonic())
+            made = record(
+                shapes.progress(call, job, trace), shapes.known(closing.fault), self._means.clock.monotonic()
+            )
             await self._recorder.commit(made)
         self._safe.rows.forget(closing.id, attempts=False)
 
@@ -157,7 +159,7 @@ class Activities:
         if not self._affordable(call, step):
             told = Told(step.trace, _DRY, refused=True)
             return (await self._safe.end(step.id, step.n, Outcome(told))).told
-        tried = self._executor.attempt(job, trace, shapes.attempted(call, step))
+        tried = self.executor.attempt(job, trace, shapes.attempted(call, step))
         answer: Answer | None = None
         fault: Fault | None = None
         broken = False

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import Progress
 from tokenhub_core.store.durable import By, DurableCalls
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Headers
 from tokenhub_core.vault.sealing import Sealer
 from tokenhub_core.workflows import shapes
@@ -86,14 +88,15 @@ class Durable:
         self,
         settings: Settings,
         *,
-        executor: Executor,
         activities: Activities,
         safe: Safe,
         codec: Codec,
+        metrics: Metrics,
         waits: Waits = Waits(),
     ) -> None:
         self.settings = settings
-        self.executor = executor
+        self.executor = executor = activities.executor
+        self._metrics = metrics
         self.safe = safe
         self.waits = waits
         self.clock = executor.means.clock
@@ -115,12 +118,14 @@ class Durable:
             try:
                 self.client = client = await self._connection()
                 self.connected.set()
+                self.told()
                 _log.info("connected to Temporal at %s", self.settings.temporal_host)
                 if not self.settings.temporal_worker:
                     return
                 await self.worker(client).run()
             except Exception as error:  # noqa: BLE001 -- whatever it is, calls go on without Temporal
                 self.client = None
+                self.told()
                 _log.warning("Temporal at %s cannot be used: %s", self.settings.temporal_host, error)
             await asyncio.sleep(self.waits.reconnect)
 
@@ -150,6 +155,8 @@ class Durable:
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=500,
             max_heartbeat_throttle_interval=timedelta(seconds=1),
+            # So soon others go on with the workflows of a worker that is gone.
+            sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
             graceful_shutdown_timeout=timedelta(seconds=self.settings.shutdown_drain_secs),
         )
 
@@ -175,8 +182,13 @@ class Durable:
     async def directly(self, job: Job, progress: Progress) -> Whole | Live:
         """Make the call here and at once."""
         self.fallbacks += 1
+        self._metrics.fell_back()
         progress.trace.recorded = False
         return await self.executor.run(job, progress.trace)
+
+    def told(self) -> None:
+        """Set the gauges."""
+        self._metrics.temporal(up=self.client is not None, breaker=self.state())
 
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have something done that nobody needs to wait for."""
@@ -268,7 +280,7 @@ class _Run:
         shapes.restore(self._progress.trace, ending.trace, self.job.plan)
         self._progress.trace.recorded = ending.recorded
         if ending.answer is None:
-            raise TokenHubError(ending.fault or _ENDED)
+            raise TokenHubError(shapes.known(ending.fault) or _ENDED)
         self._durable.safe.rows.forget(self._id, attempts=ending.recorded)
         if self.job.request.features.stream:
             return _Told(ending.answer, ending.fault)
@@ -343,6 +355,7 @@ class _Run:
                 breaker.left()
             else:
                 breaker.failed(self._clock.monotonic())
+                self._durable.told()
             return False
         except asyncio.CancelledError:
             breaker.left()
@@ -351,6 +364,7 @@ class _Run:
             breaker.left()
             return False
         breaker.succeeded()
+        self._durable.told()
         return True
 
     async def _mine(self) -> bool:
@@ -379,6 +393,7 @@ class _Run:
             over = error.status is RPCStatusCode.NOT_FOUND
             if not over:
                 self._durable.breaker.failed(self._clock.monotonic())
+                self._durable.told()
         else:
             return Ending(done.trace, done.fault, await self._answer(done.n) if done.n else None)
         return await self._found(over=over)
@@ -524,11 +539,10 @@ def made(
     rows: DurableCalls,
     *,
     sealer: Callable[[], Sealer | None],
-    entropy: Callable[[int], bytes],
+    metrics: Metrics,
 ) -> Durable:
     """Return the durable way, not connected yet."""
-    safe = Safe(rows, sealer, entropy)
+    safe = Safe(rows, sealer, secrets.token_bytes)
     activities = Activities(executor, recorder, requests, safe)
-    return Durable(
-        settings, executor=executor, activities=activities, safe=safe, codec=Codec(sealer, entropy)
-    )
+    codec = Codec(sealer, secrets.token_bytes)
+    return Durable(settings, activities=activities, safe=safe, codec=codec, metrics=metrics)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from contextlib import AsyncExitStack
 from importlib import import_module
 
@@ -15,6 +14,7 @@ from tokenhub_core.store.database import Database
 from tokenhub_core.store.durable import DurableCalls
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.workflows.way import Durability
 
@@ -27,6 +27,7 @@ def joined(
     holder: KeyHolder,
     *,
     store: tuple[Database, Writer],
+    metrics: Metrics,
 ) -> Durability | None:
     """Return the durable way for calls, kept until the stack unwinds; None where it is off.
 
@@ -49,7 +50,7 @@ def joined(
         RequestLog(database),
         DurableCalls(database, writer),
         sealer=holder.durable,
-        entropy=secrets.token_bytes,
+        metrics=metrics,
     )
     stack.push_async_callback(made.close)
     stack.push_async_callback(_cancelled, asyncio.create_task(made.keep(), name="temporal"))

@@ -21,7 +21,7 @@ from msgspec import structs
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits, Try
-from tokenhub_core.dispatch.job import Job, Trace
+from tokenhub_core.dispatch.job import CANCELLED, Job, Trace
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.ports import Clock
 from tokenhub_core.progress import Progress
@@ -263,6 +263,11 @@ def restore(trace: Trace, told: Traced, plan: Plan) -> None:
     trace.candidate = None if told.candidate is None else plan.candidates[told.candidate]
     trace.losses, trace.identical = told.losses, told.identical
     trace.stop, trace.left = told.stop, told.left
+
+
+def known(fault: Fault | None) -> Fault | None:
+    """Return a fault that has travelled; a caller's leaving is told from other faults by being that very one."""
+    return CANCELLED if fault == CANCELLED else fault
 
 
 def lost(call: Call, step: Step, *, begun_at: float, now: float) -> Told:
