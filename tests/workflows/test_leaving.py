@@ -13,6 +13,7 @@ from tests.workflows.server import Temporal
 from tests.workflows.upstream import Counting
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.types import Outcome
+from tokenhub_core.workflows.client import Waits
 
 SAID = "the purple elephant keeps her umbrella in Zanzibar"
 
@@ -76,6 +77,43 @@ async def test_who_leaves_while_a_stream_lets_wait_takes_the_call_along(
 
     assert upstream.cancelled == 1
     assert bench.recorder.one.outcome is Outcome.CANCELLED
+
+
+async def test_who_leaves_a_call_that_is_made_directly_ends_it(temporal: Temporal, tmp_path: Path) -> None:
+    """No worker began it, so it was made here: it is cancelled here, and recorded here."""
+    upstream = Counting(held=True)
+    bench = Bench(transport=upstream, defaults={"durable": True})
+    async with durably(temporal, tmp_path, bench, worker=False, waits=Waits(begin=0.1)) as house:
+        asking = asyncio.create_task(house.ask(chat()))
+        await upstream.reached.wait()
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await house.durable.close()
+
+    assert upstream.cancelled == 1
+    assert bench.recorder.one.outcome is Outcome.CANCELLED
+
+
+async def test_a_stream_that_was_over_when_its_caller_left_is_recorded_once(
+    temporal: Temporal, tmp_path: Path
+) -> None:
+    """He did not look again after the sign of life; the record was made by the workflow."""
+    upstream = Counting(held=True)
+    patience = Patience(ttft=60, stall=60, whole=60, tick=0.05)
+    bench = Bench(transport=upstream, defaults={"durable": True}, patience=patience)
+    recorded = asyncio.Event()
+    bench.recorder.before = recorded.set
+    async with durably(temporal, tmp_path, bench) as house:
+        reply = await bench.engine.exchange(bench.snapshot(chat(stream=True)))
+        assert reply.frames is not None
+        await anext(reply.frames)
+        upstream.go.set()
+        await recorded.wait()
+        await reply.frames.aclose()  # type: ignore[attr-defined]
+        await house.durable.close()
+
+    assert bench.recorder.one.outcome is Outcome.OK
 
 
 def written(store: Path) -> bytes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
@@ -17,6 +20,7 @@ from tests.workflows.server import Temporal
 from tests.workflows.upstream import Counting
 from tokenhub_core.dispatch.job import Job, Trace
 from tokenhub_core.progress import Progress
+from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.durable import By
 from tokenhub_core.types import Outcome, Snapshot
 from tokenhub_core.workflows import shapes
@@ -191,6 +195,63 @@ async def test_a_call_that_was_begun_is_followed_though_its_start_was_not_acknow
         assert house.durable.fallbacks == 0
 
     assert reply.status == 200
+    assert (upstream.sent, len(bench.recorder.records)) == (1, 1)
+
+
+async def test_a_call_whose_workflow_somebody_ended_is_told_so(temporal: Temporal, tmp_path: Path) -> None:
+    """Its attempt is cancelled; the record with what that cost is made at the front door."""
+    upstream = Counting(held=True)
+    bench = durable_bench(upstream)
+    async with durably(temporal, tmp_path, bench, waits=BRIEF) as house:
+        asking = asyncio.create_task(house.ask(chat()))
+        await upstream.reached.wait()
+        client = house.durable.client
+        assert client is not None
+        await client.get_workflow_handle(f"{shapes.PREFIX}{bench.prefix}1").terminate()
+        reply, _ = await asking
+
+    assert reply.status == 500
+    record = bench.recorder.one
+    assert (record.outcome, record.fault) == (Outcome.ERROR, "workflow_ended")
+    assert [one.cause for one in record.attempts] == ["client_cancelled"]
+    assert (upstream.sent, upstream.cancelled) == (1, 1)
+
+
+class Dark:
+    """A client that starts workflows and hears of them no more; `meanwhile` is done before that is known."""
+
+    def __init__(self, client: Client, meanwhile: Callable[[], Awaitable[object]]) -> None:
+        self._client = client
+        self._meanwhile = meanwhile
+        self.id = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def get_workflow_handle_for(self, workflow: Any, workflow_id: str) -> Dark:
+        del workflow
+        self.id = workflow_id
+        return self
+
+    async def result(self) -> None:
+        await self._meanwhile()
+        raise RPCError("the line is dead", RPCStatusCode.UNAVAILABLE, b"")
+
+
+async def test_a_call_that_failed_in_the_dark_is_ended_and_nobody_goes_on_with_it(
+    temporal: Temporal, tmp_path: Path
+) -> None:
+    """The next attempt is claimed before the caller is told: a workflow that comes back finds that."""
+    upstream = Counting({"gpt-4o": Profile(faults=("500",))})
+    bench = durable_bench(upstream)
+    async with durably(temporal, tmp_path, bench, worker=False, waits=Waits(look=0.01, dark=0.05)) as house:
+        step = Step(f"{bench.prefix}1", 0, 1, 30.0, None, "", Traced())
+        house.durable.client = Dark(house.durable.client, partial(attempt, house, step))  # type: ignore[arg-type,assignment]
+        reply, _ = await house.ask(chat())
+        again = await attempt(house, structs.replace(step, n=2))
+
+    assert reply.status == 502
+    assert again.taken
     assert (upstream.sent, len(bench.recorder.records)) == (1, 1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from msgspec import structs
 from tests.fakes.engine import PAIR, Bench, chat, message
 from tests.workflows.house import durably
 from tests.workflows.server import Temporal
+from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.preparing import Rules
 from tokenhub_core.providers.simulator import Profile
@@ -139,3 +141,24 @@ async def test_the_durable_way_comes_to_the_same(scene: Scene, temporal: Tempora
     assert comparable(record) == comparable(direct.recorder.one)
     assert bench.ledger.spent_nanousd == direct.ledger.spent_nanousd
     assert bench.ledger.reserved_nanousd == 0
+
+
+@pytest.mark.parametrize(("limit", "status"), [(2_000_000, 402), (20_000_000, 200)])
+async def test_a_budget_holds_on_either_way(
+    limit: int, status: int, temporal: Temporal, tmp_path: Path
+) -> None:
+    """A hard budget of the key refuses the same attempt, with the same words, and is charged the same."""
+    body, caller = chat(max_tokens=500), Caller(peer="10.0.0.9", key=KEY)
+    budget = Budget("b", "key:key_1", Period.TOTAL, Unit.USD, limit)
+    bench, direct = Bench(defaults={"durable": True}), Bench(defaults={"durable": True})
+    for one in (bench, direct):
+        one.ledger.install(budget, UTC, at=0)
+    async with durably(temporal, tmp_path, bench):
+        reply, told = await bench.ask(body, caller=caller)
+    direct.prefix = bench.prefix
+    expected, expected_told = await direct.ask(body, caller=caller)
+
+    assert reply.status == expected.status == status
+    assert _CREATED.sub(b"", told) == _CREATED.sub(b"", expected_told)
+    assert comparable(bench.recorder.one) == comparable(direct.recorder.one)
+    assert bench.ledger.standings(1) == direct.ledger.standings(1)

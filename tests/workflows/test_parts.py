@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -103,6 +103,13 @@ def test_a_trace_comes_back_as_it_was() -> None:
 
     assert back == trace
     assert back.candidate is job.plan.candidates[1]
+
+
+def test_nothing_of_a_trace_is_forgotten() -> None:
+    """What is added to a trace travels, or is named here with what makes it needless: hedges, and who records."""
+    kept = {field.name for field in fields(Trace)} - {"hedged", "recorded"}
+
+    assert kept == set(Traced.__struct_fields__)
 
 
 def test_a_fault_that_travelled_is_still_a_callers_leaving() -> None:

@@ -14,13 +14,12 @@ import msgspec
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from tokenhub_core.dispatch.attempt import Attempting
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import CANCELLED, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import record
-from tokenhub_core.store.durable import By, DurableCalls, Sealed
+from tokenhub_core.store.durable import By, DurableCalls, Mark, Sealed
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
@@ -86,6 +85,28 @@ class Safe:
         return sealer
 
 
+class _Attempt:
+    """One attempt that this worker makes, whoever asks for it."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Told] | None = None
+        self.open = True
+        """Whoever leaves ends it. Once it is over, what came of it is written down all the same."""
+
+    async def outcome(self) -> Told:
+        """Return what comes of it; whose asker is cancelled cancels it, and is told of that."""
+        assert self.task is not None
+        while True:
+            try:
+                return await asyncio.shield(self.task)
+            except asyncio.CancelledError:
+                if self.task.done():
+                    raise
+                if self.open:
+                    self.open = False
+                    self.task.cancel()
+
+
 class Activities:
     """The activities of one worker."""
 
@@ -95,7 +116,7 @@ class Activities:
         self._recorder = recorder
         self._requests = requests
         self._safe = safe
-        self._running: dict[tuple[str, int], asyncio.Task[Told]] = {}
+        self._running: dict[tuple[str, int], _Attempt] = {}
 
     @activity.defn(name=shapes.ATTEMPT)
     async def attempt(self, step: Step) -> Told:
@@ -113,7 +134,7 @@ class Activities:
         marks = await self._safe.rows.marks(closing.id)
         if any(mark.by is By.DIRECT for mark in marks):
             return
-        if await asyncio.to_thread(self._requests.get, closing.id) is None:
+        if not await self.recorded(closing.id):
             if call is None:
                 raise ApplicationError(f"{closing.id} is gone and left no record", non_retryable=True)
             call = shapes.here(call, self._means.clock)
@@ -125,6 +146,10 @@ class Activities:
             await self._recorder.commit(made)
         self._safe.rows.forget(closing.id, attempts=False)
 
+    async def recorded(self, call_id: str) -> bool:
+        """Tell whether a call's record is made."""
+        return await asyncio.to_thread(self._requests.get, call_id) is not None
+
     async def _once(self, step: Step) -> Told:
         place = (step.id, step.n)
         if (running := self._running.get(place)) is None:
@@ -135,30 +160,34 @@ class Activities:
             now = self._means.clock.now()
             mark = await self._safe.rows.begin(step.id, step.n, By.WORKFLOW, now=now)
             if mark is not None and (running := self._running.get(place)) is None:
-                if mark.by is By.DIRECT:
-                    return Told(step.trace, taken=True)
-                if mark.outcome is not None:
-                    return self._safe.outcome(step.id, step.n, mark.outcome).told
-                told = shapes.lost(call, step, begun_at=mark.begun_at, now=now)
-                return (await self._safe.end(step.id, step.n, Outcome(told))).told
+                return await self._known(call, step, mark, now)
             if running is None:
-                running = self._running[place] = asyncio.create_task(
-                    self._made(call, step), name=f"attempt {step.n} of {step.id}"
+                running = self._running[place] = _Attempt()
+                running.task = asyncio.create_task(
+                    self._made(call, step, running), name=f"attempt {step.n} of {step.id}"
                 )
-                running.add_done_callback(lambda _: self._running.pop(place, None))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            running.cancel()
-            return await running
+                running.task.add_done_callback(lambda _: self._running.pop(place))
+        return await running.outcome()
 
-    async def _made(self, call: Call, step: Step) -> Told:
+    async def _known(self, call: Call, step: Step, mark: Mark, now: float) -> Told:
+        """Return what is known of an attempt that was begun elsewhere."""
+        if mark.by is By.DIRECT:
+            return Told(step.trace, taken=True)
+        if mark.outcome is not None:
+            return self._safe.outcome(step.id, step.n, mark.outcome).told
+        told = shapes.lost(call, step, begun_at=mark.begun_at, now=now)
+        return (await self._safe.end(step.id, step.n, Outcome(told))).told
+
+    async def _made(self, call: Call, step: Step, running: _Attempt) -> Told:
         """Make the attempt and return what came of it, once that is durable."""
+        outcome = Outcome(Told(step.trace, _DRY, refused=True))
+        if self._affordable(call, step):
+            outcome = await self._tried(call, step, running)
+        return (await self._safe.end(step.id, step.n, outcome)).told
+
+    async def _tried(self, call: Call, step: Step, running: _Attempt) -> Outcome:
         job, trace = shapes.job(call, self._means.dialects), Trace()
         shapes.restore(trace, step.trace, call.plan)
-        if not self._affordable(call, step):
-            told = Told(step.trace, _DRY, refused=True)
-            return (await self._safe.end(step.id, step.n, Outcome(told))).told
         tried = self.executor.attempt(job, trace, shapes.attempted(call, step))
         answer: Answer | None = None
         fault: Fault | None = None
@@ -175,8 +204,10 @@ class Activities:
         except asyncio.CancelledError:
             # Another worker can go on with what this one must leave.
             fault = shapes.LOST if activity.is_worker_shutdown() else CANCELLED
-        told = _told(call, trace, tried, fault, broken=broken)
-        return (await self._safe.end(step.id, step.n, Outcome(told, answer))).told
+        finally:
+            running.open = False
+        told = Told(shapes.traced(trace, call.plan), fault, tried.refused, tried.spare, broken)
+        return Outcome(told, answer)
 
     def _affordable(self, call: Call, step: Step) -> bool:
         """Take a further try at a provider out of its retry budget; a first one pays in."""
@@ -200,16 +231,6 @@ async def _gathered(live: Live) -> tuple[Answer, Fault | None]:
         await live.close()
         return Answer(bytes(frames), live.headers), CANCELLED
     return Answer(bytes(frames), live.headers, live.tail()), None
-
-
-def _told(call: Call, trace: Trace, tried: Attempting, fault: Fault | None, *, broken: bool) -> Told:
-    return Told(
-        shapes.traced(trace, call.plan),
-        fault,
-        refused=tried.refused,
-        spare=tried.spare,
-        broken=broken,
-    )
 
 
 async def _beat() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,7 +33,7 @@ from tokenhub_core.dispatch.job import Job, Live, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import Progress
-from tokenhub_core.store.durable import By, DurableCalls
+from tokenhub_core.store.durable import By, DurableCalls, Mark
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Headers
@@ -43,7 +43,7 @@ from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.breaker import Breaker, State
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
 from tokenhub_core.workflows.definitions import Chat
-from tokenhub_core.workflows.shapes import Answer, Done, Ending
+from tokenhub_core.workflows.shapes import Answer, Done, Ending, Outcome, Traced
 from tokenhub_core.workflows.way import STATUSES, Happening, Workflow
 
 _log: Final = logging.getLogger(__name__)
@@ -74,6 +74,8 @@ class Waits:
     """For a worker to begin its first attempt."""
     look: float = 0.5
     """Between two looks at what cannot be heard of otherwise."""
+    dark: float = 30.0
+    """For Temporal to come back, where an attempt has failed and nobody can say what is to be done next."""
     leave: float = 5.0
     """For a workflow to end whose caller has left."""
     reconnect: float = 5.0
@@ -174,6 +176,9 @@ class Durable:
             return await self.directly(job, progress)
         try:
             await self.safe.keep(shapes.call(job, progress), now=self.clock.now())
+        except LockedError:
+            self.breaker.left()
+            return await self.directly(job, progress)
         except BaseException:
             self.breaker.left()
             raise
@@ -188,7 +193,9 @@ class Durable:
 
     def told(self) -> None:
         """Set the gauges."""
-        self._metrics.temporal(up=self.client is not None, breaker=self.state())
+        state = self.state()
+        up = self.client is not None and state is State.CLOSED
+        self._metrics.temporal(up=up, breaker=state)
 
     def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Have something done that nobody needs to wait for."""
@@ -257,6 +264,8 @@ class _Run:
         self._handle: WorkflowHandle[Any, Done] = client.get_workflow_handle_for(
             Chat.run, shapes.PREFIX + self._id
         )
+        self._dark: float | None = None
+        """Since when Temporal could not be asked."""
         seconds = job.limits.total_seconds
         self._limit = None if seconds is None else job.snapshot.started + seconds + self._waits.grace
 
@@ -268,17 +277,17 @@ class _Run:
                 await asyncio.wait({following}, timeout=self._durable.executor.patience.tick)
                 if not following.done():
                     return _Late(self, following)
-            return await self.settled(await asyncio.shield(following))
+            ending = await asyncio.shield(following)
         except asyncio.CancelledError:
             await self.leave(following)
             raise
+        return await self.settled(ending)
 
     async def settled(self, ending: Ending | None) -> Whole | Live:
         """Return the answer that a call came to; raises its fault. None: it is to be made directly."""
         if ending is None:
             return await self._durable.directly(self.job, self._progress)
-        shapes.restore(self._progress.trace, ending.trace, self.job.plan)
-        self._progress.trace.recorded = ending.recorded
+        self._write(ending)
         if ending.answer is None:
             raise TokenHubError(shapes.known(ending.fault) or _ENDED)
         self._durable.safe.rows.forget(self._id, attempts=ending.recorded)
@@ -286,24 +295,34 @@ class _Run:
             return _Told(ending.answer, ending.fault)
         return Whole(ending.answer.body, ending.answer.headers)
 
+    def _write(self, ending: Ending) -> None:
+        shapes.restore(self._progress.trace, ending.trace, self.job.plan)
+        self._progress.trace.recorded = ending.recorded
+
     async def leave(self, following: asyncio.Task[Ending | None]) -> None:
         """Have the call end: nobody waits for it any more. Returns when it has, or when that takes too long."""
+        if following.done():
+            # It has ended by itself, and nobody has looked; one that was to be made directly was not begun.
+            if not following.cancelled() and following.exception() is None and (ending := following.result()):
+                self._write(ending)
+            return
         following.cancel()
-        self._progress.trace.recorded = True
-        ending = self._durable.later(self._ended())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(ending), self._waits.leave)
+        await asyncio.shield(self._durable.later(self._left()))
 
-    async def _ended(self) -> None:
+    async def _left(self) -> None:
         trace = self._progress.trace
+        trace.recorded = True
         try:
             await self._handle.cancel(rpc_timeout=timedelta(seconds=self._waits.start))
-            done = await self._handle.result()
-            shapes.restore(trace, done.trace, self.job.plan)
-        except (RPCError, WorkflowFailureError, LockedError):
+        except RPCError:
             # It may not have been started. Whoever begins it now finds that there is nothing to be done.
             with suppress(TokenHubError):
                 trace.recorded = not await self._mine()
+            return
+        with suppress(RPCError, WorkflowFailureError, LockedError, TimeoutError):
+            async with asyncio.timeout(self._waits.leave):
+                done = await self._handle.result()
+            shapes.restore(trace, done.trace, self.job.plan)
 
     async def _followed(self) -> Ending | None:
         """Return how the call ended; None where it is to be made directly, and by nobody else."""
@@ -367,9 +386,10 @@ class _Run:
         self._durable.told()
         return True
 
-    async def _mine(self) -> bool:
-        """Claim the call to be made directly; False where a worker has begun it."""
-        return await self._durable.safe.rows.begin(self._id, 1, By.DIRECT, now=self._clock.now()) is None
+    async def _mine(self, n: int = 1) -> bool:
+        """Claim the call from its attempt `n` on; False where a worker has begun that."""
+        mark = await self._durable.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
+        return mark is None or mark.by is By.DIRECT
 
     async def _gone(self) -> None:
         """End a workflow that has nothing left to do."""
@@ -399,31 +419,42 @@ class _Run:
         return await self._found(over=over)
 
     async def _found(self, *, over: bool) -> Ending | None:
-        """Return what the store knows of the call's end."""
-        safe = self._durable.safe
-        running = False
-        for mark in await safe.rows.marks(self._id):
-            running = mark.outcome is None
-            if mark.outcome is not None:
-                outcome = safe.outcome(self._id, mark.n, mark.outcome)
-                if outcome.answer is not None:
-                    return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded=False)
-        return Ending(await self._last(), _ENDED, recorded=False) if over and not running else None
-
-    async def _answer(self, n: int) -> Answer | None:
-        safe = self._durable.safe
-        for mark in await safe.rows.marks(self._id):
-            if mark.n == n and mark.outcome is not None:
-                return safe.outcome(self._id, n, mark.outcome).answer
+        """Return what the store knows of the call's end, None where it may still come to one."""
+        marks = await self._durable.safe.rows.marks(self._id)
+        if any(mark.outcome is None for mark in marks):
+            return None
+        outcomes = [self._outcome(mark) for mark in marks]
+        recorded = await self._durable.activities.recorded(self._id)
+        for outcome in outcomes:
+            if outcome.answer is not None:
+                return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded)
+        if over:
+            return Ending(_latest(outcomes), _ENDED, recorded=recorded)
+        now = self._clock.monotonic()
+        self._dark = self._dark or now
+        if outcomes and now - self._dark > self._waits.dark and await self._mine(marks[-1].n + 1):
+            # Nobody goes on with it from here.
+            return Ending(_latest(outcomes), outcomes[-1].told.fault, recorded=recorded)
         return None
 
-    async def _last(self) -> shapes.Traced:
+    def _outcome(self, mark: Mark) -> Outcome:
+        assert mark.outcome is not None
+        return self._durable.safe.outcome(self._id, mark.n, mark.outcome)
+
+    async def _answer(self, n: int) -> Answer | None:
+        for mark in await self._durable.safe.rows.marks(self._id):
+            if mark.n == n and mark.outcome is not None:
+                return self._outcome(mark).answer
+        return None
+
+    async def _last(self) -> Traced:
         """Return what is known of the call's attempts."""
-        safe, trace = self._durable.safe, shapes.Traced()
-        for mark in await safe.rows.marks(self._id):
-            if mark.outcome is not None:
-                trace = safe.outcome(self._id, mark.n, mark.outcome).told.trace
-        return trace
+        marks = await self._durable.safe.rows.marks(self._id)
+        return _latest([self._outcome(mark) for mark in marks if mark.outcome is not None])
+
+
+def _latest(outcomes: Sequence[Outcome]) -> Traced:
+    return outcomes[-1].told.trace if outcomes else Traced()
 
 
 class _Told:
@@ -482,7 +513,7 @@ class _Late:
         """Have the call end, where it has not."""
         if self._live is not None:
             await self._live.close()
-        elif not self._following.done():
+        else:
             await self._run.leave(self._following)
 
 
