@@ -180,15 +180,22 @@ class Activities:
 
     async def _made(self, call: Call, step: Step, running: _Attempt) -> Told:
         """Make the attempt and return what came of it, once that is durable."""
-        outcome = Outcome(Told(step.trace, _DRY, refused=True))
-        if self._affordable(call, step):
+        provider = call.plan.candidates[step.candidate].provider.id
+        again = any(attempt.provider == provider for attempt in step.trace.attempts)
+        retries, now = self._means.retries, self._means.clock.monotonic()
+        # As rule 9 of the failover machine has it, with the budgets of the worker that sends.
+        if again and not retries.withdraw(provider, now):
+            outcome = Outcome(Told(step.trace, _DRY, refused=True))
+        else:
             outcome = await self._tried(call, step, running)
+            if not (again or outcome.told.refused):
+                retries.deposit(provider, now)
         return (await self._safe.end(step.id, step.n, outcome)).told
 
     async def _tried(self, call: Call, step: Step, running: _Attempt) -> Outcome:
         job, trace = shapes.job(call, self._means.dialects), Trace()
         shapes.restore(trace, step.trace, call.plan)
-        tried = self.executor.attempt(job, trace, shapes.attempted(call, step))
+        tried = self.executor.attempt(job, trace, shapes.attempted(call, step, self._means.clock.monotonic()))
         answer: Answer | None = None
         fault: Fault | None = None
         broken = False
@@ -208,15 +215,6 @@ class Activities:
             running.open = False
         told = Told(shapes.traced(trace, call.plan), fault, tried.refused, tried.spare, broken)
         return Outcome(told, answer)
-
-    def _affordable(self, call: Call, step: Step) -> bool:
-        """Take a further try at a provider out of its retry budget; a first one pays in."""
-        retries, now = self._means.retries, self._means.clock.monotonic()
-        provider = call.plan.candidates[step.candidate].provider.id
-        if any(attempt.provider == provider for attempt in step.trace.attempts):
-            return retries.withdraw(provider, now)
-        retries.deposit(provider, now)
-        return True
 
 
 async def _gathered(live: Live) -> tuple[Answer, Fault | None]:

@@ -57,6 +57,13 @@ _UNREACHABLE: Final = Fault(
     cause="temporal_unreachable",
 )
 _ENDED: Final = Fault(Kind.INTERNAL, Blame.US, "the call's workflow was ended", cause="workflow_ended")
+_LOCKED: Final = Fault(
+    Kind.INTERNAL,
+    Blame.US,
+    "the vault was locked while the call was under way",
+    cause="vault_locked",
+    status=503,
+)
 _AWAY: Final = Fault(
     Kind.TRANSIENT, Blame.US, "Temporal cannot be reached", cause="temporal_unreachable", status=503
 )
@@ -84,7 +91,7 @@ class Waits:
 
 
 class Durable:
-    """The durable way. Implements `pipeline.Way`; belongs to one event loop."""
+    """The durable way. Implements `way.Durability`; belongs to one event loop."""
 
     def __init__(
         self,
@@ -414,6 +421,8 @@ class _Run:
             if not over:
                 self._durable.breaker.failed(self._clock.monotonic())
                 self._durable.told()
+        except LockedError:
+            return Ending(Traced(), _LOCKED)
         else:
             return Ending(done.trace, done.fault, await self._answer(done.n) if done.n else None)
         return await self._found(over=over)

@@ -205,10 +205,16 @@ def step(start: Start, tried: Try, trace: Traced) -> Step:
     return Step(start.id, place, tried.n, tried.timeout, tried.max_output_tokens, tried.change, trace)
 
 
-def attempted(call: Call, step: Step) -> Try:
-    """Return the step as whoever makes attempts wants it."""
-    candidate = call.plan.candidates[step.candidate]
-    return Try(candidate, step.n, step.timeout, step.max_output_tokens, step.change)
+def attempted(call: Call, step: Step, now: float) -> Try:
+    """Return the step as whoever makes attempts wants it; `now` is monotonic, of the clock that the call is on.
+
+    The step may have waited for a worker: what that took is taken off its time.
+    """
+    candidate, timeout = call.plan.candidates[step.candidate], step.timeout
+    if timeout is not None and call.limits.total_seconds is not None:
+        left = call.snapshot.started + call.limits.total_seconds - now
+        timeout = max(0.0, min(timeout, left))
+    return Try(candidate, step.n, timeout, step.max_output_tokens, step.change)
 
 
 def here(call: Call, clock: Clock) -> Call:
