@@ -383,7 +383,7 @@ def _schema(raw: Any) -> dict[str, Any]:
 
 
 def _durable(raw: Any) -> bool:
-    if raw not in {"true", "false"}:
+    if raw not in ("true", "false"):
         raise ValueError("must be true or false")
     return bool(raw == "true")
 

@@ -97,7 +97,7 @@ async def test_where_temporal_is_away_calls_are_made_and_operators_are_told(tmp_
     async with house(tmp_path, simulate=True, settings=nowhere) as it:
         assert (await it.chat()).status == 200
         refused = await it.admin("GET", "/workflows")
-        assert (refused.status, refused.fault["cause"]) == (503, "temporal_unreachable")
+        assert (refused.status, refused.fault["code"]) == (503, "temporal_unreachable")
         metrics = (await it.ask("GET", "/metrics")).body.decode()
         assert "tokenhub_temporal_up 0.0" in metrics
         assert "tokenhub_temporal_fallback_total 1.0" in metrics

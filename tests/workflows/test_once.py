@@ -202,7 +202,7 @@ async def test_a_call_whose_workflow_somebody_ended_is_told_so(temporal: Tempora
     """Its attempt is cancelled; the record with what that cost is made at the front door."""
     upstream = Counting(held=True)
     bench = durable_bench(upstream)
-    async with durably(temporal, tmp_path, bench, waits=BRIEF) as house:
+    async with durably(temporal, tmp_path, bench, waits=Waits(begin=60, look=0.05)) as house:
         asking = asyncio.create_task(house.ask(chat()))
         await upstream.reached.wait()
         client = house.durable.client

@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client, TLSConfig, WorkflowExecution, WorkflowFailureError, WorkflowHandle
+from temporalio.client import (
+    Client,
+    TLSConfig,
+    WorkflowExecution,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+)
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
@@ -243,8 +250,10 @@ class Durable:
     async def cancel(self, workflow_id: str) -> bool:
         """Ask one to end; False where there is none of that id that runs."""
         with _asking(), _missing():
-            await self._reached().get_workflow_handle(workflow_id).cancel()
-            return True
+            handle = self._reached().get_workflow_handle(workflow_id)
+            if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
+                await handle.cancel()
+                return True
         return False
 
     def _reached(self) -> Client:
