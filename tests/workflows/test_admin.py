@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.workflows.server import NAMESPACE, Temporal
 from tokenhub_core.cli.workflow import workflow
 from tokenhub_core.errors import ConfigError
 
-DURABLE = {"messages": [{"role": "user", "content": "@@tokenhub durable=true\nHello"}]}
+DURABLE: dict[str, Any] = {"messages": [{"role": "user", "content": "@@tokenhub durable=true\nHello"}]}
 
 
 def settings(temporal: Temporal, queue: str) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any
@@ -209,7 +210,11 @@ def test_whatever_comes_it_lets_somebody_look_in_the_end(events: list[str]) -> N
     for event in events:
         now += 1
         if breaker.admit(now):
-            happens = {"ok": breaker.succeeded, "bad": partial(breaker.failed, now), "left": breaker.left}
+            happens: dict[str, Callable[[], None]] = {
+                "ok": breaker.succeeded,
+                "bad": partial(breaker.failed, now),
+                "left": breaker.left,
+            }
             happens[event]()
 
     assert breaker.admit(now + REST)

@@ -13,8 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -225,36 +225,45 @@ class Durable:
         query = f"WorkflowType = '{shapes.CHAT}'"
         if status:
             query += f" AND ExecutionStatus = '{_SPELT[status]}'"
-        with _asking():
+        try:
             found = self._reached().list_workflows(query, limit=limit, page_size=limit)
             return [_shown(one) async for one in found]
+        except RPCError as error:
+            raise TokenHubError(_AWAY) from error
 
     async def workflow(self, workflow_id: str) -> Workflow | None:
         """Return one, None where there is none of that id."""
-        with _asking(), _missing():
+        try:
             return _shown(await self._reached().get_workflow_handle(workflow_id).describe())
-        return None
+        except RPCError as error:
+            _absent(error)
+            return None
 
     async def history(self, workflow_id: str, *, limit: int) -> list[Happening] | None:
         """Return the first events of one, None where there is none of that id."""
-        with _asking(), _missing():
-            handle, found = self._reached().get_workflow_handle(workflow_id), []
+        handle, found = self._reached().get_workflow_handle(workflow_id), []
+        try:
             async for event in handle.fetch_history_events(page_size=limit):
                 name = EventType.Name(event.event_type).removeprefix("EVENT_TYPE_")
                 found.append(Happening(event.event_id, name, event.event_time.ToMicroseconds() / 1e6))
                 if len(found) == limit:
                     break
-            return found
-        return None
+        except RPCError as error:
+            _absent(error)
+            return None
+        return found
 
     async def cancel(self, workflow_id: str) -> bool:
         """Ask one to end; False where there is none of that id that runs."""
-        with _asking(), _missing():
-            handle = self._reached().get_workflow_handle(workflow_id)
-            if (await handle.describe()).status is WorkflowExecutionStatus.RUNNING:
-                await handle.cancel()
-                return True
-        return False
+        handle = self._reached().get_workflow_handle(workflow_id)
+        try:
+            if (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
+                return False
+            await handle.cancel()
+        except RPCError as error:
+            _absent(error)
+            return False
+        return True
 
     def _reached(self) -> Client:
         if self.client is None:
@@ -535,23 +544,10 @@ class _Late:
             await self._run.leave(self._following)
 
 
-@contextmanager
-def _asking() -> Iterator[None]:
-    """Turn what the connection raises into a fault."""
-    try:
-        yield
-    except RPCError as error:
+def _absent(error: RPCError) -> None:
+    """Return nothing for what is not there; raises `TokenHubError` where Temporal could not be asked."""
+    if error.status is not RPCStatusCode.NOT_FOUND:
         raise TokenHubError(_AWAY) from error
-
-
-@contextmanager
-def _missing() -> Iterator[None]:
-    """Let pass that there is none of that id."""
-    try:
-        yield
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:
-            raise
 
 
 def _shown(one: WorkflowExecution) -> Workflow:

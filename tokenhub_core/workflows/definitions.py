@@ -87,7 +87,7 @@ class Chat:
 async def _attempted(step: Step) -> Told:
     limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
     try:
-        return await workflow.execute_activity(
+        told: Told = await workflow.execute_activity(
             shapes.ATTEMPT,
             step,
             result_type=Told,
@@ -102,6 +102,7 @@ async def _attempted(step: Step) -> Told:
         if is_cancelled_exception(error):
             raise
         return Told(step.trace, shapes.LOST)
+    return told
 
 
 async def _recorded(closing: Closing) -> None:
