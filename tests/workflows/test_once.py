@@ -257,11 +257,13 @@ async def test_a_call_that_failed_in_the_dark_is_ended_and_nobody_goes_on_with_i
 
 async def test_failures_of_providers_do_not_move_the_breaker(temporal: Temporal, tmp_path: Path) -> None:
     """However many calls fail, Temporal has done what it was asked; what it refuses itself opens the breaker."""
-    bench = Bench(transport=Counting(), defaults={"durable": True})
-    async with durably(temporal, tmp_path, bench, waits=BRIEF) as house:
+    upstream = Counting({"gpt-4o": Profile(faults=(*["400"] * 4, "ok"))})
+    bench = durable_bench(upstream)
+    async with durably(temporal, tmp_path, bench, waits=Waits(start=1)) as house:
         for _ in range(4):
-            reply, _ = await house.ask(chat("@@tokenhub budget=0\nHello"))
-            assert reply.status >= 400
+            reply, _ = await house.ask(chat())
+            assert reply.status == 400
+        assert house.durable.fallbacks == 0
         assert house.durable.state() == "closed"
         house.durable.client = Deaf(house.durable.client, arrives=False)  # type: ignore[arg-type,assignment]
         for _ in range(3):
@@ -271,4 +273,5 @@ async def test_failures_of_providers_do_not_move_the_breaker(temporal: Temporal,
         await house.ask(chat())
         assert house.durable.fallbacks == 4
 
-    assert [record.outcome for record in bench.recorder.records[-4:]] == [Outcome.OK] * 4
+    outcomes = [record.outcome for record in bench.recorder.records]
+    assert outcomes == [Outcome.ERROR] * 4 + [Outcome.OK] * 4
