@@ -24,6 +24,7 @@ from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.durable import By
 from tokenhub_core.types import Outcome, Snapshot
 from tokenhub_core.workflows import shapes
+from tokenhub_core.workflows.breaker import FAILURES
 from tokenhub_core.workflows.client import Waits
 from tokenhub_core.workflows.shapes import Closing, Step, Told, Traced
 
@@ -264,7 +265,10 @@ async def test_failures_of_providers_do_not_move_the_breaker(temporal: Temporal,
             reply, _ = await house.ask(chat())
             assert reply.status == 400
         assert house.durable.fallbacks == 0
+        for _ in range(FAILURES - 1):  # one more than those of the calls would open it
+            house.durable.breaker.failed(bench.clock.monotonic())
         assert house.durable.state() == "closed"
+        house.durable.breaker.succeeded()
         house.durable.client = Deaf(house.durable.client, arrives=False)  # type: ignore[arg-type,assignment]
         for _ in range(3):
             await house.ask(chat())
