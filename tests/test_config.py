@@ -83,6 +83,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "temporal_namespace": ("llm", "llm"),
     "temporal_task_queue": ("calls", "calls"),
     "temporal_calls": ("all", "all"),
+    "temporal_begin_secs": ("60", 60.0),
     "temporal_worker": ("no", False),
     "temporal_tls": ("on", True),
     "temporal_tls_ca_file": ("/temporal-ca.pem", "/temporal-ca.pem"),

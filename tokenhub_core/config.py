@@ -293,6 +293,9 @@ class Settings:
     temporal_calls: str = _setting(
         "asked", _one_of("asked", "all"), "Which calls are durable: those whose directive says so, or all"
     )
+    temporal_begin_secs: float = _setting(
+        5.0, _number(0.05, 600), "For a worker to begin a durable call, before it is made directly"
+    )
     temporal_worker: bool = _setting(True, _flag, "Run a worker in the server itself")
     temporal_tls: bool = _setting(False, _flag, "Speak TLS with Temporal")
     temporal_tls_ca_file: str = _setting("", _text, "Certificate authorities for Temporal's TLS, in PEM")

@@ -26,6 +26,8 @@ from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.client import Durable, Waits
 from tokenhub_core.workflows.codec import Codec
 
+PATIENT = Waits(start=30, begin=60, leave=60)
+"""On a busy machine everything takes many times as long as on an idle one."""
 KEY = Sealer("test", bytes(range(32)), DURABLE)
 _QUEUES = itertools.count(1)
 _RUN = secrets.token_hex(4)
@@ -64,7 +66,7 @@ async def durably(
     bench: Bench,
     *,
     worker: bool = True,
-    waits: Waits = Waits(),
+    waits: Waits = PATIENT,
     sealed: bool = True,
 ) -> AsyncIterator[House]:
     """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own.

@@ -25,6 +25,7 @@ def settings(temporal: Temporal, queue: str) -> dict[str, str]:
         "TEMPORAL_NAMESPACE": NAMESPACE,
         "TEMPORAL_TASK_QUEUE": queue,
         "VAULT_PASSWORD": "correct horse battery staple",
+        "TEMPORAL_BEGIN_SECS": "60",
         "SHUTDOWN_DRAIN_SECS": "0",
     }
 

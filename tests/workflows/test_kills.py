@@ -210,7 +210,7 @@ async def test_the_server_may_die_and_come_back(own_temporal: Temporal, tmp_path
     """An attempt that outlives Temporal is the call's when Temporal is back; nothing is sent again."""
     upstream = Counting(held=True)
     bench = Bench(transport=upstream, defaults={"durable": True}, patience=Patience(whole=120))
-    async with durably(own_temporal, tmp_path, bench, waits=Waits(look=0.1)) as house:
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
         asking = asyncio.create_task(house.ask(chat()))
         await upstream.reached.wait()
         await asyncio.to_thread(own_temporal.kill)
@@ -227,7 +227,7 @@ async def test_the_server_may_die_for_good(own_temporal: Temporal, tmp_path: Pat
     """The answer is in the store: the caller has it, and the record is made, without Temporal."""
     upstream = Counting(held=True)
     bench = Bench(transport=upstream, defaults={"durable": True}, patience=Patience(whole=120))
-    async with durably(own_temporal, tmp_path, bench, waits=Waits(look=0.1)) as house:
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
         asking = asyncio.create_task(house.ask(chat()))
         await upstream.reached.wait()
         await asyncio.to_thread(own_temporal.kill)

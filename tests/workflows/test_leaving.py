@@ -83,7 +83,7 @@ async def test_who_leaves_a_call_that_is_made_directly_ends_it(temporal: Tempora
     """No worker began it, so it was made here: it is cancelled here, and recorded here."""
     upstream = Counting(held=True)
     bench = Bench(transport=upstream, defaults={"durable": True})
-    async with durably(temporal, tmp_path, bench, worker=False, waits=Waits(begin=0.1)) as house:
+    async with durably(temporal, tmp_path, bench, worker=False, waits=Waits(begin=0.1, leave=60)) as house:
         asking = asyncio.create_task(house.ask(chat()))
         await upstream.reached.wait()
         asking.cancel()

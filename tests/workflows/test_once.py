@@ -203,7 +203,7 @@ async def test_a_call_whose_workflow_somebody_ended_is_told_so(temporal: Tempora
     """Its attempt is cancelled; the record with what that cost is made at the front door."""
     upstream = Counting(held=True)
     bench = durable_bench(upstream)
-    async with durably(temporal, tmp_path, bench, waits=Waits(begin=60, look=0.05)) as house:
+    async with durably(temporal, tmp_path, bench, waits=Waits(start=30, begin=60, look=0.05)) as house:
         asking = asyncio.create_task(house.ask(chat()))
         await upstream.reached.wait()
         client = house.durable.client
@@ -260,7 +260,7 @@ async def test_failures_of_providers_do_not_move_the_breaker(temporal: Temporal,
     """However many calls fail, Temporal has done what it was asked; what it refuses itself opens the breaker."""
     upstream = Counting({"gpt-4o": Profile(faults=(*["400"] * 4, "ok"))})
     bench = durable_bench(upstream)
-    async with durably(temporal, tmp_path, bench, waits=Waits(start=1)) as house:
+    async with durably(temporal, tmp_path, bench, waits=Waits(start=30, begin=60)) as house:
         for _ in range(4):
             reply, _ = await house.ask(chat())
             assert reply.status == 400

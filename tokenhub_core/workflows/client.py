@@ -590,4 +590,5 @@ def made(
     safe = Safe(rows, sealer, secrets.token_bytes)
     activities = Activities(executor, recorder, requests, safe)
     codec = Codec(sealer, secrets.token_bytes)
-    return Durable(settings, activities=activities, safe=safe, codec=codec, metrics=metrics)
+    waits = Waits(begin=settings.temporal_begin_secs)
+    return Durable(settings, activities=activities, safe=safe, codec=codec, metrics=metrics, waits=waits)
