@@ -26,9 +26,10 @@ from tokenhub_core.telemetry import logs
 )
 @data_option
 def worker(*, vault_password_fd: int | None, data: Path | None) -> None:
-    """Make durable calls until asked to stop. Settings come from TOKENHUB_* variables.
+    """Make durable calls for servers elsewhere.
 
-    The database, the data directory's salt and the vault's password are those of the servers.
+    Settings come from TOKENHUB_* variables. The database, the data directory's salt and the vault's password are
+    those of the servers. It works until it is asked to stop.
     """
     harden()
     flags = {"temporal_enabled": True, "temporal_worker": True, "vault_password_fd": vault_password_fd}
