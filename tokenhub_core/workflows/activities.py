@@ -25,7 +25,7 @@ from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
 from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.codec import LockedError
-from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told
+from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told, Traced
 
 BEAT: Final = 2.0
 """Seconds between two signs of life; with each one hears whether the caller has left."""
@@ -102,9 +102,13 @@ class _Attempt:
             except asyncio.CancelledError:
                 if self.task.done():
                     raise
-                if self.open:
-                    self.open = False
-                    self.task.cancel()
+                self.leave()
+
+    def leave(self) -> None:
+        """Cancel it, once, where it is not over."""
+        if self.open and self.task is not None:
+            self.open = False
+            self.task.cancel()
 
 
 class Activities:
@@ -139,12 +143,25 @@ class Activities:
                 raise ApplicationError(f"{closing.id} is gone and left no record", non_retryable=True)
             call = shapes.here(call, self._means.clock)
             job, trace = shapes.job(call, self._means.dialects), Trace()
-            shapes.restore(trace, closing.trace, call.plan)
+            shapes.restore(trace, await self._whole(closing), call.plan)
             made = record(
                 shapes.progress(call, job, trace), shapes.known(closing.fault), self._means.clock.monotonic()
             )
             await self._recorder.commit(made)
         self._safe.rows.forget(closing.id, attempts=False)
+
+    async def _whole(self, closing: Closing) -> Traced:
+        """Return the trace with an attempt that ended without its workflow hearing of it: that was cancelled first."""
+        for (call_id, _), running in [*self._running.items()]:
+            if call_id == closing.id and running.task is not None:
+                running.leave()
+                await asyncio.wait({running.task})
+        found = closing.trace
+        for mark in await self._safe.rows.marks(closing.id):
+            if mark.outcome is not None:
+                trace = self._safe.outcome(closing.id, mark.n, mark.outcome).told.trace
+                found = trace if len(trace.attempts) > len(found.attempts) else found
+        return found
 
     async def recorded(self, call_id: str) -> bool:
         """Tell whether a call's record is made."""
