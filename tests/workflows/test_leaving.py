@@ -22,7 +22,9 @@ SAID = "the purple elephant keeps her umbrella in Zanzibar"
 async def test_who_leaves_takes_the_call_along(stream: bool, temporal: Temporal, tmp_path: Path) -> None:
     """The workflow is cancelled, its attempt with it, and the upstream call; one record says so."""
     upstream = Counting(held=True)
-    bench = Bench(transport=upstream, defaults={"durable": True})
+    bench = Bench(
+        transport=upstream, defaults={"durable": True}, patience=Patience(ttft=60, stall=60, whole=60)
+    )
     async with durably(temporal, tmp_path, bench) as house:
         asking = asyncio.create_task(house.ask(chat(stream=stream)))
         await upstream.reached.wait()
