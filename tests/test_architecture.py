@@ -66,6 +66,7 @@ SHELLS: Final = {
     "tokenhub_core.http.side": "serves HTTP",
     "tokenhub_core.http.ui": "reads the page's files",
     "tokenhub_core.http.vault": "serves HTTP",
+    "tokenhub_core.http.workflows": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
@@ -101,6 +102,7 @@ SHELLS: Final = {
     "tokenhub_core.store.checkup": "speaks SQL",
     "tokenhub_core.store.database": "opens the database",
     "tokenhub_core.store.driver": "loads whichever SQLite is fit",
+    "tokenhub_core.store.durable": "speaks SQL",
     "tokenhub_core.store.faults": "reads the driver's errors",
     "tokenhub_core.store.generations": "speaks SQL",
     "tokenhub_core.store.idempotency": "speaks SQL",
@@ -124,6 +126,11 @@ SHELLS: Final = {
     "tokenhub_core.vault.passwords": "reads files",
     "tokenhub_core.vault.turn": "runs what is slow in a thread",
     "tokenhub_core.vault.vault": "keeps the vault in the store",
+    "tokenhub_core.workflows.activities": "waits for attempts and the store",
+    "tokenhub_core.workflows.client": "speaks with Temporal",
+    "tokenhub_core.workflows.codec": "is asked by Temporal's loop",
+    "tokenhub_core.workflows.definitions": "waits in workflows, whose clock and dice are their own",
+    "tokenhub_core.workflows.joining": "imports an extra where it is asked for",
     "tokenhub_core.cli": "reads the command line and prints",
     "tokenhub_addon": "lives in mitmproxy",
 }
@@ -141,7 +148,7 @@ _RANKS: Final = (
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings presence
     progress sources sweeper""",
-    "idempotency lookout pipeline preparing",
+    "idempotency lookout pipeline preparing workflows",
     "http",
     "app",
     "cli tokenhub_addon",
@@ -157,6 +164,7 @@ RANKS: Final = {
 EXCEPTIONS: Final = {
     ("hidden import", "tokenhub_addon.loop:_uvloop"): "it exists for POSIX systems only",
     ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
+    ("hidden import", "tokenhub_core.workflows.joining:joined"): "Temporal is an extra",
     ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",
     (
         "hidden import",

@@ -80,9 +80,20 @@ GOOD: dict[str, tuple[str, Any]] = {
     "capture_days": ("30", 30),
     "capture_max_bytes": ("1024", 1024),
     "log_retention_days": ("90", 90),
+    "temporal_enabled": ("true", True),
+    "temporal_host": ("temporal.example:7233", "temporal.example:7233"),
+    "temporal_namespace": ("llm", "llm"),
+    "temporal_task_queue": ("calls", "calls"),
+    "temporal_calls": ("all", "all"),
+    "temporal_begin_secs": ("60", 60.0),
+    "temporal_worker": ("no", False),
+    "temporal_tls": ("on", True),
+    "temporal_tls_ca_file": ("/temporal-ca.pem", "/temporal-ca.pem"),
+    "temporal_tls_cert_file": ("/us.pem", "/us.pem"),
+    "temporal_tls_key_file": ("/us.key", "/us.key"),
     "ca_file": ("/ca.pem", "/ca.pem"),
 }
-SECRET = ("admin_token", "db_dsn", "vault_password")
+SECRET = ("admin_token", "db_dsn", "vault_password", "temporal_api_key")
 
 BAD: list[tuple[str, str, str]] = [
     ("port", "65536", "between 0 and 65535"),
@@ -111,6 +122,7 @@ BAD: list[tuple[str, str, str]] = [
     ("idempotency_ttl_secs", "0", "between 1 and"),
     ("hedge", "1", "between 0.5 and 0.99"),
     ("hedge", "yes", "a number"),
+    ("temporal_calls", "some", "one of asked, all"),
     ("connect_timeout_secs", "0", "between 0.05 and 120"),
     ("shutdown_drain_secs", "soon", "a number"),
 ]

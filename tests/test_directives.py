@@ -52,6 +52,8 @@ def test_a_schema_on_one_line_may_hold_spaces() -> None:
         ("model=meta-llama/Llama-3.1-8B", "model", "meta-llama/Llama-3.1-8B"),
         ("provider=vllm-2", "provider", "vllm-2"),
         ("tags=team:search", "tags", ("team:search",)),
+        ("durable=true", "durable", True),
+        ("durable=false", "durable", False),
     ],
 )
 def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
@@ -81,6 +83,8 @@ def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
         ("@@tokenhub output_schema=" + '{"a":' * 65 + "1" + "}" * 65, "the JSON value does not parse"),
         ('@@tokenhub output_schema={"a":1}x', "white space must follow"),
         ("@@tokenhub tags=a,,b", "tags: must be up to 16"),
+        ("@@tokenhub durable=yes", "durable: must be true or false"),
+        ("@@tokenhub durable={}", "durable: must be true or false"),
         ("@@tokenhub mode=", "expected a value"),
         ("@@tokenhub", "a block needs a line @@end"),
         ("@@tokenhub\nmode=cheap\nHello", "a block needs a line @@end"),

@@ -12,6 +12,7 @@ from tests.workers import unit
     [
         ("tests/store/test_log.py::test_a", "tests/store/test_log.py"),
         ("tests/dialects/test_sse.py::test_a[inspect-x::y]", "tests/dialects/test_sse.py"),
+        ("tests/workflows/test_once.py::test_a[False]", "tests/workflows/"),
         ("tests/e2e/test_island.py::test_a", "tests/e2e/test_island.py"),
         ("tests/e2e/test_sdks.py::test_a[handoff-openai]", "tests/e2e handoff"),
         ("tests/e2e/test_failover.py::test_a[503-openai-inspect]", "tests/e2e inspect"),

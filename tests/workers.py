@@ -14,10 +14,14 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 _OF_ONE_WORLD: Final = re.compile(r"tests/e2e/.*[\[-](handoff|inspect)[\]-]")
+_OF_ONE_SERVER: Final = "tests/workflows/"
+"""Scenes that share one Temporal."""
 
 
 def unit(nodeid: str) -> str:
     """Return the name of what a test is run together with."""
+    if nodeid.startswith(_OF_ONE_SERVER):
+        return _OF_ONE_SERVER
     world = _OF_ONE_WORLD.match(nodeid)
     return f"tests/e2e {world[1]}" if world else nodeid.partition("::")[0]
 

@@ -64,6 +64,7 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
@@ -100,6 +101,7 @@ from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
 from tokenhub_core.watching import Watcher
+from tokenhub_core.workflows.joining import joined
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +313,7 @@ async def _engine(
     )
     executor = Executor(means, _patience(settings))
     stack.push_async_callback(executor.close)
-    return Pipeline(
+    pipeline = Pipeline(
         executor=executor,
         recorder=watched.recorder,
         catalogue=kept.prices,
@@ -320,6 +322,16 @@ async def _engine(
         rules=_rules(kept, catalog, admission.throttle),
         insight=_insight(watched.learning, catalog),
     )
+    pipeline.durable = joined(
+        stack,
+        settings,
+        executor,
+        watched.recorder,
+        kept.holder,
+        store=(kept.database, kept.writer),
+        metrics=watched.metrics,
+    )
+    return pipeline
 
 
 async def _doors(
@@ -505,6 +517,7 @@ def _pages(
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),
+        *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
         *Description().routes(),

@@ -417,6 +417,8 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
     }
     if settings.hedge is not None:
         values["hedge"] = settings.hedge
+    if settings.temporal_enabled and settings.temporal_calls == "all":
+        values["durable"] = True
     set_later = {
         "mode": routing.default_mode,
         "max_budget_usd": routing.default_max_budget_usd,

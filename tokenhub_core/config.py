@@ -308,6 +308,22 @@ class Settings:
         _optional(_whole(1, 3650)),
         "Days after which the history of parkings is deleted; none for never",
     )
+    temporal_enabled: bool = _setting(False, _flag, "Let calls be durable, as workflows of Temporal")
+    temporal_host: str = _setting("localhost:7233", _text, "Address of Temporal's front end, as host:port")
+    temporal_namespace: str = _setting("tokenhub", _text, "Namespace of the workflows")
+    temporal_task_queue: str = _setting("tokenhub-tasks", _text, "Task queue that workers take them from")
+    temporal_calls: str = _setting(
+        "asked", _one_of("asked", "all"), "Which calls are durable: those whose directive says so, or all"
+    )
+    temporal_begin_secs: float = _setting(
+        5.0, _number(0.05, 600), "For a worker to begin a durable call, before it is made directly"
+    )
+    temporal_worker: bool = _setting(True, _flag, "Run a worker in the server itself")
+    temporal_tls: bool = _setting(False, _flag, "Speak TLS with Temporal")
+    temporal_tls_ca_file: str = _setting("", _text, "Certificate authorities for Temporal's TLS, in PEM")
+    temporal_tls_cert_file: str = _setting("", _text, "Our certificate for Temporal, in PEM")
+    temporal_tls_key_file: str = _setting("", _text, "The private key of that certificate, in PEM")
+    temporal_api_key: Secret = _setting(_NO_SECRET, Secret, "API key for Temporal, where it asks for one")
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 
 

@@ -382,6 +382,12 @@ def _schema(raw: Any) -> dict[str, Any]:
     return raw
 
 
+def _durable(raw: Any) -> bool:
+    if raw not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return bool(raw == "true")
+
+
 def _tags(raw: Any) -> tuple[str, ...]:
     tags = tuple(raw.split(",")) if isinstance(raw, str) else ()
     if not tags or len(tags) > 16 or not all(_TAG.fullmatch(tag) for tag in tags):
@@ -397,6 +403,7 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "output_schema": _schema,
     "model": _model,
     "provider": _name,
+    "durable": _durable,
     "tags": _tags,
 }
 _READERS: Final = {name: (field, _BY_FIELD[field]) for field, name in NAMES.items()}

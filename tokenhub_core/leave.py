@@ -32,6 +32,7 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "output_schema": "output_schema",
         "model": "model",
         "provider": "provider",
+        "durable": "durable",
         "tags": "tags",
     }
 )

@@ -16,7 +16,7 @@ from typing import Final
 
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Live, Trace, Whole
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
@@ -33,6 +33,7 @@ from tokenhub_core.types import (
     Plan,
     Snapshot,
 )
+from tokenhub_core.workflows.way import Durability
 
 logger: Final = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ class Pipeline:
         insight: Insight = Insight(),
     ) -> None:
         self._executor = executor
+        self.durable: Durability | None = None
+        """The way for calls that go on whatever dies; the composition root sets it where it is on."""
         self._recorder = recorder
         self._recordable = rules.recordable
         self._ledger = executor.means.ledger
@@ -97,7 +100,7 @@ class Pipeline:
         try:
             self._ready.enter(progress)
             job = self._ready.prepare(progress)
-            result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
+            result = job if isinstance(job, Whole) else await self._run(job, progress)
             if isinstance(result, Whole):
                 await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
@@ -107,7 +110,7 @@ class Pipeline:
             return await self._refuse(progress, error.fault)
         except asyncio.CancelledError:
             self._leave(progress)
-            if not progress.recorded:
+            if not (progress.recorded or progress.trace.recorded):
                 self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
             raise
         except Exception:
@@ -148,6 +151,11 @@ class Pipeline:
             fault=fault,
         )
 
+    async def _run(self, job: Job, progress: Progress) -> Whole | Live:
+        if self.durable is not None and self.durable.takes(job):
+            return await self.durable.run(job, progress)
+        return await self._executor.run(job, progress.trace)
+
     def _keep(self, progress: Progress) -> None:
         """Note who has served the conversation, before the end of the answer can bring the next call."""
         trace, thread = progress.trace, progress.thread
@@ -181,7 +189,8 @@ class Pipeline:
             progress.recorded = True
             if progress.trace.stop is not None:
                 self._keep(progress)
-            self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
+            if not progress.trace.recorded:
+                self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
 
     async def _commit(self, progress: Progress, fault: Fault | None) -> None:
         """Return once the record is durable. From here on it is nobody else's to make, unless the store fails."""
@@ -189,7 +198,8 @@ class Pipeline:
         if fault is None:
             self._keep(progress)
         try:
-            await self._recorder.commit(record(progress, fault, self._clock.monotonic()))
+            if not progress.trace.recorded:
+                await self._recorder.commit(record(progress, fault, self._clock.monotonic()))
         except TokenHubError:
             progress.recorded = False
             raise

@@ -115,6 +115,8 @@ class Bench:
     hedging: Hedging | None = None
     ledger: Ledger = field(default_factory=Ledger)
     secrets: Secrets = field(default_factory=NoSecrets)
+    prefix: str = "req_"
+    """Of the ids of its calls."""
 
     def __post_init__(self) -> None:
         self.recorder = Kept(self.ledger)
@@ -156,7 +158,7 @@ class Bench:
         caller: Caller = CALLER,
     ) -> Snapshot:
         return Snapshot(
-            id=f"req_{next(self._ids)}",
+            id=f"{self.prefix}{next(self._ids)}",
             method="POST",
             path="/v1/chat/completions" if dialect is Dialect.OPENAI_CHAT else "/v1/messages",
             headers=headers,

@@ -73,7 +73,7 @@ def test_a_header_of_the_first_format_still_opens() -> None:
         sealing.open_root(replace(old, version=2), PASSWORD)
 
 
-@pytest.mark.parametrize("label", ["entries", "manifest", "audit", "kept"])
+@pytest.mark.parametrize("label", ["entries", "manifest", "audit", "kept", "durable"])
 def test_a_subkey_is_hkdf_of_the_root(label: str) -> None:
     """RFC 5869 with SHA-256, no salt and the label as info, written out with HMAC."""
     extracted = hmac.digest(bytes(32), ROOT, sha256)

@@ -59,6 +59,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs/{id}": "GET",
         "/events": "GET",
         "/vault": "GET",
+        "/workflows": "GET",
+        "/workflows/{id}": "GET",
+        "/workflows/{id}/history": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
         "/proofs": "GET",
@@ -76,6 +79,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/rehearse": "POST",
         "/vault/lock": "POST",
         "/proofs/{id}/check": "POST",  # tells whether a guess at what was said is right
+        "/workflows/{id}/cancel": "POST",
     },
     Role.ADMIN: {
         "/users": "POST",

@@ -70,6 +70,7 @@ class Action(StrEnum):
     TOKEN_CHANGE = "token.change"  # noqa: S105 - as above
     TOKEN_DELETE = "token.delete"  # noqa: S105 - as above
     """A scoped token of the admin API."""
+    WORKFLOW_CANCEL = "workflow.cancel"
     LOGIN_LINK = "login.link"
     LOGIN_LOCK = "login.lock"
     """Too many passwords were wrong: the next one has to wait."""

@@ -55,6 +55,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "tokenhub_core.cli.openapi:openapi",
         "Write the OpenAPI document of the side server.",
     ),
+    "workflow": ("tokenhub_core.cli.workflow:workflow", "List, show and end durable calls."),
+    "worker": ("tokenhub_core.cli.worker:worker", "Make durable calls for servers elsewhere."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""

@@ -39,7 +39,7 @@ class Bodies:
     ) -> None:
         self._request = request
         self._dialects = dialects
-        self._cap = cap
+        self.cap = cap
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
         # Thoughts that another dialect sealed would be refused as forgeries.
         self._passes = self._output is None and not seals.foreign(request.body)
@@ -49,9 +49,9 @@ class Bodies:
 
     def render(self, candidate: Candidate, cap: int | None) -> Body:
         """Return the body for this candidate; `cap` replaces the caller's output limit when given."""
-        if cap is None and self._cap is not None:
+        if cap is None and self.cap is not None:
             # Of a caller who set none it is the operator's; more than its own a model would refuse.
-            cap = min(self._cap, candidate.model.max_output_tokens or self._cap)
+            cap = min(self.cap, candidate.model.max_output_tokens or self.cap)
         target = self._dialects[candidate.dialect]
         repairs = None
         if candidate.model.quirks and self._request.dialect.translates:

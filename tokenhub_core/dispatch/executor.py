@@ -45,7 +45,7 @@ class Executor:
                 case Try():
                     wait = None if hedging is None else _until_slow(hedging, job, machine, step)
                     if wait is None:
-                        result = await self._lone(machine, self._attempt(job, trace, step))
+                        result = await self._lone(machine, self.attempt(job, trace, step))
                     else:
                         result = await self._raced(machine, job, trace, step, wait)
                     if result is not None:
@@ -53,7 +53,8 @@ class Executor:
                 case _:
                     assert_never(step)
 
-    def _attempt(self, job: Job, trace: Trace, step: Try) -> Attempting:
+    def attempt(self, job: Job, trace: Trace, step: Try) -> Attempting:
+        """Return an attempt that is still to be started."""
         self._turn += 1
         return Attempting(self.means, self.patience, job, trace, step, turn=self._turn, after=self._leftovers)
 
@@ -85,13 +86,13 @@ class Executor:
         pause: float | None = wait
         # Why what is left over in the end was given up: as long as nobody has answered it is the caller who left.
         left = CANCELLED
-        self._begin(running, self._attempt(job, trace, step))
+        self._begin(running, self.attempt(job, trace, step))
         try:
             while running and not machine.over:
                 done, _ = await asyncio.wait(running, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
                 second = machine.hedge(self.means.clock.monotonic()) if not done else None
                 if second is not None:
-                    self._begin(running, self._attempt(job, trace, second))
+                    self._begin(running, self.attempt(job, trace, second))
                 pause = None
                 for task in [one for one in running if one in done]:
                     tried = running.pop(task)

@@ -71,6 +71,8 @@ class Trace:
     stop: Stopped | None = None
     left: Left = Left()
     """What of the answer comes back with the conversation's next call."""
+    recorded: bool = False
+    """The record is made by whoever runs the call, and by nobody else."""
 
     @property
     def cost_nanousd(self) -> int:

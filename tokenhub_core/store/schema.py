@@ -49,6 +49,7 @@ REVISIONS: Final = (
     "0017",
     "0018",
     "0020",
+    "0023",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -562,4 +563,30 @@ IDEMPOTENCY: Final = Table(
     Column("headers", Text),  # a JSON list of pairs
     Column("answer", LargeBinary),
     Index("ix_idempotency_expires_at", "expires_at"),
+)
+
+# Calls that go on whatever dies, sealed: gone once their record is made.
+DURABLE_CALLS: Final = Table(
+    "durable_calls",
+    METADATA,
+    Column("id", Text, primary_key=True),  # the request's
+    Column("until", BigInteger, nullable=False),  # when it is deleted at the latest
+    Column("key_id", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Index("ix_durable_calls_until", "until"),
+)
+
+# A row is there before its attempt is sent, so nothing is sent twice.
+DURABLE_ATTEMPTS: Final = Table(
+    "durable_attempts",
+    METADATA,
+    Column("call_id", Text, primary_key=True),
+    Column("n", Integer, primary_key=True, autoincrement=False),  # from 1
+    Column("by", Text, nullable=False),  # workflow or direct
+    Column("begun_at", BigInteger, nullable=False),
+    Column("until", BigInteger, nullable=False),
+    # NULL while nobody knows what came of it.
+    Column("key_id", Text),
+    Column("sealed", LargeBinary),
+    Index("ix_durable_attempts_until", "until"),
 )

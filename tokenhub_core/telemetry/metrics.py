@@ -29,6 +29,7 @@ _SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300)
 _SHORT: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 _SERVED: Final = ("mode", "model", "provider")
 _STATES: Final = {"healthy": 2, "degraded": 1}
+_BREAKER: Final = {"open": 1, "half_open": 2}
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 
@@ -146,6 +147,9 @@ class Metrics:
             "tokenhub_limit_refusals", "Requests refused by the operator's limits on callers", ("limit",)
         )
         self._proofs = _Counter("tokenhub_proofs", "Answers that were proved, by verdict", ("verdict",))
+        self._fallbacks = _Counter(
+            "tokenhub_temporal_fallback", "Durable calls that were made directly for want of Temporal"
+        )
         registry.register(
             _Families(
                 self._requests,
@@ -165,6 +169,7 @@ class Metrics:
                 self._refusals,
                 self._leaks,
                 self._proofs,
+                self._fallbacks,
             )
         )
         self._health = Gauge(
@@ -178,6 +183,12 @@ class Metrics:
             "Credentials that are parked, for one model or for all",
             ("provider", "credential"),
             registry=registry,
+        )
+        self._temporal_up = Gauge(
+            "tokenhub_temporal_up", "1 while Temporal can be reached", registry=registry
+        )
+        self._temporal_breaker = Gauge(
+            "tokenhub_temporal_circuit_state", "0 closed, 1 open, 2 half open", registry=registry
         )
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
@@ -228,6 +239,15 @@ class Metrics:
     def proved(self, verdict: str) -> None:
         """Count an answer that was compared with what its provider sent."""
         self._proofs.add(verdict)
+
+    def fell_back(self) -> None:
+        """Count one durable call that is made directly."""
+        self._fallbacks.add()
+
+    def temporal(self, *, up: bool, breaker: str) -> None:
+        """Set whether Temporal can be reached, and where its breaker is."""
+        self._temporal_up.set(up)
+        self._temporal_breaker.set(_BREAKER.get(breaker, 0))
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

@@ -43,5 +43,7 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether a provider may serve whose dialect cannot carry all of the call."""
     hedge: float | None = None
     """Of a model's streams this share begins in time; the others get a second attempt beside them. None: never."""
+    durable: bool = False
+    """Whether the call goes on when the process that took it dies."""
     tags: tuple[str, ...] = ()
     why: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -21,6 +21,7 @@ class Keys:
         self.audit = sealing.subkey(root, sealing.AUDIT)
         self.directives = sealing.subkey(root, sealing.DIRECTIVES)
         self.captures = sealing.subkey(root, sealing.CAPTURES)
+        self.durable = sealing.subkey(root, sealing.DURABLE)
         self.audit_id = bytes(sealing.subkey(root, sealing.AUDIT_ID)[:8]).hex()
         self.past: dict[str, bytearray] = {}
 
@@ -36,6 +37,7 @@ class Keys:
             self.audit,
             self.directives,
             self.captures,
+            self.durable,
             *self.past.values(),
         ):
             wipe(buffer)
@@ -54,6 +56,11 @@ class KeyHolder:
     def sealer(self) -> Sealer | None:
         """Return what seals the text of calls, a copy for one of them; None while the vault is not open."""
         return Sealer(self.keys.audit_id, bytes(self.keys.captures)) if self.keys else None
+
+    def durable(self) -> Sealer | None:
+        """Return what seals durable calls, as `sealer` does."""
+        keys = self.keys
+        return Sealer(keys.audit_id, bytes(keys.durable), sealing.DURABLE) if keys else None
 
     def verifiers(self) -> dict[str, bytes]:
         """Return copies of every audit key by its id; none while the vault is not open."""

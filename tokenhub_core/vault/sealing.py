@@ -9,6 +9,7 @@
         kept       seals the audit keys of roots before this one
         directives makes the secrets that clients sign their directives with
         captures   seals the text of calls, where somebody asked for it; each with a key of its own under this one
+        durable    seals what durable calls need to go on, in the store and on its way through Temporal; as captures
 
 The wrapped root is its own verifier: a wrong password fails its authentication, so there is nothing else to compare
 and nothing that a wrong password could write. A new password wraps the same root anew: one row changes, and no entry.
@@ -51,6 +52,7 @@ AUDIT_ID: Final = "audit id"
 KEPT: Final = "kept"
 DIRECTIVES: Final = "directives"
 CAPTURES: Final = "captures"
+DURABLE: Final = "durable"
 """Labels of subkeys."""
 
 _TAG_BYTES: Final = 16
@@ -74,15 +76,16 @@ class Sealer:
     key_id: str
     """Which root it belongs to."""
     key: bytes = field(repr=False)
+    purpose: str = CAPTURES
 
     def seal(self, name: str, plaintext: bytes, nonce: bytes) -> bytes:
         """Return the text of the call `name`, sealed."""
-        return _sealed(self._own(name), _bound(CAPTURES, b"", 0, name), plaintext, nonce)
+        return _sealed(self._own(name), _bound(self.purpose, b"", 0, name), plaintext, nonce)
 
     def unseal(self, name: str, sealed: bytes) -> bytes:
         """Return what was sealed for this call; raises `TamperedError` for anything else."""
         try:
-            return _unsealed(self._own(name), _bound(CAPTURES, b"", 0, name), sealed)
+            return _unsealed(self._own(name), _bound(self.purpose, b"", 0, name), sealed)
         except InvalidTag:
             raise TamperedError(f"the text of {name} is not what was stored for it") from None
 

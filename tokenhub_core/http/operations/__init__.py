@@ -10,7 +10,18 @@ from typing import Final
 from tokenhub_core import __version__
 from tokenhub_core.http import openapi
 from tokenhub_core.http.openapi import Area
-from tokenhub_core.http.operations import access, calls, fleet, keys, log, naming, routing, service, vault
+from tokenhub_core.http.operations import (
+    access,
+    calls,
+    fleet,
+    keys,
+    log,
+    naming,
+    routing,
+    service,
+    vault,
+    workflows,
+)
 from tokenhub_core.http.side import OPEN
 from tokenhub_core.types import Json
 
@@ -23,6 +34,7 @@ AREAS: Final[tuple[Area, ...]] = (
     routing.AREA,
     log.AREA,
     vault.AREA,
+    workflows.AREA,
     access.AREA,
     service.AREA,
 )

