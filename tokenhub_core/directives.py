@@ -33,7 +33,7 @@ from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.leave import NAMES, ROLES, Leave, granted
 from tokenhub_core.signing import Signature, signature
-from tokenhub_core.types import Mode, TextSlot
+from tokenhub_core.types import Form, Mode, TextSlot
 
 MARKER: Final = "@@tokenhub"
 END: Final = "@@end"
@@ -389,6 +389,30 @@ def _tags(raw: Any) -> tuple[str, ...]:
     return tags
 
 
+def _form(raw: Any) -> Form:
+    try:
+        return Form(raw)
+    except ValueError:
+        raise ValueError(f"must be one of {', '.join(Form)}") from None
+
+
+def _flag(raw: Any) -> bool:
+    if raw not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return bool(raw == "on")
+
+
+def _tokens(raw: Any) -> int:
+    if (
+        not isinstance(raw, str)
+        or not raw.isascii()
+        or not raw.isdigit()
+        or not 1 <= int(raw[:9]) <= 1_000_000
+    ):
+        raise ValueError("must be a whole number from 1 to 1000000")
+    return int(raw)
+
+
 _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "mode": _mode,
     "max_budget_usd": _budget,
@@ -398,5 +422,10 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "model": _model,
     "provider": _name,
     "tags": _tags,
+    "output_format": _form,
+    "strip_think": _flag,
+    "output_max_tokens": _tokens,
+    "validate": _flag,
+    "buffered": _flag,
 }
 _READERS: Final = {name: (field, _BY_FIELD[field]) for field, name in NAMES.items()}

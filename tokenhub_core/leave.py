@@ -33,6 +33,11 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "model": "model",
         "provider": "provider",
         "tags": "tags",
+        "output_format": "output_format",
+        "strip_think": "strip_think",
+        "output_max_tokens": "output_max_tokens",
+        "validate": "validate",
+        "buffered": "buffered",
     }
 )
 """What a directive calls the fields of a policy."""

@@ -20,7 +20,8 @@ from typing import Final, Protocol
 from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
 from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs
+from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, RepairedReader
+from tokenhub_core.shaping.shape import Said
 from tokenhub_core.types import (
     Delta,
     Failed,
@@ -112,6 +113,9 @@ class Gate:
     ) -> None:
         self._parser = parser
         self._reader = repairs.reader(source.reader())
+        self._shaped = repairs.shaped
+        self.said: Said | None = None
+        """What the caller was told; set by who wants to know."""
         self._same = source.name is target.name and repairs.idle
         self._hid = False
         self._output: _Output = (
@@ -196,11 +200,13 @@ class Gate:
                 self._held += self._output.write(event, ())
             elif not self.ended() and event.data:
                 deltas = tuple(self._reader.read(event.name, event.data))
+                self._hear(deltas)
                 if any(isinstance(delta, Finished) for delta in deltas):
                     self.finished = True
                     self._held += self._output.write(event, deltas)
         if not self.ended() and (last := tuple(self._reader.end())):
             self.finished = True
+            self._hear(last)
             self._held += self._output.write(_END, last)
 
     def ended(self) -> bool:
@@ -264,7 +270,17 @@ class Gate:
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
                     self.committed = self.committed or (self._same and not beside)
+        self._hear(deltas)
+        if self._shaped and isinstance(self._reader, RepairedReader) and self._reader.words:
+            # What was left out was said nonetheless: it is paid, and a long thought is no silence.
+            self.committed = True
+            self.output_chars = max(self.output_chars, self._reader.words)
         out = self._output.write(event, deltas)
         if not out and event.raw:
             self._hid = True
         self._held += out
+
+    def _hear(self, deltas: tuple[Delta, ...]) -> None:
+        if self.said is not None:
+            for delta in deltas:
+                self.said.hear(delta)
