@@ -44,8 +44,8 @@ class PolicyAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the call asks of routing; what is absent is as the operator has it. Null lifts a limit."""
 
     mode: Mode | UnsetType = UNSET
-    max_budget_usd: _Budget | None | UnsetType = UNSET
-    max_latency_ms: _Latency | None | UnsetType = UNSET
+    max_budget_usd: _Budget | UnsetType | None = UNSET
+    max_latency_ms: _Latency | UnsetType | None = UNSET
     min_weight: _Weight | UnsetType = UNSET
     provider: _Name | UnsetType = UNSET
     fallback: bool | UnsetType = UNSET
