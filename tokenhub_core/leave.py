@@ -139,6 +139,8 @@ def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) ->
             return bool(value >= limits.get(field, 0))
         case "model":
             return value is None or value in ANY_MODEL or _listed(value, leave.models)
+        case "validate" | "strip_think" | "buffered":
+            return bool(value) or not limits.get(field)
         case "provider":
             return _listed(value, leave.providers)
         case _:

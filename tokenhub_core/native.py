@@ -30,7 +30,7 @@ DONE: Final = "tokenhub.done"
 
 _RESERVED: Final = frozenset({"model", "messages", "stream"})
 _TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-_PLACE: Final = re.compile(r" - at `(key in )?\$(?P<path>[^`]*)`\Z")
+_PLACE: Final = re.compile(r" - at `(?:key` in `)?\$(?P<path>[^`]*)`\Z")
 
 type _Budget = Annotated[float, Meta(ge=0, le=100)]
 type _Latency = Annotated[int, Meta(ge=1, le=3_600_000)]
