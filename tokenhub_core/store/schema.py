@@ -47,6 +47,7 @@ REVISIONS: Final = (
     "0014",
     "0015",
     "0017",
+    "0022",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -156,6 +157,8 @@ ALIASES: Final = Table(
     Column("enabled", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("output_format", Text),
+    Column("strip_think", Boolean),
 )
 
 HOST_MODES: Final = Table(
