@@ -166,3 +166,27 @@ async def test_a_replay_is_the_very_same_answer(tmp_path: Path) -> None:
         other = await it.ask("POST", "/v1/chat", body(policy={"min_weight": 1}), key)
         assert (again.body, len(fake.requests)) == (first.body, 1)
         assert other.status == 422
+
+
+async def test_an_alias_gives_its_answers_a_form_and_the_call_another(tmp_path: Path) -> None:
+    """Kept, shown, and first among the operator's wishes; what the call asks for comes before it."""
+    async with house(tmp_path, settings={"OUTPUT_FORMAT": "markdown"}) as it, FakeProvider() as fake:
+        await it.provider(fake, "p", "gpt-4o")
+        alias = {
+            "name": "plain",
+            "variants": [{"model_id": "gpt-4o"}],
+            "output_format": "text",
+            "strip_think": True,
+        }
+        assert (await it.done("POST", "/aliases", alias))["output_format"] == "text"
+        text = "echo: <think>a</think>**b** "
+        said = await it.chat("plain", messages=[{"role": "user", "content": text}])
+        assert said.json["choices"][0]["message"]["content"] == "b"
+        said = await it.chat("gpt-4o", messages=[{"role": "user", "content": text}])
+        assert said.json["choices"][0]["message"]["content"] == "<think>a</think>**b**"
+        told = await ask(it, body(text, request={"model_hint": "plain"}, output_format={"type": "markdown"}))
+        assert told.json["response"]["choices"][0]["message"]["content"] == "**b**"
+        why = (await logged(it, told))["decision"]["policy"]["why"]
+        assert (why["output_format"], why["strip_think"]) == ("request", "alias plain")
+        changed = await it.done("PATCH", "/aliases/plain", {"output_format": None})
+        assert (changed["output_format"], changed["strip_think"]) == (None, True)

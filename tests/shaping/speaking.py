@@ -21,6 +21,7 @@ from tokenhub_core.types import (
     Finished,
     Json,
     Model,
+    Part,
     Prices,
     Provider,
     ProviderType,
@@ -83,7 +84,7 @@ class Speaking:
         return self._stream(text) if streams else self._whole(text)
 
     def _whole(self, text: str) -> Scripted:
-        parts = (Text(text), *([self.call] if self.call else []))
+        parts: tuple[Part, ...] = (Text(text), self.call) if self.call else (Text(text),)
         answer = Answer("id", "m", parts, Stopped(self.stop), USED, created=1)
         asked = pairs.asked(self.dialect)
         return Scripted(orjson.dumps(DIALECTS[self.dialect].render_answer(answer, request=asked).data))

@@ -50,11 +50,10 @@ def add(
     variants: tuple[str, ...],
     strategy: str,
     sticky_by: str,
-    output_format: str | None,
-    strip_think: bool,
     disabled: bool,
     json: bool,
     data: Path | None,
+    **shape: Any,
 ) -> None:
     """Let NAME stand for models, each with its weight; or, with --strategy pool, for those that patterns match.
 
@@ -66,8 +65,7 @@ def add(
         "strategy": strategy,
         "sticky_by": sticky_by,
         "enabled": not disabled,
-        "output_format": output_format,
-        "strip_think": strip_think,
+        **shape,
     }
     added = admin_client(data).post(_ALIASES, body)
     if not shown(added, json=json):

@@ -66,7 +66,7 @@ class Cut:
         at = next((i for i in range(len(text) - 1, max(before, 1) - 1, -1) if breaks(text, i)), 0)
         self._held = text[at:]
         found = self._within(text[:at])
-        if not self._over and len(self._held.encode("utf-8", "surrogatepass")) > self._left:
+        if len(self._held.encode("utf-8", "surrogatepass")) > self._left:
             found += self._end()
         return found
 
@@ -105,7 +105,7 @@ def breaks(text: str, at: int) -> bool:
         return True
     if _JOINER in (before, after) or _extends(after):
         return False
-    if _FLAGS[0] <= before <= _FLAGS[1] and _FLAGS[0] <= after <= _FLAGS[1]:
+    if _within(before, (_FLAGS,)) and _within(after, (_FLAGS,)):
         return _run_of_flags(text, at) % 2 == 0
     return not _syllable(before, after)
 
@@ -127,10 +127,9 @@ def _run_of_flags(text: str, at: int) -> int:
 
 def _syllable(before: str, after: str) -> bool:
     """Tell whether two characters are of one syllable of Hangul (rules GB6 to GB8)."""
-    whole: bool = _SYLLABLES[0] <= before <= _SYLLABLES[1]
     if _within(before, _LEADING):
-        return _within(after, (*_LEADING, *_VOWELS)) or _SYLLABLES[0] <= after <= _SYLLABLES[1]
-    open_ = whole and (ord(before) - ord(_SYLLABLES[0])) % 28 == 0
-    if open_ or _within(before, _VOWELS):
+        return _within(after, (*_LEADING, *_VOWELS, _SYLLABLES))
+    whole = _within(before, (_SYLLABLES,))
+    if _within(before, _VOWELS) or (whole and (ord(before) - ord(_SYLLABLES[0])) % 28 == 0):
         return _within(after, (*_VOWELS, *_TRAILING))
     return (whole or _within(before, _TRAILING)) and _within(after, _TRAILING)

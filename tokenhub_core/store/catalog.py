@@ -34,9 +34,9 @@ from tokenhub_core.store.schema import (
 )
 from tokenhub_core.types import (
     Alias,
-    Form,
     Credential,
     Dialect,
+    Form,
     Mode,
     Model,
     Need,
