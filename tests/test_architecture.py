@@ -123,13 +123,14 @@ _RANKS: Final = (
     "errors",
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
-    modes native policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing shaping signing""",
+    modes native policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing
+    shaping signing""",
     "providers",
     "watching",
     """access audit ca clock credentials datadir hostlist launch providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job learning parkings progress
-    sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job learning
+    parkings progress sources sweeper""",
     "idempotency lookout pipeline preparing",
     "http",
     "app",

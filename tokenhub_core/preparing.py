@@ -18,6 +18,7 @@ from tokenhub_core import directives, encoding, native, policy
 from tokenhub_core.admission.foreign import KEPT, Foreign, Use
 from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
+from tokenhub_core.admission.outlay import answers
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects import anthropic_count_tokens, wire
@@ -302,10 +303,14 @@ class Preparation:
             return None
         schema, param = wishes.output_schema, "output_schema"
         if schema is None and wishes.validate and Need.JSON_SCHEMA in request.features.needs:
-            schema, param = bodies.own_schema(), "schema"
-        if schema is None:
-            return Check(wishes.output_format) if wishes.output_format in STRUCTURED else None
-        return Check(wishes.output_format, self._compiled(schemas.encoded(schema), param))
+            schema, param = bodies.own_schema(), schemas.OWN[request.dialect]
+        if schema is None and wishes.output_format not in STRUCTURED:
+            return None
+        if answers(request.data) > 1:
+            message = "of several answers none is checked: ask for one"
+            raise client_fault(message, cause="several_answers", param="n")
+        ready = None if schema is None else self._compiled(schemas.encoded(schema), param)
+        return Check(wishes.output_format, ready)
 
     def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()

@@ -81,7 +81,7 @@ async def test_a_bad_schema_is_refused_before_anybody_is_asked() -> None:
     own = {"type": "json_schema", "json_schema": {"name": "n", "schema": bad}}
     heard = await ask(one, OPENAI, stream=False, response_format=own)
     assert (heard.reply.status, speaking.sent) == (400, [])
-    assert orjson.loads(heard.raw)["error"]["param"] == "schema.properties.a.type"
+    assert orjson.loads(heard.raw)["error"]["param"] == "response_format.json_schema.schema.properties.a.type"
     text = f"@@tokenhub output_schema={orjson.dumps(bad).decode()}\nHello"
     assert (await refused(one, text=text), speaking.sent) == (400, [])
 
@@ -126,6 +126,12 @@ async def test_a_second_try_that_fails_leaves_the_reason_of_the_first() -> None:
         (1, "invalid_output", ""),
         (2, "http_500", "schema-repair"),
     ]
+
+
+async def test_of_several_answers_none_would_be_checked() -> None:
+    """So they are refused, and not half checked."""
+    one, speaking = scene(GOOD, defaults={"output_schema": SCHEMA})
+    assert (await refused(one, n=2), speaking.sent) == (400, [])
 
 
 async def test_a_refusal_is_an_answer() -> None:

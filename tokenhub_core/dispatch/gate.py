@@ -200,13 +200,15 @@ class Gate:
                 self._held += self._output.write(event, ())
             elif not self.ended() and event.data:
                 deltas = tuple(self._reader.read(event.name, event.data))
-                self._hear(deltas)
+                if self.said is not None:
+                    _hear(self.said, deltas)
                 if any(isinstance(delta, Finished) for delta in deltas):
                     self.finished = True
                     self._held += self._output.write(event, deltas)
         if not self.ended() and (last := tuple(self._reader.end())):
             self.finished = True
-            self._hear(last)
+            if self.said is not None:
+                _hear(self.said, last)
             self._held += self._output.write(_END, last)
 
     def ended(self) -> bool:
@@ -270,7 +272,8 @@ class Gate:
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
                     self.committed = self.committed or (self._same and not beside)
-        self._hear(deltas)
+        if self.said is not None:
+            _hear(self.said, deltas)
         if self._shaped and isinstance(self._reader, RepairedReader) and self._reader.words:
             # What was left out was said nonetheless: it is paid, and a long thought is no silence.
             self.committed = True
@@ -280,7 +283,7 @@ class Gate:
             self._hid = True
         self._held += out
 
-    def _hear(self, deltas: tuple[Delta, ...]) -> None:
-        if self.said is not None:
-            for delta in deltas:
-                self.said.hear(delta)
+
+def _hear(said: Said, deltas: tuple[Delta, ...]) -> None:
+    for delta in deltas:
+        said.hear(delta)

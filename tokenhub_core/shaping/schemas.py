@@ -9,6 +9,7 @@ counted beforehand, exactly, as the number of times that a part of the schema me
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import jsonschema_rs
@@ -17,7 +18,7 @@ import orjson
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError, client_fault
-from tokenhub_core.types import Json
+from tokenhub_core.types import Dialect, Json
 
 MAX_BYTES: Final = 65_536
 """Of a schema, as compact JSON."""
@@ -35,6 +36,19 @@ _TOLD_WORK: Final = 500
 _PLAIN_WORK: Final = 10_000_000
 """Parts times characters up to which nothing needs to be counted, where no part is referred to."""
 _LONGEST_TOLD: Final = 300
+
+OWN: Final[Mapping[Dialect, str]] = MappingProxyType(
+    {
+        Dialect.OPENAI_CHAT: "response_format.json_schema.schema",
+        Dialect.OPENAI_RESPONSES: "text.format.schema",
+        Dialect.OPENAI_COMPLETIONS: "response_format.json_schema.schema",
+        Dialect.ANTHROPIC_MESSAGES: "output_config.format.schema",
+        Dialect.GEMINI: "generationConfig.responseSchema",
+        Dialect.OLLAMA_CHAT: "format",
+        Dialect.OLLAMA_GENERATE: "format",
+    }
+)
+"""Where a call of each dialect brings a schema of its own."""
 
 type _Keys = tuple[str, ...]
 

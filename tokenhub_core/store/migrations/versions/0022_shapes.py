@@ -11,7 +11,10 @@ from alembic import op
 revision = "0022"
 down_revision = "0017"
 
-_KEPT = "name, strategy, targets, sticky, enabled, created_at, updated_at"
+_KEEP = (
+    "INSERT INTO aliases (name, strategy, targets, sticky, enabled, created_at, updated_at)"
+    " SELECT name, strategy, targets, sticky, enabled, created_at, updated_at FROM aliases_before"
+)
 
 
 def upgrade() -> None:
@@ -34,5 +37,5 @@ def upgrade() -> None:
         sa.Column("strip_think", sa.Boolean),
         sa.PrimaryKeyConstraint("name", name="pk_aliases"),
     )
-    op.execute(f"INSERT INTO aliases ({_KEPT}) SELECT {_KEPT} FROM aliases_before")
+    op.execute(_KEEP)
     op.drop_table("aliases_before")
