@@ -272,16 +272,21 @@ class Gate:
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
                     self.committed = self.committed or (self._same and not beside)
+        if self._shaped or self.said is not None:
+            self._notice(deltas)
+        out = self._output.write(event, deltas)
+        if not out and event.raw:
+            self._hid = True
+        self._held += out
+
+    def _notice(self, deltas: tuple[Delta, ...]) -> None:
+        """Take note of what the caller is told, and of what was left out of it."""
         if self.said is not None:
             _hear(self.said, deltas)
         if self._shaped and isinstance(self._reader, RepairedReader) and self._reader.words:
             # What was left out was said nonetheless: it is paid, and a long thought is no silence.
             self.committed = True
             self.output_chars = max(self.output_chars, self._reader.words)
-        out = self._output.write(event, deltas)
-        if not out and event.raw:
-            self._hid = True
-        self._held += out
 
 
 def _hear(said: Said, deltas: tuple[Delta, ...]) -> None:
