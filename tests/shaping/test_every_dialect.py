@@ -60,7 +60,7 @@ async def test_a_stream_that_does_not_fit_never_ends_as_if_it_did(client: Dialec
     one = bench(Speaking(provider, [BAD]), defaults={"output_schema": SCHEMA})
     heard = await ask(one, client, stream=True)
     assert heard.text == BAD
-    assert not heard.finished
+    assert (heard.finished, heard.stop) == (False, None)
     assert heard.failed is not None
     assert "/n" in heard.failed.message
     assert heard.reply.broken()

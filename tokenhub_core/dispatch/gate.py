@@ -179,7 +179,8 @@ class Gate:
                     )
                 )
             return b""
-        if self.finished or self._over:
+        if self.finished or self._over or (self.said is not None and self.stop is not None):
+            # Where what was said is checked, no word of why the model stopped may go before it.
             return b""
         out = bytes(self._held)
         self._held.clear()
