@@ -48,7 +48,7 @@ _KEY: Final = re.compile(r"([a-z][a-z_]{0,31})=")
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-_TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _JSON: Final = json.JSONDecoder()
 _MARKER_BYTES: Final = MARKER.encode()
 _USERS: Final = Leave()
@@ -384,7 +384,7 @@ def _schema(raw: Any) -> dict[str, Any]:
 
 def _tags(raw: Any) -> tuple[str, ...]:
     tags = tuple(raw.split(",")) if isinstance(raw, str) else ()
-    if not tags or len(tags) > 16 or not all(_TAG.fullmatch(tag) for tag in tags):
+    if not tags or len(tags) > 16 or not all(TAG.fullmatch(tag) for tag in tags):
         raise ValueError("must be up to 16 comma-separated words of letters, digits and . _ : / -")
     return tags
 

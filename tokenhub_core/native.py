@@ -21,6 +21,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tokenhub_core.dialects import sse, wire
 from tokenhub_core.dialects.openai_chat import OPENAI_CHAT
+from tokenhub_core.directives import TAG
 from tokenhub_core.errors import TokenHubError, client_fault
 from tokenhub_core.types import NANO, Form, Json, Mode, Need, Request
 
@@ -29,7 +30,6 @@ DONE: Final = "tokenhub.done"
 """The name of a stream's last event."""
 
 _RESERVED: Final = frozenset({"model", "messages", "stream"})
-_TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$(?P<path>[^`]*)`\Z")
 
 type _Budget = Annotated[float, Meta(ge=0, le=100)]
@@ -150,7 +150,7 @@ def _wishes(asked: ChatAsked) -> dict[str, Any]:
 def _tag(name: str, value: str | int | float | bool) -> str:
     said = str(value).lower() if isinstance(value, bool) else str(value)
     tag = f"{name}:{said}"
-    if not _TAG.fullmatch(tag):
+    if not TAG.fullmatch(tag):
         place = f"request.meta.{name[:64]}"
         raise _bad(place, "a tag has at most 64 letters, digits and . _ : / -")
     return tag

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import structs
 
 from tokenhub_core.errors import client_fault
+from tokenhub_core.routing import estimate
 from tokenhub_core.types import ANY, ApiKey, Dialect, Features, Need, Policy
 
 ANY_MODEL: Final = frozenset({"", "*", "auto", "tokenhub/auto"})
@@ -22,7 +23,6 @@ _FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why", "allowed_models",
 _FREEING: Final = ("mode", "min_weight")
 _WILD: Final = re.compile(r"[*?\[]")
 _WORDS: Final = frozenset({Need.CHAT})
-_BYTES_PER_TOKEN: Final = 4
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -124,6 +124,6 @@ def framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Featur
     wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
     features = structs.replace(features, needs=features.needs | wanted | wishes.needs)
     if wishes.input_tokens:
-        least = wishes.input_tokens * _BYTES_PER_TOKEN
+        least = wishes.input_tokens * estimate.BYTES_PER_TOKEN
         features = structs.replace(features, text_bytes=max(features.text_bytes, least))
     return features, wishes

@@ -65,7 +65,7 @@ from tokenhub_core.types import (
 
 _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
-_SCHEMAS: Final = 128
+_SCHEMAS: Final = 64
 """Schemas that are kept ready."""
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -309,8 +309,11 @@ class Preparation:
         if answers(request.data) > 1:
             message = "of several answers none is checked: ask for one"
             raise client_fault(message, cause="several_answers", param="n")
-        ready = None if schema is None else self._compiled(schemas.encoded(schema), param)
-        return Check(wishes.output_format, ready)
+        if schema is None:
+            return Check(wishes.output_format)
+        raw = schemas.encoded(schema)
+        compile_ = self._compiled if schemas.light(raw) else schemas.compiled
+        return Check(wishes.output_format, compile_(raw, param))
 
     def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()

@@ -24,8 +24,8 @@ MAX_BYTES: Final = 65_536
 """Of a schema, as compact JSON."""
 MAX_PARTS: Final = 4_000
 """Subschemas of one schema."""
-MAX_PATTERNS: Final = 100
-MAX_PATTERN_BYTES: Final = 1 << 18
+MAX_PATTERNS: Final = 30
+MAX_PATTERN_BYTES: Final = 1 << 19
 """Of one compiled pattern."""
 MAX_SPREAD: Final = 10_000
 """Subschemas that one place of an answer may be held to, those counted twice that are reached twice."""
@@ -35,6 +35,7 @@ _TOLD_WORK: Final = 500
 """Up to so much of it at any one place that of the error is looked for too: that costs far more than to know of it."""
 _PLAIN_WORK: Final = 10_000_000
 """Parts times characters up to which nothing needs to be counted, where no part is referred to."""
+_FEW_PATTERNS: Final = 4
 _LONGEST_TOLD: Final = 300
 
 OWN: Final[Mapping[Dialect, str]] = MappingProxyType(
@@ -148,6 +149,11 @@ def compiled(raw: bytes, param: str) -> Schema:
     except (ValueError, jsonschema_rs.ReferencingError) as error:
         raise _bad(str(error).partition("\n")[0][:_LONGEST_TOLD], param) from None
     return Schema(validator, graph)
+
+
+def light(raw: bytes) -> bool:
+    """Tell whether a schema takes little memory, so that it may be kept ready: patterns are what takes much."""
+    return raw.count(b'"pattern') <= _FEW_PATTERNS
 
 
 def encoded(schema: Mapping[str, Any]) -> bytes:

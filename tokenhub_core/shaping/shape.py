@@ -9,6 +9,7 @@ import msgspec
 import orjson
 
 from tokenhub_core.quirks.base import Scanner, Station
+from tokenhub_core.routing import estimate
 from tokenhub_core.shaping import xml
 from tokenhub_core.shaping.cutting import Cut
 from tokenhub_core.shaping.forms import Plain, Trimmed, body_of_json, body_of_xml
@@ -29,8 +30,6 @@ from tokenhub_core.types import (
     ToolStarted,
     ToolUse,
 )
-
-BYTES_PER_TOKEN: Final = 4
 
 STRUCTURED: Final = frozenset({Form.JSON, Form.XML})
 """Forms that are checked, and never cut."""
@@ -72,7 +71,7 @@ def shape_of(request: Request, policy: Policy) -> Shape | None:
         scanners.append(_reader(form))
     stations: tuple[Callable[[], Station], ...] = ()
     if most is not None and form not in STRUCTURED:
-        stations = (lambda: Cut(most * BYTES_PER_TOKEN),)
+        stations = (lambda: Cut(most * estimate.BYTES_PER_TOKEN),)
     return Shape(tuple(scanners), stations) if scanners or stations else None
 
 
