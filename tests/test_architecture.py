@@ -41,6 +41,7 @@ SHELLS: Final = {
     "tokenhub_core.clock": "is the clock",
     "tokenhub_core.datadir": "keeps files",
     "tokenhub_core.dispatch.attempt": "waits for providers",
+    "tokenhub_core.dispatch.checking": "waits for attempts",
     "tokenhub_core.dispatch.executor": "waits for attempts",
     "tokenhub_core.http.access": "serves HTTP",
     "tokenhub_core.http.admin": "serves HTTP",
@@ -141,13 +142,14 @@ _RANKS: Final = (
     "errors",
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
-    modes policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing signing""",
+    modes native policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing
+    shaping signing""",
     "providers",
     "watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings presence
-    progress sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job learning
+    parkings presence progress sources sweeper""",
     "idempotency lookout pipeline preparing workflows",
     "http",
     "app",
@@ -488,7 +490,7 @@ _CONTRACTS: Final = ("tokenhub_core", "tokenhub_core.types", "tokenhub_core.erro
 _PURE: Final = tuple(
     module.name for module in HOUSE if module.name.startswith("tokenhub_core") and module.name not in _SHELLS
 )
-_FOR_PURE: Final = {"argon2", "brotli", "cryptography", "msgspec", "orjson", "zstandard"}
+_FOR_PURE: Final = {"argon2", "brotli", "cryptography", "jsonschema_rs", "msgspec", "orjson", "zstandard"}
 """Others' packages that the pure part needs, besides NumPy."""
 _THEIRS: Final = {"bcrypt", "numpy", "typing_extensions"}
 """What those load in their turn."""

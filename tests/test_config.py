@@ -12,7 +12,7 @@ from tokenhub_core import config
 from tokenhub_core.config import PREFIX, Settings, parse, table, unknown
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
-from tokenhub_core.types import Mode
+from tokenhub_core.types import Form, Mode
 
 HERE = Path("/data")
 
@@ -72,6 +72,10 @@ GOOD: dict[str, tuple[str, Any]] = {
     "lossy": ("no", False),
     "explore": ("thompson", "thompson"),
     "hedge": ("0.95", 0.95),
+    "output_format": ("json", Form.JSON),
+    "strip_think": ("true", True),
+    "validate_output": ("true", True),
+    "buffer_checked": ("true", True),
     "affinity": ("off", "off"),
     "stream_gather_ms": ("0", 0.0),
     "keep_alive_secs": ("30", 30.0),

@@ -419,6 +419,13 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         values["hedge"] = settings.hedge
     if settings.temporal_enabled and settings.temporal_calls == "all":
         values["durable"] = True
+    output = {
+        "output_format": settings.output_format,
+        "strip_think": settings.strip_think,
+        "validate": settings.validate_output,
+        "buffered": settings.buffer_checked,
+    }
+    values |= {name: value for name, value in output.items() if value}
     set_later = {
         "mode": routing.default_mode,
         "max_budget_usd": routing.default_max_budget_usd,

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
-from tokenhub_core.types import Mode
+from tokenhub_core.types import Form, Mode
 
 PREFIX: Final = "TOKENHUB_"
 
@@ -194,6 +194,18 @@ class Settings:
         True,
         _flag,
         "Let providers serve whose dialect cannot carry all of a call; they are the second choice",
+    )
+    output_format: Form | None = _setting(
+        None,
+        _optional(Form),
+        "Form of answers' text where nothing else is said: json, markdown, text or xml; none leaves it as it is",
+    )
+    strip_think: bool = _setting(False, _flag, "Take thoughts between tags out of answers' text")
+    validate_output: bool = _setting(
+        False, _flag, "Hold answers to the schema that a call brings in its own dialect's form"
+    )
+    buffer_checked: bool = _setting(
+        False, _flag, "Hold streams that are checked until they have passed; they are repaired then, too"
     )
     directives: str = _setting(
         "reject",

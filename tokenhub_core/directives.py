@@ -33,7 +33,7 @@ from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.leave import NAMES, ROLES, Leave, granted
 from tokenhub_core.signing import Signature, signature
-from tokenhub_core.types import Mode, TextSlot
+from tokenhub_core.types import Form, Mode, TextSlot
 
 MARKER: Final = "@@tokenhub"
 END: Final = "@@end"
@@ -48,7 +48,7 @@ _KEY: Final = re.compile(r"([a-z][a-z_]{0,31})=")
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
-_TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _JSON: Final = json.JSONDecoder()
 _MARKER_BYTES: Final = MARKER.encode()
 _USERS: Final = Leave()
@@ -390,9 +390,33 @@ def _durable(raw: Any) -> bool:
 
 def _tags(raw: Any) -> tuple[str, ...]:
     tags = tuple(raw.split(",")) if isinstance(raw, str) else ()
-    if not tags or len(tags) > 16 or not all(_TAG.fullmatch(tag) for tag in tags):
+    if not tags or len(tags) > 16 or not all(TAG.fullmatch(tag) for tag in tags):
         raise ValueError("must be up to 16 comma-separated words of letters, digits and . _ : / -")
     return tags
+
+
+def _form(raw: Any) -> Form:
+    try:
+        return Form(raw)
+    except ValueError:
+        raise ValueError(f"must be one of {', '.join(Form)}") from None
+
+
+def _flag(raw: Any) -> bool:
+    if raw not in ("on", "off"):
+        raise ValueError("must be on or off")
+    return bool(raw == "on")
+
+
+def _tokens(raw: Any) -> int:
+    if (
+        not isinstance(raw, str)
+        or not raw.isascii()
+        or not raw.isdigit()
+        or not 1 <= int(raw[:9]) <= 1_000_000
+    ):
+        raise ValueError("must be a whole number from 1 to 1000000")
+    return int(raw)
 
 
 _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
@@ -405,5 +429,10 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "provider": _name,
     "durable": _durable,
     "tags": _tags,
+    "output_format": _form,
+    "strip_think": _flag,
+    "output_max_tokens": _tokens,
+    "validate": _flag,
+    "buffered": _flag,
 }
 _READERS: Final = {name: (field, _BY_FIELD[field]) for field, name in NAMES.items()}

@@ -34,6 +34,11 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "provider": "provider",
         "durable": "durable",
         "tags": "tags",
+        "output_format": "output_format",
+        "strip_think": "strip_think",
+        "output_max_tokens": "output_max_tokens",
+        "validate": "validate",
+        "buffered": "buffered",
     }
 )
 """What a directive calls the fields of a policy."""
@@ -135,6 +140,8 @@ def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) ->
             return bool(value >= limits.get(field, 0))
         case "model":
             return value is None or value in ANY_MODEL or _listed(value, leave.models)
+        case "validate" | "strip_think" | "buffered":
+            return bool(value) or not limits.get(field)
         case "provider":
             return _listed(value, leave.providers)
         case _:

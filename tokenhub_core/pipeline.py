@@ -21,7 +21,7 @@ from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
 from tokenhub_core.preparing import UNRECORDABLE, Insight, Preparation, Rules
-from tokenhub_core.progress import Progress, passed_on, record, refusal, summary, told
+from tokenhub_core.progress import Progress, done, enclosed, passed_on, record, refusal, summary, told
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.routing.affinity import Served
 from tokenhub_core.routing.replay import Ground
@@ -102,6 +102,8 @@ class Pipeline:
             job = self._ready.prepare(progress)
             result = job if isinstance(job, Whole) else await self._run(job, progress)
             if isinstance(result, Whole):
+                if snapshot.native:
+                    result = enclosed(progress, result)
                 await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
             frames = _Frames(self._frames(progress, result), partial(self._abandon, progress, result))
@@ -171,8 +173,10 @@ class Pipeline:
         try:
             async for frame in live.frames():
                 yield frame
+            if progress.snapshot.native:
+                progress.trace.identical = False
             await self._commit(progress, None)
-            yield live.tail()
+            yield live.tail() + done(progress) if progress.snapshot.native else live.tail()
         except TokenHubError as error:
             yield await self._break(progress, error.fault)
         except Exception:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
 from msgspec import structs
 
 from tokenhub_core.errors import client_fault
+from tokenhub_core.routing import estimate
 from tokenhub_core.types import ANY, ApiKey, Dialect, Features, Need, Policy
 
 ANY_MODEL: Final = frozenset({"", "*", "auto", "tokenhub/auto"})
@@ -21,6 +23,7 @@ _FIELDS: Final = frozenset(Policy.__struct_fields__) - {"why", "allowed_models",
 _FREEING: Final = ("mode", "min_weight")
 _WILD: Final = re.compile(r"[*?\[]")
 _WORDS: Final = frozenset({Need.CHAT})
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Layer(msgspec.Struct, frozen=True):
@@ -46,15 +49,17 @@ def merge(layers: Sequence[Layer]) -> Policy:
     return Policy(**values, why=why)
 
 
-def for_call(defaults: Layer, requested_model: str, directive: Mapping[str, Any]) -> Policy:
-    """Return the policy of one call.
+def for_call(
+    defaults: Layer, requested_model: str, directive: Mapping[str, Any], asked: Mapping[str, Any] = _NOTHING
+) -> Policy:
+    """Return the policy of one call; `asked` is what its own fields ask for, where its dialect has such fields.
 
     The model that the caller names is served, unless a directive names another one, or asks for a mode or a
     weight: who writes `mode=cheap` into a prompt wants the router to choose, whatever name the program's
     configuration holds.
     """
     model = None if requested_model in ANY_MODEL else requested_model
-    layers = [defaults, Layer("request", {"model": model} if model else {})]
+    layers = [defaults, Layer("request", {**asked, "model": model} if model else asked)]
     if directive:
         wishes = dict(directive)
         if wishes.get("model") in ANY_MODEL:
@@ -117,4 +122,8 @@ def framed(dialect: Dialect, features: Features, wishes: Policy) -> tuple[Featur
             raise client_fault(message, cause="model_required", param="model")
         return features, structs.replace(wishes, fallback=False)
     wanted = _WORDS if wishes.output_schema is None else _WORDS | {Need.JSON_SCHEMA}
-    return structs.replace(features, needs=features.needs | wanted), wishes
+    features = structs.replace(features, needs=features.needs | wanted | wishes.needs)
+    if wishes.input_tokens:
+        least = wishes.input_tokens * estimate.BYTES_PER_TOKEN
+        features = structs.replace(features, text_bytes=max(features.text_bytes, least))
+    return features, wishes

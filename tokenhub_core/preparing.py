@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from msgspec import structs
 
-from tokenhub_core import directives, encoding, policy
+from tokenhub_core import directives, encoding, native, policy
 from tokenhub_core.admission.foreign import KEPT, Foreign, Use
 from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
+from tokenhub_core.admission.outlay import answers
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects import anthropic_count_tokens, wire
@@ -25,7 +27,7 @@ from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import Job, Means, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
-from tokenhub_core.leave import Leaves
+from tokenhub_core.leave import Leaves, granted
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.policy import Layer
 from tokenhub_core.progress import Progress
@@ -38,6 +40,8 @@ from tokenhub_core.routing.estimate import UNLEARNED, Estimates
 from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.routing.replay import Ground
+from tokenhub_core.shaping import schemas
+from tokenhub_core.shaping.shape import STRUCTURED, Check, shape_of
 from tokenhub_core.signing import Signatures
 from tokenhub_core.types import (
     Bond,
@@ -47,8 +51,10 @@ from tokenhub_core.types import (
     Headers,
     Json,
     Model,
+    Need,
     Origin,
     Plan,
+    Policy,
     Provider,
     ProviderType,
     Request,
@@ -67,6 +73,10 @@ UNRECORDABLE: Final = Fault(
 )
 _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
+_SCHEMAS: Final = 64
+"""Schemas that are kept ready."""
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +153,8 @@ class Preparation:
         # Programs ask for few models at few hosts, over and over.
         self._priced = partial(_priced, catalogue)
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
+        # Programs bring few schemas, over and over.
+        self._compiled = lru_cache(maxsize=_SCHEMAS)(schemas.compiled)
         self._fleet = fleet
         self._defaults = defaults
         self._rules = rules
@@ -179,15 +191,13 @@ class Preparation:
                 kind=Kind.TOO_LARGE,
                 cause="body_too_large",
             )
-        request = progress.request = self._opened(
-            snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
-        )
+        request, asked = self._taken(progress)
         # A conversation is known by what its program wrote: a directive leaves the last turn only.
         thread = self._follow(progress, request)
         written, (request, reading) = request, self._directives(progress, request)
         request, cap = _capped(progress, request)
         view = self._fleet()
-        wishes = policy.for_call(self._defaults(), request.features.model, reading.values)
+        wishes = policy.for_call(self._defaults(), request.features.model, reading.values, asked)
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
@@ -198,7 +208,10 @@ class Preparation:
             wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
         origin = self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
-        bodies = Bodies(request, self._dialects, wishes.output_schema, cap=cap)
+        bodies = Bodies(
+            request, self._dialects, wishes.output_schema, cap=cap, shape=shape_of(request, wishes)
+        )
+        check = self._check(request, bodies, wishes)
         planned, fault = decide(
             view,
             features,
@@ -227,6 +240,7 @@ class Preparation:
             plan=planned,
             bodies=bodies,
             limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
+            check=check,
         )
 
     def simulate(
@@ -263,10 +277,32 @@ class Preparation:
     def _rehearsed_origin(self, host: str, name: str, dialect: Dialect) -> OriginOption:
         return self._origin_of(Origin("https", host, 443), "", name, dialect)
 
-    def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
+    def _taken(self, progress: Progress) -> tuple[Request, Mapping[str, Any]]:
+        """Return the call as its dialect reads it, and what it asks for in fields of its own, within its leave."""
+        snapshot = progress.snapshot
+        if not snapshot.native:
+            request = progress.request = self._opened(
+                snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
+            )
+            return request, _NOTHING
+        found = native.opened(self._plain(snapshot.headers, snapshot.body), snapshot.path)
+        progress.request, progress.called = found.request, found.id
+        leave = structs.replace(self._rules.leaves.of("", snapshot.caller.key), names=None)
+        kept, _ = granted(found.wishes, leave, self._defaults().values)
+        for name in found.wishes:
+            if name not in kept:
+                message = f"policy.{name} is beyond what this caller may ask for"
+                raise client_fault(
+                    message, kind=Kind.FORBIDDEN, cause="policy_denied", param=f"policy.{name}"
+                )
+        return found.request, kept
+
+    def _plain(self, headers: Headers, body: bytes) -> bytes:
         limit = self._rules.max_body_bytes
-        plain = encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
-        return self._dialects[dialect].open(plain, path)
+        return encoding.decoded(body, header(headers, "content-encoding"), limit=limit)
+
+    def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
+        return self._dialects[dialect].open(self._plain(headers, body), path)
 
     def _counted(self, progress: Progress, request: Request) -> Whole:
         """Answer a count of tokens by our own estimate, for a model whose providers count none."""
@@ -275,6 +311,24 @@ class Preparation:
         tokens = estimate.input_tokens(features, features.model, self._insight.estimates)
         body = wire.encode(anthropic_count_tokens.estimated(tokens))
         return Whole(body, (("content-type", "application/json"),))
+
+    def _check(self, request: Request, bodies: Bodies, wishes: Policy) -> Check | None:
+        """Return what the answer has to be; raises `TokenHubError` where its schema is none."""
+        if not request.dialect.translates:
+            return None
+        schema, param = wishes.output_schema, "output_schema"
+        if schema is None and wishes.validate and Need.JSON_SCHEMA in request.features.needs:
+            schema, param = bodies.own_schema(), schemas.OWN[request.dialect]
+        if schema is None and wishes.output_format not in STRUCTURED:
+            return None
+        if answers(request.data) > 1:
+            message = "of several answers none is checked: ask for one"
+            raise client_fault(message, cause="several_answers", param="n")
+        if schema is None:
+            return Check(wishes.output_format)
+        raw = schemas.encoded(schema)
+        compile_ = self._compiled if schemas.light(raw) else schemas.compiled
+        return Check(wishes.output_format, compile_(raw, param))
 
     def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()

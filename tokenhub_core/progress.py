@@ -7,9 +7,10 @@ from typing import Final
 
 from msgspec import structs
 
+from tokenhub_core import native
 from tokenhub_core.admission.throttle import Stay, without_limits
 from tokenhub_core.dialects.base import ErrorReply
-from tokenhub_core.dispatch.job import CANCELLED, Trace
+from tokenhub_core.dispatch.job import CANCELLED, Trace, Whole
 from tokenhub_core.errors import Fault
 from tokenhub_core.ports import Reply, Summary
 from tokenhub_core.recognise import without_secrets
@@ -20,6 +21,7 @@ from tokenhub_core.types import (
     Attempt,
     Dialect,
     Headers,
+    Json,
     Outcome,
     Plan,
     ProviderType,
@@ -64,6 +66,8 @@ class Progress:
     """and who is to hear how it goes on."""
     stay: Stay | None = None
     """The call as one of somebody who is limited."""
+    called: str = ""
+    """The caller's own name for the call, where its body says one."""
     routed: float = 0.0
     broken: bool = False
     """The stream has ended in an error."""
@@ -115,6 +119,25 @@ def refusal(progress: Progress, fault: Fault, error: ErrorReply, more: Headers =
     return Reply(error.status, headers, error.body, summary=summary(progress, fault))
 
 
+def enclosed(progress: Progress, answer: Whole) -> Whole:
+    """Return an answer to a call that was asked for in our own way."""
+    progress.trace.identical = False
+    others = tuple(field for field in answer.headers if field[0] != "content-type")
+    headers = (*others, ("content-type", "application/json"))
+    return Whole(native.enclosed(answer.body, _decision(progress)), headers)
+
+
+def done(progress: Progress) -> bytes:
+    """Return the last event of such a call's stream."""
+    return native.done(_decision(progress))
+
+
+def _decision(progress: Progress) -> Json:
+    candidate = progress.trace.candidate
+    model = candidate.model.id if candidate else ""
+    return native.decision(model, _reason(progress), progress.trace.cost_nanousd)
+
+
 def _reason(progress: Progress) -> str:
     """Return why the serving candidate was chosen: the plan's reason, or what the failover did."""
     trace, planned = progress.trace, progress.plan
@@ -160,7 +183,7 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
         dialect=snapshot.dialect,
         stream=request.features.stream if request else False,
         origin_host=snapshot.origin.host if snapshot.origin else "",
-        client_request_id=header(snapshot.headers, "x-request-id")[:200],
+        client_request_id=progress.called or header(snapshot.headers, "x-request-id")[:200],
         requested_model=request.features.model[:200] if request else "",
         alias=progress.meant.alias if progress.meant else "",
         variant=progress.meant.variant if progress.meant else "",

@@ -33,6 +33,8 @@ async def test_an_alias_is_registered_shown_and_removed(it: House, fake: FakePro
         ],
         "sticky_by": "key",
         "enabled": True,
+        "output_format": None,
+        "strip_think": False,
         "shadowed": False,
     }
     assert await it.done("GET", "/aliases/fast") == told.json

@@ -12,7 +12,7 @@ import click
 from tokenhub_core.cli.admin import admin_client
 from tokenhub_core.cli.options import ago, as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.types import Json, Sticky, Strategy
+from tokenhub_core.types import Form, Json, Sticky, Strategy
 
 _ALIASES: Final = "/admin/v1/aliases"
 
@@ -35,6 +35,12 @@ def alias() -> None:
     default="request",
     show_default=True,
 )
+@click.option(
+    "--output-format",
+    type=click.Choice([one.value for one in Form]),
+    help="Form of the answers where a call asks for none.",
+)
+@click.option("--strip-think", is_flag=True, help="Take thoughts between tags out of the answers.")
 @click.option("--disabled", is_flag=True, help="Keep it, and do not use it yet.")
 @as_json
 @data_option
@@ -47,6 +53,7 @@ def add(
     disabled: bool,
     json: bool,
     data: Path | None,
+    **shape: Any,
 ) -> None:
     """Let NAME stand for models, each with its weight; or, with --strategy pool, for those that patterns match.
 
@@ -58,6 +65,7 @@ def add(
         "strategy": strategy,
         "sticky_by": sticky_by,
         "enabled": not disabled,
+        **shape,
     }
     added = admin_client(data).post(_ALIASES, body)
     if not shown(added, json=json):
@@ -170,6 +178,8 @@ def variant(text: str) -> dict[str, Any]:
 
 def _line(item: Json) -> str:
     how = item["strategy"] + (f", sticky by {item['sticky_by']}" if item["sticky_by"] != "request" else "")
+    how += f", as {item['output_format']}" if item["output_format"] else ""
+    how += ", without thoughts" if item["strip_think"] else ""
     off = "" if item["enabled"] else ", disabled"
     return f"{item['name']} ({how}{off}): {_variants(item)}"
 

@@ -36,6 +36,7 @@ from tokenhub_core.ports import (
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
+from tokenhub_core.shaping.shape import Said, said
 from tokenhub_core.types import (
     Answer,
     Attempt,
@@ -265,7 +266,7 @@ class Attempting:
             raise TokenHubError(fault)
         answer = self._parsed(data)
         self._first_byte = self._means.clock.monotonic()
-        trace = self._trace
+        trace, length = self._trace, _length(answer)
         if self._verbatim:
             body, trace.identical = raw, True
         else:
@@ -280,9 +281,10 @@ class Attempting:
             self._losses = (*self._losses, *lost, *rendered.losses)
         trace.stop, trace.left = answer.stop, _left(answer)
         if self._source.name.billed:
-            self._note_usage(answer.usage, _length(answer))
+            self._note_usage(answer.usage, length)
         await self._end(None)
-        return Whole(body, self._labelled(response.headers, "application/json"))
+        heard = None if self._job.check is None else said(answer)
+        return Whole(body, self._labelled(response.headers, "application/json"), heard)
 
     def _labelled(self, headers: Headers, content_type: str) -> Headers:
         """Return the provider's headers for the caller: what is written anew has a type of its own."""
@@ -309,6 +311,7 @@ class Attempting:
             fallback_id=self._job.snapshot.id.removeprefix("req_"),
             repairs=self._repairs,
         )
+        gate.said = None if self._job.check is None else Said()
         self.gate = gate
         chunks = self.chunks = response.chunks()
         async for chunk in chunks:
@@ -468,6 +471,7 @@ class _Stream:
         self._first = first
         self._chunks = chunks
         self.headers = tried.headers
+        self.said = gate.said
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Yield bytes up to, not including, the terminal event."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +12,8 @@ import msgspec
 from tokenhub_core.dialects import seals, unsent, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
-from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request
+from tokenhub_core.shaping.shape import Shape
+from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request, Role, Text, Turn
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -26,7 +28,7 @@ class Body(msgspec.Struct, frozen=True):
 class Bodies:
     """The bodies of one call. The canonical form is made at most once, and only when a candidate needs it.
 
-    `cap` bounds the answers of a caller who set no cap.
+    `cap` bounds the answers of a caller who set no cap; `shape` is what is done to the text of any answer.
     """
 
     def __init__(
@@ -36,10 +38,14 @@ class Bodies:
         output_schema: Mapping[str, Any] | None = None,
         *,
         cap: int | None = None,
+        shape: Shape | None = None,
     ) -> None:
         self._request = request
         self._dialects = dialects
         self.cap = cap
+        self._shape = shape
+        self.shaped = shape is not None
+        """Whether answers get another form."""
         self._output = OutputFormat(output_schema, "answer") if output_schema is not None else None
         # Thoughts that another dialect sealed would be refused as forgeries.
         self._passes = self._output is None and not seals.foreign(request.body)
@@ -56,7 +62,7 @@ class Bodies:
         repairs = None
         if candidate.model.quirks and self._request.dialect.translates:
             repairs = repaired(self._canonical(), candidate.model.quirks)
-        answers = repairs.answers if repairs else UNTOUCHED
+        answers = self._with_shape(repairs.answers if repairs else UNTOUCHED)
         sound = repairs is None or repairs.call is self._call
         if sound and self._passes and target.name is self._request.dialect:
             patched = target.patch(self._request, model=candidate.model.name, max_output_tokens=cap)
@@ -66,7 +72,7 @@ class Bodies:
             data = seals.unsealed(self._request.data)
             request = msgspec.structs.replace(self._request, data=data, body=wire.encode(data))
             patched = target.patch(request, model=candidate.model.name, max_output_tokens=cap)
-            return Body(patched, ("thinking.signature",))
+            return Body(patched, ("thinking.signature",), answers=answers)
         call = repairs.call if repairs else self._canonical()
         if cap is None and call.max_output_tokens is None and call.dialect is not target.name:
             # A dialect that asks for a cap would otherwise cut the answer at its own small default.
@@ -85,6 +91,34 @@ class Bodies:
             rendered = self._dialects[dialect].render(self._canonical(), model="", max_output_tokens=None)
             found = self._losses[dialect] = unsent.counted(rendered.losses)
         return found
+
+    def own_schema(self) -> Mapping[str, Any] | None:
+        """Return the schema that the call itself asks its answer to fit, None where it brings none."""
+        output = self._canonical().output
+        return None if output is None else output.schema
+
+    def again(self, said: str, told: str) -> Bodies | None:
+        """Return the bodies of the call gone on with an answer and what is told of it.
+
+        None where the conversation is kept by its provider, so that it cannot be told anew.
+        """
+        if _leans(self._request):
+            return None
+        again, call = copy.copy(self), self._canonical()
+        turns = [Turn(Role.USER, (Text(told),))]
+        if said.strip():
+            turns.insert(0, Turn(Role.ASSISTANT, (Text(said),)))
+        again._call = replace(call, turns=(*call.turns, *turns))
+        again._passes = again._leans = False
+        again._losses = {}
+        return again
+
+    def _with_shape(self, answers: AnswerRepairs) -> AnswerRepairs:
+        shape = self._shape
+        if shape is None:
+            return answers
+        scanners = (*answers.scanners, *shape.scanners)
+        return replace(answers, scanners=scanners, stations=shape.stations, shaped=True)
 
     def _canonical(self) -> Call:
         if self._call is None:

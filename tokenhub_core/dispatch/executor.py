@@ -6,6 +6,7 @@ import asyncio
 from typing import assert_never
 
 from tokenhub_core.dispatch.attempt import Attempting, Leftovers
+from tokenhub_core.dispatch.checking import checked
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED, OUTRUN, Hedging, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.errors import Fault, TokenHubError
@@ -25,7 +26,15 @@ class Executor:
         await self._leftovers.close()
 
     async def run(self, job: Job, trace: Trace) -> Whole | Live:
-        """Return the answer of the first candidate that gives one; raises `TokenHubError` when none does."""
+        """Return the answer of the first candidate that gives one; raises `TokenHubError` when none does.
+
+        An answer that has to fit is returned once it does; see `checking`.
+        """
+        if job.check is None:
+            return await self._run(job, trace)
+        return await checked(self._run, job, job.check, trace)
+
+    async def _run(self, job: Job, trace: Trace) -> Whole | Live:
         hedging = self.means.hedging if _hedged(job) else None
         machine = Failover(
             job.plan,

@@ -20,7 +20,8 @@ from typing import Final, Protocol
 from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
 from tokenhub_core.dialects.sse import Event
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs
+from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, RepairedReader
+from tokenhub_core.shaping.shape import Said
 from tokenhub_core.types import (
     Delta,
     Failed,
@@ -112,6 +113,9 @@ class Gate:
     ) -> None:
         self._parser = parser
         self._reader = repairs.reader(source.reader())
+        self._shaped = repairs.shaped
+        self.said: Said | None = None
+        """What the caller was told; set by who wants to know."""
         self._same = source.name is target.name and repairs.idle
         self._hid = False
         self._output: _Output = (
@@ -175,7 +179,8 @@ class Gate:
                     )
                 )
             return b""
-        if self.finished or self._over:
+        if self.finished or self._over or (self.said is not None and self.stop is not None):
+            # Where what was said is checked, no word of why the model stopped may go before it.
             return b""
         out = bytes(self._held)
         self._held.clear()
@@ -196,11 +201,15 @@ class Gate:
                 self._held += self._output.write(event, ())
             elif not self.ended() and event.data:
                 deltas = tuple(self._reader.read(event.name, event.data))
+                if self.said is not None:
+                    _hear(self.said, deltas)
                 if any(isinstance(delta, Finished) for delta in deltas):
                     self.finished = True
                     self._held += self._output.write(event, deltas)
         if not self.ended() and (last := tuple(self._reader.end())):
             self.finished = True
+            if self.said is not None:
+                _hear(self.said, last)
             self._held += self._output.write(_END, last)
 
     def ended(self) -> bool:
@@ -264,7 +273,23 @@ class Gate:
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
                     self.committed = self.committed or (self._same and not beside)
+        if self._shaped or self.said is not None:
+            self._notice(deltas)
         out = self._output.write(event, deltas)
         if not out and event.raw:
             self._hid = True
         self._held += out
+
+    def _notice(self, deltas: tuple[Delta, ...]) -> None:
+        """Take note of what the caller is told, and of what was left out of it."""
+        if self.said is not None:
+            _hear(self.said, deltas)
+        if self._shaped and isinstance(self._reader, RepairedReader) and self._reader.words:
+            # What was left out was said nonetheless: it is paid, and a long thought is no silence.
+            self.committed = True
+            self.output_chars = max(self.output_chars, self._reader.words)
+
+
+def _hear(said: Said, deltas: tuple[Delta, ...]) -> None:
+    for delta in deltas:
+        said.hear(delta)

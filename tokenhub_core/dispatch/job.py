@@ -19,6 +19,7 @@ from tokenhub_core.ports import Clock, Ledger, Secrets, Short, Transport, Upstre
 from tokenhub_core.providers.adapters import Places, place
 from tokenhub_core.quirks.repairs import AnswerRepairs
 from tokenhub_core.routing.spread import LOST
+from tokenhub_core.shaping.shape import Check, Said
 from tokenhub_core.types import (
     Attempt,
     Candidate,
@@ -47,6 +48,8 @@ class Job(msgspec.Struct, frozen=True):
     plan: Plan
     bodies: Bodies
     limits: Limits
+    check: Check | None = None
+    """What the answer has to be."""
 
 
 @dataclass(slots=True)
@@ -86,6 +89,8 @@ class Whole(msgspec.Struct, frozen=True):
     body: bytes
     headers: Headers
     """The provider's own."""
+    said: Said | None = None
+    """What it says, where it is checked."""
 
 
 class Ear(Protocol):
@@ -109,6 +114,8 @@ class Live(Protocol):
     """A committed stream, in the caller's dialect."""
 
     headers: Headers
+    said: Said | None
+    """What was said so far, where it is checked."""
 
     def frames(self) -> AsyncIterator[bytes]:
         """Yield bytes up to, not including, the terminal event; raises `TokenHubError` where it breaks."""

@@ -16,7 +16,7 @@ from tokenhub_core.http.side import answer
 from tokenhub_core.routing import experiment
 from tokenhub_core.routing.aliases import ANY, MAX_WEIGHT, missing
 from tokenhub_core.store.log import RequestLog
-from tokenhub_core.types import Alias, Json, Sticky, Strategy, Target
+from tokenhub_core.types import Alias, Form, Json, Sticky, Strategy, Target
 
 PATH: Final = "/admin/v1/aliases"
 _REPORT: Final = "/report"
@@ -39,6 +39,9 @@ class AliasBody(msgspec.Struct, forbid_unknown_fields=True):
     strategy: Strategy = Strategy.WEIGHTED
     sticky_by: Sticky = Sticky.REQUEST
     enabled: bool = True
+    output_format: Form | None = None
+    """The form of its answers' text where the call asks for none."""
+    strip_think: bool = False
 
 
 class AliasPatch(msgspec.Struct, forbid_unknown_fields=True):
@@ -48,6 +51,8 @@ class AliasPatch(msgspec.Struct, forbid_unknown_fields=True):
     strategy: Strategy | msgspec.UnsetType = msgspec.UNSET
     sticky_by: Sticky | msgspec.UnsetType = msgspec.UNSET
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
+    output_format: Form | msgspec.UnsetType | None = msgspec.UNSET
+    strip_think: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class Aliases:
@@ -92,6 +97,8 @@ class Aliases:
             changes.get("strategy", known.strategy),
             changes.get("sticky_by", known.sticky),
             changes.get("enabled", known.enabled),
+            changes.get("output_format", known.output_format),
+            changes.get("strip_think", known.strip_think),
         )
         return answer(self._shown(await self._catalog.put_alias(alias)))
 
@@ -137,6 +144,8 @@ class Aliases:
             ],
             "sticky_by": alias.sticky.value,
             "enabled": alias.enabled,
+            "output_format": alias.output_format,
+            "strip_think": alias.strip_think,
             "shadowed": alias.name != ANY and alias.name in view.by_id,
         }
         if alias.strategy is Strategy.POOL:
@@ -146,7 +155,15 @@ class Aliases:
 
 def alias_of(body: AliasBody) -> Alias:
     """Return the alias that a body describes."""
-    return Alias(body.name, _targets(body.variants), body.strategy, body.sticky_by, body.enabled)
+    return Alias(
+        body.name,
+        _targets(body.variants),
+        body.strategy,
+        body.sticky_by,
+        body.enabled,
+        body.output_format,
+        body.strip_think,
+    )
 
 
 def _targets(variants: list[Variant]) -> tuple[Target, ...]:

@@ -124,10 +124,11 @@ class Consumer:
         *,
         connection: Connection | None = None,
         begun: bytes = b"",
+        native: bool = False,
     ) -> web.StreamResponse:
         """Answer a routed request. Cancelled when the client leaves; the exchange then ends at once.
 
-        `begun` is what was read of its body already.
+        `begun` is what was read of its body already; `native` says that it is asked for in our own way.
         """
         door = self._door
         received_at, started = door.clock.now(), door.clock.monotonic()
@@ -149,6 +150,7 @@ class Consumer:
             dialect=dialect,
             origin=Origin("https", connection.host, connection.port) if connection else None,
             caller=caller(request, connection, entry),
+            native=native,
         )
         if door.prover is None:
             return await respond(request, await door.engine.exchange(snapshot))

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from tokenhub_core import native
 from tokenhub_core.admission.doorkeeper import loopback, scope_of
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
@@ -31,7 +32,10 @@ from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
 
 type Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_ROUTED: Final = {re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path): dialect for path, dialect in DIRECT.items()}
+_ROUTED: Final = {
+    **{re.sub(r"{(\w+):.*?}(?=/|$)", r"{\1}", path): dialect for path, dialect in DIRECT.items()},
+    native.PATH: Dialect.OPENAI_CHAT,
+}
 """`DIRECT` by the names that the router gives its paths."""
 
 OPEN: Final = frozenset(
@@ -114,6 +118,7 @@ class SideServer:
         app.add_routes([web.post(path, partial(self._chat, dialect)) for path, dialect in DIRECT.items()])
         app.add_routes(
             [
+                web.post(native.PATH, self._native),
                 web.get("/healthz", self._live),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._show_metrics),
@@ -180,6 +185,10 @@ class SideServer:
     async def _chat(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
         entry = self._consumer.admit(request, dialect, scope_of(dialect))
         return await self._consumer.handle(request, dialect, entry)
+
+    async def _native(self, request: web.Request) -> web.StreamResponse:
+        entry = self._consumer.admit(request, Dialect.OPENAI_CHAT, Scope.CHAT)
+        return await self._consumer.handle(request, Dialect.OPENAI_CHAT, entry, native=True)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request

@@ -6,11 +6,11 @@ together, once per call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tokenhub_core.types import Call, ReasoningDelta, TextDelta, ToolArguments, ToolStarted
+from tokenhub_core.types import Call, Delta, ReasoningDelta, TextDelta, ToolArguments, ToolStarted
 
 type Found = TextDelta | ReasoningDelta | ToolStarted | ToolArguments
 """What a model's text may turn out to be."""
@@ -25,6 +25,18 @@ class Scanner(Protocol):
 
     def flush(self) -> list[Found]:
         """Return what was held back, as what it is if nothing more follows."""
+        ...
+
+
+class Station(Protocol):
+    """Something that every delta of an answer passes."""
+
+    def feed(self, delta: Delta) -> Sequence[Delta]:
+        """Return what becomes of one delta."""
+        ...
+
+    def flush(self) -> Sequence[Delta]:
+        """Return what is held back."""
         ...
 
 

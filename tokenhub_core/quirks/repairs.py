@@ -10,7 +10,7 @@ from typing import Any, Final
 from msgspec import structs
 
 from tokenhub_core.dialects.base import StreamReader
-from tokenhub_core.quirks.base import Found, Scanner
+from tokenhub_core.quirks.base import Found, Scanner, Station
 from tokenhub_core.quirks.table import QUIRKS
 from tokenhub_core.types import (
     Answer,
@@ -44,15 +44,19 @@ class AnswerRepairs:
     names: Mapping[str, str] = field(default_factory=dict)
     """Names of tools that the provider was given, and the caller's own for them."""
     scanners: tuple[Callable[[], Scanner], ...] = ()
+    stations: tuple[Callable[[], Station], ...] = ()
+    """What every delta passes behind the scanners."""
+    shaped: bool = False
+    """Words may be left out: what the model has said is no measure of what the caller gets."""
 
     @property
     def idle(self) -> bool:
         """Tell whether there is nothing to do."""
-        return not (self.names or self.scanners)
+        return not (self.names or self.scanners or self.stations)
 
     def reader(self, reader: StreamReader) -> StreamReader:
         """Return a reader of the repaired stream: `reader` itself where there is nothing to do."""
-        return reader if self.idle else _RepairedReader(reader, self._line())
+        return reader if self.idle else RepairedReader(reader, self._line())
 
     def answer(self, answer: Answer) -> tuple[Answer, tuple[str, ...]]:
         """Return the repaired answer, and the names of what it does not say any more."""
@@ -75,7 +79,8 @@ class AnswerRepairs:
         return structs.replace(answer, parts=tuple(parts), stop=stop, rest=rest), tuple(losses)
 
     def _line(self) -> _Line:
-        return _Line([*(_Scanned(make()) for make in self.scanners), _Renamed(self.names)])
+        last = [make() for make in self.stations]
+        return _Line([*(_Scanned(make()) for make in self.scanners), _Renamed(self.names), *last])
 
 
 UNTOUCHED: Final = AnswerRepairs()
@@ -114,16 +119,20 @@ def repaired(call: Call, quirks: Collection[str]) -> Repairs:
 # --- streams -----------------------------------------------------------------------------------------------
 
 
-class _RepairedReader:
+class RepairedReader:
     """A reader whose deltas have passed the repairs."""
 
     def __init__(self, reader: StreamReader, line: _Line) -> None:
         self._reader = reader
         self._line = line
+        self.words = 0
+        """Characters of text that the model has said."""
 
     def read(self, event: str, data: bytes) -> Sequence[Delta]:
         """Return the repaired deltas of one event."""
-        return [after for delta in self._reader.read(event, data) for after in self._line.feed(delta)]
+        read = self._reader.read(event, data)
+        self.words += sum(len(delta.text) for delta in read if isinstance(delta, TextDelta))
+        return [after for delta in read for after in self._line.feed(delta)]
 
     def end(self) -> Sequence[Delta]:
         """Return the repaired deltas of the body's end."""
@@ -133,7 +142,7 @@ class _RepairedReader:
 class _Line:
     """Stations that every delta passes in turn."""
 
-    def __init__(self, stations: Sequence[_Scanned | _Renamed]) -> None:
+    def __init__(self, stations: Sequence[Station]) -> None:
         self._stations = stations
 
     def feed(self, delta: Delta) -> list[Delta]:

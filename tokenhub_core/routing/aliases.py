@@ -86,6 +86,7 @@ def applied(wishes: Policy, view: Fleet, asking: Asking) -> Applied:
     alias = view.aliases.get(name)
     if alias is None or not alias.enabled or name in view.by_id:
         return Applied(wishes)
+    wishes = _shaped(wishes, alias)
     source = f"{wishes.why.get('model', 'default')}, alias {name}"
     if alias.strategy is Strategy.POOL:
         why = {**wishes.why, "model": source, "models": f"alias {name}"}
@@ -111,6 +112,18 @@ def applied(wishes: Policy, view: Fleet, asking: Asking) -> Applied:
         why["models"] = f"alias {name}"
     policy = structs.replace(wishes, model=variant, models=bound, why=why)
     return Applied(policy, name, variant, named(view, variant)[0].id, chances(alias, gone))
+
+
+def _shaped(wishes: Policy, alias: Alias) -> Policy:
+    """Return the policy with the shape of the alias's answers, where nobody but the operator asked for one."""
+    shape = {"output_format": alias.output_format, "strip_think": alias.strip_think}
+    meant = {
+        name: value for name, value in shape.items() if value and wishes.why.get(name, "default") == "default"
+    }
+    if not meant:
+        return wishes
+    why = {**wishes.why, **dict.fromkeys(meant, f"alias {alias.name}")}
+    return structs.replace(wishes, **meant, why=why)
 
 
 def chances(alias: Alias, without: Collection[str] = ()) -> dict[str, float]:

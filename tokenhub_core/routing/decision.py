@@ -143,6 +143,7 @@ def policy_json(policy: Policy) -> Json:
         "models": None if policy.models is None else sorted(policy.models),
         "model": policy.model and _name(policy.model),
         "output_schema": policy.output_schema is not None,
+        "needs": sorted(policy.needs),
     }
 
 

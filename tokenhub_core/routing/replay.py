@@ -257,7 +257,7 @@ class AsLogged:
     def _wishes(self, decision: Json) -> Policy:
         recorded = decision["policy"]
         own = {field for field, source in recorded["why"].items() if source.partition(",")[0] != "default"}
-        values = {field: recorded[field] for field in _FIELDS}
+        values = {field: recorded[field] for field in _FIELDS if field in recorded}
         values |= {field: value for field, value in self._wish.values.items() if field not in own}
         if self._wish.model and Dialect(decision["dialect"]).translates:
             values["model"] = None if self._wish.model in ANY_MODEL else self._wish.model

@@ -36,6 +36,7 @@ from tokenhub_core.types import (
     Alias,
     Credential,
     Dialect,
+    Form,
     Mode,
     Model,
     Need,
@@ -210,6 +211,8 @@ def put_alias(connection: Connection, alias: Alias, *, now: float) -> None:
         "targets": dumps([{"model": one.model, "weight": one.weight} for one in alias.targets]),
         "sticky": alias.sticky.value,
         "enabled": alias.enabled,
+        "output_format": alias.output_format,
+        "strip_think": alias.strip_think or None,
         "updated_at": micros(now),
     }
     _put(connection, ALIASES, {"name": alias.name}, values, {"created_at": micros(now)})
@@ -357,6 +360,8 @@ def _alias(row: Row[Any]) -> Alias:
         Strategy(row.strategy),
         Sticky(row.sticky),
         row.enabled,
+        Form(row.output_format) if row.output_format else None,
+        bool(row.strip_think),
     )
 
 

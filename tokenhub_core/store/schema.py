@@ -49,6 +49,7 @@ REVISIONS: Final = (
     "0017",
     "0018",
     "0020",
+    "0022",
     "0023",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
@@ -159,6 +160,8 @@ ALIASES: Final = Table(
     Column("enabled", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("output_format", Text),
+    Column("strip_think", Boolean),
 )
 
 HOST_MODES: Final = Table(

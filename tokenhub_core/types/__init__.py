@@ -73,7 +73,7 @@ from tokenhub_core.types.fleet import (
     Tier,
 )
 from tokenhub_core.types.identity import ANY, KEY_PREFIX, ApiKey, Capture, KeyLimits, Privacy, Scope, Trust
-from tokenhub_core.types.policy import Mode, Policy
+from tokenhub_core.types.policy import Form, Mode, Policy
 from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
 from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
@@ -106,6 +106,7 @@ __all__ = [
     "File",
     "Finished",
     "Fleet",
+    "Form",
     "Headers",
     "Image",
     "Json",

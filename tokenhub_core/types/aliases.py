@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from tokenhub_core.types.policy import Form
+
 
 class Strategy(StrEnum):
     """How an alias comes to a model."""
@@ -46,3 +48,7 @@ class Alias:
     sticky: Sticky = Sticky.REQUEST
     """Of no meaning but for `Strategy.WEIGHTED`."""
     enabled: bool = True
+    output_format: Form | None = None
+    """The form of its answers' text where the call asks for none."""
+    strip_think: bool = False
+    """Whether thoughts between tags are taken out of it."""

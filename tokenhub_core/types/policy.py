@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from tokenhub_core.types.conversation import Need
+
 
 class Mode(StrEnum):
     """Which weights score the candidates."""
@@ -17,6 +19,16 @@ class Mode(StrEnum):
     HIGH_CONFIDENCE = "high_confidence"
     PLANNING = "planning"
     ADVERSARIAL = "adversarial"
+
+
+class Form(StrEnum):
+    """What the text of an answer is to be."""
+
+    JSON = "json"
+    MARKDOWN = "markdown"
+    TEXT = "text"
+    """Without Markdown's marks."""
+    XML = "xml"
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -46,4 +58,18 @@ class Policy(msgspec.Struct, frozen=True):
     durable: bool = False
     """Whether the call goes on when the process that took it dies."""
     tags: tuple[str, ...] = ()
+    needs: frozenset[Need] = frozenset()
+    """Capabilities that the caller names beside those that its call shows."""
+    input_tokens: int = 0
+    """The least that the input is taken for."""
+    output_format: Form | None = None
+    """None: the answer's text is left as it is."""
+    strip_think: bool = False
+    """Whether thoughts between tags are taken out of the answer's text."""
+    output_max_tokens: int | None = None
+    """Text is cut at four times so many bytes; JSON and XML are not."""
+    validate: bool = False
+    """Whether answers are held to the schema that the call itself brings."""
+    buffered: bool = False
+    """Whether a stream that is checked is held until it has passed."""
     why: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -106,6 +106,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     """What its host and path say it speaks."""
     origin: Origin | None = None
     caller: Caller = Caller()
+    native: bool = False
+    """It is asked for in our own way (`tokenhub_core.native`), and is to be answered so."""
 
     def __repr__(self) -> str:
         return f"Snapshot({self.id}, {self.method} {self.path.partition('?')[0]})"

@@ -40,6 +40,7 @@ from tokenhub_core.dispatch.job import Job, Live, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import Progress
+from tokenhub_core.shaping.shape import Said
 from tokenhub_core.store.durable import By, DurableCalls, Mark
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.telemetry.metrics import Metrics
@@ -179,8 +180,9 @@ class Durable:
     # --- calls
 
     def takes(self, job: Job) -> bool:
-        """Tell whether the call is to be durable."""
-        return job.plan.policy.durable and job.request.dialect.billed
+        """Tell whether the call is to be durable. One whose answer is checked or shaped is made directly."""
+        whole = job.check is None and not job.bodies.shaped
+        return whole and job.plan.policy.durable and job.request.dialect.billed
 
     async def run(self, job: Job, progress: Progress) -> Whole | Live:
         """Return the answer of the call; raises `TokenHubError` where there is none."""
@@ -489,6 +491,7 @@ class _Told:
 
     def __init__(self, answer: Answer, fault: Fault | None) -> None:
         self.headers: Headers = answer.headers
+        self.said: Said | None = None
         self._answer = answer
         self._fault = fault
 
@@ -513,6 +516,7 @@ class _Late:
     def __init__(self, run: _Run, following: asyncio.Task[Ending | None]) -> None:
         self._run = run
         self._following = following
+        self.said: Said | None = None
         self._live: Live | None = None
         means, request = run._durable.executor.means, run.job.request
         dialect = means.dialects[request.dialect]

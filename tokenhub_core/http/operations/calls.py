@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tokenhub_core.http.openapi import JSON, AnyOf, Area, Operation
+from tokenhub_core.native import PATH, ChatAsked
 from tokenhub_core.types import Json
 
 EVENTS: Final = "text/event-stream"
@@ -106,6 +107,16 @@ class ChatCompletion(msgspec.Struct):
     choices: list[Json]
     model: str
     object: str
+
+
+class ChatAnswered(msgspec.Struct):
+    """A chat completion with the decision around it."""
+
+    negotiated_model: str
+    estimated_cost_usd: float
+    """Of all attempts."""
+    routing_reason: str
+    response: ChatCompletion
 
 
 class AnthropicMessage(msgspec.Struct):
@@ -357,6 +368,13 @@ CALLS: Final = Area(
             "Chat, in OpenAI's dialect",
             ChatRequest,
             {JSON: ChatCompletion, EVENTS: _STREAM},
+            OpenAIError,
+        ),
+        _call(
+            PATH,
+            "Chat, in TokenHub's own way: with a policy, a schema and a shape for the answer",
+            ChatAsked,
+            {JSON: ChatAnswered, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call(
