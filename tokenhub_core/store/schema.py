@@ -47,6 +47,7 @@ REVISIONS: Final = (
     "0014",
     "0015",
     "0017",
+    "0021",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -483,6 +484,7 @@ REQUEST_LOGS: Final = Table(
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
+    Column("composition", Text),  # a JSON object; NULL where one call made the answer
     Column("key_id", Text),  # the client's key; NULL for somebody anonymous
     Column("project", Text),  # the key's, as it was then
     UniqueConstraint("id"),

@@ -14,7 +14,7 @@ from tokenhub_core.http import shapes
 from tokenhub_core.http.openapi import Area, Operation, many, shown
 from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.store.schema import REQUEST_LOGS
-from tokenhub_core.types import Attempt, Capture, Json, Outcome, Shadow, Usage
+from tokenhub_core.types import Attempt, Capture, Composition, Json, Outcome, Shadow, Usage
 
 AttemptShown = shown(
     "AttemptShown",
@@ -22,6 +22,7 @@ AttemptShown = shown(
     without=("usage",),
     started_ms=float | None,
     ended_ms=float | None,
+    step=str | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
 _DECODED: Final[dict[str, Any]] = {
@@ -32,6 +33,7 @@ _DECODED: Final[dict[str, Any]] = {
     "attempts": many(AttemptShown),
     "decision": Json | None,
     "shadow": Shadow | None,
+    "composition": Composition | None,
 }
 """The columns that are shown as something else than what is stored."""
 
