@@ -555,7 +555,10 @@ def _rules(settings: Settings, catalog: Catalog, vault: Vault, limits: Throttle)
     return Rules(
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),
+        leaves=Leaves(
+            Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
+            by_host(settings.directive_hosts),
+        ),
         signatures=Signatures(vault.directive_secret),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,

@@ -14,9 +14,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Final
 
+from tokenhub_core.composing import Composed, Composing
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Live, Trace, Whole
+from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
@@ -95,8 +96,7 @@ class Pipeline:
         progress = Progress(snapshot, Trace())
         try:
             self._ready.enter(progress)
-            job = self._ready.prepare(progress)
-            result = job if isinstance(job, Whole) else await self._executor.run(job, progress.trace)
+            result = await self._run(self._ready.prepare(progress), progress.trace)
             if isinstance(result, Whole):
                 await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
@@ -146,6 +146,15 @@ class Pipeline:
             directive=progress.directive,
             fault=fault,
         )
+
+    async def _run(self, ready: Job | Whole | Composed, trace: Trace) -> Whole | Live:
+        match ready:
+            case Job():
+                return await self._executor.run(ready, trace)
+            case Composed():
+                return await Composing(self._executor, ready, trace).start()
+            case Whole():
+                return ready
 
     def _keep(self, progress: Progress) -> None:
         """Note who has served the conversation, before the end of the answer can bring the next call."""

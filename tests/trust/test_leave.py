@@ -202,3 +202,18 @@ def test_a_setting_that_cannot_be_used_says_why(item: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
         by_host([item])
     assert repr(item) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "told"),
+    [
+        ("*=mode:4", "honoured"),
+        ("*=mode:3", "denied; mode"),
+        ("*=tags", "denied; mode"),
+    ],
+)
+async def test_a_host_bounds_what_a_mode_makes_of_a_call(hosts: str, told: str) -> None:
+    """Three voters and a judge are four calls; `voters` is allowed with its mode and not by itself."""
+    leaves = Leaves(Leave(max_steps=5), by_host([hosts]))
+    said, _ = await asked("@@tokenhub mode=vote voters=3\nHi", host="api.openai.com", leaves=leaves)
+    assert said == told
