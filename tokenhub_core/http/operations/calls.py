@@ -12,6 +12,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tokenhub_core.http.openapi import JSON, AnyOf, Area, Operation
+from tokenhub_core.orchestration.plancall import PATH as PLAN
+from tokenhub_core.orchestration.plancall import PlanBody, PlanResult
 from tokenhub_core.types import Json
 
 EVENTS: Final = "text/event-stream"
@@ -357,6 +359,13 @@ CALLS: Final = Area(
             "Chat, in OpenAI's dialect",
             ChatRequest,
             {JSON: ChatCompletion, EVENTS: _STREAM},
+            OpenAIError,
+        ),
+        _call(
+            PLAN,
+            "Have a call answered in several steps: planning, adversarial, vote or refine",
+            PlanBody,
+            {JSON: PlanResult, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call(
