@@ -61,10 +61,6 @@ class Talking:
     """Nano-dollars."""
     cancelled: int = 0
 
-    def all_of(self, count: int) -> bool:
-        """Tell whether so many calls have come."""
-        return len(self.heard) >= count
-
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Scripted:
         """Answer a call; what was answered is billed."""
         del timeouts

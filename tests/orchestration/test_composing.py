@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC
@@ -243,7 +244,8 @@ async def test_a_voter_that_fails_over_does_not_take_anothers_model_first() -> N
 
 async def test_a_named_model_votes_alone() -> None:
     """`model=b` names the voters; the judge is whoever is best at it."""
-    it, talking = bench(lambda one: texts(one) if "best" in texts(one) else f"{len(talking.heard)}")
+    numbers = itertools.count()
+    it, talking = bench(lambda one: texts(one) if "best" in texts(one) else f"{next(numbers)}")
     await it.ask(chat("@@tokenhub mode=vote model=b\nHi", model="a"))
     assert [one.model for one in talking.heard] == ["b", "b", "b", "a"]
 
@@ -336,9 +338,9 @@ async def test_at_the_deadline_what_is_there_is_the_answer() -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_caller_who_leaves_ends_every_step(stream: bool) -> None:
     """All attempts under way are cancelled and settled; one record says that the caller left."""
-    waiting = asyncio.Event()
+    waiting, calls = asyncio.Event(), itertools.count(1)
     it, talking = bench(
-        lambda one: "first" if stream and one.model == "a" else waiting if talking.all_of(3) else HELD
+        lambda one: "first" if stream and one.model == "a" else waiting if next(calls) == 3 else HELD
     )
     snapshot = it.snapshot(chat(VOTE, model="a", stream=stream))
     if stream:
