@@ -484,9 +484,9 @@ REQUEST_LOGS: Final = Table(
     Column("attempts", Text, nullable=False),
     Column("decision", Text),
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
-    Column("composition", Text),  # a JSON object; NULL where one call made the answer
     Column("key_id", Text),  # the client's key; NULL for somebody anonymous
     Column("project", Text),  # the key's, as it was then
+    Column("composition", Text),  # a JSON object; NULL where one call made the answer
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),
