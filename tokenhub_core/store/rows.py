@@ -63,9 +63,9 @@ COLUMNS: Final = (
     "attempts",
     "decision",
     "shadow",
-    "composition",
     "key_id",
     "project",
+    "composition",
 )
 """The columns of `record_row`, in its order."""
 
@@ -171,9 +171,9 @@ def record_row(record: Record) -> tuple[Any, ...]:
         attempts_json(record.attempts),
         plan_json(plan) if plan else None,
         dumps(_shadow(record.shadow)) if record.shadow else None,
-        dumps(_composition(record.composition)) if record.composition else None,
         text(caller.key.id) if caller.key else None,
         (text(caller.key.project) or None) if caller.key else None,
+        dumps(_composition(record.composition)) if record.composition else None,
     )
 
 
