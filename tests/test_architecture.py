@@ -39,6 +39,7 @@ SHELLS: Final = {
     "tokenhub_core.capture": "waits for what it hears, and seals it in a thread",
     "tokenhub_core.catalog": "waits for the store and swaps the fleet",
     "tokenhub_core.clock": "is the clock",
+    "tokenhub_core.composing": "waits for the executor",
     "tokenhub_core.datadir": "keeps files",
     "tokenhub_core.dispatch.attempt": "waits for providers",
     "tokenhub_core.dispatch.checking": "waits for attempts",
@@ -80,6 +81,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
     "tokenhub_core.learning": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
+    "tokenhub_core.orchestration.runner": "waits for steps",
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.preparing": "takes prices from the price list",
@@ -142,15 +144,15 @@ _RANKS: Final = (
     "errors",
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
-    modes native policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing
-    shaping signing""",
+    modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
+    redaction routing shaping signing""",
     "providers",
     "watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job learning
     parkings presence progress sources sweeper""",
-    "idempotency lookout pipeline preparing workflows",
+    """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
     "http",
     "app",
     "cli tokenhub_addon",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.growth import Work, in_proportion
 from tokenhub_core.directives import MARKER, MAX_LENGTH, Reading, may_stand_in, read, scan, strip
 from tokenhub_core.leave import Leave
+from tokenhub_core.orchestration.asks import Way
 from tokenhub_core.types import Mode, TextSlot
 
 PATH = ("messages", 0, "content")
@@ -277,3 +278,41 @@ def test_no_text_breaks_the_reader_and_none_is_lost(text: str) -> None:
     kept = "".join(c for i, c in enumerate(text) if not any(f.start <= i < f.end for f in found))
     assert kept.rstrip("\r\n") == strip(text, found).rstrip("\r\n")
     assert not any(one.fault is None for one in scan(strip(text, found)) if not found) or not found
+
+
+@pytest.mark.parametrize(
+    ("raw", "values"),
+    [
+        ("mode=vote", {"mode": Way.VOTE}),
+        ("mode=vote voters=10", {"mode": Way.VOTE, "voters": 10}),
+        ("iterations=2 mode=adversarial", {"mode": Way.ADVERSARIAL, "iterations": 2}),
+        ("mode=refine iterations=1", {"mode": Way.REFINE, "iterations": 1}),
+    ],
+)
+def test_a_mode_says_how_many(raw: str, values: dict[str, object]) -> None:
+    """Modes that make several calls of one have a number of their own."""
+    assert read([user(f"@@tokenhub {raw}")]).values == values
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *(
+            "voters=3",
+            "iterations=1",
+            "mode=cheap voters=3",
+            "mode=vote iterations=2",
+            "mode=refine voters=2",
+        ),
+        *("mode=vote voters=1", "mode=vote voters=11", "mode=vote voters=x", "mode=vote voters=3.0"),
+        *(
+            "mode=refine iterations=0",
+            "mode=refine iterations=11",
+            "mode=refine iterations=٣",
+            'mode={"a":1}',
+        ),
+    ],
+)
+def test_a_number_without_its_mode_or_beyond_its_bounds_is_malformed(raw: str) -> None:
+    """Nobody has to guess what three voters of a cheap call would be."""
+    assert read([user(f"@@tokenhub {raw}")]).outcome == "invalid"

@@ -600,7 +600,10 @@ def _rules(kept: _Kept, catalog: Catalog, limits: Throttle) -> Rules:
         recordable=lambda: kept.writer.able,
         origin=_origin(settings),
         directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        leaves=Leaves(Leave(frozenset(settings.directive_roles)), by_host(settings.directive_hosts)),
+        leaves=Leaves(
+            Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
+            by_host(settings.directive_hosts),
+        ),
         signatures=Signatures(vault.directive_secret),
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 from tokenhub_core.admission.addresses import networks
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.leave import STEPS
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Form, Mode
 
@@ -222,6 +223,11 @@ class Settings:
         _words,
         "What directives may do in calls to a host, as host=off or host=mode+budget:0.05; * for any, direct for calls"
         " to TokenHub itself",
+    )
+    directive_steps: int = _setting(
+        STEPS,
+        _whole(1, 21),
+        "The most calls that a directive may make of one, by mode=vote and such; 1 for none",
     )
     extra_hosts: tuple[str, ...] = _setting((), _words, "More hosts to intercept, as host=dialect")
     host_modes: tuple[str, ...] = _setting(

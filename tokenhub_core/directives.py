@@ -31,7 +31,9 @@ import msgspec
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError
-from tokenhub_core.leave import NAMES, ROLES, Leave, granted
+from tokenhub_core.leave import NAMES, PARTS, ROLES, Leave, granted
+from tokenhub_core.orchestration import asked
+from tokenhub_core.orchestration.asks import MAX_ITERATIONS, MAX_VOTERS, Way
 from tokenhub_core.signing import Signature, signature
 from tokenhub_core.types import Form, Mode, TextSlot
 
@@ -47,6 +49,7 @@ _SPACE: Final = " \t\r\n"
 _KEY: Final = re.compile(r"([a-z][a-z_]{0,31})=")
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_FEW: Final = re.compile(r"[0-9]{1,2}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _JSON: Final = json.JSONDecoder()
@@ -292,6 +295,8 @@ def _fields(body: str) -> dict[str, Any]:
             raise _BadError(f"{key}: {error}", match.end()) from None
     if not values:
         raise _BadError("a directive needs at least one key=value", 0)
+    if wrong := asked.misplaced(values):
+        raise _BadError(wrong, 0)
     return values
 
 
@@ -332,11 +337,21 @@ def _dotted(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
-def _mode(raw: Any) -> Mode:
+def _mode(raw: Any) -> Mode | Way:
     try:
-        return Mode(raw)
+        return Way(raw) if isinstance(raw, str) and raw in asked.WAYS else Mode(raw)
     except ValueError:
-        raise ValueError(f"must be one of {', '.join(Mode)}") from None
+        known = dict.fromkeys([*map(str, Mode), *sorted(asked.WAYS)])
+        raise ValueError(f"must be one of {', '.join(known)}") from None
+
+
+def _count(low: int, high: int) -> Callable[[Any], int]:
+    def read(raw: Any) -> int:
+        if not isinstance(raw, str) or not _FEW.fullmatch(raw) or not low <= int(raw) <= high:
+            raise ValueError(f"must be a whole number from {low} to {high}")
+        return int(raw)
+
+    return read
 
 
 def _budget(raw: Any) -> float | None:
@@ -434,5 +449,10 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "output_max_tokens": _tokens,
     "validate": _flag,
     "buffered": _flag,
+    "voters": _count(2, MAX_VOTERS),
+    "iterations": _count(1, MAX_ITERATIONS),
 }
-_READERS: Final = {name: (field, _BY_FIELD[field]) for field, name in NAMES.items()}
+_READERS: Final = {
+    **{name: (field, _BY_FIELD[field]) for field, name in NAMES.items()},
+    **{name: (name, _BY_FIELD[name]) for name in PARTS},
+}

@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.orchestration import asked
 from tokenhub_core.policy import ANY_MODEL
 from tokenhub_core.recognise import bare_host
 from tokenhub_core.types import ANY, ApiKey
@@ -43,11 +44,17 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What a directive calls the fields of a policy."""
 
+PARTS: Final[Mapping[str, str]] = MappingProxyType({"voters": "mode", "iterations": "mode"})
+"""Words that belong to another one: they are allowed with it and not without it."""
+
+STEPS: Final = 5
+"""The most calls that a directive may make of one, where nobody says otherwise."""
+
 DIRECT: Final = "direct"
 """Stands, among hosts, for calls that came to us and were meant for no host."""
 
 _CEILINGS: Final[Mapping[str, str]] = MappingProxyType(
-    {"budget": "max_budget_usd", "latency": "max_latency_ms"}
+    {"budget": "max_budget_usd", "latency": "max_latency_ms", "mode": "max_steps"}
 )
 
 
@@ -65,12 +72,14 @@ class Leave(msgspec.Struct, frozen=True):
     """Whether only signed ones are honoured."""
     models: tuple[str, ...] = (ANY,)
     providers: tuple[str, ...] = (ANY,)
+    max_steps: int | None = None
+    """The most calls that a mode may make of one; None: no ceiling."""
 
 
 class Leaves(msgspec.Struct, frozen=True):
     """What the operator decided, for every call and by host."""
 
-    operator: Leave = Leave()
+    operator: Leave = Leave(max_steps=STEPS)
     hosts: Mapping[str, Leave] = msgspec.field(default_factory=dict)
 
     def of(self, host: str, key: ApiKey | None) -> Leave:
@@ -90,6 +99,7 @@ def _of_key(operator: Leave, key: ApiKey) -> Leave:
         trust.signed,
         key.models,
         key.providers,
+        _least(operator.max_steps, trust.max_steps),
     )
 
 
@@ -102,6 +112,7 @@ def _within(leave: Leave, bound: Leave) -> Leave:
         leave.signed,
         leave.models,
         leave.providers,
+        _least(leave.max_steps, bound.max_steps),
     )
 
 
@@ -125,10 +136,17 @@ def granted(
     `limits` is the operator's policy: none of it is widened.
     """
     kept = {field: value for field, value in wishes.items() if _allowed(field, value, leave, limits)}
-    return kept, tuple(NAMES[field] for field in wishes if field not in kept)
+    if not _below(asked.steps(wishes), leave.max_steps):
+        kept.pop("mode", None)
+    for part, whole in PARTS.items():
+        if whole not in kept:
+            kept.pop(part, None)
+    return kept, tuple(NAMES[field] for field in wishes if field not in kept and field not in PARTS)
 
 
 def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) -> bool:
+    if field in PARTS:
+        return True  # with what it belongs to
     if leave.names is not None and NAMES[field] not in leave.names:
         return False
     match field:
@@ -177,7 +195,7 @@ def _leave(item: str) -> Leave:
         if name not in NAMES.values() or (colon and name not in _CEILINGS):
             known = ", ".join(NAMES.values())
             raise ConfigError(
-                f"directives of {item!r}: {word!r} is none of {known}; budget and latency may have a :ceiling"
+                f"directives of {item!r}: {word!r} is none of {known}; budget, latency and mode may have a :ceiling"
             )
         names.add(name)
         if colon:

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Final
 
+from tokenhub_core.composing import Composed, Composing
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
@@ -99,8 +100,7 @@ class Pipeline:
         progress = Progress(snapshot, Trace())
         try:
             self._ready.enter(progress)
-            job = self._ready.prepare(progress)
-            result = job if isinstance(job, Whole) else await self._run(job, progress)
+            result = await self._run(self._ready.prepare(progress), progress)
             if isinstance(result, Whole):
                 if snapshot.native:
                     result = enclosed(progress, result)
@@ -153,10 +153,16 @@ class Pipeline:
             fault=fault,
         )
 
-    async def _run(self, job: Job, progress: Progress) -> Whole | Live:
-        if self.durable is not None and self.durable.takes(job):
-            return await self.durable.run(job, progress)
-        return await self._executor.run(job, progress.trace)
+    async def _run(self, ready: Job | Whole | Composed, progress: Progress) -> Whole | Live:
+        match ready:
+            case Job():
+                if self.durable is not None and self.durable.takes(ready):
+                    return await self.durable.run(ready, progress)
+                return await self._executor.run(ready, progress.trace)
+            case Composed():
+                return await Composing(self._executor, ready, progress.trace).start()
+            case Whole():
+                return ready
 
     def _keep(self, progress: Progress) -> None:
         """Note who has served the conversation, before the end of the answer can bring the next call."""

@@ -21,6 +21,7 @@ from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.admission.outlay import answers
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
+from tokenhub_core.composing import Composed, check_budget, purse
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -29,6 +30,9 @@ from tokenhub_core.dispatch.job import Job, Means, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.leave import Leaves, granted
 from tokenhub_core.modes import ROUTED, Modes
+from tokenhub_core.orchestration import asked, machines, plancall, steps
+from tokenhub_core.orchestration.asks import Goal, bound
+from tokenhub_core.orchestration.steps import Frame
 from tokenhub_core.policy import Layer
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.catalogue import Catalogue, priced
@@ -179,7 +183,7 @@ class Preparation:
         """Return what limits reckon with as now."""
         return nanoseconds(self._clock.monotonic())
 
-    def prepare(self, progress: Progress, *, shadow: bool = False) -> Job | Whole:
+    def prepare(self, progress: Progress, *, shadow: bool = False) -> Job | Whole | Composed:
         """Return the call made ready, or its answer where nobody needs to be asked for one.
 
         In `shadow` nobody will be asked: no turn is taken, and aliases that rest are applied.
@@ -191,13 +195,18 @@ class Preparation:
                 kind=Kind.TOO_LARGE,
                 cause="body_too_large",
             )
-        request, asked = self._taken(progress)
+        plan = self._plan_call(snapshot)
+        request, said = self._taken(progress, plan)
         # A conversation is known by what its program wrote: a directive leaves the last turn only.
         thread = self._follow(progress, request)
-        written, (request, reading) = request, self._directives(progress, request)
+        written, reading = request, directives.Reading()
+        if plan is None:
+            request, reading = self._directives(progress, request)
         request, cap = _capped(progress, request)
         view = self._fleet()
-        wishes = policy.for_call(self._defaults(), request.features.model, reading.values, asked)
+        goal = plan.goal if plan else asked.goal(reading.values, seed=snapshot.id)
+        wishes = policy.for_call(self._defaults(), request.features.model, asked.policy(reading.values), said)
+        wishes = plancall.bounded(wishes, plan.policy) if plan else wishes
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
@@ -206,6 +215,8 @@ class Preparation:
         wishes, key = meant.policy, snapshot.caller.key
         if key is not None:
             wishes = policy.for_key(key, wishes, meant.alias, aliases.meant(meant, view))
+        if goal is not None:
+            return self._composed(progress, request, goal, wishes, view, shadow=shadow)
         origin = self._origin(snapshot, request, meant.model)
         features, wishes = policy.framed(request.dialect, request.features, wishes)
         bodies = Bodies(
@@ -231,17 +242,65 @@ class Preparation:
             raise TokenHubError(self._locked_out(view, planned, fault))
         if progress.stay is not None and request.dialect.billed:
             progress.stay.reserve(planned.input_tokens + planned.output_tokens, self.instant())
-        seconds = self._rules.total_seconds
-        if wishes.max_latency_ms is not None:
-            seconds = min(seconds, wishes.max_latency_ms / 1000)
         return Job(
             snapshot=snapshot,
             request=request,
             plan=planned,
             bodies=bodies,
-            limits=Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds),
+            limits=self._limits(wishes),
             check=check,
         )
+
+    def _limits(self, wishes: Policy) -> Limits:
+        seconds = self._rules.total_seconds
+        if wishes.max_latency_ms is not None:
+            seconds = min(seconds, wishes.max_latency_ms / 1000)
+        return Limits(max_attempts=self._rules.max_attempts, total_seconds=seconds)
+
+    def _composed(
+        self, progress: Progress, request: Request, goal: Goal, wishes: Policy, view: Fleet, *, shadow: bool
+    ) -> Composed:
+        """Return a call that is to be made in several steps, with the first of them decided.
+
+        Raises `TokenHubError` where nobody may serve that one, or the caller's limits could not carry all of them.
+        """
+        snapshot, model = progress.snapshot, progress.meant.model if progress.meant else ""
+        steps.check(request, goal)
+        bond = progress.thread.bond if progress.thread is not None else None
+        shape = shape_of(request, wishes)
+        bodies = Bodies(request, self._dialects, wishes.output_schema, shape=shape)
+
+        def now(origin: OriginOption | None) -> Circumstances:
+            # Nobody explores: rewards are for single calls, and the order of candidates decides who votes.
+            return structs.replace(self._circumstances(view, snapshot, origin, bond), explorer=STILL)
+
+        frame = Frame(
+            snapshot=snapshot,
+            request=request,
+            call=self._dialects[request.dialect].parse(request),
+            policy=wishes,
+            view=view,
+            dialects=self._dialects,
+            limits=self._limits(wishes),
+            origin=lambda said: self._origin(said, request, model),
+            now=now,
+            most_output=progress.stay.most_output if progress.stay is not None else None,
+            shape=shape,
+            check=self._check(request, bodies, wishes),
+        )
+        ask = next(machines.machine(goal)).asks[0]
+        first = steps.step(frame, ask, purse(wishes.max_budget_usd, goal).share())
+        progress.routed = self._clock.monotonic()
+        progress.plan = first.plan
+        if first.fault is not None:
+            raise TokenHubError(self._locked_out(view, first.plan, first.fault))
+        composed = Composed(goal, frame, first, plancall.result if plancall.serves(snapshot) else None)
+        if not shadow:
+            check_budget(self._means.ledger, composed)
+        if progress.stay is not None:
+            tokens = first.plan.input_tokens + first.plan.output_tokens
+            progress.stay.reserve(tokens * bound(goal), self.instant())
+        return composed
 
     def simulate(
         self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
@@ -277,12 +336,15 @@ class Preparation:
     def _rehearsed_origin(self, host: str, name: str, dialect: Dialect) -> OriginOption:
         return self._origin_of(Origin("https", host, 443), "", name, dialect)
 
-    def _taken(self, progress: Progress) -> tuple[Request, Mapping[str, Any]]:
+    def _taken(self, progress: Progress, plan: plancall.Asked | None) -> tuple[Request, Mapping[str, Any]]:
         """Return the call as its dialect reads it, and what it asks for in fields of its own, within its leave."""
         snapshot = progress.snapshot
         if not snapshot.native:
             request = progress.request = self._opened(
-                snapshot.dialect, snapshot.path, snapshot.headers, snapshot.body
+                snapshot.dialect,
+                snapshot.path,
+                () if plan else snapshot.headers,
+                plan.chat if plan else snapshot.body,
             )
             return request, _NOTHING
         found = native.opened(self._plain(snapshot.headers, snapshot.body), snapshot.path)
@@ -303,6 +365,13 @@ class Preparation:
 
     def _opened(self, dialect: Dialect, path: str, headers: Headers, body: bytes) -> Request:
         return self._dialects[dialect].open(self._plain(headers, body), path)
+
+    def _plan_call(self, snapshot: Snapshot) -> plancall.Asked | None:
+        """Return what the body of a `/v1/plan` says, None for every other call."""
+        if not plancall.serves(snapshot):
+            return None
+        plain = self._plain(snapshot.headers, snapshot.body)
+        return plancall.read(plain, seed=snapshot.id, key=snapshot.caller.key)
 
     def _counted(self, progress: Progress, request: Request) -> Whole:
         """Answer a count of tokens by our own estimate, for a model whose providers count none."""

@@ -97,6 +97,11 @@ def told(progress: Progress) -> Headers:
         told.append(("x-tokenhub-directive", progress.directive + why))
     if progress.meant is not None and progress.meant.alias:
         told.append(("x-tokenhub-alias", _visible(progress.meant.alias)))
+    if (composition := trace.composition) is not None:
+        # The head of a stream leaves while steps are under way.
+        streamed = progress.request is not None and progress.request.features.stream
+        count = composition.most if streamed else len(composition.steps)
+        told += [("x-tokenhub-mode", composition.mode), ("x-tokenhub-steps", str(count))]
     if (candidate := trace.candidate) is not None and progress.plan is not None:
         told += [
             ("x-tokenhub-model", _visible(candidate.model.id)),
@@ -143,6 +148,8 @@ def _reason(progress: Progress) -> str:
     trace, planned = progress.trace, progress.plan
     if planned is None or trace.candidate is None:
         return ""
+    if trace.composition is not None:
+        return f"{trace.composition.mode}-{trace.composition.decided}"
     if trace.hedged:
         return "hedge-won"
     if trace.change:
@@ -207,6 +214,7 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
         identical=trace.identical,
         simulated=candidate is not None and candidate.provider.type is ProviderType.SIMULATOR,
         stop=trace.stop.reason.value if trace.stop else "",
+        composition=trace.composition,
     )
 
 

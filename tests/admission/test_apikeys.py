@@ -383,6 +383,7 @@ def test_a_description_holds_no_secret_and_no_digest() -> None:
             "signed": False,
             "max_budget_usd": None,
             "max_latency_ms": None,
+            "max_steps": None,
         },
         "privacy": {"capture": None, "retention_days": None},
         "expires_at": NOW / SECOND + 9 * DAY,
@@ -401,6 +402,7 @@ def test_a_description_holds_no_secret_and_no_digest() -> None:
         "signed": False,
         "max_budget_usd": None,
         "max_latency_ms": None,
+        "max_steps": None,
     }
 
 

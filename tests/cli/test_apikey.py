@@ -68,6 +68,8 @@ def test_all_that_can_be_said_has_an_option(run: Shell) -> None:
             "0.5",
             "--directive-latency",
             "900",
+            "--directive-steps",
+            "3",
             "--capture",
             "redacted",
             "--retention-days",
@@ -87,6 +89,7 @@ def test_all_that_can_be_said_has_an_option(run: Shell) -> None:
         "signed": True,
         "max_budget_usd": 0.5,
         "max_latency_ms": 900,
+        "max_steps": 3,
     }
     assert made["privacy"] == {"capture": "redacted", "retention_days": 7}
 
@@ -108,6 +111,7 @@ def test_update_changes_what_is_given(run: Shell) -> None:
         "signed": False,
         "max_budget_usd": None,
         "max_latency_ms": None,
+        "max_steps": None,
     }
     assert (changed["tags"], changed["project"], "key" in changed) == (["a"], "p", False)
     assert run.json("update", made["id"], "--enable")["enabled"] is True

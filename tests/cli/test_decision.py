@@ -262,3 +262,42 @@ def test_it_fits_a_terminal_whatever_is_in_it() -> None:
     assert "\r" not in told
     assert "[red]" in told
     assert all(len(line) <= 80 for line in told.splitlines())
+
+
+def test_the_steps_of_a_call_stand_in_a_table() -> None:
+    """Which calls made the answer, who made them, what each cost, and what the judge chose."""
+    steps = [
+        {
+            "name": "voter-1",
+            "model": "m",
+            "provider": "p",
+            "cost_nanousd": 5_000_000,
+            "verdict": "final",
+            "cause": "",
+        },
+        {
+            "name": "voter-2",
+            "model": "n",
+            "provider": "q",
+            "cost_nanousd": 0,
+            "verdict": "",
+            "cause": "http_500",
+        },
+        {
+            "name": "judge",
+            "model": "o",
+            "provider": "q",
+            "cost_nanousd": 0,
+            "verdict": "voter-1",
+            "cause": "",
+        },
+    ]
+    made = {"mode": "vote", "decided": "judge", "most": 4, "steps": steps}
+    told = joined(shown(row(composition=made)))
+    assert "mode vote, 3 of at most 4 steps, decided by judge" in told
+    for words in (
+        "voter-1 m @ p answered final 0.005000",
+        "voter-2 n @ q http_500",
+        "judge o @ q answered voter-1",
+    ):
+        assert words in told

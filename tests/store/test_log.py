@@ -16,7 +16,7 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import Filters, RequestLog
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.types import Attempt, Caller, Lane, Outcome, Plan, Policy, Record
+from tokenhub_core.types import Attempt, Caller, Composition, Lane, Outcome, Plan, Policy, Record
 
 
 def _record(record_id: str, at: float = 1000.0, **changes: Any) -> Record:
@@ -196,6 +196,17 @@ async def test_decided_calls_come_oldest_first_and_page_by_page(
     assert [row["id"] for row in log.decided(Filters(since=1, until=5), limit=100)] == list("bce")
     assert [row["id"] for row in log.decided(limit=3)] == list("efg")
     assert list(log.decided(Filters(since=50), limit=3)) == []
+
+
+async def test_what_several_calls_answered_is_neither_rehearsed_nor_compared(
+    database: Database, writer: Writer
+) -> None:
+    """Its cost is that of all its steps: next to one decision, or one target of an alias, it would mislead."""
+    made = Composition("vote", "judge", (), 4)
+    records = [_record("a", alias="x"), _record("b", alias="x", composition=made)]
+    log = await _filled(database, writer, *records)
+    assert [row["id"] for row in log.decided(limit=9)] == ["a"]
+    assert len(log.calls("x", limit=9)) == 1
 
 
 async def test_decided_calls_are_chosen_by_host_and_program(database: Database, writer: Writer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from tokenhub_core.types import (
     Attempt,
     Caller,
     Candidate,
+    Composition,
     Dialect,
     Lane,
     Mode,
@@ -27,6 +29,7 @@ from tokenhub_core.types import (
     Record,
     Skip,
     Skipped,
+    Step,
     Terms,
     Timings,
     Usage,
@@ -217,3 +220,16 @@ def test_an_entry_shows_json_columns_decoded() -> None:
     assert rows.entry(row)["decision"] is None
     del row["decision"]
     assert "decision" not in rows.entry(row)
+
+
+def test_the_steps_of_a_call_are_stored_and_shown() -> None:
+    """How several calls made an answer, and which attempt was for which; a single call has neither."""
+    made = Composition(
+        "vote", "only", (Step("voter-1", "m", "p", 7, "final"), Step("voter-2", cause="late")), 3
+    )
+    attempt = Attempt(1, "m", "p", 0.0, 1.0, step="voter-1")
+    shown = rows.entry(_row(_record(composition=made, attempts=(attempt,))))
+    assert msgspec.convert(shown["composition"], Composition) == made
+    assert shown["attempts"][0]["step"] == "voter-1"
+    plain = rows.entry(_row(_record(attempts=(Attempt(1, "m", "p", 0.0, 1.0),))))
+    assert (plain["composition"], "step" in plain["attempts"][0]) == (None, False)

@@ -74,7 +74,7 @@ def test_no_column_could_hold_a_prompt_or_a_completion() -> None:
         *("origin_host", "client_request_id", "requested_model", "model_id", "provider_id", "mode", "reason"),
         *("alias", "variant"),
         *("directive", "tags", "error_class", "message", "losses", "stop_reason", "attempts", "decision"),
-        *("shadow", "key_id", "project"),
+        *("shadow", "key_id", "project", "composition"),
     }
 
 

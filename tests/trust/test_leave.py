@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes.engine import Bench, chat
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.leave import NAMES, ROLES, Leave, Leaves, by_host, granted
+from tokenhub_core.leave import NAMES, ROLES, STEPS, Leave, Leaves, by_host, granted
 from tokenhub_core.preparing import Rules
 from tokenhub_core.types import ApiKey, Caller, Mode, Origin, Trust, header
 
@@ -179,8 +179,8 @@ def test_host_and_key_both_bind() -> None:
     """The narrower of each."""
     key = trusting(names=frozenset({"mode", "tags"}), max_budget_usd=0.05, signed=True, roles=ROLES)
     leave = Leaves(hosts=_HOSTS).of("api.mistral.ai", key)
-    assert leave == Leave(ROLES, frozenset({"mode"}), 0.05, 500, True)
-    assert Leaves().of("api.mistral.ai", None) == Leave()
+    assert leave == Leave(ROLES, frozenset({"mode"}), 0.05, 500, True, max_steps=STEPS)
+    assert Leaves().of("api.mistral.ai", None) == Leave(max_steps=STEPS)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_host_and_key_both_bind() -> None:
         ("api.openai.com", "is none of"),
         ("=off", "must be host=off"),
         ("a.example=base_url", "'base_url' is none of mode, budget"),
-        ("a.example=mode:1", "may have a :ceiling"),
+        ("a.example=tags:1", "may have a :ceiling"),
         ("a.example=budget:x", "'x' is no ceiling of budget"),
         ("a.example=budget:-1", "is no ceiling"),
         ("a.example=budget:nan", "is no ceiling"),
@@ -202,3 +202,18 @@ def test_a_setting_that_cannot_be_used_says_why(item: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
         by_host([item])
     assert repr(item) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "told"),
+    [
+        ("*=mode:4", "honoured"),
+        ("*=mode:3", "denied; mode"),
+        ("*=tags", "denied; mode"),
+    ],
+)
+async def test_a_host_bounds_what_a_mode_makes_of_a_call(hosts: str, told: str) -> None:
+    """Three voters and a judge are four calls; `voters` is allowed with its mode and not by itself."""
+    leaves = Leaves(Leave(max_steps=5), by_host([hosts]))
+    said, _ = await asked("@@tokenhub mode=vote voters=3\nHi", host="api.openai.com", leaves=leaves)
+    assert said == told

@@ -224,6 +224,7 @@ class TrustBody(msgspec.Struct, forbid_unknown_fields=True):
     signed: bool | UnsetType = UNSET
     max_budget_usd: Annotated[float, Meta(ge=0, le=100)] | UnsetType | None = UNSET
     max_latency_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | UnsetType | None = UNSET
+    max_steps: Annotated[int, Meta(ge=1, le=1000)] | UnsetType | None = UNSET
 
 
 class PrivacyBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -447,6 +448,7 @@ def described(kept: Kept) -> Json:
             "signed": key.trust.signed,
             "max_budget_usd": key.trust.max_budget_usd,
             "max_latency_ms": key.trust.max_latency_ms,
+            "max_steps": key.trust.max_steps,
         },
         "privacy": structs.asdict(key.privacy),
         "expires_at": seconds(key.expires_at),

@@ -44,6 +44,11 @@ def _fields(command: _Command) -> _Command:
             "--directive-latency", metavar="MS", help="The most they may set; none for the default."
         ),
         click.option(
+            "--directive-steps",
+            metavar="N",
+            help="The most calls that a mode may make of one; none for the default.",
+        ),
+        click.option(
             "--capture",
             type=click.Choice(_CAPTURES),
             help="What is kept of its calls.",
@@ -205,6 +210,8 @@ def body(
         trust["max_budget_usd"] = _dollars(text)
     if (text := lists["directive_latency"]) is not None:
         trust["max_latency_ms"] = _limit("directive_latency", text)
+    if (text := lists["directive_steps"]) is not None:
+        trust["max_steps"] = _limit("directive_steps", text)
     privacy: dict[str, Any] = {}
     if (text := lists["capture"]) is not None:
         privacy["capture"] = None if text == "default" else text
@@ -282,6 +289,7 @@ def _trusted(trust: Json) -> Json:
         "directives": "signed only" if trust["signed"] else None,
         "directive budget": trust["max_budget_usd"],
         "directive latency": trust["max_latency_ms"],
+        "directive steps": trust["max_steps"],
     }
 
 

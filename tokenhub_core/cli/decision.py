@@ -31,6 +31,7 @@ def explained(told: Json) -> RenderableType:
         *_candidates(told),
         *_exclusions(told["exclusions"]),
         *_attempts(told),
+        *_steps(told.get("composition")),
         _end(told),
     )
 
@@ -170,6 +171,26 @@ def _attempts(told: Json) -> list[RenderableType]:
             f"{one.get('cost_nanousd', 0) / NANO:.6f}",
         )
     return [table]
+
+
+def _steps(made: Json | None) -> list[RenderableType]:
+    """Return the calls that made the answer together, and which of them it is."""
+    if made is None:
+        return []
+    table = listing("step", "candidate", "came to", "verdict", "$", right=("$",))
+    for one in made["steps"]:
+        table.add_row(
+            plain(one["name"]),
+            plain(f"{one['model']} @ {one['provider']}" if one["model"] else ""),
+            plain(one["cause"] or "answered"),
+            plain(one["verdict"]),
+            f"{one['cost_nanousd'] / NANO:.6f}",
+        )
+    decided = f", decided by {made['decided']}" if made["decided"] else ""
+    return [
+        plain(f"mode {made['mode']}, {len(made['steps'])} of at most {made['most']} steps{decided}"),
+        table,
+    ]
 
 
 def _line(one: Json, whole: float) -> str:

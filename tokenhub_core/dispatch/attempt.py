@@ -22,7 +22,18 @@ from tokenhub_core.dispatch.bodies import Body
 from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.dispatch.holding import Holding
-from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, OUTRUN, Job, Live, Means, Patience, Trace, Whole
+from tokenhub_core.dispatch.job import (
+    CANCELLED,
+    INTERNAL,
+    OUTRUN,
+    STOPPED,
+    Job,
+    Live,
+    Means,
+    Patience,
+    Trace,
+    Whole,
+)
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import (
     Clock,
@@ -61,7 +72,7 @@ MAX_ERROR: Final = 64 << 10
 _LINGER_SECONDS: Final = 0.05
 _LINGER_BYTES: Final = 16 << 10
 _MAYBE_BILLED: Final = frozenset(
-    {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label}
+    {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label, STOPPED.label}
 )
 """Causes that leave open whether the provider has worked, and will bill, for nothing."""
 
@@ -125,8 +136,8 @@ class Attempting:
             fault = self._holding.unquoted(error.fault)
             await self._end(fault)
             raise TokenHubError(fault) from error
-        except asyncio.CancelledError:
-            await self._end(CANCELLED)
+        except asyncio.CancelledError as error:
+            await self._end(STOPPED if STOPPED.label in error.args else CANCELLED)
             raise
         except Exception as error:
             logger.exception("attempt %d of %s failed", self._step.n, self._job.snapshot.id)
@@ -390,7 +401,7 @@ class Attempting:
         if fault is None:
             latency = ((self._first_byte or now) - self._started) * 1000
             means.health.succeeded(candidate.provider.id, now, latency, started=self._started)
-        elif fault is CANCELLED or fault is OUTRUN:
+        elif fault in (CANCELLED, OUTRUN, STOPPED):
             means.health.released(candidate.provider.id, started=self._started)
         else:
             means.health.failed(candidate.provider.id, fault, now, started=self._started)

@@ -23,6 +23,7 @@ from tokenhub_core.shaping.shape import Check, Said
 from tokenhub_core.types import (
     Attempt,
     Candidate,
+    Composition,
     Dialect,
     Headers,
     Left,
@@ -35,6 +36,9 @@ from tokenhub_core.types import (
 
 CANCELLED: Final = Fault(Kind.CANCELLED, Blame.CLIENT, "the caller left", cause="client_cancelled")
 OUTRUN: Final = Fault(Kind.CANCELLED, Blame.US, "another attempt answered first", cause=LOST)
+STOPPED: Final = Fault(
+    Kind.CANCELLED, Blame.US, "the other steps of the call have settled it", cause="step_stopped"
+)
 INTERNAL: Final = Fault(
     Kind.INTERNAL, Blame.US, "TokenHub failed to answer this call; its log says why.", cause="internal"
 )
@@ -76,6 +80,8 @@ class Trace:
     """What of the answer comes back with the conversation's next call."""
     recorded: bool = False
     """The record is made by whoever runs the call, and by nobody else."""
+    composition: Composition | None = None
+    """The steps that made the answer, None where one call did."""
 
     @property
     def cost_nanousd(self) -> int:

@@ -157,6 +157,7 @@ def of_record(row: Json) -> Json:
         **{name: row[name] for name in ("outcome", "status", "identical", "simulated", "stop_reason")},
         "error": error if row["error_class"] else None,
         "shadow": row.get("shadow"),
+        "composition": row.get("composition"),
     }
 
 

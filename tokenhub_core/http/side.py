@@ -20,12 +20,13 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from tokenhub_core import native
-from tokenhub_core.admission.doorkeeper import loopback, scope_of
+from tokenhub_core.admission.doorkeeper import allow, loopback, scope_of
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http import listing
 from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
+from tokenhub_core.orchestration.plancall import PATH as PLAN
 from tokenhub_core.recognise import bare_host
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
 from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
@@ -50,6 +51,7 @@ OPEN: Final = frozenset(
         "/metrics",
         "/openapi.json",
         *_ROUTED,
+        PLAN,
         "/v1/models",
         "/v1/models/{id}",
         "/{version}/models",
@@ -122,6 +124,7 @@ class SideServer:
                 web.get("/healthz", self._live),
                 web.get("/readyz", self._ready),
                 web.get("/metrics", self._show_metrics),
+                web.post(PLAN, self._plan),
                 web.get("/v1/models", self._models),
                 web.get(r"/v1/models/{id:.+}", self._model),
                 web.get("/{version:v1beta|v1alpha}/models", self._gemini_models),
@@ -189,6 +192,12 @@ class SideServer:
     async def _native(self, request: web.Request) -> web.StreamResponse:
         entry = self._consumer.admit(request, Dialect.OPENAI_CHAT, Scope.CHAT)
         return await self._consumer.handle(request, Dialect.OPENAI_CHAT, entry, native=True)
+
+    async def _plan(self, request: web.Request) -> web.StreamResponse:
+        """Answer a call that says what is to be done with it: the key has to be good for that, and for the calls."""
+        entry = self._consumer.admit(request, Dialect.OPENAI_CHAT, Scope.PLAN)
+        allow(entry.key, Scope.CHAT)
+        return await self._consumer.handle(request, Dialect.OPENAI_CHAT, entry)
 
     async def _live(self, request: web.Request) -> web.Response:
         del request

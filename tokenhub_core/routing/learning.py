@@ -145,8 +145,13 @@ class Learner:
     def learn(self, record: Record) -> None:
         """Learn from one finished exchange; from those that were not answered there is nothing to learn here."""
         plan, ended = record.plan, Outcome.PASSED if record.shadow else Outcome.OK
-        if record.outcome is not ended or plan is None or not record.attempts:
-            return
+        if (
+            record.outcome is not ended
+            or plan is None
+            or not record.attempts
+            or record.composition is not None
+        ):
+            return  # of several calls none is the one that the plan tells of
         last = record.attempts[-1]
         if last.cause:
             return

@@ -110,6 +110,8 @@ class Spreads:
         """Learn from one exchange, however it ended. Only streams are hedged, and only where the policy says so."""
         if not record.stream or record.plan is None or record.plan.policy.hedge is None:
             return
+        if record.composition is not None:
+            return  # its steps are whole answers
         for attempt, milliseconds, censored in _times(record.attempts):
             key = (attempt.model, attempt.provider)
             # Taken out and put back, so that the order is that of the last change.

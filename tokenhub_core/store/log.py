@@ -134,8 +134,8 @@ class RequestLog:
         table = REQUEST_LOGS.c
         names = ("variant", "model_id", "outcome", "cost_nanousd", "total_ms", "ttft_ms")
         query = select(*(table[name] for name in (*names, "input_tokens", "output_tokens")))
-        # Where it was only decided in shadow, the alias stood for nothing.
-        query = query.where(table.alias == alias, table.shadow.is_(None))
+        # Where it was only decided in shadow, the alias stood for nothing; nor is a mode's cost that of one target.
+        query = query.where(table.alias == alias, table.shadow.is_(None), table.composition.is_(None))
         query = _filtered(query, Filters(since=since, until=until))
         with self._database.reading() as connection:
             found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
@@ -143,6 +143,8 @@ class RequestLog:
 
     def decided(self, filters: Filters = Filters(), *, limit: int) -> Iterator[Json]:
         """Yield those of the newest `limit` records that hold a decision that was carried out, oldest first.
+
+        Not those of calls that several calls answered: what was paid for them is not what that decision came to.
 
         They are read page by page, each in a view of its own: nothing is held open between two of them, and what is
         recorded meanwhile is not among them.
@@ -156,7 +158,9 @@ class RequestLog:
                 low = connection.execute(eldest).scalar_one()
         query = _filtered(select(*(table[name] for name in _DECIDED)), filters)
         query = (
-            query.where(table.decision.is_not(None), table.shadow.is_(None)).order_by(table.seq).limit(_CHUNK)
+            query.where(table.decision.is_not(None), table.shadow.is_(None), table.composition.is_(None))
+            .order_by(table.seq)
+            .limit(_CHUNK)
         )
         while low is not None:
             with self._database.reading() as connection:

@@ -16,7 +16,7 @@ import orjson
 from msgspec import structs
 
 from tokenhub_core.routing.decision import pack, unpack
-from tokenhub_core.types import Attempt, Json, Plan, Record, Shadow
+from tokenhub_core.types import Attempt, Composition, Json, Plan, Record, Shadow
 
 COLUMNS: Final = (
     "id",
@@ -65,6 +65,7 @@ COLUMNS: Final = (
     "shadow",
     "key_id",
     "project",
+    "composition",
 )
 """The columns of `record_row`, in its order."""
 
@@ -76,7 +77,7 @@ _MESSAGE: Final = 2000
 _INT_MAX: Final = 2**63 - 1
 _HARMLESS: Final = frozenset({"alt", "api-version", "beta"})
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
-_JSON_COLUMNS: Final = ("tags", "losses", "attempts", "decision", "shadow")
+_JSON_COLUMNS: Final = ("tags", "losses", "attempts", "decision", "shadow", "composition")
 
 
 def micros(seconds: float) -> int:
@@ -172,6 +173,7 @@ def record_row(record: Record) -> tuple[Any, ...]:
         dumps(_shadow(record.shadow)) if record.shadow else None,
         text(caller.key.id) if caller.key else None,
         (text(caller.key.project) or None) if caller.key else None,
+        dumps(_composition(record.composition)) if record.composition else None,
     )
 
 
@@ -204,9 +206,13 @@ def _shadow(shadow: Shadow) -> Json:
     return {**told, "model": text(shadow.model), "message": text(shadow.message, _MESSAGE)}
 
 
+def _composition(made: Composition) -> Json:
+    return {**structs.asdict(made), "steps": [structs.asdict(one) for one in made.steps]}
+
+
 def _attempt(attempt: Attempt) -> Json:
     usage = attempt.usage
-    return {
+    told = {
         "n": attempt.n,
         "model": attempt.model,
         "provider": attempt.provider,
@@ -226,6 +232,7 @@ def _attempt(attempt: Attempt) -> Json:
         "change": attempt.change,
         "provider_request_id": text(attempt.provider_request_id),
     }
+    return {**told, "step": attempt.step} if attempt.step else told
 
 
 def _ms(value: float | None) -> float | None:

@@ -49,6 +49,7 @@ REVISIONS: Final = (
     "0017",
     "0018",
     "0020",
+    "0021",
     "0022",
     "0023",
 )
@@ -523,6 +524,7 @@ REQUEST_LOGS: Final = Table(
     Column("shadow", Text),  # a JSON object; NULL where the decision was followed, or there was none
     Column("key_id", Text),  # the client's key; NULL for somebody anonymous
     Column("project", Text),  # the key's, as it was then
+    Column("composition", Text),  # a JSON object; NULL where one call made the answer
     UniqueConstraint("id"),
     Index("ix_request_logs_at", "at"),
     Index("ix_request_logs_model", "model_id", "seq"),

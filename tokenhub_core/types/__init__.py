@@ -74,7 +74,7 @@ from tokenhub_core.types.fleet import (
 )
 from tokenhub_core.types.identity import ANY, KEY_PREFIX, ApiKey, Capture, KeyLimits, Privacy, Scope, Trust
 from tokenhub_core.types.policy import Form, Mode, Policy
-from tokenhub_core.types.record import Attempt, Outcome, Record, Shadow, Timings
+from tokenhub_core.types.record import Attempt, Composition, Outcome, Record, Shadow, Step, Timings
 from tokenhub_core.types.traces import Bond, Left, Said, Speaker, Traces
 from tokenhub_core.types.wire import NANO, Caller, Dialect, Headers, Json, Lane, Origin, Snapshot, header
 
@@ -94,6 +94,7 @@ __all__ = [
     "Candidate",
     "Capture",
     "Choice",
+    "Composition",
     "Content",
     "Credential",
     "Delta",
@@ -145,6 +146,7 @@ __all__ = [
     "Speaker",
     "Standing",
     "Started",
+    "Step",
     "Sticky",
     "StopReason",
     "Stopped",

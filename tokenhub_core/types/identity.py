@@ -47,6 +47,8 @@ class Trust(msgspec.Struct, frozen=True, omit_defaults=True):
     max_budget_usd: float | None = None
     """The most that a directive may ask for, below the operator's default; so below."""
     max_latency_ms: int | None = None
+    max_steps: int | None = None
+    """The most calls that a mode may make of one."""
 
 
 class Capture(StrEnum):

@@ -32,6 +32,36 @@ class Attempt(msgspec.Struct, frozen=True):
     provider_request_id: str = ""
     blame: str = ""
     """Whose fault it was, by `errors.Blame`; empty on success."""
+    step: str = ""
+    """Of a call that several calls answer: which of them it was made for."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One of several calls that made an answer."""
+
+    name: str
+    model: str = ""
+    """Who answered it, or was asked last."""
+    provider: str = ""
+    cost_nanousd: int = 0
+    """The sum over its attempts."""
+    verdict: str = ""
+    """`final`: the answer is this one's. Of a judge, the name of the step that it chose, or `none`."""
+    cause: str = ""
+    """The label of the fault, empty where it answered."""
+
+
+class Composition(msgspec.Struct, frozen=True):
+    """How several calls made an answer; the text of none of them."""
+
+    mode: str
+    """`planning`, `adversarial`, `vote` or `refine`."""
+    decided: str
+    """Why the final answer is what it is, see `orchestration.asks.Composite`; empty where there is none."""
+    steps: tuple[Step, ...] = ()
+    """In the order in which they were asked."""
+    most: int = 0
+    """How many they could have been."""
 
 
 class Shadow(msgspec.Struct, frozen=True):
@@ -125,3 +155,5 @@ class Record(msgspec.Struct, frozen=True):
     stop: str = ""
     shadow: Shadow | None = None
     """Set where the call went its own way and `plan` is only what we would have done with it."""
+    composition: Composition | None = None
+    """Set where several calls made the answer."""

@@ -13,6 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tokenhub_core.http.openapi import JSON, AnyOf, Area, Operation
 from tokenhub_core.native import PATH, ChatAsked
+from tokenhub_core.orchestration.plancall import PATH as PLAN
+from tokenhub_core.orchestration.plancall import PlanBody, PlanResult
 from tokenhub_core.types import Json
 
 EVENTS: Final = "text/event-stream"
@@ -375,6 +377,13 @@ CALLS: Final = Area(
             "Chat, in TokenHub's own way: with a policy, a schema and a shape for the answer",
             ChatAsked,
             {JSON: ChatAnswered, EVENTS: _STREAM},
+            OpenAIError,
+        ),
+        _call(
+            PLAN,
+            "Have a call answered in several steps: planning, adversarial, vote or refine",
+            PlanBody,
+            {JSON: PlanResult, EVENTS: _STREAM},
             OpenAIError,
         ),
         _call(

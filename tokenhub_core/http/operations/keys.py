@@ -39,6 +39,7 @@ class TrustShown(msgspec.Struct):
     signed: bool
     max_budget_usd: float | None
     max_latency_ms: int | None
+    max_steps: int | None
 
 
 class Previous(msgspec.Struct):

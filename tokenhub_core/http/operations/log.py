@@ -17,7 +17,7 @@ from tokenhub_core.proof.checking import Checked, Story
 from tokenhub_core.proof.entries import Delivered, Kind, Received
 from tokenhub_core.proof.verdicts import Verdict
 from tokenhub_core.store.schema import REQUEST_LOGS
-from tokenhub_core.types import Attempt, Capture, Json, Outcome, Shadow, Usage
+from tokenhub_core.types import Attempt, Capture, Composition, Json, Outcome, Shadow, Usage
 
 AttemptShown = shown(
     "AttemptShown",
@@ -25,6 +25,7 @@ AttemptShown = shown(
     without=("usage",),
     started_ms=float | None,
     ended_ms=float | None,
+    step=str | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
 _DECODED: Final[dict[str, Any]] = {
@@ -35,6 +36,7 @@ _DECODED: Final[dict[str, Any]] = {
     "attempts": many(AttemptShown),
     "decision": Json | None,
     "shadow": Shadow | None,
+    "composition": Composition | None,
 }
 """The columns that are shown as something else than what is stored."""
 

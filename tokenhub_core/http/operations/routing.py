@@ -17,6 +17,7 @@ from tokenhub_core.http.rehearse import LINES, RehearseBody
 from tokenhub_core.routing.rehearsal import Report
 from tokenhub_core.types import (
     Bond,
+    Composition,
     Dialect,
     Draw,
     Expected,
@@ -219,6 +220,7 @@ Decision = shown(
     stop_reason=str,
     error=Failure | None,
     shadow=Shadow | None,
+    composition=Composition | None,
 )
 
 

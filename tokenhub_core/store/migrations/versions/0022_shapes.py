@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0022"
-down_revision = "0020"
+down_revision = "0021"
 
 _KEEP = (
     "INSERT INTO aliases (name, strategy, targets, sticky, enabled, created_at, updated_at)"

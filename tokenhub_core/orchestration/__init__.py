@@ -1,0 +1,1 @@
+"""Several calls that make one answer: planning, adversarial, vote, refine."""
