@@ -124,7 +124,7 @@ _RANKS: Final = (
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
     modes policy providers.decoding providers.endpoints providers.vendors quirks recognise redaction routing signing""",
     "providers",
-    "watching",
+    "lending watching",
     """access audit ca clock credentials datadir hostlist launch providers.simulated providers.transport
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress

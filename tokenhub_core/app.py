@@ -66,6 +66,7 @@ from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.idempotency import Idempotent, Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
+from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
@@ -439,6 +440,7 @@ def _watcher(
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
         admit=watched.budgets.ledger.admit,
+        lender=Lender(lambda: catalog.fleet, kept.credentials, watched.keyring, kept.clock),
     )
 
 

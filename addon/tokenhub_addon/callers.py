@@ -23,7 +23,7 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.layers import modes
 
-from tokenhub_addon.flows import REDACTED, lower
+from tokenhub_addon.flows import REDACTED, lower, raw
 from tokenhub_addon.guard import addon
 from tokenhub_addon.host import EngineHost
 from tokenhub_core.admission import identity
@@ -183,10 +183,7 @@ def challenge(fault: Fault) -> http.Response:
 
 
 def _rewrite(request: http.Request, entry: Entry) -> None:
-    request.headers.fields = tuple(
-        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
-        for name, value in entry.headers
-    )
+    request.headers.fields = raw(entry.headers)
     request.path = entry.path
 
 

@@ -21,6 +21,7 @@ from tests.fakes.watching import watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core.admission.doorkeeper import Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.ports import KeyBook
@@ -85,6 +86,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         watching: Watcher | None = None,
         throttle: Throttle | None = None,
         book: KeyBook = NO_KEYS,
+        foreign: Foreign = KEPT,
         **options: Any,
     ) -> AsyncIterator[Front]:
         host, engine, recorder, keyring = Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
@@ -95,7 +97,9 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                 ours = make_addon(
                     engine,
                     host,
-                    make=running_with(engine, recorder, keyring, watching or watcher(), book, throttle),
+                    make=running_with(
+                        engine, recorder, keyring, watching or watcher(), book, throttle, foreign=foreign
+                    ),
                 )
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as running:
                     yield Front(
@@ -118,6 +122,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                     watching=watching,
                     throttle=throttle,
                     book=book,
+                    foreign=foreign,
                     **how,
                 ) as serve:
                     yield Front(
@@ -141,6 +146,8 @@ def running_with(
     watching: Watcher | None = None,
     book: KeyBook = NO_KEYS,
     throttle: Throttle | None = None,
+    *,
+    foreign: Foreign = KEPT,
 ) -> Any:
     """Return an engine factory for the addon."""
 
@@ -152,6 +159,7 @@ def running_with(
             (keyring or Keyring()).overheard,
             watching,
             Doorkeeper(book),
+            foreign,
             throttle=throttle or Throttle(),
         )
 

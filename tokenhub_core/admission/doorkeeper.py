@@ -46,6 +46,8 @@ class Entry(msgspec.Struct, frozen=True):
     """Who showed the proxy a key: that key's name, its id where it has none."""
     stripped: bool = False
     """The credential that it brought for its host was dropped."""
+    replaced: bool = False
+    """And the credential of the provider that is registered for that host takes its place."""
 
     def __repr__(self) -> str:
         return f"Entry({self.key.id if self.key else 'anonymous'})"
