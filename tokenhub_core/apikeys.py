@@ -37,6 +37,11 @@ WARN_TURNS: Final = 120
 
 _log: Final = logging.getLogger(__name__)
 
+
+def _unseen(now: float) -> None:
+    del now
+
+
 type _Edit = Callable[[Kept], Kept]
 type _Telling = Callable[[Kept, Kept], list[Draft]]
 
@@ -88,6 +93,7 @@ class ApiKeys:
         self._used: dict[str, float] = {}
         # One change, or reading, at a time: what was read earlier must not be put in place later.
         self._turn = asyncio.Lock()
+        self._looking: Callable[[float], None] = _unseen
 
     async def load(self) -> tuple[str, ...]:
         """Read every key, and return what the operator should know of them."""
@@ -103,6 +109,10 @@ class ApiKeys:
         key = self._book.look_up(secret, now)
         self._used[key.id] = now
         return key
+
+    def watched(self, look: Callable[[float], None]) -> None:
+        """Let `look` be called with the time after each change here, and after each look at those elsewhere."""
+        self._looking = look
 
     # --- reading
 
@@ -200,6 +210,7 @@ class ApiKeys:
                 # Otherwise another process was in between, and `refresh` finds what it did.
                 if change.before == self._generation:
                     self._generation = change.after
+                self._looking(self._clock.now())
             return change
 
         return await asyncio.shield(asyncio.create_task(both(), name="api key change"))
@@ -252,6 +263,7 @@ class ApiKeys:
                 if well:
                     _log.error("API keys are not followed for now: %s", error)
                 well = False
+            self._looking(self._clock.now())
 
     async def close(self) -> None:
         """Save for the last time. A store that is gone does not keep anyone from ending."""

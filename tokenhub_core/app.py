@@ -400,6 +400,8 @@ def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
+    admission.keys.watched(keeper.tenures.look)
     return Door(
         engine=engine,
         dialects=DIALECTS,
@@ -408,7 +410,7 @@ def _door(
         max_body_bytes=kept.settings.max_body_bytes,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
-        keeper=Doorkeeper(admission.keys, anonymous=kept.settings.anonymous),
+        keeper=keeper,
         foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
     )
 

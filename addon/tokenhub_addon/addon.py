@@ -266,6 +266,9 @@ class TokenHub(Guarded):
             return
         trusted = is_configured(data.client, data.server.address) or self._is_said(host)
         verdict = await self._rules.fence.check(host, port, trusted=trusted)
+        if not listed:
+            # Nobody will ask again who uses it.
+            await self.callers.hold(data.client)
         if verdict.refused:
             data.server.error = f"TokenHub refuses: {verdict.refused}"
         elif not trusted and data.server.via is None:
@@ -309,7 +312,9 @@ class TokenHub(Guarded):
             flow.request.stream = False
         elif found is None:
             await self._check(flow)
-            go_on(flow.request, switching=is_handshake(lower(flow.request.headers.fields)))
+            if switching := is_handshake(lower(flow.request.headers.fields)):
+                await self.callers.hold(flow.client_conn, entry.shown)
+            go_on(flow.request, switching=switching)
         else:
             called = found[0].operation == CHAT
             watcher = await self._host.settled() if called else None
@@ -317,6 +322,8 @@ class TokenHub(Guarded):
             ticket = self._lane.accept(flow, *found, mode, entry=entry)
             if not ticket.routed:
                 self._pass(flow, ticket, call=called)
+                if flow.response is None and is_handshake(lower(flow.request.headers.fields)):
+                    await self.callers.hold(flow.client_conn, entry.shown, ticket.passage.ended)
 
     async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:
         """Return a request as it comes in, None where it was answered because it may not."""

@@ -18,6 +18,7 @@ from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
 from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.tenures import KEY_ENDED
 from tokenhub_core.admission.throttle import Stay
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.http.passthrough import is_handshake, refusal, sizes
@@ -125,6 +126,8 @@ class Passage:
         """What we would have done with it is to be decided on the way."""
         self.loan: Loan | None = None
         """The credential that it goes with, where that is not the caller's own."""
+        self.cut: Fault | None = None
+        """Why we have ended its conversation."""
         self._name = name
         self._flow = flow
         self._what = what
@@ -191,6 +194,10 @@ class Passage:
         self._watch.feed(data)
         return self.loan.veil(data) if self.loan else data
 
+    def ended(self) -> None:
+        """Hear that the conversation is ended for its key."""
+        self.cut = KEY_ENDED
+
     def message(self) -> None:
         """Hear that one more message went over the flow's WebSocket; count it, and keep the flow small."""
         assert self._flow.websocket is not None
@@ -236,7 +243,7 @@ class Passage:
             return Outcome.ERROR, self.fault.http_status, self.fault
         if response is not None and (error is None or response.status_code == 101):
             # Once it has switched, whoever leaves has ended the conversation.
-            return Outcome.PASSED, response.status_code, None
+            return Outcome.PASSED, response.status_code, self.cut
         if error is None or self.left or error.msg == base.Error.KILLED_MESSAGE:
             return Outcome.CANCELLED, _LEFT, None
         host = self._origin.host

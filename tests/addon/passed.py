@@ -20,7 +20,7 @@ from tests.fakes.engine import Kept
 from tests.fakes.watching import watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core.admission.doorkeeper import Doorkeeper
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle
@@ -89,6 +89,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         foreign: Foreign = KEPT,
         **options: Any,
     ) -> AsyncIterator[Front]:
+        keeper = Doorkeeper(book)
         host, engine, recorder, keyring = Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
         await host.start(server_context(folder, authority(folder), address="127.0.0.1"))
         how = {"upstream": host, **options}
@@ -98,7 +99,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                     engine,
                     host,
                     make=running_with(
-                        engine, recorder, keyring, watching or watcher(), book, throttle, foreign=foreign
+                        engine, recorder, keyring, watching or watcher(), keeper, throttle, foreign=foreign
                     ),
                 )
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as running:
@@ -108,6 +109,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                         host,
                         recorder=recorder,
                         keyring=keyring,
+                        keeper=keeper,
                         flows=running.view,
                         engine=engine,
                     )
@@ -131,6 +133,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                         host,
                         recorder=serve.recorder,
                         keyring=keyring,
+                        keeper=serve.served.app.keeper,
                         engine=engine,
                     )
         finally:
@@ -144,7 +147,7 @@ def running_with(
     recorder: Kept,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
-    book: KeyBook = NO_KEYS,
+    keeper: Doorkeeper = KEYLESS,
     throttle: Throttle | None = None,
     *,
     foreign: Foreign = KEPT,
@@ -158,7 +161,7 @@ def running_with(
             recorder,
             (keyring or Keyring()).overheard,
             watching,
-            Doorkeeper(book),
+            keeper,
             foreign,
             throttle=throttle or Throttle(),
         )

@@ -20,6 +20,7 @@ from yarl import URL
 
 from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.tenures import KEY_ENDED
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.hops import end_to_end
 from tokenhub_core.http.connection import Connection
@@ -209,7 +210,14 @@ class Passthrough:
                 at=self._door.clock.now(),
             )
             if upstream.status == 101:
-                return await _switch(request, connection, upstream, course, asked=upgrade)
+                return await _switch(
+                    request,
+                    connection,
+                    upstream,
+                    course,
+                    asked=upgrade,
+                    hold=lambda end: self._door.keeper.tenures.hold(end, entry.shown, connection.key),
+                )
             return await _answer(request, connection, upstream, course)
 
     def _poor(self, request: web.BaseRequest, connection: Connection, entry: Entry) -> Fault | None:
@@ -303,6 +311,7 @@ async def _switch(
     course: _Course,
     *,
     asked: bool,
+    hold: Callable[[Callable[[], None]], Callable[[], None]],
 ) -> web.StreamResponse:
     switched = upstream.connection is not None and upstream.connection.protocol is not None
     if not asked or not switched:
@@ -315,7 +324,21 @@ async def _switch(
     await response.prepare(request)
     # From here on a client that goes away is one that has ended its conversation.
     course.outcome, course.status = Outcome.PASSED, 101
-    await splice(request, upstream, up=course.up, down=course.down)
+    talk = asyncio.create_task(splice(request, upstream, up=course.up, down=course.down), name="websocket")
+
+    def end() -> None:
+        course.fault = KEY_ENDED
+        talk.cancel()
+
+    release = hold(end)
+    try:
+        await talk
+    except asyncio.CancelledError:
+        here = asyncio.current_task()
+        if course.fault is not KEY_ENDED or (here is not None and here.cancelling()):
+            raise
+    finally:
+        release()
     return response
 
 
