@@ -48,6 +48,7 @@ SHELLS: Final = {
     "tokenhub_core.http.apikeys": "serves HTTP",
     "tokenhub_core.http.audit": "serves HTTP",
     "tokenhub_core.http.budgets": "serves HTTP",
+    "tokenhub_core.http.ca": "serves HTTP",
     "tokenhub_core.http.captures": "serves HTTP",
     "tokenhub_core.http.consumer": "serves HTTP",
     "tokenhub_core.http.credentials": "serves HTTP",
@@ -68,6 +69,7 @@ SHELLS: Final = {
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
+    "tokenhub_core.interception": "looks at files",
     "tokenhub_core.launch.bundle": "keeps trust bundles",
     "tokenhub_core.launch.client": "finds who is serving",
     "tokenhub_core.launch.files": "writes files",
@@ -127,8 +129,8 @@ _RANKS: Final = (
     "lending watching",
     """access audit ca clock credentials datadir hostlist launch providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job learning parkings progress
-    sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.executor dispatch.job interception learning parkings
+    progress sources sweeper""",
     "idempotency lookout pipeline preparing",
     "http",
     "app",

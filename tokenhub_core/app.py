@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import sources
+from tokenhub_core import hostlist, sources
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -48,6 +48,7 @@ from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.budgets import BudgetPages
+from tokenhub_core.http.ca import CaPages
 from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
@@ -64,6 +65,7 @@ from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.idempotency import Idempotent, Keeping
+from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
 from tokenhub_core.lending import Lender
@@ -78,7 +80,7 @@ from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
-from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
@@ -134,6 +136,8 @@ class App:
     """Learns from answers that go past the engine."""
     throttle: Throttle = field(default_factory=Throttle)
     """Limits those callers whose requests go past it."""
+    follow: Callable[[Heard], None] = unfollowed
+    """Says who is to hear when hosts are added or the CA is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +318,13 @@ async def _doors(
     clock, recorder = kept.clock, watched.recorder
     door = _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
-    recogniser = Recogniser(extra_hosts(settings.extra_hosts))
+    recogniser = Current(extra_hosts(settings.extra_hosts))
+    configured = hostlist.configured(settings)
+    follower = Follower(
+        settings.data_dir, configured, recogniser, bus=watched.bus, metrics=watched.metrics, now=clock.now
+    )
+    following = asyncio.create_task(follower.keep(), name="interception follower")
+    stack.push_async_callback(_cancelled, following)
     if catalog.modes.rules and not _origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
@@ -358,6 +368,7 @@ async def _doors(
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
+    pages += CaPages(Interception(settings.data_dir, configured, kept.audit, clock.now)).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
@@ -381,6 +392,7 @@ async def _doors(
         warnings=warnings,
         drain=leaving.set,
         keys=admission.keys,
+        follow=follower.listen,
         login_ticket=lambda: logins.ticket(register.bootstrap),
     )
 

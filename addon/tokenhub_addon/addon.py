@@ -322,7 +322,7 @@ class TokenHub(Guarded):
             ticket = self._lane.accept(flow, *found, mode, entry=entry)
             if not ticket.routed:
                 self._pass(flow, ticket, call=called)
-                if flow.response is None and is_handshake(lower(flow.request.headers.fields)):
+                if ticket.passage.fault is None and is_handshake(lower(flow.request.headers.fields)):
                     await self.callers.hold(flow.client_conn, entry.shown, ticket.passage.ended)
 
     async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:

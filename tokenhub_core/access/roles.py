@@ -59,6 +59,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs/{id}": "GET",
         "/events": "GET",
         "/vault": "GET",
+        "/ca": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
     },
@@ -94,6 +95,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/models/{id}": "DELETE",
         "/directives/secrets/{key_id}": "GET",  # a secret
         "/logs/{id}/body": "GET",
+        "/ca/rotate": "POST",
+        "/ca/hosts": "POST",
+        "/ca/hosts/{host}": "DELETE",
         "/vault/init": "POST",
         "/vault/unlock": "POST",
         "/vault/password": "POST",

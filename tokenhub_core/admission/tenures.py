@@ -41,7 +41,8 @@ class Tenures:
 
         def release() -> None:
             for secret in secrets:
-                if (held := self._open.get(secret)) is not None and held.pop(name, None) and not held:
+                held = self._open.get(secret, {})
+                if held.pop(name, None) is not None and not held:
                     del self._open[secret]
 
         return release

@@ -29,7 +29,7 @@ from tokenhub_core.http.connection import EXTRA_INFO, Connection
 from tokenhub_core.ids import request_id
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
-from tokenhub_core.recognise import CHAT, Recognised, Recogniser
+from tokenhub_core.recognise import CHAT, Current, Recognised, Recogniser
 from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Scope, Snapshot
 from tokenhub_core.watching import Watcher
 
@@ -194,6 +194,8 @@ class HandedOff:
         self._consumer = consumer
         # Programs call few paths, over and over.
         self._recognise = lru_cache(maxsize=_PATHS)(recogniser.recognise)
+        if isinstance(recogniser, Current):
+            recogniser.listen(self._recognise.cache_clear)
         self._passthrough = passthrough
         self._watcher = watcher
 

@@ -177,6 +177,11 @@ class Metrics:
             ("provider", "credential"),
             registry=registry,
         )
+        self._ca = Gauge(
+            "tokenhub_ca_expires_timestamp_seconds",
+            "When the CA's root ends, in seconds since the epoch; 0 where there is none",
+            registry=registry,
+        )
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
     def __call__(self, record: Record) -> None:
@@ -222,6 +227,10 @@ class Metrics:
     def leaked(self, kind: str) -> None:
         """Count one key that was to leave for a host that it is not for; `kind` is how such keys begin."""
         self._leaks.add(kind)
+
+    def ca(self, expires_at: float) -> None:
+        """Set when the CA's root ends."""
+        self._ca.set(expires_at)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

@@ -10,7 +10,18 @@ from typing import Final
 from tokenhub_core import __version__
 from tokenhub_core.http import openapi
 from tokenhub_core.http.openapi import Area
-from tokenhub_core.http.operations import access, calls, fleet, keys, log, naming, routing, service, vault
+from tokenhub_core.http.operations import (
+    access,
+    calls,
+    fleet,
+    interception,
+    keys,
+    log,
+    naming,
+    routing,
+    service,
+    vault,
+)
 from tokenhub_core.http.side import OPEN
 from tokenhub_core.types import Json
 
@@ -24,6 +35,7 @@ AREAS: Final[tuple[Area, ...]] = (
     log.AREA,
     vault.AREA,
     access.AREA,
+    interception.AREA,
     service.AREA,
 )
 
