@@ -34,9 +34,8 @@ class Running:
     def __init__(self, directory: Path, clock: Hands, *configured: str) -> None:
         self.hosts, self.bus, self.metrics = Current(), Bus(), Metrics()
         self.heard: list[tuple[str, ...]] = []
-        self.follower = Follower(
-            directory, configured, self.hosts, bus=self.bus, metrics=self.metrics, now=clock.now
-        )
+        settings = Settings(data_dir=directory, extra_hosts=configured)
+        self.follower = Follower(settings, self.hosts, self.bus, self.metrics, clock.now)
         self.follower.listen(self.heard.append)
 
     def events(self) -> list[str]:

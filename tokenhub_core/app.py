@@ -18,7 +18,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import hostlist, sources
+from tokenhub_core import sources
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -95,6 +95,8 @@ from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
+from tokenhub_core.telemetry.refusals import Refusals
+from tokenhub_core.types import Record
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
@@ -136,6 +138,8 @@ class App:
     """Learns from answers that go past the engine."""
     throttle: Throttle = field(default_factory=Throttle)
     """Limits those callers whose requests go past it."""
+    refused: Callable[[Record], None] | None = None
+    """Hears of those who are refused before there is an exchange; None: they are recorded like all others."""
     follow: Callable[[Heard], None] = unfollowed
     """Says who is to hear when hosts are added or the CA is another one."""
 
@@ -319,10 +323,7 @@ async def _doors(
     door = _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
     recogniser = Current(extra_hosts(settings.extra_hosts))
-    configured = hostlist.configured(settings)
-    follower = Follower(
-        settings.data_dir, configured, recogniser, bus=watched.bus, metrics=watched.metrics, now=clock.now
-    )
+    follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
     following = asyncio.create_task(follower.keep(), name="interception follower")
     stack.push_async_callback(_cancelled, following)
     if catalog.modes.rules and not _origin(settings):
@@ -368,7 +369,7 @@ async def _doors(
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
-    pages += CaPages(Interception(settings.data_dir, configured, kept.audit, clock.now)).routes()
+    pages += CaPages(Interception(settings.data_dir, follower.configured, kept.audit, clock.now)).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
@@ -385,6 +386,7 @@ async def _doors(
         throttle=admission.throttle,
         keeper=door.keeper,
         foreign=door.foreign,
+        refused=door.refused,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -415,6 +417,7 @@ def _door(
     keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
     admission.keys.watched(keeper.tenures.look)
     return Door(
+        refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
         engine=engine,
         dialects=DIALECTS,
         clock=kept.clock,

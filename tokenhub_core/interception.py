@@ -20,6 +20,7 @@ from tokenhub_core import hostlist
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.ca import CertificateAuthority, Facts, facts
+from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError, Kind, client_fault
 from tokenhub_core.recognise import Current, Recogniser, bare_host, extra_hosts
 from tokenhub_core.telemetry.events import Bus
@@ -152,17 +153,11 @@ class Follower:
     """Lets a running server go on with what the files say."""
 
     def __init__(
-        self,
-        directory: Path,
-        configured: Sequence[str],
-        hosts: Current,
-        *,
-        bus: Bus,
-        metrics: Metrics,
-        now: Callable[[], float],
+        self, settings: Settings, hosts: Current, bus: Bus, metrics: Metrics, now: Callable[[], float]
     ) -> None:
-        self._directory = directory
-        self._configured = tuple(configured)
+        self._directory = settings.data_dir
+        self.configured = hostlist.configured(settings)
+        """The items that the settings name, beside those of the list."""
         self._hosts = hosts
         self._bus = bus
         self._metrics = metrics
@@ -203,7 +198,7 @@ class Follower:
             await asyncio.sleep(POLL)
 
     def _follow(self) -> None:
-        items = (*hostlist.read(self._directory), *self._configured)
+        items = (*hostlist.read(self._directory), *self.configured)
         self._hosts.become(extra_hosts(items))
         for heard in self._heard:
             heard(items)

@@ -55,6 +55,7 @@ def of(running: App) -> Running:
         running.keeper,
         running.foreign,
         running.throttle,
+        running.refused,
     )
 
 

@@ -129,7 +129,7 @@ class InspectLane:
         """Return the fault as a response to a flow that is not accepted, and record it."""
         ticket = self._ticket(flow, what, origin)
         ticket.passage.fault = fault
-        self._host.post(ticket.passage.record())
+        self._host.refuse(ticket.passage.record())
         return whole(self.fault_reply(what.dialect, fault, ticket.id), flow.request)
 
     def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin, entry: Entry = NOBODY) -> Ticket:

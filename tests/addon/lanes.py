@@ -277,6 +277,7 @@ async def _running(
         throttle=throttle,
         keeper=Doorkeeper(book, anonymous=settings.anonymous),
         foreign=foreign,
+        refused=recorder.post,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))

@@ -137,6 +137,11 @@ class Metrics:
             "Keys of vendors on their way to somebody else's host, by how they begin",
             ("kind",),
         )
+        self._unrecorded = _Counter(
+            "tokenhub_refusals_unrecorded",
+            "Refused before their call was read, and too many to be recorded one by one, by fault",
+            ("fault",),
+        )
         self._tunnels = _Counter(
             "tokenhub_unopened_connections",
             "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
@@ -163,6 +168,7 @@ class Metrics:
                 self._tunnels,
                 self._refusals,
                 self._leaks,
+                self._unrecorded,
             )
         )
         self._health = Gauge(
@@ -227,6 +233,10 @@ class Metrics:
     def leaked(self, kind: str) -> None:
         """Count one key that was to leave for a host that it is not for; `kind` is how such keys begin."""
         self._leaks.add(kind)
+
+    def unrecorded(self, fault: str) -> None:
+        """Count one that was refused before its call was read, and has no row in the request log."""
+        self._unrecorded.add(fault)
 
     def ca(self, expires_at: float) -> None:
         """Set when the CA's root ends."""
