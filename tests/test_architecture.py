@@ -50,6 +50,7 @@ SHELLS: Final = {
     "tokenhub_core.http.apikeys": "serves HTTP",
     "tokenhub_core.http.audit": "serves HTTP",
     "tokenhub_core.http.budgets": "serves HTTP",
+    "tokenhub_core.http.ca": "serves HTTP",
     "tokenhub_core.http.captures": "serves HTTP",
     "tokenhub_core.http.consumer": "serves HTTP",
     "tokenhub_core.http.credentials": "serves HTTP",
@@ -73,6 +74,7 @@ SHELLS: Final = {
     "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
+    "tokenhub_core.interception": "looks at files",
     "tokenhub_core.launch.bundle": "keeps trust bundles",
     "tokenhub_core.launch.client": "finds who is serving",
     "tokenhub_core.launch.files": "writes files",
@@ -147,11 +149,11 @@ _RANKS: Final = (
     modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
     redaction routing shaping signing""",
     "providers",
-    "watching",
+    "lending watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job learning
-    parkings presence progress sources sweeper""",
+    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job interception
+    learning parkings presence progress sources sweeper""",
     """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
     "http",
     "app",

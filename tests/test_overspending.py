@@ -27,9 +27,12 @@ from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.job import Hedging, Patience
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.http.decisions import shown as of_plan
 from tokenhub_core.ports import Outlay, Reservation, Timeouts, UpstreamRequest, UpstreamResponse
 from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.providers.simulator import Profile, Script, dialect_at, play
+from tokenhub_core.routing import decision
+from tokenhub_core.routing.recompute import recompute
 from tokenhub_core.types import (
     ANY,
     ApiKey,
@@ -258,6 +261,14 @@ async def test_a_cheaper_candidate_may_serve_what_the_dear_one_may_not() -> None
     record = bench.recorder.one
     assert (reply.status, record.model, len(record.attempts)) == (200, "cheap", 1)
     assert 0 < record.cost_nanousd <= 400_000
+    assert record.plan is not None
+    stored = decision.shown(record.plan)
+    (left_out,) = [one for one in of_plan(stored)["exclusions"] if one["reason"] == "budget_exceeded"]
+    assert {one["model"] for one in left_out["models"]} == {"dear"}
+    assert "The budget of all calls has $0.0004 left" in left_out["models"][0]["detail"]
+    again = recompute(stored)
+    assert [one.model.id for one in again.candidates] == [one.model.id for one in record.plan.candidates]
+    assert again.skips == record.plan.skips
 
 
 async def test_a_refusal_is_nobodys_failure() -> None:

@@ -36,6 +36,11 @@ WARN_TURNS: Final = 120
 
 _log: Final = logging.getLogger(__name__)
 
+
+def _unseen(now: float) -> None:
+    del now
+
+
 type _Edit = Callable[[Kept], Kept]
 type _Telling = Callable[[Kept, Kept], list[Draft]]
 
@@ -87,6 +92,7 @@ class ApiKeys:
         self._used: dict[str, float] = {}
         # One change, or reading, at a time: what was read earlier must not be put in place later.
         self._turn = asyncio.Lock()
+        self._looking: Callable[[float], None] = _unseen
 
     async def load(self) -> tuple[str, ...]:
         """Read every key, and return what the operator should know of them."""
@@ -102,6 +108,10 @@ class ApiKeys:
         key = self._book.look_up(secret, now)
         self._used[key.id] = now
         return key
+
+    def watched(self, look: Callable[[float], None]) -> None:
+        """Let `look` be called with the time after each change here, and after each look at those elsewhere."""
+        self._looking = look
 
     # --- reading
 
@@ -199,6 +209,7 @@ class ApiKeys:
                 # Otherwise another process was in between, and `refresh` finds what it did.
                 if change.before == self._generation:
                     self._generation = change.after
+                self._looking(self._clock.now())
             return change
 
         return await asyncio.shield(asyncio.create_task(both(), name="api key change"))
@@ -239,11 +250,14 @@ class ApiKeys:
         await follow("API keys", self._look, every)
 
     async def _look(self, turn: int) -> None:
-        await self.refresh()
-        if turn % WARN_TURNS == 1:
-            await self.warn()
-        if turn % SAVE_TURNS == 0:
-            await self.save()
+        try:
+            await self.refresh()
+            if turn % WARN_TURNS == 1:
+                await self.warn()
+            if turn % SAVE_TURNS == 0:
+                await self.save()
+        finally:
+            self._looking(self._clock.now())
 
     async def close(self) -> None:
         """Save for the last time. A store that is gone does not keep anyone from ending."""

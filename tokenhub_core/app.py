@@ -48,6 +48,7 @@ from tokenhub_core.http.aliases import Aliases
 from tokenhub_core.http.apikeys import ApiKeyPages
 from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.budgets import BudgetPages
+from tokenhub_core.http.ca import CaPages
 from tokenhub_core.http.captures import Bodies
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
@@ -66,8 +67,10 @@ from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent, Keeping
+from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
+from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
@@ -81,7 +84,7 @@ from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
-from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
@@ -97,6 +100,8 @@ from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
+from tokenhub_core.telemetry.refusals import Refusals
+from tokenhub_core.types import Record
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
@@ -141,6 +146,10 @@ class App:
     """Limits those callers whose requests go past it."""
     prover: Prover | None = None
     """Hears what goes out at every front door, where that is to be proved."""
+    refused: Callable[[Record], None] | None = None
+    """Hears of those who are refused before there is an exchange; None: they are recorded like all others."""
+    follow: Callable[[Heard], None] = unfollowed
+    """Says who is to hear when hosts are added or the CA is another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +357,10 @@ async def _doors(
     clock, recorder = kept.clock, watched.recorder
     door = _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
-    recogniser = Recogniser(extra_hosts(settings.extra_hosts))
+    recogniser = Current(extra_hosts(settings.extra_hosts))
+    follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
+    following = asyncio.create_task(follower.keep(), name="interception follower")
+    stack.push_async_callback(_cancelled, following)
     if catalog.modes.rules and not _origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
@@ -392,6 +404,7 @@ async def _doors(
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
+    pages += CaPages(Interception(settings.data_dir, follower.configured, kept.audit, clock.now)).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
@@ -409,6 +422,7 @@ async def _doors(
         keeper=door.keeper,
         foreign=door.foreign,
         prover=watched.prover,
+        refused=door.refused,
         admin_token=token,
         side=served,
         watcher=watcher,
@@ -416,6 +430,7 @@ async def _doors(
         warnings=warnings,
         drain=leaving.set,
         keys=admission.keys,
+        follow=follower.listen,
         login_ticket=lambda: logins.ticket(register.bootstrap),
     )
 
@@ -435,7 +450,10 @@ def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
+    admission.keys.watched(keeper.tenures.look)
     return Door(
+        refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
         engine=engine,
         dialects=DIALECTS,
         clock=kept.clock,
@@ -443,7 +461,7 @@ def _door(
         max_body_bytes=kept.settings.max_body_bytes,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
-        keeper=Doorkeeper(admission.keys, anonymous=kept.settings.anonymous),
+        keeper=keeper,
         foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
         prover=watched.prover,
     )
@@ -476,6 +494,7 @@ def _watcher(
         max_body_bytes=kept.settings.max_body_bytes,
         tunnelled=watched.metrics.tunnelled,
         admit=watched.budgets.ledger.admit,
+        lender=Lender(lambda: catalog.fleet, kept.credentials, watched.keyring, kept.clock),
     )
 
 

@@ -100,6 +100,15 @@ class CertificateAuthority:
             raise ConfigError(f"the CA directory {directory} cannot be used: {error.strerror}") from error
         return cls.open(directory, hosts, now=now)
 
+    def follow(self, hosts: Sequence[str]) -> None:
+        """Vouch for these hosts with the root that is on disk now, renewed where it should be; no leaf is kept.
+
+        Raises `ConfigError`, `OSError` and `ValueError` like those who make one, and then stays as it was.
+        """
+        root, written = _settle(self._directory, hosts, self._now()), _written(self._directory)
+        self._hosts, self._root, self._written = tuple(hosts), root, written
+        self._contexts.clear()
+
     @property
     def certificate_file(self) -> Path:
         """Return the file that clients trust (PEM)."""

@@ -18,7 +18,14 @@ from tokenhub_core.types import Form, Mode
 PREFIX: Final = "TOKENHUB_"
 
 _ELSEWHERE: Final = frozenset(
-    {"TOKENHUB_ACTIVE", "TOKENHUB_RESTORE", "TOKENHUB_PYTHON", "TOKENHUB_DATA_DIR", "TOKENHUB_URL"}
+    {
+        "TOKENHUB_ACTIVE",
+        "TOKENHUB_RESTORE",
+        "TOKENHUB_PYTHON",
+        "TOKENHUB_DATA_DIR",
+        "TOKENHUB_URL",
+        "TOKENHUB_KEY",
+    }
 )
 """Variables with our prefix that other parts read."""
 

@@ -207,7 +207,7 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
             total_ms=_since(snapshot, now),
         ),
         attempts=tuple(_unechoed(progress, attempt) for attempt in trace.attempts),
-        plan=progress.plan,
+        plan=_followed(progress),
         fault="" if whole or fault is None else fault.label,
         message="" if whole or fault is None else _unquoted(progress, fault.message),
         losses=tuple(loss[:_LONGEST_NAME] for loss in trace.losses[:50]),
@@ -216,6 +216,12 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
         stop=trace.stop.reason.value if trace.stop else "",
         composition=trace.composition,
     )
+
+
+def _followed(progress: Progress) -> Plan | None:
+    """Return the plan, and who of it was passed over."""
+    planned, passed = progress.plan, progress.trace.passed_over
+    return structs.replace(planned, passed_over=tuple(passed)) if planned and passed else planned
 
 
 def _unechoed(progress: Progress, attempt: Attempt) -> Attempt:

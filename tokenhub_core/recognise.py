@@ -8,7 +8,7 @@ path is not a way around the engine.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -136,6 +136,26 @@ class Recogniser:
         if scheme == "http" and _found(_PUBLIC, name) is not None:
             return Origin("https", name, 443 if port == 80 else port)
         return Origin(scheme, name, port)
+
+
+class Current(Recogniser):
+    """The list of now: whoever holds it sees each change. Belongs to one event loop."""
+
+    __slots__ = ("_heard",)
+
+    def __init__(self, extra: Mapping[str, Dialect] = MappingProxyType({})) -> None:
+        super().__init__(extra)
+        self._heard: list[Callable[[], None]] = []
+
+    def listen(self, heard: Callable[[], None]) -> None:
+        """Call `heard` after each change: for those who remember what it told them."""
+        self._heard.append(heard)
+
+    def become(self, extra: Mapping[str, Dialect]) -> None:
+        """List other `extra` hosts from now on."""
+        self._hosts = Recogniser(extra)._hosts
+        for heard in self._heard:
+            heard()
 
 
 _RECOGNISER: Final = Recogniser()

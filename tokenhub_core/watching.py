@@ -22,6 +22,7 @@ from msgspec import structs
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.errors import Fault
+from tokenhub_core.lending import Lender
 from tokenhub_core.metering import Meter
 from tokenhub_core.modes import Modes
 from tokenhub_core.ports import Clock, Foreseen, Foreseer
@@ -74,6 +75,8 @@ class Watcher:
     """Counts a connection that is not opened, by the host of the rule that says so."""
     admit: Callable[[Caller, float], Fault | None] = _everybody
     """Returns why a caller may not use anything at this moment (seconds since the epoch), None where it may."""
+    lender: Lender | None = None
+    """Has a credential for what passes in place of its client's; without one such requests are refused."""
 
 
 class Watch:

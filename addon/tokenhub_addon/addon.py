@@ -35,20 +35,19 @@ from tokenhub_addon.flows import (
     lower,
     redact,
     settle,
-    unredacted,
 )
 from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, cut, is_configured
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
-from tokenhub_addon.passing import Ticket
+from tokenhub_addon.passing import Ticket, let_go
 from tokenhub_addon.replaying import Replays, Side, side_at
 from tokenhub_core.addresses import is_written
-from tokenhub_core.admission.doorkeeper import Entry, allow, let_pass, scope_of
+from tokenhub_core.admission.doorkeeper import Entry, allow, scope_of
 from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.hops import readable
-from tokenhub_core.http.passthrough import WANTED, is_handshake, refusal
-from tokenhub_core.modes import ROUTED, HostMode
+from tokenhub_core.http.passthrough import WANTED, is_handshake
+from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser, bare_host, extra_hosts
 from tokenhub_core.types import Dialect, Origin, Scope
@@ -268,6 +267,9 @@ class TokenHub(Guarded):
             return
         trusted = is_configured(data.client, data.server.address) or self._is_said(host)
         verdict = await self._rules.fence.check(host, port, trusted=trusted)
+        if not listed:
+            # Nobody will ask again who uses it.
+            await self.callers.hold(data.client)
         if verdict.refused:
             data.server.error = f"TokenHub refuses: {verdict.refused}"
         elif not trusted and data.server.via is None:
@@ -311,13 +313,18 @@ class TokenHub(Guarded):
             flow.request.stream = False
         elif found is None:
             await self._check(flow)
-            go_on(flow.request, switching=is_handshake(lower(flow.request.headers.fields)))
+            if switching := is_handshake(lower(flow.request.headers.fields)):
+                await self.callers.hold(flow.client_conn, entry.shown)
+            go_on(flow.request, switching=switching)
         else:
             called = found[0].operation == CHAT
             watcher = await self._host.settled() if called else None
-            self._lane.accept(flow, *found, self._mode(flow, found[1], watcher, entry), entry=entry)
-            if not self._routed(flow):
-                self._pass(flow, found[1], call=called)
+            mode = self._mode(flow, found[1], watcher, entry)
+            ticket = self._lane.accept(flow, *found, mode, entry=entry)
+            if not ticket.routed:
+                self._pass(flow, ticket, call=called)
+                if ticket.passage.fault is None and is_handshake(lower(flow.request.headers.fields)):
+                    await self.callers.hold(flow.client_conn, entry.shown, ticket.passage.ended)
 
     async def _admitted(self, flow: http.HTTPFlow, found: tuple[Recognised, Origin] | None) -> Entry | None:
         """Return a request as it comes in, None where it was answered because it may not."""
@@ -357,7 +364,7 @@ class TokenHub(Guarded):
             ticket.leave(shadow=mode is HostMode.SHADOW)
             ticket.passage.up(body)
             ticket.passage.up(b"")
-            self._pass(flow, ticket.origin, call=True)
+            self._pass(flow, ticket, call=True)
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
         """Do not hold up what passes through."""
@@ -379,7 +386,7 @@ class TokenHub(Guarded):
             self._host.overheard(
                 ticket.origin.host,
                 ticket.what.dialect,
-                lower(unredacted(flow.request.headers.fields, ticket.secrets)),
+                ticket.sent(flow.request),
                 answer,
                 model=ticket.passage.asked,
                 now=self._lane.clock.monotonic(),
@@ -496,10 +503,6 @@ class TokenHub(Guarded):
             return HostMode.ROUTE
         return modes.of(origin.host, caller(flow, entry).proxy_user)
 
-    def _routed(self, flow: http.HTTPFlow) -> bool:
-        ticket = self._lane.ticket(flow)
-        return ticket is not None and ticket.routed
-
     def _asks_chat(self, flow: http.HTTPFlow) -> bool:
         found = self._target(flow)
         called = found if found is not None and found[0].operation == CHAT else None
@@ -514,37 +517,25 @@ class TokenHub(Guarded):
         if verdict.refused and verdict.resolved:
             flow.response = http.Response.make(403, f"TokenHub refuses: {verdict.refused}\n")
 
-    def _pass(self, flow: http.HTTPFlow, origin: Origin, *, call: bool) -> None:
+    def _pass(self, flow: http.HTTPFlow, ticket: Ticket, *, call: bool) -> None:
         """Let a request that is not routed go on to its host, if that may be reached."""
-        request, options = flow.request, self._rules.options
-        ticket, watcher = self._lane.ticket(flow), self._host.watcher
-        entry = NOBODY if ticket is None else ticket.entry
-        handshake, who = is_handshake(lower(request.headers.fields)), caller(flow, entry)
-        routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
-        fault = refusal(self._rules.recogniser, origin.host, request.path) if handshake and routed else None
-        try:
-            let_pass(entry, origin.host, call=call)
-        except TokenHubError as error:
-            fault = error.fault
-        fault = fault or (watcher.admit(who, self._lane.clock.now()) if watcher and routed else None)
-        reachable = options.origin and not options.simulate
-        if fault is None and reachable and (fault := ticket.passage.enter() if ticket else None) is None:
-            # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
-            request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
-            go_on(request, switching=handshake)
-            return
-        fault = fault or Fault(
-            Kind.FORBIDDEN,
-            Blame.US,
-            f"{request.method} {request.path.partition('?')[0]} is not routed, and {origin.host} may not be reached",
-            cause="origin_off",
-            status=426 if handshake else 403,
+        options = self._rules.options
+        fault = let_go(
+            flow,
+            ticket,
+            host=self._host,
+            recogniser=self._rules.recogniser,
+            reachable=options.origin and not options.simulate,
+            call=call,
+            clock=self._lane.clock,
         )
+        if fault is None:
+            return
         flow.marked, flow.comment = ":warning:", fault.label
         flow.response = self._lane.error(flow, fault)
         if flow.response.status_code == 426:
             flow.response.headers[WANTED[0]] = WANTED[1]
-        request.stream = False
+        flow.request.stream = False
 
     def _viewed(self, flow: base.Flow, index: int = 0) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:

@@ -23,8 +23,8 @@ from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, events, layer, mode_specs
 from mitmproxy.proxy.layers import modes
 
-from tokenhub_addon.flows import REDACTED, lower
-from tokenhub_addon.guard import addon
+from tokenhub_addon.flows import REDACTED, lower, raw
+from tokenhub_addon.guard import addon, close_client
 from tokenhub_addon.host import EngineHost
 from tokenhub_core.admission import identity
 from tokenhub_core.admission.doorkeeper import CHALLENGE, Entry, called, loopback
@@ -51,6 +51,10 @@ class Shown:
 _NOTHING: Final = Shown()
 
 
+def _nobody_is_told() -> None:
+    pass
+
+
 class Callers:
     """Knows of each connection whose it is."""
 
@@ -63,10 +67,12 @@ class Callers:
         """Connections that CONNECT or SOCKS has opened: what comes over them is not for the proxy."""
         self._entered: set[str] = set()
         """Connections of somebody who has shown a key, to the proxy or in a request."""
+        self._held: dict[str, Callable[[], None]] = {}
+        """Connections that end with their key, and what lets go of each."""
 
     def __len__(self) -> int:
         """Return how many connections something is known of."""
-        return len(self._shown.keys() | self._tunnels | self._entered)
+        return len(self._shown.keys() | self._tunnels | self._entered | self._held.keys())
 
     def shown(self, client: Client) -> Shown:
         """Return what a connection was opened with."""
@@ -77,6 +83,27 @@ class Callers:
         self._shown.pop(client.id, None)
         self._tunnels.discard(client.id)
         self._entered.discard(client.id)
+        if (release := self._held.pop(client.id, None)) is not None:
+            release()
+
+    async def hold(
+        self, client: Client, key: Secret = _NO_SECRET, told: Callable[[], None] = _nobody_is_told
+    ) -> None:
+        """Close a connection, and say so, once a key that it is open by is good no more.
+
+        That is the one that it was opened with, and `key`, of the request that it is now used for alone.
+        """
+        keys = [one for one in (self.shown(client).key, key) if one]
+        if not keys or client.id in self._held:
+            return
+
+        def end() -> None:
+            told()
+            close_client(client)
+
+        tenures = (await self._host.keeper()).tenures
+        if client.id in addon("proxyserver").connections:
+            self._held[client.id] = tenures.hold(end, *keys)
 
     def unknown(self, client: Client) -> bool:
         """Tell whether a client would have to show who it is, and has not."""
@@ -183,10 +210,7 @@ def challenge(fault: Fault) -> http.Response:
 
 
 def _rewrite(request: http.Request, entry: Entry) -> None:
-    request.headers.fields = tuple(
-        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
-        for name, value in entry.headers
-    )
+    request.headers.fields = raw(entry.headers)
     request.path = entry.path
 
 

@@ -9,7 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from mitmproxy import ctx
+
 from tokenhub_addon.addon import TokenHub
+from tokenhub_addon.guard import addon
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_core import app, config, hostlist
 from tokenhub_core.app import App
@@ -42,7 +45,8 @@ def beside(running: Running, settings: Settings, *, side_port: int) -> TokenHub:
 
 
 def of(running: App) -> Running:
-    """Return what the addon needs of an application that runs."""
+    """Return what the addon needs of an application that runs, and let it follow what is intercepted."""
+    running.follow(followed)
     return Running(
         running.engine,
         running.recorder,
@@ -52,7 +56,18 @@ def of(running: App) -> Running:
         running.foreign,
         running.throttle,
         running.prover,
+        running.refused,
     )
+
+
+def followed(items: tuple[str, ...]) -> None:
+    """Let the inspect lane open the hosts that are listed now, with the CA that is there now, and no leaf of before.
+
+    Before mitmproxy runs there is nothing to tell: it reads both when it starts.
+    """
+    if addon("tokenhub") is not None:
+        ctx.options.update(tokenhub_extra_hosts=list(items))  # type: ignore[no-untyped-call] # mitmproxy's
+        addon("tlsconfig").configure({"confdir"})
 
 
 def alone() -> TokenHub:

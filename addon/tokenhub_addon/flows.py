@@ -173,8 +173,16 @@ def lower(fields: Iterable[tuple[bytes, bytes]]) -> Headers:
     return tuple((_text(name).lower(), _text(value)) for name, value in fields)
 
 
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogateescape")
+def raw(fields: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    """Return header fields as mitmproxy has them; undoes `lower`, but for the names' case."""
+    return tuple(
+        (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))
+        for name, value in fields
+    )
+
+
+def _text(given: bytes) -> str:
+    return given.decode("utf-8", "surrogateescape")
 
 
 NOBODY: Final = Entry((), "")

@@ -61,6 +61,8 @@ class Running:
     """Limits the callers of what goes past the engine."""
     prover: Prover | None = None
     """Hears what goes out, where that is to be proved."""
+    refused: Callable[[Record], None] | None = None
+    """Hears of those who are refused at the door; None: the recorder does."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -116,6 +118,13 @@ class EngineHost:
         """Return who says what is done with credentials that clients bring; raises like `keeper`."""
         await self.keeper()
         return self._running.foreign if self._running is not None else KEPT
+
+    def refuse(self, record: Record) -> None:
+        """Hand over the record of somebody who was refused at the door."""
+        if self._running is not None and self._running.refused is not None:
+            self._running.refused(record)
+        else:
+            self.post(record)
 
     def post(self, record: Record) -> None:
         """Hand a record over without waiting; one that comes before the engine runs is kept for it."""

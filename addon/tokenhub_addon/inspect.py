@@ -113,7 +113,7 @@ class InspectLane:
         mode: HostMode = HostMode.ROUTE,
         *,
         entry: Entry = NOBODY,
-    ) -> None:
+    ) -> Ticket:
         """Take a flow in: its secrets move to a ticket, and the engine or its own host will answer it.
 
         Call it in `requestheaders`, before anything else may have looked at the flow.
@@ -123,12 +123,13 @@ class InspectLane:
             ticket.leave(shadow=mode is HostMode.SHADOW)
         # The body of a routed call is collected under our cap; what passes through is not held up.
         flow.request.stream = False if ticket.routed else ticket.passage.up
+        return ticket
 
     def refuse(self, flow: http.HTTPFlow, fault: Fault, what: Recognised, origin: Origin) -> http.Response:
         """Return the fault as a response to a flow that is not accepted, and record it."""
         ticket = self._ticket(flow, what, origin)
         ticket.passage.fault = fault
-        self._host.post(ticket.passage.record())
+        self._host.refuse(ticket.passage.record())
         return whole(self.fault_reply(what.dialect, fault, ticket.id), flow.request)
 
     def _ticket(self, flow: http.HTTPFlow, what: Recognised, origin: Origin, entry: Entry = NOBODY) -> Ticket:

@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -69,6 +69,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now
         )
+        # Before the inspect lane: it reads what this one may have to re-issue.
+        running.follow(lambda _: authority.follow(running.recogniser.hosts))
         _write_parameters(authority.mitmproxy_dir)
         server = web.Server(
             running.handed_off,
@@ -120,6 +122,9 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             started_at=clock.now(),
         )
         write_serve_info(settings.data_dir, told)
+        running.follow(
+            lambda _: write_serve_info(settings.data_dir, replace(told, hosts=running.recogniser.hosts))
+        )
         stack.callback(clear_serve_info, settings.data_dir, told.pid)
         stack.callback(running.drain)
         yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, hurry.set)

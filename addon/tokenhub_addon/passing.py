@@ -13,17 +13,20 @@ from typing import Final, Protocol
 from mitmproxy import flow as base
 from mitmproxy import http
 
-from tokenhub_addon.flows import NOBODY, caller, lower, path_of, unredacted
+from tokenhub_addon.flows import NOBODY, caller, go_on, lower, path_of, raw, unredacted
 from tokenhub_addon.host import EngineHost
 from tokenhub_addon.pipe import Transcript
-from tokenhub_core.admission.doorkeeper import Entry
+from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.tenures import KEY_ENDED
 from tokenhub_core.admission.throttle import Stay
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.http.passthrough import sizes
+from tokenhub_core.http.passthrough import is_handshake, refusal, sizes
+from tokenhub_core.lending import Loan
+from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Clock
-from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, without_secrets
-from tokenhub_core.types import Origin, Outcome, Record, Snapshot, Timings
+from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
+from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings
 from tokenhub_core.watching import Watch
 
 _CONVERSATION: Final = 1 << 20
@@ -90,7 +93,14 @@ class Ticket:
         whole = request.copy()
         whole.headers.fields = tuple(unredacted(request.headers.fields, self.secrets))
         whole.path = path_of(request, self.secrets)
+        if (loan := self.passage.loan) is not None:
+            whole.headers.fields = raw(loan.on(lower(whole.headers.fields)))
         return whole
+
+    def sent(self, request: http.Request) -> Headers:
+        """Return the request's fields as its host has got them."""
+        fields = lower(unredacted(request.headers.fields, self.secrets))
+        return self.passage.loan.on(fields) if self.passage.loan else fields
 
 
 class Passage:
@@ -114,6 +124,10 @@ class Passage:
         """The client was the one that ended it."""
         self.shadow = False
         """What we would have done with it is to be decided on the way."""
+        self.loan: Loan | None = None
+        """The credential that it goes with, where that is not the caller's own."""
+        self.cut: Fault | None = None
+        """Why we have ended its conversation."""
         self._name = name
         self._flow = flow
         self._what = what
@@ -171,12 +185,18 @@ class Passage:
     def begin(self, response: http.Response) -> None:
         """Hear the head of the answer."""
         self._watch.begin(response.status_code, lower(response.headers.fields))
+        if self.loan is not None:
+            response.headers.fields = raw(self.loan.veiled(lower(response.headers.fields)))
 
     def down(self, data: bytes) -> bytes:
         """Let a piece of the answer go by."""
         self._received += len(data)
         self._watch.feed(data)
-        return data
+        return self.loan.veil(data) if self.loan else data
+
+    def ended(self) -> None:
+        """Hear that the conversation is ended for its key."""
+        self.cut = KEY_ENDED
 
     def message(self) -> None:
         """Hear that one more message went over the flow's WebSocket; count it, and keep the flow small."""
@@ -204,11 +224,14 @@ class Passage:
             path=without_secrets(self._path),
             dialect=self._what.dialect,
             origin_host=self._origin.host,
+            provider=self.loan.provider if self.loan else "",
             timings=Timings(total_ms=round((self._clock.monotonic() - self._started) * 1000, 3)),
             fault=fault.label if fault else "",
             message=fault.message if fault else sizes(self._sent, self._received),
         )
         record = self._watch.told(record)
+        if self.loan is not None:
+            self.loan.ended(self._flow.response.status_code if self._flow.response else 0)
         if self._stay is not None:
             used = record.usage.input_tokens + record.usage.output_tokens
             self._stay.leave(used, nanoseconds(self._clock.monotonic()))
@@ -220,7 +243,7 @@ class Passage:
             return Outcome.ERROR, self.fault.http_status, self.fault
         if response is not None and (error is None or response.status_code == 101):
             # Once it has switched, whoever leaves has ended the conversation.
-            return Outcome.PASSED, response.status_code, None
+            return Outcome.PASSED, response.status_code, self.cut
         if error is None or self.left or error.msg == base.Error.KILLED_MESSAGE:
             return Outcome.CANCELLED, _LEFT, None
         host = self._origin.host
@@ -231,3 +254,54 @@ class Passage:
             message = f"{host} broke its answer off"
             fault = Fault(Kind.TRUNCATED, Blame.PROVIDER, message, cause="origin_broke_off")
         return Outcome.ERROR, fault.http_status, fault
+
+
+def let_go(
+    flow: http.HTTPFlow,
+    ticket: Ticket,
+    *,
+    host: EngineHost,
+    recogniser: Recogniser,
+    reachable: bool,
+    call: bool,
+    clock: Clock,
+) -> Fault | None:
+    """Let a request that is not routed go on to its host; return why it may not, with a status for its client.
+
+    `reachable`: listed hosts may be reached at all. `call`: it is a call that its mode leaves alone.
+    """
+    request, origin, entry, watcher = flow.request, ticket.origin, ticket.entry, host.watcher
+    handshake, who = is_handshake(lower(request.headers.fields)), caller(flow, entry)
+    lender = watcher.lender if watcher and entry.replaced else None
+    routed = (watcher.modes() if watcher else ROUTED).of(origin.host, who.proxy_user) is HostMode.ROUTE
+    try:
+        if lender is None:
+            let_pass(entry, origin.host, call=call)
+        if handshake and routed and (fault := refusal(recogniser, origin.host, request.path)):
+            return fault
+        # Whoever goes with a credential of ours keeps to its budget, whatever the mode says.
+        if watcher and (routed or lender) and (fault := watcher.admit(who, clock.now())):
+            return fault
+        if not reachable:
+            return _unreachable(request, origin, handshake=handshake)
+        if fault := ticket.passage.enter():
+            return fault
+        if lender is not None:
+            ticket.passage.loan = lender.lend(entry, origin, ticket.what.dialect)
+    except TokenHubError as error:
+        return error.fault
+    # Encrypted, also where the caller spoke plain http with the proxy: it shows its credential.
+    request.data.scheme, request.data.port = origin.scheme.encode(), origin.port
+    go_on(request, switching=handshake)
+    return None
+
+
+def _unreachable(request: http.Request, origin: Origin, *, handshake: bool) -> Fault:
+    what = f"{request.method} {request.path.partition('?')[0]}"
+    return Fault(
+        Kind.FORBIDDEN,
+        Blame.US,
+        f"{what} is not routed, and {origin.host} may not be reached",
+        cause="origin_off",
+        status=426 if handshake else 403,
+    )

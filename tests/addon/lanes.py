@@ -32,7 +32,7 @@ from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.host import AddonOptions, Running
 from tokenhub_addon.listening import Served, serving
-from tokenhub_core.admission.doorkeeper import Doorkeeper, NoKeys
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper, NoKeys
 from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle
@@ -68,6 +68,8 @@ class Front:
     """What was learned from answers that passed through."""
     flows: Iterable[Any] = ()
     """Every flow, where the lane makes some."""
+    keeper: Doorkeeper = KEYLESS
+    """Who says who comes in."""
     engine: ScriptedEngine | None = None
     """Who answers calls, where the scene did not bring its own."""
 
@@ -122,7 +124,9 @@ async def inspected(
 
     async with inspecting(confdir, engine, make=make, **how) as running:
         ports = (running.proxy.port, own_port)
-        yield Front(Lane.INSPECT, running.proxy, running.upstream, ports, recorder, flows=running.view)
+        yield Front(
+            Lane.INSPECT, running.proxy, running.upstream, ports, recorder, flows=running.view, keeper=keeper
+        )
 
 
 # --- hand-off and direct -----------------------------------------------------------------------------------
@@ -273,6 +277,7 @@ async def _running(
         throttle=throttle,
         keeper=Doorkeeper(book, anonymous=settings.anonymous),
         foreign=foreign,
+        refused=recorder.post,
     )
     consumer = Consumer(door)
     recogniser = Recogniser(extra_hosts(settings.extra_hosts))
@@ -334,7 +339,8 @@ async def handed_off(data_dir: Path, engine: Engine, **how: Any) -> AsyncIterato
     """Run `serve`, and be a client of its proxy."""
     async with served(data_dir, engine, **how) as serve:
         ports = (serve.proxy.port, serve.side.port)
-        yield Front(Lane.HANDOFF, serve.proxy, serve.upstream, ports, serve.recorder)
+        keeper = serve.served.app.keeper
+        yield Front(Lane.HANDOFF, serve.proxy, serve.upstream, ports, serve.recorder, keeper=keeper)
 
 
 @asynccontextmanager

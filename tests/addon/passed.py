@@ -21,7 +21,8 @@ from tests.fakes.engine import Kept
 from tests.fakes.watching import watcher
 from tests.patience import PATIENCE
 from tokenhub_addon.host import AddonOptions, Running
-from tokenhub_core.admission.doorkeeper import Doorkeeper
+from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
+from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.ports import KeyBook
@@ -93,8 +94,10 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
         watching: Watcher | None = None,
         throttle: Throttle | None = None,
         book: KeyBook = NO_KEYS,
+        foreign: Foreign = KEPT,
         **options: Any,
     ) -> AsyncIterator[Front]:
+        keeper = Doorkeeper(book)
         host, engine, recorder, keyring = Host(raw, site), ScriptedEngine(), Kept(), Keyring(b"salt")
         await host.start(server_context(folder, authority(folder), address="127.0.0.1"))
         how = {"upstream": host, **options}
@@ -103,7 +106,9 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                 ours = make_addon(
                     engine,
                     host,
-                    make=running_with(engine, recorder, keyring, watching or watcher(), book, throttle),
+                    make=running_with(
+                        engine, recorder, keyring, watching or watcher(), keeper, throttle, foreign=foreign
+                    ),
                 )
                 async with inspecting(confdir, engine, addon=ours, ssl_insecure=True, **how) as running:
                     yield Front(
@@ -112,6 +117,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                         host,
                         recorder=recorder,
                         keyring=keyring,
+                        keeper=keeper,
                         flows=running.view,
                         engine=engine,
                     )
@@ -126,6 +132,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                     watching=watching,
                     throttle=throttle,
                     book=book,
+                    foreign=foreign,
                     **how,
                 ) as serve:
                     yield Front(
@@ -134,6 +141,7 @@ def in_front_of_a_host(lane: Lane, confdir: Path, data_dir: Path, folder: Path) 
                         host,
                         recorder=serve.recorder,
                         keyring=keyring,
+                        keeper=serve.served.app.keeper,
                         engine=engine,
                     )
         finally:
@@ -147,8 +155,10 @@ def running_with(
     recorder: Kept,
     keyring: Keyring | None = None,
     watching: Watcher | None = None,
-    book: KeyBook = NO_KEYS,
+    keeper: Doorkeeper = KEYLESS,
     throttle: Throttle | None = None,
+    *,
+    foreign: Foreign = KEPT,
 ) -> Any:
     """Return an engine factory for the addon."""
 
@@ -159,7 +169,8 @@ def running_with(
             recorder,
             (keyring or Keyring()).overheard,
             watching,
-            Doorkeeper(book),
+            keeper,
+            foreign,
             throttle=throttle or Throttle(),
         )
 

@@ -337,6 +337,27 @@ async def test_a_host_that_is_not_on_the_keys_list_is_a_403(proxied: Lanes) -> N
     assert len(engine.snapshots) == 1
 
 
+async def test_who_is_refused_at_the_door_leaves_a_record(proxied: Lanes) -> None:
+    """Who it was, what for and why not, of calls and of what would pass; of keys nothing."""
+    book = Book(**{SECRET: limited(hosts=("*.anthropic.com",))})
+    async with proxied(ScriptedEngine(), book=book) as running:
+        for headers in ({"x-api-key": WRONG}, {"x-api-key": SECRET}):
+            for path in (CHAT, f"/v1/files?key={WRONG}" if WRONG in str(headers) else "/v1/files"):
+                async with await H1.tls(running.proxy) as client:
+                    assert (await client.ask(path, headers=headers)).status in {401, 403}
+        told = await records(running, 4)
+        assert [(one.status, one.fault) for one in told] == [
+            (401, "key_unknown"),
+            (401, "key_in_query"),
+            (403, "host_not_allowed"),
+            (403, "host_not_allowed"),
+        ]
+        assert {(one.origin_host, one.caller.peer) for one in told} == {(OPENAI, "127.0.0.1")}
+        assert [one.path for one in told[::2]] == [CHAT, CHAT]
+        assert "tokenhub_" not in str(told)
+        assert len({one.id for one in told}) == 4
+
+
 async def test_what_passes_through_goes_with_the_callers_own_key(passing: Passing) -> None:
     """Ours stays; theirs arrives; with ours alone there is nothing to show; and the record says whose it was."""
     async with passing(book=Book()) as running:

@@ -109,3 +109,19 @@ def test_with_nothing_serving_nothing_is_printed_for_the_shell(tmp_path: Path) -
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "tokenhub serve" in result.stderr
+
+
+def test_a_key_is_printed_only_where_that_is_asked_for(serving: dict[str, str], tmp_path: Path) -> None:
+    """A terminal and its scroll-back are no place for it."""
+    secret = "tokenhub_" + "c0ffee42" * 8
+    keyed, file = {**serving, "TOKENHUB_KEY": secret}, tmp_path / "key"
+    file.write_text(secret)
+
+    def env(*args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*MAIN, "env", *args], env=keyed, capture_output=True, text=True, check=False)
+
+    plain, asked, refused = env(), env("--show-key"), env("--key-file", str(file))
+    assert (plain.returncode, secret in plain.stdout) == (0, False)
+    assert f"http://x:{secret}@127.0.0.1:" in asked.stdout
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert secret not in refused.stderr

@@ -162,3 +162,34 @@ def test_a_closed_pipe_ends_the_program_as_it_would_without_us(serving: dict[str
         process.stdout.close()
 
         assert process.wait(timeout=PROGRAM_PATIENCE) == -signal.SIGPIPE
+
+
+SECRET = "tokenhub_" + "c0ffee42" * 8
+
+
+def test_a_key_says_to_the_proxy_who_the_program_is(serving: dict[str, str], tmp_path: Path) -> None:
+    """From a file or a variable, never from the command line; it stands in the proxy's URL and in no other variable."""
+    file = tmp_path / "key"
+    file.write_text(SECRET + "\n")
+    keyed = {**serving, "TOKENHUB_KEY": SECRET}
+    for told in (run(serving, "--key-file", str(file), "--", "env").stdout, run(keyed, "--", "env").stdout):
+        names = {line.partition("=")[0] for line in told.splitlines() if SECRET in line}
+        assert names == {"HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"}
+        assert f"HTTPS_PROXY=http://x:{SECRET}@127.0.0.1:" in told
+        assert "TOKENHUB_KEY" not in told
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("", "is empty"), ("sk-ant-of-somebody", "must be an API key of TokenHub"), (None, "cannot be read")],
+)
+def test_what_is_no_key_is_refused_unseen(
+    serving: dict[str, str], tmp_path: Path, text: str | None, said: str
+) -> None:
+    """One line, exit code 2, and nothing runs."""
+    if text is not None:
+        (tmp_path / "key").write_text(text)
+    told = run(serving, "--key-file", str(tmp_path / "key"), "--", "echo", "ran")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert said in told.stderr.replace("\n", "")
+    assert not text or text not in told.stderr

@@ -7,11 +7,13 @@ from typing import Final
 
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.errors import Fault
+from tokenhub_core.lending import Lender
 from tokenhub_core.modes import HostMode, Match, Modes, Rule
 from tokenhub_core.ports import Foreseen, Foreseer
 from tokenhub_core.providers.catalogue import SOURCE, Catalogue
 from tokenhub_core.routing.estimate import UNLEARNED, Estimates
-from tokenhub_core.types import Dialect, Headers, Snapshot
+from tokenhub_core.types import Caller, Dialect, Headers, Snapshot
 from tokenhub_core.watching import Watcher
 
 PRICES: Final = b"""{
@@ -39,6 +41,8 @@ def watcher(
     estimates: Estimates = UNLEARNED,
     max_body: int = 32 << 20,
     tunnelled: Callable[[str], None] = lambda _: None,
+    admit: Callable[[Caller, float], Fault | None] = lambda *_: None,
+    lender: Lender | None = None,
 ) -> Watcher:
     """Return a watcher with these rules."""
     modes = Modes(rules)
@@ -52,6 +56,8 @@ def watcher(
         clock=SystemClock(),
         max_body_bytes=max_body,
         tunnelled=tunnelled,
+        admit=admit,
+        lender=lender,
     )
 
 

@@ -14,8 +14,10 @@ from tests.fakes.house import House, house
 from tests.fakes.keys import OTHER, SECRET, Book, limited
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
+from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.admission.foreign import Leak
-from tokenhub_core.types import Scope
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.types import Dialect, Origin, Scope
 
 SHOWN = {"authorization": f"Bearer {SECRET}"}
 ANTHROPIC = {"anthropic-version": "2023-06-01"}
@@ -167,3 +169,26 @@ async def test_an_alarm_is_counted_told_and_written_down(it: House) -> None:
     assert (entry["source"], entry["actor"]) == ("10.0.0.7", "k-ann")
     metrics = (await it.ask("GET", "/metrics")).body
     assert b'tokenhub_leaking_credentials_total{kind="sk-ant-"} 3' in metrics
+
+
+@pytest.mark.parametrize(("store", "cause"), [("memory", ""), ("vault", "vault_locked")])
+async def test_a_registered_providers_credential_is_there_for_what_passes(
+    tmp_path: Path, store: str, cause: str
+) -> None:
+    """As the fleet, the vault and the rules of the running application have it; locked, nothing is lent."""
+    settings = {"CLIENT_CREDENTIALS": "api.openai.com=replace"}
+    async with house(tmp_path, settings=settings) as it:
+        await it.done("POST", "/vault/init", {"admin_password": "correct horse battery"})
+        given = {"base_url": "https://api.openai.com/v1", "cred_store": store, "api_key": "sk-lent"}
+        await it.done("POST", "/providers", {"id": "openai", **given})
+        await it.done("POST", "/vault/lock")
+        entry = it.app.foreign.settled(Entry((("authorization", "Bearer x"),), "/v1/files"), "api.openai.com")
+        lender, origin = it.app.watcher.lender, Origin("https", "api.openai.com", 443)
+        assert lender is not None
+        if not cause:
+            loan = lender.lend(entry, origin, Dialect.OPENAI_CHAT)
+            assert ("authorization", "Bearer sk-lent") in loan.on(entry.headers)
+            return
+        with pytest.raises(TokenHubError) as caught:
+            lender.lend(entry, origin, Dialect.OPENAI_CHAT)
+        assert (caught.value.fault.http_status, caught.value.fault.label) == (503, cause)

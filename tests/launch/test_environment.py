@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,10 @@ from tokenhub_core.launch.environment import (
     Changes,
     Trust,
     client_environment,
+    keyed,
     original_environment,
 )
+from tokenhub_core.ports import Secret
 
 PROXY = "http://127.0.0.1:8080"
 TRUST = Trust(
@@ -197,3 +200,14 @@ def test_every_variable_that_is_set_can_be_taken_back() -> None:
     """The list of changed variables is complete."""
     assert set(changes().set) | set(changes().unset) == {*CHANGED, RESTORE}
     assert set(BUNDLE_VARIABLES) <= set(CHANGED)
+
+
+def test_a_key_is_escaped_as_a_url_wants_it() -> None:
+    """Whatever stands in it, host and port stay what they are."""
+    url = keyed("http://127.0.0.1:8080", Secret("tokenhub_a/b@c:d#e?f%"))
+    assert url == "http://x:tokenhub_a%2Fb%40c%3Ad%23e%3Ff%25@127.0.0.1:8080"
+    assert urlsplit(url).hostname == "127.0.0.1"
+    assert keyed("http://[::1]:8080", Secret("tokenhub_a")) == "http://x:tokenhub_a@[::1]:8080"
+    assert keyed("http://h:1", Secret("")) == "http://h:1"
+    with pytest.raises(ConfigError, match="already"):
+        keyed("http://u:p@h:1", Secret("tokenhub_a"))

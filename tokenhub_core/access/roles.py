@@ -62,6 +62,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/workflows": "GET",
         "/workflows/{id}": "GET",
         "/workflows/{id}/history": "GET",
+        "/ca": "GET",
         "/audit": "GET",
         "/audit/verify": "GET",
         "/proofs": "GET",
@@ -102,6 +103,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/models/{id}": "DELETE",
         "/directives/secrets/{key_id}": "GET",  # a secret
         "/logs/{id}/body": "GET",
+        "/ca/rotate": "POST",
+        "/ca/hosts": "POST",
+        "/ca/hosts/{host}": "DELETE",
         "/vault/init": "POST",
         "/vault/unlock": "POST",
         "/vault/password": "POST",

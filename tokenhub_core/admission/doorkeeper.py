@@ -16,8 +16,9 @@ import msgspec
 
 from tokenhub_core.admission import identity
 from tokenhub_core.admission.identity import Found
+from tokenhub_core.admission.tenures import Tenures
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
-from tokenhub_core.ports import KeyBook
+from tokenhub_core.ports import KeyBook, Secret
 from tokenhub_core.types import ANY, ApiKey, Dialect, Headers, Scope
 
 CHALLENGE: Final = ("proxy-authenticate", 'Basic realm="tokenhub"')
@@ -36,6 +37,9 @@ class NoKeys:
         raise client_fault("this API key is not known", kind=Kind.AUTH, cause="key_unknown")
 
 
+_NO_SECRET: Final = Secret("")
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A request that may come in, without its key."""
 
@@ -46,6 +50,10 @@ class Entry(msgspec.Struct, frozen=True):
     """Who showed the proxy a key: that key's name, its id where it has none."""
     stripped: bool = False
     """The credential that it brought for its host was dropped."""
+    replaced: bool = False
+    """And the credential of the provider that is registered for that host takes its place."""
+    shown: Secret = _NO_SECRET
+    """The key's secret, for what stays open by it: see `Tenures`."""
 
     def __repr__(self) -> str:
         return f"Entry({self.key.id if self.key else 'anonymous'})"
@@ -57,6 +65,8 @@ class Doorkeeper:
     def __init__(self, book: KeyBook, *, anonymous: bool = True) -> None:
         self._book = book
         self._anonymous = anonymous
+        self.tenures = Tenures(book)
+        """What is open by keys that were let in."""
 
     def admit(self, found: Found, *, near: bool, now: float) -> Entry:
         """Return the request as it may come in; raises `TokenHubError` (`AUTH`), or one with status 503.
@@ -70,7 +80,7 @@ class Doorkeeper:
         user = ""
         if found.proxy:
             user = called(key if found.proxy == found.secret else self.known(found.proxy, now))
-        return Entry(found.headers, found.path, key, user)
+        return Entry(found.headers, found.path, key, user, shown=Secret(found.secret))
 
     def enter(self, secret: str, *, near: bool, now: float) -> ApiKey | None:
         """Return the key that a connection is opened with, None for somebody anonymous; raises like `admit`."""

@@ -97,7 +97,9 @@ class Foreign:
             raise client_fault(message, kind=Kind.FORBIDDEN, cause="client_credential_refused")
         if rule is not Use.USE:
             headers, path = without_credentials(entry.headers, entry.path)
-            return msgspec.structs.replace(entry, headers=headers, path=path, stripped=True)
+            return msgspec.structs.replace(
+                entry, headers=headers, path=path, stripped=True, replaced=rule is Use.REPLACE
+            )
         if kind := leaking(entry, host):
             refused = self._exact(host) is None
             self._tell(Leak(host, kind, peer, entry.key.id if entry.key else "", refused))

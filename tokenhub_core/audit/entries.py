@@ -71,6 +71,10 @@ class Action(StrEnum):
     TOKEN_DELETE = "token.delete"  # noqa: S105 - as above
     """A scoped token of the admin API."""
     WORKFLOW_CANCEL = "workflow.cancel"
+    CA_ROTATE = "ca.rotate"
+    CA_HOST_ADD = "ca.host.add"
+    CA_HOST_REMOVE = "ca.host.remove"
+    """What is intercepted, and with which root."""
     LOGIN_LINK = "login.link"
     LOGIN_LOCK = "login.lock"
     """Too many passwords were wrong: the next one has to wait."""

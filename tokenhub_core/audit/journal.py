@@ -181,13 +181,14 @@ class Audit:
         action: Action,
         subject: str = "",
         *,
+        before: Json | None = None,
         after: Json | None = None,
         outcome: Result = Result.DONE,
         reason: str = "",
     ) -> None:
         """Write one entry of what cannot be undone any more: where the store fails, the log has it."""
         try:
-            await self.note(action, subject, after=after, outcome=outcome, reason=reason)
+            await self.note(action, subject, before=before, after=after, outcome=outcome, reason=reason)
         except TokenHubError as error:
             _log.error("an audit entry was lost: %s %s %s: %s", action, subject, reason, error)
 

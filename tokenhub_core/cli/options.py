@@ -40,6 +40,12 @@ _CLIENT: Final = (
         help="The certificate of the CA that the proxy signs with.",
     ),
     click.option("--include-localhost", is_flag=True, help="Also calls to loopback: a local Ollama or vLLM."),
+    click.option(
+        "--key-file",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="An API key of TokenHub that says to the proxy who the program is. Default: TOKENHUB_KEY.",
+    ),
     data_option,
 )
 

@@ -13,13 +13,13 @@ from typing import Final
 import click
 
 from tokenhub_core.cli.options import client_options
-from tokenhub_core.launch.client import prepare_client
+from tokenhub_core.launch.client import KEY, key_from, prepare_client
 from tokenhub_core.launch.paths import data_dir
 
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
-_OURS: Final = frozenset({"TOKENHUB_ADMIN_TOKEN", "TOKENHUB_VAULT_PASSWORD"})
-"""What an operator's shell may hold and no program needs that asks a model."""
+_OURS: Final = frozenset({"TOKENHUB_ADMIN_TOKEN", "TOKENHUB_VAULT_PASSWORD", KEY})
+"""What an operator's shell may hold and no program needs that asks a model; a key stands in the proxy's URL."""
 
 
 @click.command(
@@ -34,6 +34,7 @@ def run(
     proxy: str | None,
     ca: Path | None,
     include_localhost: bool,
+    key_file: Path | None,
     data: Path | None,
 ) -> None:
     """Run COMMAND with its LLM traffic coming through TokenHub.
@@ -46,7 +47,12 @@ def run(
         tokenhub run -- claude
     """
     changes = prepare_client(
-        os.environ, data or data_dir(os.environ), proxy=proxy, ca=ca, include_localhost=include_localhost
+        os.environ,
+        data or data_dir(os.environ),
+        proxy=proxy,
+        ca=ca,
+        include_localhost=include_localhost,
+        key=key_from(key_file, os.environ),
     )
     given = {name: value for name, value in os.environ.items() if name not in _OURS}
     sys.exit(_become(command, changes.apply(given)))

@@ -56,6 +56,8 @@ from tokenhub_core.types import (
     Left,
     Reasoning,
     Refusal,
+    Skip,
+    Skipped,
     Text,
     ToolUse,
     Usage,
@@ -170,7 +172,11 @@ class Attempting:
             except TokenHubError:
                 means.ledger.settle(reservation, 0, Usage())
                 raise
-        except TokenHubError:
+        except TokenHubError as error:
+            if error.fault.kind is Kind.BUDGET:
+                model = self._candidate.model.id
+                skip = Skip(model, provider.id, Skipped.BUDGET_EXCEEDED, error.fault.message)
+                self._trace.passed_over.append(skip)
             means.health.released(provider.id, started=self._started)
             raise
         self._reservation = reservation

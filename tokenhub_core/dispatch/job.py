@@ -29,6 +29,7 @@ from tokenhub_core.types import (
     Left,
     Plan,
     Request,
+    Skip,
     Snapshot,
     Stopped,
     Usage,
@@ -76,6 +77,8 @@ class Trace:
     losses: tuple[str, ...] = ()
     identical: bool = False
     stop: Stopped | None = None
+    passed_over: list[Skip] = field(default_factory=list)
+    """Candidates that budgets had too little left for."""
     left: Left = Left()
     """What of the answer comes back with the conversation's next call."""
     recorded: bool = False

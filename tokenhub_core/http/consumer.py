@@ -30,8 +30,9 @@ from tokenhub_core.ids import request_id
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
 from tokenhub_core.proof.prover import Delivery, Prover
-from tokenhub_core.recognise import CHAT, Recognised, Recogniser
-from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Scope, Snapshot
+from tokenhub_core.recognise import CHAT, Current, Recognised, Recogniser, without_secrets
+from tokenhub_core.telemetry.refusals import unrecorded
+from tokenhub_core.types import Caller, Dialect, Headers, Lane, Origin, Outcome, Record, Scope, Snapshot
 from tokenhub_core.watching import Watcher
 
 DIRECT: Final[Mapping[str, Dialect]] = {
@@ -50,6 +51,9 @@ DIRECT: Final[Mapping[str, Dialect]] = {
 SILENCE: Final = 60.0
 """Seconds that a request body may pause for; also what ends one that has stopped being HTTP."""
 
+_NOBODY: Final = Entry((), "")
+_LONGEST: Final = 1000
+"""Characters of a refused request's method and path that are kept."""
 _PATHS: Final = 1024
 """Hosts and paths that are remembered together."""
 _INTERNAL: Final = Fault(
@@ -78,6 +82,8 @@ class Door:
     """Says what is done with credentials that clients bring for their hosts."""
     prover: Prover | None = None
     """Hears what goes out, where that is to be proved."""
+    refused: Callable[[Record], None] = unrecorded
+    """Hears of those who are refused before there is an exchange."""
 
     def admit(
         self,
@@ -97,11 +103,22 @@ class Door:
             proxy=connection.key.reveal() if connection is not None else "",
         )
         entry = self.keeper.admit(found, near=near, now=self.clock.now())
-        if connection is None:
-            allow(entry.key, scope)
-            return entry
-        allow(entry.key, scope, host=connection.host)
-        return self.foreign.settled(entry, connection.host, peer=connection.peer)
+        try:
+            if connection is None:
+                allow(entry.key, scope)
+                return entry
+            allow(entry.key, scope, host=connection.host)
+            return self.foreign.settled(entry, connection.host, peer=connection.peer)
+        except TokenHubError as error:
+            raise KnownError(error.fault, entry) from None
+
+
+class KnownError(TokenHubError):
+    """The refusal of somebody who has shown who it is."""
+
+    def __init__(self, fault: Fault, entry: Entry) -> None:
+        super().__init__(fault)
+        self.entry = entry
 
 
 class Consumer:
@@ -135,7 +152,7 @@ class Consumer:
         try:
             body = await _body(request, door.max_body_bytes, begun)
         except TokenHubError as error:
-            response = self.refusal(error.fault, dialect)
+            response = self.refusal(KnownError(error.fault, entry), dialect, request, connection)
             # What is left of the body would be taken for the next request.
             response.force_close()
             return response
@@ -162,9 +179,33 @@ class Consumer:
         door = self._door
         door.throttle.admin(request.remote or "", fields(request), nanoseconds(door.clock.monotonic()))
 
-    def refusal(self, fault: Fault, dialect: Dialect) -> web.Response:
-        """Return the answer to a request that never became an exchange."""
-        name = request_id(self._door.clock.now(), self._door.entropy())
+    def refusal(
+        self,
+        refused: TokenHubError,
+        dialect: Dialect,
+        request: web.BaseRequest,
+        connection: Connection | None = None,
+    ) -> web.Response:
+        """Return the answer to a request that never became an exchange; one record says who was refused, and why."""
+        at, fault = self._door.clock.now(), refused.fault
+        name = request_id(at, self._door.entropy())
+        self._door.refused(
+            Record(
+                id=name,
+                at=at,
+                outcome=Outcome.ERROR,
+                status=fault.http_status,
+                caller=caller(
+                    request, connection, refused.entry if isinstance(refused, KnownError) else _NOBODY
+                ),
+                method=request.method[:_LONGEST],
+                path=without_secrets(identity.masked(request.path_qs))[:_LONGEST],
+                dialect=dialect,
+                origin_host=connection.host if connection else "",
+                fault=fault.label,
+                message=fault.message,
+            )
+        )
         error = self._door.dialects[dialect].error(fault, request_id=name)
         others = [field for field in error.headers if field[0] != "x-request-id"]
         if error.status == 401:
@@ -202,6 +243,8 @@ class HandedOff:
         self._consumer = consumer
         # Programs call few paths, over and over.
         self._recognise = lru_cache(maxsize=_PATHS)(recogniser.recognise)
+        if isinstance(recogniser, Current):
+            recogniser.listen(self._recognise.cache_clear)
         self._passthrough = passthrough
         self._watcher = watcher
 
@@ -218,7 +261,7 @@ class HandedOff:
         try:
             entry = self._consumer.admit(request, found.dialect, scope, connection)
         except TokenHubError as error:
-            response = self._consumer.refusal(error.fault, found.dialect)
+            response = self._consumer.refusal(error, found.dialect, request, connection)
             # Its body stays unread.
             response.force_close()
             return response
@@ -236,7 +279,7 @@ class HandedOff:
             if request.writer.output_size:
                 raise  # too late for another answer: aiohttp cuts the connection
             _log.exception("%s %s failed", request.method, request.path)
-            return self._consumer.refusal(_INTERNAL, found.dialect)
+            return self._consumer.refusal(TokenHubError(_INTERNAL), found.dialect, request, connection)
 
     async def _call(
         self, request: web.BaseRequest, connection: Connection, found: Recognised, entry: Entry
@@ -367,7 +410,7 @@ def fields(request: web.BaseRequest) -> Headers:
 def caller(request: web.BaseRequest, connection: Connection | None, entry: Entry) -> Caller:
     """Return who sent a request."""
     agent = request.headers.get("user-agent", "").encode(errors="replace").decode()
-    program = agent.partition(" ")[0][:80]
+    program = "" if identity.mentions(agent) else agent.partition(" ")[0][:80]
     if connection is None:
         peer = request.remote or ""
         return Caller(peer=peer, lane=Lane.DIRECT, proxy_user=entry.user, program=program, key=entry.key)

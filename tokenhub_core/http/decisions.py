@@ -167,7 +167,7 @@ def shown(told: Json) -> Json:
         **told,
         "candidates": [_priced(one) for one in told["candidates"]],
         "spared": [_priced(one) for one in told.get("spared", ())],
-        "exclusions": exclusions(told["skips"]),
+        "exclusions": exclusions([*told["skips"], *told.get("passed_over", ())]),
     }
 
 

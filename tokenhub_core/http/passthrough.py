@@ -1,8 +1,9 @@
 """What is not routed, handed through to the host it was meant for: streamed both ways, WebSockets included.
 
-Only listed LLM hosts come here, always over TLS, always with the caller's own credential. Nothing is changed or
-held back; one record says that it happened, with the usage where the host tells it in the open. Calls come here too
-where the mode of their host or caller leaves them alone; those in shadow are decided on the way.
+Only listed LLM hosts come here, always over TLS, with the caller's own credential or, where the rule of the host says
+`replace`, with that of the provider which is registered there. Nothing else is changed or held back; one record says
+that it happened, with the usage where the host tells it in the open. Calls come here too where the mode of their host
+or caller leaves them alone; those in shadow are decided on the way.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from yarl import URL
 
 from tokenhub_core.admission.doorkeeper import Entry, let_pass
 from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.tenures import KEY_ENDED
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.hops import end_to_end
 from tokenhub_core.http.connection import Connection
 from tokenhub_core.http.consumer import Door, caller
 from tokenhub_core.http.websockets import splice
 from tokenhub_core.ids import request_id
+from tokenhub_core.lending import Loan
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Recorder
 from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
@@ -53,6 +56,8 @@ class _Course:
     sent: int = 0
     """Bytes of the request's body, or of the client's side of a WebSocket, that were passed on."""
     received: int = 0
+    loan: Loan | None = None
+    """The credential that it goes with, where that is not the caller's own."""
 
     def up(self, size: int) -> None:
         self.sent += size
@@ -139,6 +144,7 @@ class Passthrough:
                 path=without_secrets(entry.path),
                 dialect=found.dialect,
                 origin_host=connection.host,
+                provider=course.loan.provider if course.loan else "",
                 timings=Timings(total_ms=round((door.clock.monotonic() - started) * 1000, 3)),
                 fault=fault.label if fault else "",
                 message=fault.message if fault else sizes(course.sent, course.received),
@@ -168,13 +174,16 @@ class Passthrough:
         begun: bytes,
         shadow: bool,
     ) -> web.StreamResponse:
-        let_pass(entry, connection.host, call=found.operation == CHAT)
+        lender = self._watcher.lender if self._watcher and entry.replaced else None
+        if lender is None:
+            let_pass(entry, connection.host, call=found.operation == CHAT)
         upgrade = is_handshake(entry.headers)
         modes = self._watcher.modes() if self._watcher else ROUTED
         routed = modes.of(connection.host, entry.user or connection.proxy_user) is HostMode.ROUTE
         if upgrade and routed and (fault := refusal(self._recogniser, connection.host, request.path_qs)):
             raise TokenHubError(fault)
-        if routed and not shadow and (fault := self._poor(request, connection, entry)):
+        # Whoever goes with a credential of ours keeps to its budget, whatever the mode says.
+        if ((routed and not shadow) or lender) and (fault := self._poor(request, connection, entry)):
             raise TokenHubError(fault)
         if not self._allowed:
             message = (
@@ -182,20 +191,33 @@ class Passthrough:
             )
             status = 426 if upgrade else 403
             raise TokenHubError(Fault(Kind.FORBIDDEN, Blame.US, message, cause="origin_off", status=status))
+        if lender is not None:
+            origin = Origin("https", connection.host, connection.port)
+            course.loan = lender.lend(entry, origin, found.dialect)
+        headers = course.loan.on(entry.headers) if course.loan else entry.headers
         body = _body(request, course, begun) if request.body_exists else None
-        upstream = await self._send(request, connection, entry, body, upgrade=upgrade)
+        upstream = await self._send(
+            request, connection, course, entry.path, headers, body=body, upgrade=upgrade
+        )
         async with upstream:
             self._door.overheard(
                 connection.host,
                 found.dialect,
-                entry.headers,
+                headers,
                 _lower(upstream.headers),
                 model=course.watch.asked,
                 now=self._door.clock.monotonic(),
                 at=self._door.clock.now(),
             )
             if upstream.status == 101:
-                return await _switch(request, connection, upstream, course, asked=upgrade)
+                return await _switch(
+                    request,
+                    connection,
+                    upstream,
+                    course,
+                    asked=upgrade,
+                    hold=lambda end: self._door.keeper.tenures.hold(end, entry.shown, connection.key),
+                )
             return await _answer(request, connection, upstream, course)
 
     def _poor(self, request: web.BaseRequest, connection: Connection, entry: Entry) -> Fault | None:
@@ -207,29 +229,37 @@ class Passthrough:
         self,
         request: web.BaseRequest,
         connection: Connection,
-        entry: Entry,
-        body: AsyncIterator[bytes] | None,
+        course: _Course,
+        path: str,
+        headers: Headers,
         *,
+        body: AsyncIterator[bytes] | None,
         upgrade: bool,
     ) -> aiohttp.ClientResponse:
         """Return once the head of the host's answer is here; the request's body may still be on its way."""
         port = "" if connection.port == 443 else f":{connection.port}"
         host = ("host", f"{connection.host}{port}")
+        status = 0
         try:
-            return await self._session.request(
+            upstream = await self._session.request(
                 request.method,
                 # Encoded: what the client wrote is what the host gets.
-                URL(self._base_url(connection) + entry.path, encoded=True),
-                headers=[*_forwarded(entry.headers), host, *(_SWITCH if upgrade else ())],
+                URL(self._base_url(connection) + path, encoded=True),
+                headers=[*_forwarded(headers), host, *(_SWITCH if upgrade else ())],
                 data=body,
                 allow_redirects=False,
                 timeout=_TIMEOUT,
                 skip_auto_headers=_AUTOMATIC,
             )
+            status = upstream.status
+            return upstream
         except (aiohttp.ClientError, TimeoutError) as error:
             message = f"{connection.host} cannot be reached: {type(error).__name__}"
             fault = Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable")
             raise TokenHubError(fault) from None
+        finally:
+            if course.loan is not None:
+                course.loan.ended(status)
 
 
 def sizes(sent: int, received: int) -> str:
@@ -261,14 +291,16 @@ async def _answer(
     request: web.BaseRequest, connection: Connection, upstream: aiohttp.ClientResponse, course: _Course
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=upstream.status, reason=upstream.reason)
-    response.headers.extend(end_to_end(upstream.headers.items()))
+    loan = course.loan
+    response.headers.extend(_told(upstream, loan))
     course.watch.begin(upstream.status, _lower(upstream.headers))
     await response.prepare(request)
     async for piece in _pieces(upstream, connection):
-        await response.write(piece)
+        if shown := loan.veil(piece) if loan else piece:
+            await response.write(shown)
         course.down(len(piece))
         course.watch.feed(piece)
-    await response.write_eof()
+    await response.write_eof(loan.veil(b"") if loan else b"")
     return response
 
 
@@ -279,19 +311,34 @@ async def _switch(
     course: _Course,
     *,
     asked: bool,
+    hold: Callable[[Callable[[], None]], Callable[[], None]],
 ) -> web.StreamResponse:
     switched = upstream.connection is not None and upstream.connection.protocol is not None
     if not asked or not switched:
         message = f"{connection.host} switched to a protocol that nobody asked for"
         raise TokenHubError(Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="bad_upgrade"))
     response = web.StreamResponse(status=101, reason=upstream.reason)
-    response.headers.extend(end_to_end(upstream.headers.items()))
+    response.headers.extend(_told(upstream, course.loan))
     response.headers.extend(_SWITCH)
     response.force_close()
     await response.prepare(request)
     # From here on a client that goes away is one that has ended its conversation.
     course.outcome, course.status = Outcome.PASSED, 101
-    await splice(request, upstream, up=course.up, down=course.down)
+    talk = asyncio.create_task(splice(request, upstream, up=course.up, down=course.down), name="websocket")
+
+    def end() -> None:
+        course.fault = KEY_ENDED
+        talk.cancel()
+
+    release = hold(end)
+    try:
+        await talk
+    except asyncio.CancelledError:
+        here = asyncio.current_task()
+        if course.fault is not KEY_ENDED or (here is not None and here.cancelling()):
+            raise
+    finally:
+        release()
     return response
 
 
@@ -328,6 +375,12 @@ def _cut(request: web.BaseRequest) -> NoReturn:
     if request.transport is not None:
         request.transport.abort()
     raise ConnectionResetError
+
+
+def _told(upstream: aiohttp.ClientResponse, loan: Loan | None) -> Headers:
+    """Return the host's fields for the caller, in which no credential of ours is quoted."""
+    fields = end_to_end(upstream.headers.items())
+    return loan.veiled(fields) if loan else fields
 
 
 def _lower(headers: CIMultiDictProxy[str]) -> Headers:

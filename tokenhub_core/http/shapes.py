@@ -17,7 +17,7 @@ from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.store.log import PAGE_MAX
 from tokenhub_core.store.rows import MICROS
-from tokenhub_core.types import Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
+from tokenhub_core.types import Dialect, Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request body."""
@@ -134,6 +134,13 @@ class RoutingBody(msgspec.Struct, forbid_unknown_fields=True):
     fallback: bool | None = None
     explore: Literal["off", "thompson"] | None = None
     affinity: Literal["on", "off"] | None = None
+
+
+class HostBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A host to intercept; `*.` stands for one label. Its calls speak this dialect."""
+
+    host: str
+    dialect: Dialect
 
 
 class PasswordBody(msgspec.Struct, forbid_unknown_fields=True):

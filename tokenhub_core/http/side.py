@@ -144,11 +144,11 @@ class SideServer:
             self._admit(request)
             return await handler(request)
         except TokenHubError as error:
-            return self._told(request, error.fault)
+            return self._told(request, error)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            told = self._told(request, _http_fault(request, error))
+            told = self._told(request, TokenHubError(_http_fault(request, error)))
             if "allow" in error.headers:
                 told.headers["allow"] = error.headers["allow"]
             return told
@@ -156,7 +156,7 @@ class SideServer:
             if request.writer.output_size:
                 raise  # too late for another answer: aiohttp cuts the connection
             _log.exception("%s %s failed", request.method, request.path)
-            return self._told(request, _INTERNAL)
+            return self._told(request, TokenHubError(_INTERNAL))
 
     def _admit(self, request: web.Request) -> None:
         # Browsers always send one; a balancer's health check over HTTP/1.0 may not.
@@ -177,13 +177,13 @@ class SideServer:
         if not open_:
             self._sessions.admit(request)
 
-    def _told(self, request: web.Request, fault: Fault) -> web.Response:
+    def _told(self, request: web.Request, error: TokenHubError) -> web.Response:
         resource = request.match_info.route.resource
         # With another method there is no route.
         dialect = _ROUTED.get(resource.canonical if resource else request.path) or _family(request.path)
         if dialect is None and request.path.startswith("/v1/"):
             dialect = Dialect.ANTHROPIC_MESSAGES if _speaks_anthropic(request) else Dialect.OPENAI_CHAT
-        return failed(fault) if dialect is None else self._consumer.refusal(fault, dialect)
+        return failed(error.fault) if dialect is None else self._consumer.refusal(error, dialect, request)
 
     async def _chat(self, dialect: Dialect, request: web.Request) -> web.StreamResponse:
         entry = self._consumer.admit(request, dialect, scope_of(dialect))

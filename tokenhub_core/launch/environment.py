@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.bypass import bypass
+from tokenhub_core.ports import Secret
+from tokenhub_core.types import KEY_PREFIX
 
 ACTIVE: Final = "TOKENHUB_ACTIVE"
 """Set, to the proxy's URL, in every program that runs behind us."""
@@ -73,6 +75,9 @@ CHANGED: Final = (
 """Every variable that `client_environment` sets or removes, `RESTORE` aside."""
 
 
+_NO_SECRET: Final = Secret("")
+
+
 @dataclass(frozen=True, slots=True)
 class Trust:
     """The files that let a program trust us. `trust_store` is Java's, `wgetrc` wget's settings."""
@@ -104,12 +109,14 @@ def client_environment(
     shim_dir: Path,
     llm_hosts: Sequence[str],
     include_localhost: bool = False,
+    key: Secret = _NO_SECRET,
 ) -> Changes:
     """Return what has to change in `base` for a program started with it to come through `proxy_url`.
 
     Applying the changes to an environment that already has them changes nothing. `llm_hosts` are host names
     or patterns (`*.openai.azure.com`) that no `NO_PROXY` entry may exempt. With `include_localhost` calls to
-    loopback (a local Ollama or vLLM) come through as well. Raises `ConfigError` for an unusable `proxy_url`.
+    loopback (a local Ollama or vLLM) come through as well. `key` says to the proxy who the program
+    is. Raises `ConfigError` for an unusable `proxy_url` or key.
     """
     host, port = _proxy_address(proxy_url)
     exempt = bypass(
@@ -117,7 +124,7 @@ def client_environment(
         llm_hosts=llm_hosts,
         include_localhost=include_localhost,
     )
-    new = dict.fromkeys(_PROXY, proxy_url)
+    new = dict.fromkeys(_PROXY, keyed(proxy_url, key))
     if exempt:
         new |= dict.fromkeys(("NO_PROXY", "no_proxy"), ",".join(exempt))
     new |= dict.fromkeys(BUNDLE_VARIABLES, str(trust.bundle_file))
@@ -131,6 +138,22 @@ def client_environment(
     new[ACTIVE] = proxy_url
     new[RESTORE] = base.get(RESTORE) or json.dumps({name: base.get(name) for name in CHANGED})
     return Changes(new, tuple(name for name in CHANGED if name not in new))
+
+
+def keyed(proxy_url: str, key: Secret) -> str:
+    """Return the proxy's URL with a key of ours as its password (RFC 3986, 3.2.1), as it is without one.
+
+    Raises `ConfigError`, which does not show it, for what is no key of ours, and where the URL has a password.
+    """
+    if not key:
+        return proxy_url
+    if not key.reveal().startswith(KEY_PREFIX):
+        raise ConfigError(f"the key for the proxy must be an API key of TokenHub ({KEY_PREFIX}…)")
+    _proxy_address(proxy_url)
+    parts = urlsplit(proxy_url)
+    if "@" in parts.netloc:
+        raise ConfigError("the proxy URL has a user or a password already: give the key or those")
+    return parts._replace(netloc=f"x:{quote(key.reveal(), safe='')}@{parts.netloc}").geturl()
 
 
 def original_environment(base: Mapping[str, str]) -> Changes:

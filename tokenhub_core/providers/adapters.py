@@ -33,6 +33,8 @@ _ANTHROPIC_VERSION: Final = "2023-06-01"
 
 _TRACE: Final = frozenset({"traceparent", "tracestate"})
 _ACCOUNT: Final = frozenset({"openai-organization", "openai-project"})
+ACCOUNT: Final = _ACCOUNT | {"x-goog-user-project", "cookie"}
+"""What names the account behind a caller's own key; beside another key it is an error, or somebody else's."""
 _QUERY: Final = frozenset({"alt", "beta"})
 """What of a caller's query another provider gets: the framing of its streams, and leave to use betas."""
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
@@ -171,6 +173,20 @@ def credential_headers(provider: Provider, credential: Secret | None) -> Headers
     base = provider.endpoints[0] if provider.endpoints else ""
     headers = _key(provider, credential, _way(vendors.of(provider.type, base), dialect))
     return (*headers, ("anthropic-version", _ANTHROPIC_VERSION)) if dialect in _ANTHROPIC else headers
+
+
+def key_at(
+    provider: Provider, credential: Secret | None, *, base: str, dialect: Dialect, path: str
+) -> Headers:
+    """Return the field that carries a provider's credential at `path` of its host, where `base` is its endpoint.
+
+    For what passes; nothing where it has none. Raises `TokenHubError` (`AUTH`) as `upstream_request` does.
+    """
+    vendor = vendors.of(provider.type, base)
+    fitting = [way.prefix for way in vendor.ways if f"{path.partition('?')[0]}/".startswith(f"{way.prefix}/")]
+    prefix = max(fitting, key=len, default="")
+    way = next((way for way in vendor.ways if prefix and way.prefix == prefix), _way(vendor, dialect))
+    return _key(provider, credential, way)
 
 
 # --- other providers -----------------------------------------------------------------------------------------

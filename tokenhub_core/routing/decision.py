@@ -11,6 +11,8 @@
     twins        the columns that say the same as another one in every row, and which one
     candidates   one row each, in the order in which they were to be tried
     spared       rows of unhealthy candidates that were scored and not to be tried
+    passed_over  candidates that were not asked, since budgets had too little left when their turn came; absent
+                 without any. The plan does not follow from them, so none is made of them again
     skips        who was left out: reason → provider → models, each by its id or as [id, detail]
 
 A fleet can hold a thousand models, so names stand once and not in every row, and of a model only what its score was
@@ -116,7 +118,11 @@ def pack(plan: Plan) -> Json:
         "spared": table.rows[len(plan.candidates) :],
         "skips": _grouped(plan.skips),
     }
-    return {**found, "chances": dict(plan.chances)} if plan.chances else found
+    if plan.chances:
+        found["chances"] = dict(plan.chances)
+    if plan.passed_over:
+        found["passed_over"] = [structs.asdict(skip) for skip in plan.passed_over]
+    return found
 
 
 def unpack(stored: Json) -> Json:

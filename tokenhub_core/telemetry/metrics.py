@@ -138,6 +138,11 @@ class Metrics:
             "Keys of vendors on their way to somebody else's host, by how they begin",
             ("kind",),
         )
+        self._unrecorded = _Counter(
+            "tokenhub_refusals_unrecorded",
+            "Refused before their call was read, and too many to be recorded one by one, by fault",
+            ("fault",),
+        )
         self._tunnels = _Counter(
             "tokenhub_unopened_connections",
             "Connections to LLM hosts that a mode keeps unopened, by the host of its rule",
@@ -170,6 +175,7 @@ class Metrics:
                 self._leaks,
                 self._proofs,
                 self._fallbacks,
+                self._unrecorded,
             )
         )
         self._health = Gauge(
@@ -189,6 +195,11 @@ class Metrics:
         )
         self._temporal_breaker = Gauge(
             "tokenhub_temporal_circuit_state", "0 closed, 1 open, 2 half open", registry=registry
+        )
+        self._ca = Gauge(
+            "tokenhub_ca_expires_timestamp_seconds",
+            "When the CA's root ends, in seconds since the epoch; 0 where there is none",
+            registry=registry,
         )
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
@@ -248,6 +259,14 @@ class Metrics:
         """Set whether Temporal can be reached, and where its breaker is."""
         self._temporal_up.set(up)
         self._temporal_breaker.set(_BREAKER.get(breaker, 0))
+
+    def unrecorded(self, fault: str) -> None:
+        """Count one that was refused before its call was read, and has no row in the request log."""
+        self._unrecorded.add(fault)
+
+    def ca(self, expires_at: float) -> None:
+        """Set when the CA's root ends."""
+        self._ca.set(expires_at)
 
     def health(self, states: Iterable[tuple[str, str]]) -> None:
         """Set each provider's state (`healthy`, `degraded`, anything else); the others are not shown any more."""

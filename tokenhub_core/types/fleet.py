@@ -281,3 +281,5 @@ class Plan(msgspec.Struct, frozen=True):
     """The other unhealthy ones where `lone`: scored, and not to be tried."""
     bond: Bond | None = None
     """Who served the conversation before; None where the call begins one, or nobody knows it again."""
+    passed_over: tuple[Skip, ...] = ()
+    """Candidates that were not asked when their turn came: their caller's budgets had too little left for them."""

@@ -14,6 +14,7 @@ from tokenhub_core.http.operations import (
     access,
     calls,
     fleet,
+    interception,
     keys,
     log,
     naming,
@@ -36,6 +37,7 @@ AREAS: Final[tuple[Area, ...]] = (
     vault.AREA,
     workflows.AREA,
     access.AREA,
+    interception.AREA,
     service.AREA,
 )
 

@@ -1,0 +1,198 @@
+"""What is lent to a request that passes, and to whom: at the place that it is registered for, and for nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fakes.keys import ANN, limited
+from tokenhub_core.admission.doorkeeper import Entry
+from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.clock import SystemClock
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.lending import Lender
+from tokenhub_core.ports import Secret
+from tokenhub_core.types import ApiKey, Dialect, Fleet, Headers, Origin, Provider, ProviderType
+
+KEY = "sk-proj-of-the-provider-0123456789"
+HOST = "api.openai.com"
+HERE = Origin("https", HOST, 443)
+OPENAI = Provider("openai", ProviderType.OPENAI, (f"https://{HOST}/v1",), cred_store="vault")
+
+
+@dataclass
+class Locker:
+    """Has a credential for everybody, or the fault of why not."""
+
+    secret: str = KEY
+    fault: Fault | None = None
+    asked: list[str] = field(default_factory=list)
+
+    def available(self, provider_id: str, cred_store: str, name: str = "default") -> bool:
+        return True
+
+    def credential(self, provider_id: str, cred_store: str, name: str = "default") -> Secret | None:
+        self.asked.append(provider_id)
+        if self.fault is not None:
+            raise TokenHubError(self.fault)
+        return Secret(self.secret) if self.secret else None
+
+
+def lender(*providers: Provider, locker: Locker | None = None) -> Lender:
+    view = Fleet(1, {one.id: one for one in providers or (OPENAI,)})
+    return Lender(lambda: view, locker or Locker(), Keyring(b"salt"), SystemClock())
+
+
+def entry(path: str = "/v1/files", key: ApiKey | None = ANN, headers: Headers = ()) -> Entry:
+    return Entry(headers, path, key, stripped=True, replaced=True)
+
+
+def refused(it: Lender, asking: Entry, origin: Origin = HERE) -> Fault:
+    with pytest.raises(TokenHubError) as caught:
+        it.lend(asking, origin, Dialect.OPENAI_CHAT)
+    return caught.value.fault
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "path", "dialect", "fields"),
+    [
+        (ProviderType.OPENAI, f"https://{HOST}/v1", "/v1/files", "openai_chat", ("authorization", f"Bearer {KEY}")),
+        (ProviderType.ANTHROPIC, "https://api.anthropic.com", "/v1/files", "anthropic_messages", ("x-api-key", KEY)),
+        (
+            ProviderType.GEMINI,
+            "https://generativelanguage.googleapis.com",
+            "/upload/v1beta/files?uploadType=resumable",
+            "gemini",
+            ("x-goog-api-key", KEY),
+        ),
+        (
+            ProviderType.GEMINI,
+            "https://generativelanguage.googleapis.com",
+            "/v1beta/openai/files",
+            "gemini",
+            ("authorization", f"Bearer {KEY}"),
+        ),
+        (
+            ProviderType.AZURE,
+            "https://corp.openai.azure.com",
+            "/openai/v1/files",
+            "openai_chat",
+            ("api-key", KEY),
+        ),
+    ],
+)  # fmt: skip
+def test_the_credential_stands_where_its_vendor_reads_it(
+    kind: ProviderType, base: str, path: str, dialect: str, fields: tuple[str, str]
+) -> None:
+    """By the vendor, and by the path where a vendor has several families of them."""
+    origin = Origin("https", base.partition("://")[2].partition("/")[0], 443)
+    provider = Provider("p", kind, (base,), cred_store="vault")
+    loan = lender(provider).lend(entry(path), origin, Dialect(dialect))
+    assert loan.on((("accept", "*/*"),)) == (("accept", "*/*"), fields, ("accept-encoding", "identity"))
+    assert loan.provider == "p"
+    assert KEY not in repr(loan)
+
+
+def test_what_belongs_to_the_clients_own_account_stays_behind() -> None:
+    """Beside another key it is an error there, or somebody else's session; so is a key that was put in since."""
+    theirs: Headers = tuple(
+        (name, "theirs")
+        for name in (
+            "openai-organization",
+            "openai-project",
+            "cookie",
+            "x-goog-user-project",
+            "authorization",
+        )
+    )
+    loan = lender().lend(entry(), HERE, Dialect.OPENAI_CHAT)
+    assert [name for name, _ in loan.on((*theirs, ("openai-beta", "x")))] == [
+        "openai-beta",
+        "authorization",
+        "accept-encoding",
+    ]
+    assert "theirs" not in str(loan.on(theirs))
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        Provider("p", ProviderType.OPENAI, ("https://other.example/v1",), cred_store="vault"),
+        Provider("p", ProviderType.OPENAI, (f"https://{HOST}:8443/v1",), cred_store="vault"),
+        Provider("p", ProviderType.OPENAI, (f"http://{HOST}:443/v1",), cred_store="vault"),
+        Provider("p", ProviderType.OPENAI, (f"https://x.{HOST}/v1",), cred_store="vault"),
+        Provider("p", ProviderType.OPENAI, (f"https://{HOST}/v1",), enabled=False, cred_store="vault"),
+    ],
+)
+def test_it_is_bound_to_the_place_that_it_is_registered_for(provider: Provider) -> None:
+    """Host, port and TLS: for any other one there is no provider, and the credential is not even read."""
+    locker = Locker()
+    fault = refused(lender(provider, locker=locker), entry())
+    assert (fault.http_status, fault.label) == (403, "no_credential")
+    assert "no provider is registered" in fault.message
+    assert locker.asked == []
+
+
+@pytest.mark.parametrize(
+    ("key", "cause"),
+    [
+        (limited(providers=("anthropic", f"origin:{HOST}")), "provider_not_allowed"),
+        (limited(models=("gpt-4o",)), "model_not_allowed"),
+        (limited(providers=("openai",)), ""),
+        (None, ""),
+    ],
+)
+def test_a_key_borrows_no_more_than_it_is_good_for(key: ApiKey | None, cause: str) -> None:
+    """Not another provider's account, and not through the back door the models that it may not ask for."""
+    locker = Locker()
+    it = lender(locker=locker)
+    if cause:
+        assert refused(it, entry(key=key)).label == cause
+    else:
+        assert it.lend(entry(key=key), HERE, Dialect.OPENAI_CHAT).provider == "openai"
+    assert locker.asked == ([] if cause else ["openai"])
+
+
+def test_of_several_providers_there_the_first_that_the_key_is_good_for_lends() -> None:
+    """Two accounts at one vendor: a key for the second one does not spend from the first."""
+    second = Provider("second", ProviderType.OPENAI, (f"https://{HOST}/v1",), cred_store="vault")
+    it = lender(OPENAI, second)
+    assert it.lend(entry(), HERE, Dialect.OPENAI_CHAT).provider == "openai"
+    mine = limited(providers=("second",))
+    assert it.lend(entry(key=mine), HERE, Dialect.OPENAI_CHAT).provider == "second"
+
+
+@pytest.mark.parametrize(
+    ("locker", "status", "cause"),
+    [
+        (Locker(fault=Fault(Kind.OVERLOADED, Blame.US, "locked", cause="vault_locked")), 503, "vault_locked"),
+        (Locker(secret=""), 503, "no_credential"),
+        (Locker(secret="two\r\nlines: x"), 503, "bad_credential"),
+    ],
+)
+def test_what_cannot_be_read_is_the_operators_affair(locker: Locker, status: int, cause: str) -> None:
+    """A client that got a 401 would doubt its own key."""
+    fault = refused(lender(locker=locker), entry())
+    assert (fault.http_status, fault.label) == (status, cause)
+
+
+_NEAR = st.text("sk-x*")
+
+
+@given(data=st.data(), before=_NEAR, after=_NEAR, times=st.integers(0, 3))
+def test_an_answer_that_quotes_the_credential_is_veiled(
+    data: st.DataObject, before: str, after: str, times: int
+) -> None:
+    """However it is cut in pieces; nothing else changes, nothing is lost, and the length stays."""
+    key = "sk-sk-x"
+    loan = lender(locker=Locker(key)).lend(entry(), HERE, Dialect.OPENAI_CHAT)
+    whole = (before + (key + "-") * times + after).encode()
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)))) | {0, len(whole)})
+    pieces = [whole[a:b] for a, b in pairwise(cuts) if b > a]
+    told = b"".join(map(loan.veil, pieces)) + loan.veil(b"")
+    assert told == whole.replace(key.encode(), b"*" * len(key))
+    assert loan.veiled((("x", f"bad {key}!"),)) == (("x", f"bad {'*' * len(key)}!"),)
