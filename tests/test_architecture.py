@@ -127,6 +127,7 @@ SHELLS: Final = {
     "tokenhub_core.telemetry.logs": "writes the log",
     "tokenhub_core.telemetry.metrics": "counts",
     "tokenhub_core.telemetry.recorder": "waits for the store",
+    "tokenhub_core.terms": "hands over what waits for the store",
     "tokenhub_core.vault.gate": "keeps a count in the store",
     "tokenhub_core.vault.passwords": "reads files",
     "tokenhub_core.vault.turn": "runs what is slow in a thread",
@@ -156,6 +157,7 @@ _RANKS: Final = (
     learning parkings presence progress sources sweeper""",
     """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
     "http",
+    "terms",
     "app",
     "cli tokenhub_addon",
 )

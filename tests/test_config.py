@@ -85,6 +85,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "capture_days": ("30", 30),
     "capture_max_bytes": ("1024", 1024),
     "log_retention_days": ("90", 90),
+    "proof": ("tools", "tools"),
     "temporal_enabled": ("true", True),
     "temporal_host": ("temporal.example:7233", "temporal.example:7233"),
     "temporal_namespace": ("llm", "llm"),

@@ -13,16 +13,14 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from pathlib import Path
 
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import sources
+from tokenhub_core import sources, terms
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
-from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
@@ -39,7 +37,7 @@ from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import Hedging, Means, Patience
+from tokenhub_core.dispatch.job import Hedging, Means
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.access import AccessPages
@@ -66,17 +64,15 @@ from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
-from tokenhub_core.idempotency import Idempotent, Keeping
+from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
 from tokenhub_core.learning import Learning
-from tokenhub_core.leave import Leave, Leaves, by_host
 from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
-from tokenhub_core.preparing import Insight, Rules
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
 from tokenhub_core.providers import catalogue
@@ -85,14 +81,10 @@ from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
-from tokenhub_core.routing.affinity import LOOSE
-from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.routing.reward import Reward
-from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
-from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.writer import Writer
@@ -302,7 +294,7 @@ async def _engine(
 ) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(
-        HttpTransport(ca_file=_path(settings.ca_file), guard=_guard(settings))
+        HttpTransport(ca_file=terms.path(settings.ca_file), guard=terms.guard(settings))
     )
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
@@ -320,7 +312,7 @@ async def _engine(
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
         more=watched.budgets.more,
     )
-    executor = Executor(means, _patience(settings))
+    executor = Executor(means, terms.patience(settings))
     stack.push_async_callback(executor.close)
     pipeline = Pipeline(
         executor=executor,
@@ -328,8 +320,8 @@ async def _engine(
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=_rules(kept, catalog, admission.throttle),
-        insight=_insight(watched.learning, catalog),
+        rules=terms.rules(settings, catalog, kept.vault, kept.writer, admission.throttle),
+        insight=terms.insight(watched.learning, catalog),
     )
     pipeline.durable = joined(
         stack,
@@ -361,14 +353,16 @@ async def _doors(
     follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
     following = asyncio.create_task(follower.keep(), name="interception follower")
     stack.push_async_callback(_cancelled, following)
-    if catalog.modes.rules and not _origin(settings):
+    if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
             connector=aiohttp.TCPConnector(
-                ssl=tls_context(_path(settings.ca_file)), limit=0, resolver=GuardedResolver(_guard(settings))
+                ssl=tls_context(terms.path(settings.ca_file)),
+                limit=0,
+                resolver=GuardedResolver(terms.guard(settings)),
             ),
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -378,7 +372,7 @@ async def _doors(
         door,
         recorder,
         session,
-        allowed=_origin(settings),
+        allowed=terms.origin(settings),
         recogniser=recogniser,
         watcher=watcher,
     )
@@ -399,7 +393,7 @@ async def _doors(
                 key.enabled and kept.credentials.available(one.id, key.store, key.name) for key in one.keys
             ),
         ),
-        origin=_origin(settings),
+        origin=terms.origin(settings),
         hosts=settings.allowed_hosts,
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
@@ -443,7 +437,7 @@ def _door(
     stack.push_async_callback(shelf.close)
     engine = Idempotent(
         Capturing(pipeline, kept.settings, kept.holder, shelf),
-        _keeping(kept),
+        terms.keeping(kept.settings, kept.writer),
         recorder=watched.recorder,
         dialects=DIALECTS,
         clock=kept.clock,
@@ -586,63 +580,3 @@ async def _unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) 
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def _origin(settings: Settings) -> bool:
-    """Tell whether calls may reach the host they were meant for: never while answers are simulated."""
-    return settings.origin and not settings.simulate
-
-
-def _patience(settings: Settings) -> Patience:
-    return Patience(
-        connect=settings.connect_timeout_secs,
-        ttft=settings.ttft_timeout_secs,
-        stall=settings.stall_timeout_secs,
-        whole=settings.provider_timeout_secs,
-        gather=settings.stream_gather_ms / 1000,
-        tick=settings.keep_alive_secs,
-    )
-
-
-def _insight(learning: Learning, catalog: Catalog) -> Insight:
-    bandit, affinity = learning.bandit, learning.affinity
-    return Insight(
-        estimates=learning.learner,
-        explorer=lambda: bandit if catalog.explore == "thompson" else STILL,
-        bonds=lambda: affinity if catalog.affinity == "on" else LOOSE,
-    )
-
-
-def _rules(kept: _Kept, catalog: Catalog, limits: Throttle) -> Rules:
-    settings, vault = kept.settings, kept.vault
-    return Rules(
-        recordable=lambda: kept.writer.able,
-        origin=_origin(settings),
-        directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
-        leaves=Leaves(
-            Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
-            by_host(settings.directive_hosts),
-        ),
-        signatures=Signatures(vault.directive_secret),
-        max_body_bytes=settings.max_body_bytes,
-        max_attempts=settings.max_attempts,
-        modes=lambda: catalog.modes,
-        foreign=Foreign(parsed(settings.client_credentials)),
-        total_seconds=settings.total_timeout_secs,
-        throttle=limits,
-        locked=lambda: not vault.open,
-    )
-
-
-def _keeping(kept: _Kept) -> Keeping:
-    settings = kept.settings
-    marks = CallMarks(kept.writer, answers=settings.idempotency_store)
-    return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
-
-
-def _guard(settings: Settings) -> Guard:
-    return Guard(settings.allow_private, own_ports={settings.port, settings.admin_port} - {0})
-
-
-def _path(text: str) -> Path | None:
-    return Path(text).expanduser() if text else None

@@ -34,6 +34,7 @@ from tokenhub_core.dispatch.job import (
     Trace,
     Whole,
 )
+from tokenhub_core.dispatch.whole import left, length
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import (
     Clock,
@@ -53,13 +54,8 @@ from tokenhub_core.types import (
     Attempt,
     Headers,
     Json,
-    Left,
-    Reasoning,
-    Refusal,
     Skip,
     Skipped,
-    Text,
-    ToolUse,
     Usage,
     header,
 )
@@ -283,7 +279,7 @@ class Attempting:
             raise TokenHubError(fault)
         answer = self._parsed(data)
         self._first_byte = self._means.clock.monotonic()
-        trace, length = self._trace, _length(answer)
+        trace, size = self._trace, length(answer)
         if self._verbatim:
             body, trace.identical = raw, True
         else:
@@ -296,9 +292,9 @@ class Attempting:
             rendered = self._target.render_answer(given, request=self._job.request)
             body = wire.encode(rendered.data)
             self._losses = (*self._losses, *lost, *rendered.losses)
-        trace.stop, trace.left = answer.stop, _left(answer)
+        trace.stop, trace.left = answer.stop, left(answer)
         if self._source.name.billed:
-            self._note_usage(answer.usage, length)
+            self._note_usage(answer.usage, size)
         await self._end(None)
         heard = None if self._job.check is None else said(answer)
         return Whole(body, self._labelled(response.headers, "application/json"), heard)
@@ -579,29 +575,6 @@ async def _beginning(response: UpstreamResponse) -> bytes:
         if len(body) >= MAX_ERROR:
             break
     return bytes(body[:MAX_ERROR])
-
-
-def _length(answer: Answer) -> int:
-    """Return the characters that the model produced, as a stream's gate would count them."""
-    total = 0
-    for part in answer.parts:
-        match part:
-            case Text(text) | Refusal(text) | Reasoning(text=text):
-                total += len(text)
-            case ToolUse(name=name, arguments=arguments):
-                total += len(name) + len(arguments)
-            case _:
-                pass
-    return total
-
-
-def _left(answer: Answer) -> Left:
-    """Return what of a whole answer comes back with the conversation's next call."""
-    calls = [part for part in answer.parts if isinstance(part, ToolUse)]
-    thoughts = [part for part in answer.parts if isinstance(part, Reasoning)]
-    seals = [seal for part in thoughts for seal in (part.signature, part.redacted)]
-    seals += [part.signature for part in calls]
-    return Left(answer.id, tuple(part.id for part in calls if part.id), tuple(filter(None, seals)))
 
 
 def _bad_answer(message: str, cause: str = "bad_answer") -> Fault:

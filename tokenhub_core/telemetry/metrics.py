@@ -155,29 +155,8 @@ class Metrics:
         self._fallbacks = _Counter(
             "tokenhub_temporal_fallback", "Durable calls that were made directly for want of Temporal"
         )
-        registry.register(
-            _Families(
-                self._requests,
-                self._latency,
-                self._ttft,
-                self._overhead,
-                self._cost,
-                self._tokens,
-                self._errors,
-                self._attempts,
-                self._skips,
-                self._directives,
-                self._identical,
-                self._parkings,
-                self._shadows,
-                self._tunnels,
-                self._refusals,
-                self._leaks,
-                self._proofs,
-                self._fallbacks,
-                self._unrecorded,
-            )
-        )
+        counted = [one for one in vars(self).values() if isinstance(one, _Counter | _Histogram)]
+        registry.register(_Families(*counted))
         self._health = Gauge(
             "tokenhub_provider_health_state",
             "2 healthy, 1 degraded, 0 down or half open",

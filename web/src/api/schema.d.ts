@@ -234,6 +234,77 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/ca": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the CA and the hosts that are intercepted */
+        get: operations["get_ca"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/ca/hosts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Intercept a host */
+        post: operations["post_ca_hosts"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/ca/hosts/{host}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Leave a host alone that was added */
+        delete: operations["delete_ca_hosts_host"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/ca/rotate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Make a new root with a new key
+         * @description Programs that run fail until they trust it.
+         */
+        post: operations["post_ca_rotate"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/decisions/{id}": {
         parameters: {
             query?: never;
@@ -488,6 +559,77 @@ export interface paths {
          * @description The body is a list in the form of models.dev; an empty one stands for the installed list.
          */
         post: operations["post_prices_refresh"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/proofs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List what providers sent against what callers were given */
+        get: operations["get_proofs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/proofs/verify": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Verify that every proof is what was written */
+        get: operations["get_proofs_verify"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/proofs/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show what is proved of one call */
+        get: operations["get_proofs_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/proofs/{id}/check": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Compare what a client kept of its answer with what it was given and what the provider sent
+         * @description The body is that of the answer, byte for byte.
+         */
+        post: operations["post_proofs_id_check"];
         delete?: never;
         options?: never;
         head?: never;
@@ -994,6 +1136,74 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/workflows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List durable calls */
+        get: operations["get_workflows"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/workflows/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show one durable call */
+        get: operations["get_workflows_id"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/workflows/{id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** End one durable call, as if its caller had left */
+        post: operations["post_workflows_id_cancel"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/workflows/{id}/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show what happened in one durable call; nothing of what was said */
+        get: operations["get_workflows_id_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/chat": {
         parameters: {
             query?: never;
@@ -1167,6 +1377,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/chat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Chat, in TokenHub's own way: with a policy, a schema and a shape for the answer */
+        post: operations["post_v1_chat"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/chat/completions": {
         parameters: {
             query?: never;
@@ -1286,6 +1513,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have a call answered in several steps: planning, adversarial, vote or refine */
+        post: operations["post_v1_plan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/responses": {
         parameters: {
             query?: never;
@@ -1390,10 +1634,14 @@ export interface components {
             /** @default true */
             enabled?: boolean;
             name: string;
+            /** @default null */
+            output_format?: components["schemas"]["Form"] | null;
             /** @default request */
             sticky_by?: components["schemas"]["Sticky"];
             /** @default weighted */
             strategy?: components["schemas"]["Strategy"];
+            /** @default false */
+            strip_think?: boolean;
             variants: components["schemas"]["Variant"][];
         };
         /**
@@ -1402,8 +1650,10 @@ export interface components {
          */
         AliasPatch: {
             enabled?: boolean;
+            output_format?: components["schemas"]["Form"] | null;
             sticky_by?: components["schemas"]["Sticky"];
             strategy?: components["schemas"]["Strategy"];
+            strip_think?: boolean;
             variants?: components["schemas"]["Variant"][];
         };
         /** AliasReport */
@@ -1424,9 +1674,11 @@ export interface components {
             enabled: boolean;
             models?: string[];
             name: string;
+            output_format: components["schemas"]["Form"] | null;
             shadowed: boolean;
             sticky_by: components["schemas"]["Sticky"];
             strategy: components["schemas"]["Strategy"];
+            strip_think: boolean;
             variants: components["schemas"]["VariantShown"][];
         };
         /**
@@ -1592,6 +1844,7 @@ export interface components {
             reasoning_tokens: number;
             started_ms: number | null;
             status: number;
+            step?: string;
         };
         /**
          * AuditEntry
@@ -1725,6 +1978,30 @@ export interface components {
          */
         By: "automatic" | "operator";
         /**
+         * Bytes
+         * @description What the bytes of a transcript are.
+         * @enum {unknown}
+         */
+        Bytes: "other" | "same" | "unknown";
+        /**
+         * CaShown
+         * @description The root, its files, and the hosts that are intercepted; times in seconds since the epoch.
+         */
+        CaShown: {
+            added: string[];
+            alarms: string[];
+            file: string;
+            hosts: string[];
+            modes: {
+                [key: string]: string;
+            };
+            not_after: number;
+            not_before: number;
+            permitted: string[];
+            sha256: string;
+            subject: string;
+        };
+        /**
          * CallShown
          * @description The call; what routing saw of it may be absent.
          */
@@ -1792,6 +2069,38 @@ export interface components {
             until: number;
         };
         /**
+         * ChatAnswered
+         * @description A chat completion with the decision around it.
+         */
+        ChatAnswered: {
+            estimated_cost_usd: number;
+            negotiated_model: string;
+            response: components["schemas"]["ChatCompletion"];
+            routing_reason: string;
+        };
+        /**
+         * ChatAsked
+         * @description `POST /v1/chat`.
+         */
+        ChatAsked: {
+            /** @default {} */
+            capabilities?: {
+                [key: string]: boolean;
+            } | components["schemas"]["Need"][];
+            /**
+             * @default {
+             *       "max_tokens": null,
+             *       "schema": null,
+             *       "strip_think": false,
+             *       "type": null
+             *     }
+             */
+            output_format?: components["schemas"]["OutputAsked"];
+            /** @default {} */
+            policy?: components["schemas"]["PolicyAsked"];
+            request: components["schemas"]["RequestAsked"];
+        };
+        /**
          * ChatCompletion
          * @description A chat completion.
          */
@@ -1827,6 +2136,17 @@ export interface components {
             tools?: Record<string, never>[] | null;
         };
         /**
+         * Checked
+         * @description What a transcript came to.
+         */
+        Checked: {
+            bytes: components["schemas"]["Bytes"];
+            calls: components["schemas"]["GivenCall"][];
+            text: components["schemas"]["GivenText"] | null;
+            verdict: components["schemas"]["Verdict"];
+            whole: boolean;
+        };
+        /**
          * Checks
          * @description What has to be so.
          */
@@ -1858,6 +2178,18 @@ export interface components {
             prompt?: string | unknown[] | null;
             /** @default null */
             stream?: boolean | null;
+        };
+        /**
+         * Composition
+         * @description How several calls made an answer; the text of none of them.
+         */
+        Composition: {
+            decided: string;
+            mode: string;
+            /** @default 0 */
+            most?: number;
+            /** @default [] */
+            steps?: components["schemas"]["Step"][];
         };
         /**
          * Count
@@ -1938,6 +2270,7 @@ export interface components {
             chances?: {
                 [key: string]: number;
             };
+            composition: components["schemas"]["Composition"] | null;
             context?: string;
             cost_usd: number;
             dialect?: components["schemas"]["Dialect"];
@@ -1968,19 +2301,33 @@ export interface components {
             weights?: components["schemas"]["Terms"];
         };
         /**
+         * Delivered
+         * @description What a caller was given.
+         */
+        Delivered: {
+            answers: string;
+            calls: components["schemas"]["GivenCall"][];
+            content_type: string;
+            dialect: string;
+            identical: boolean;
+            key: string;
+            /** @enum {unknown} */
+            kind: "delivered";
+            model: string;
+            provider: string;
+            raw: string;
+            read: boolean;
+            size: number;
+            /** @default null */
+            text?: components["schemas"]["GivenText"] | null;
+            whole: boolean;
+        };
+        /**
          * Dialect
          * @description The wire format of one operation, as clients and providers speak it.
          * @enum {unknown}
          */
         Dialect: "anthropic_count_tokens" | "anthropic_messages" | "gemini" | "ollama_chat" | "ollama_generate" | "openai_chat" | "openai_completions" | "openai_embeddings" | "openai_responses";
-        /**
-         * Done
-         * @description It is done.
-         */
-        Done: {
-            /** @enum {unknown} */
-            ok: true;
-        };
         /**
          * Draw
          * @description One sampled value and the Beta distribution it came from.
@@ -2040,6 +2387,15 @@ export interface components {
             ips: components["schemas"]["Figure"];
             logged: components["schemas"]["Figure"];
             snips: components["schemas"]["Figure"];
+        };
+        /**
+         * EventShown
+         * @description One event of a history, without what it carries.
+         */
+        EventShown: {
+            event_id: number;
+            event_type: string;
+            timestamp: number;
         };
         /**
          * Exclusion
@@ -2120,6 +2476,12 @@ export interface components {
             met_at: number | null;
         };
         /**
+         * Form
+         * @description What the text of an answer is to be.
+         * @enum {unknown}
+         */
+        Form: "json" | "markdown" | "text" | "xml";
+        /**
          * GenerateRequest
          * @description Content, as Google's SDKs ask for it. A single content may stand without its list.
          */
@@ -2129,6 +2491,27 @@ export interface components {
             generationConfig?: unknown;
             /** @default null */
             tools?: Record<string, never>[] | Record<string, never> | null;
+        };
+        /**
+         * GivenCall
+         * @description A tool call on both sides; an empty hash where a side had none in this place.
+         */
+        GivenCall: {
+            given: string;
+            id: string;
+            index: number;
+            name: string;
+            sent: string;
+            verdict: components["schemas"]["Verdict"];
+        };
+        /**
+         * GivenText
+         * @description The words on both sides.
+         */
+        GivenText: {
+            given: string;
+            sent: string;
+            verdict: components["schemas"]["Verdict"];
         };
         /**
          * GoogleError
@@ -2193,6 +2576,14 @@ export interface components {
             state: components["schemas"]["tokenhub_core.health.tracker.State"];
         };
         /**
+         * HostBody
+         * @description A host to intercept; `*.` stands for one label. Its calls speak this dialect.
+         */
+        HostBody: {
+            dialect: components["schemas"]["Dialect"];
+            host: string;
+        };
+        /**
          * HostMode
          * @description What is done with a call.
          * @enum {unknown}
@@ -2251,12 +2642,6 @@ export interface components {
             retention_days: number | null;
         };
         /**
-         * Kind
-         * @description What went wrong. The value is a metric label: a closed set.
-         * @enum {unknown}
-         */
-        Kind: "auth" | "budget_exceeded" | "cancelled" | "context_overflow" | "forbidden" | "internal" | "invalid_request" | "no_candidate" | "not_found" | "overloaded" | "quota_exhausted" | "rate_limited" | "refused" | "timeout" | "too_large" | "transient" | "truncated";
-        /**
          * Lane
          * @description Who read the client's HTTP.
          * @enum {unknown}
@@ -2305,6 +2690,7 @@ export interface components {
             cache_write_tokens: number;
             client_mode: string;
             client_request_id: string;
+            composition: components["schemas"]["Composition"] | null;
             cost_nanousd: number;
             dialect: string | null;
             directive: string;
@@ -2357,6 +2743,7 @@ export interface components {
             cache_write_tokens: number;
             client_mode: string;
             client_request_id: string;
+            composition: components["schemas"]["Composition"] | null;
             cost_nanousd: number;
             decision: Record<string, never> | null;
             dialect: string | null;
@@ -2748,11 +3135,52 @@ export interface components {
             type: string;
         };
         /**
+         * Orchestration
+         * @description What is to be done with it.
+         */
+        Orchestration: {
+            /** @default 0 */
+            iterations?: number;
+            /**
+             * @default
+             * @enum {unknown}
+             */
+            mode?: "" | "adversarial" | "planning" | "refine" | "vote";
+            /** @default 0 */
+            primary_min_weight?: number;
+            /** @default  */
+            primary_model_id?: string;
+            /** @default 1 */
+            quorum?: number;
+            /** @default false */
+            return_plan_only?: boolean;
+            /** @default 0 */
+            review_min_weight?: number;
+            /** @default  */
+            review_model_id?: string;
+            /** @default null */
+            voters?: number | null;
+        };
+        /**
          * Outcome
          * @description How an exchange ended.
          * @enum {unknown}
          */
         Outcome: "cancelled" | "error" | "ok" | "passed";
+        /**
+         * OutputAsked
+         * @description What shape the text of the answer is to have.
+         */
+        OutputAsked: {
+            /** @default null */
+            max_tokens?: number | null;
+            /** @default null */
+            schema?: Record<string, never> | null;
+            /** @default false */
+            strip_think?: boolean;
+            /** @default null */
+            type?: components["schemas"]["Form"] | null;
+        };
         /**
          * Pair[float]
          * @description A figure of the policy that was followed and of the one that is rehearsed.
@@ -2810,6 +3238,90 @@ export interface components {
          */
         Period: "day" | "month" | "total" | "week";
         /**
+         * PlanBody
+         * @description `POST /v1/plan`.
+         */
+        PlanBody: {
+            /** @default {} */
+            capabilities?: Record<string, never>;
+            /**
+             * @default {
+             *       "iterations": 0,
+             *       "mode": "",
+             *       "primary_min_weight": 0,
+             *       "primary_model_id": "",
+             *       "quorum": 1,
+             *       "return_plan_only": false,
+             *       "review_min_weight": 0,
+             *       "review_model_id": "",
+             *       "voters": null
+             *     }
+             */
+            orchestration?: components["schemas"]["Orchestration"];
+            /**
+             * @default {
+             *       "max_budget_usd": null,
+             *       "max_latency_ms": null
+             *     }
+             */
+            policy?: components["schemas"]["PlanPolicy"];
+            request: components["schemas"]["PlanRequest"];
+        };
+        /**
+         * PlanPolicy
+         * @description What all steps together may come to; it lowers what the operator allows, and never raises it.
+         */
+        PlanPolicy: {
+            /** @default null */
+            max_budget_usd?: number | null;
+            /** @default null */
+            max_latency_ms?: number | null;
+        };
+        /**
+         * PlanRequest
+         * @description What is asked.
+         */
+        PlanRequest: {
+            /** @default 0 */
+            estimated_input_tokens?: number;
+            /** @default  */
+            id?: string;
+            messages: Record<string, never>[];
+            /** @default {} */
+            meta?: Record<string, never>;
+            /** @default  */
+            model_hint?: string;
+            /** @default {} */
+            parameters?: Record<string, never>;
+            /** @default false */
+            stream?: boolean;
+        };
+        /**
+         * PlanResult
+         * @description What a mode made. `response` is, by mode: `{initial_plan, critique, refined_plan}`, `{responses, selected,
+         *     decided_by, judge, judge_error}`, `{refined_response, iterations, model}`, or of planning the model's own answer.
+         */
+        PlanResult: {
+            estimated_cost_usd: number;
+            negotiated_model: string;
+            response: Record<string, never>;
+            routing_reason: string;
+        };
+        /**
+         * PolicyAsked
+         * @description What the call asks of routing; what is absent is as the operator has it. Null lifts a limit.
+         */
+        PolicyAsked: {
+            buffered?: boolean;
+            fallback?: boolean;
+            max_budget_usd?: number | null;
+            max_latency_ms?: number | null;
+            min_weight?: number;
+            mode?: components["schemas"]["Mode"];
+            provider?: string;
+            validate?: boolean;
+        };
+        /**
          * PolicyBody
          * @description The operator's part of the policy: what is absent is as it is now. Null lifts a limit.
          */
@@ -2830,8 +3342,11 @@ export interface components {
         PolicyShown: {
             allowed_models: string[] | null;
             allowed_providers: string[] | null;
+            buffered: boolean;
+            durable: boolean;
             fallback: boolean;
             hedge: number | null;
+            input_tokens: number;
             lossy: boolean;
             max_budget_usd: number | null;
             max_latency_ms: number | null;
@@ -2839,9 +3354,14 @@ export interface components {
             mode: components["schemas"]["Mode"];
             model: string | null;
             models: string[] | null;
+            needs: components["schemas"]["Need"][];
+            output_format: components["schemas"]["Form"] | null;
+            output_max_tokens: number | null;
             output_schema: boolean;
             provider: string | null;
+            strip_think: boolean;
             tags: string[];
+            validate: boolean;
             why: {
                 [key: string]: string;
             };
@@ -2899,6 +3419,33 @@ export interface components {
         PrivacyBody: {
             capture?: components["schemas"]["Capture"] | null;
             retention_days?: number | null;
+        };
+        /**
+         * ProofPage
+         * @description One page, newest first; `next` goes into `before` for the page after this one, null at the end.
+         */
+        ProofPage: {
+            head: string;
+            next: number | null;
+            proofs: components["schemas"]["ProofShown"][];
+        };
+        /**
+         * ProofShown
+         * @description One entry of the chain of proofs. The hash is made of everything but itself and `mac`.
+         */
+        ProofShown: {
+            at: number;
+            at_us: number;
+            hash: string;
+            key_id: string;
+            kind: components["schemas"]["tokenhub_core.proof.entries.Kind"];
+            mac: string | null;
+            previous: string;
+            request_id: string;
+            said: (components["schemas"]["Received"] | components["schemas"]["Delivered"]) | null;
+            seq: number;
+            /** @description The worst in it; empty for what was only received. */
+            verdict: string;
         };
         /**
          * ProviderBody
@@ -2981,6 +3528,34 @@ export interface components {
          */
         Reason: "denied" | "exhausted" | "refused";
         /**
+         * Received
+         * @description What a provider sent. `mended` is what its calls and words are after the repairs of its model's quirks.
+         */
+        Received: {
+            attempt: number;
+            calls: components["schemas"]["SentCall"][];
+            dialect: string;
+            key: string;
+            /** @enum {unknown} */
+            kind: "received";
+            /** @default null */
+            mended?: components["schemas"]["SentCall"][] | null;
+            /** @default  */
+            mended_text?: string;
+            /** @default  */
+            mended_voiced?: string;
+            model: string;
+            provider: string;
+            raw: string;
+            read: boolean;
+            size: number;
+            /** @default  */
+            text?: string;
+            /** @default  */
+            voiced?: string;
+            whole: boolean;
+        };
+        /**
          * Refusal
          * @description Calls that we would have answered with one fault; the message is the newest one's.
          */
@@ -3052,6 +3627,29 @@ export interface components {
             since?: number | null;
             /** @default null */
             until?: number | null;
+        };
+        /**
+         * RequestAsked
+         * @description The conversation.
+         */
+        RequestAsked: {
+            /** @default 0 */
+            estimated_input_tokens?: number;
+            /** @default  */
+            id?: string;
+            messages: Record<string, never>[];
+            /** @default {} */
+            meta?: {
+                [key: string]: string | number | boolean;
+            };
+            /** @default  */
+            model_hint?: string;
+            /** @default null */
+            output_schema?: Record<string, never> | null;
+            /** @default {} */
+            parameters?: Record<string, never>;
+            /** @default false */
+            stream?: boolean;
         };
         /**
          * ResponseShown
@@ -3169,6 +3767,15 @@ export interface components {
         SecretNameList: {
             items: components["schemas"]["SecretName"][];
             total: number;
+        };
+        /**
+         * SentCall
+         * @description A tool call of the provider's. Hashes are in hex.
+         */
+        SentCall: {
+            hash: string;
+            id: string;
+            name: string;
         };
         /**
          * Served
@@ -3396,11 +4003,38 @@ export interface components {
             probing?: boolean;
         };
         /**
+         * Step
+         * @description One of several calls that made an answer.
+         */
+        Step: {
+            /** @default  */
+            cause?: string;
+            /** @default 0 */
+            cost_nanousd?: number;
+            /** @default  */
+            model?: string;
+            name: string;
+            /** @default  */
+            provider?: string;
+            /** @default  */
+            verdict?: string;
+        };
+        /**
          * Sticky
          * @description What keeps its target.
          * @enum {unknown}
          */
         Sticky: "conversation" | "key" | "request";
+        /**
+         * Story
+         * @description What the chain tells of one call.
+         */
+        Story: {
+            delivered: components["schemas"]["Delivered"] | null;
+            received: components["schemas"]["Received"] | null;
+            request_id: string;
+            verdict: components["schemas"]["Verdict"] | null;
+        };
         /**
          * Strategy
          * @description How an alias comes to a model.
@@ -3549,7 +4183,7 @@ export interface components {
             code: string;
             message: string;
             param?: string;
-            type: components["schemas"]["Kind"];
+            type: components["schemas"]["tokenhub_core.errors.Kind"];
         };
         /**
          * TrustBody
@@ -3558,6 +4192,7 @@ export interface components {
         TrustBody: {
             max_budget_usd?: number | null;
             max_latency_ms?: number | null;
+            max_steps?: number | null;
             names?: string[] | null;
             roles?: string[] | null;
             signed?: boolean;
@@ -3569,6 +4204,7 @@ export interface components {
         TrustShown: {
             max_budget_usd: number | null;
             max_latency_ms: number | null;
+            max_steps: number | null;
             names: string[] | null;
             roles: string[] | null;
             signed: boolean;
@@ -3718,21 +4354,84 @@ export interface components {
             state: components["schemas"]["tokenhub_core.vault.vault.State"];
         };
         /**
+         * Verdict
+         * @description What became of a tool call, or of an answer, from the best to the worst.
+         * @enum {unknown}
+         */
+        Verdict: "changed" | "changed:quirk" | "lost" | "partial" | "same" | "unproved";
+        /**
+         * WorkflowHistory
+         * @description What happened in one workflow, oldest first.
+         */
+        WorkflowHistory: {
+            events: components["schemas"]["EventShown"][];
+            workflow_id: string;
+        };
+        /**
+         * WorkflowList
+         * @description The latest first. `temporal_enabled` is false where no call can be durable.
+         */
+        WorkflowList: {
+            temporal_enabled: boolean;
+            workflows: components["schemas"]["WorkflowShown"][];
+        };
+        /**
+         * WorkflowShown
+         * @description One workflow, as Temporal knows it. Moments in seconds since the epoch.
+         */
+        WorkflowShown: {
+            close_time: number | null;
+            duration_ms: number | null;
+            run_id: string;
+            start_time: number;
+            /** @enum {unknown} */
+            status: "CANCELED" | "COMPLETED" | "CONTINUED_AS_NEW" | "FAILED" | "RUNNING" | "TERMINATED" | "TIMED_OUT";
+            type: string;
+            workflow_id: string;
+        };
+        /**
          * WouldFail
          * @description What the caller would be told.
          */
         WouldFail: {
-            kind: components["schemas"]["Kind"];
+            kind: components["schemas"]["tokenhub_core.errors.Kind"];
             message: string;
             status: number;
             type: string;
         };
+        /**
+         * Kind
+         * @description What went wrong. The value is a metric label: a closed set.
+         * @enum {unknown}
+         */
+        "tokenhub_core.errors.Kind": "auth" | "budget_exceeded" | "cancelled" | "context_overflow" | "forbidden" | "internal" | "invalid_request" | "no_candidate" | "not_found" | "overloaded" | "quota_exhausted" | "rate_limited" | "refused" | "timeout" | "too_large" | "transient" | "truncated";
         /**
          * State
          * @description How a provider is doing. The value is a metric label.
          * @enum {unknown}
          */
         "tokenhub_core.health.tracker.State": "degraded" | "down" | "half_open" | "healthy";
+        /**
+         * Done
+         * @description It is done.
+         */
+        "tokenhub_core.http.operations.fleet.Done": {
+            /** @enum {unknown} */
+            ok: true;
+        };
+        /**
+         * Done
+         * @description It was asked for.
+         */
+        "tokenhub_core.http.operations.workflows.Done": {
+            ok: boolean;
+        };
+        /**
+         * Kind
+         * @description What an entry is about.
+         * @enum {unknown}
+         */
+        "tokenhub_core.proof.entries.Kind": "delivered" | "received";
         /**
          * State
          * @description What the vault can do now.
@@ -4799,7 +5498,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -4983,7 +5682,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5266,7 +5965,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5337,6 +6036,118 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_ca: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_ca_hosts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["HostBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            413: components["responses"]["Error413"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_ca_hosts_host: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                host: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_ca_rotate: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5720,7 +6531,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5844,7 +6655,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -5884,6 +6695,127 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            413: components["responses"]["Error413"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_proofs: {
+        parameters: {
+            query?: {
+                limit?: number;
+                before?: number;
+                verdict?: components["schemas"]["Verdict"] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProofPage"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_proofs_verify: {
+        parameters: {
+            query?: {
+                head?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AuditReport"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_proofs_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Story"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_proofs_id_check: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/octet-stream": unknown;
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Checked"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
@@ -5973,7 +6905,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6138,7 +7070,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6433,7 +7365,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6487,7 +7419,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6635,7 +7567,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -6785,7 +7717,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -7156,7 +8088,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Done"];
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -7194,6 +8126,122 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_workflows: {
+        parameters: {
+            query?: {
+                limit?: number;
+                status?: ("CANCELED" | "COMPLETED" | "CONTINUED_AS_NEW" | "FAILED" | "RUNNING" | "TERMINATED" | "TIMED_OUT") | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkflowList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_workflows_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkflowShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_workflows_id_cancel: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.workflows.Done"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_workflows_id_history: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WorkflowHistory"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7545,6 +8593,50 @@ export interface operations {
             500: components["responses"]["Error500"];
         };
     };
+    post_v1_chat: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ChatAsked"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description What to ask about. */
+                    "x-request-id"?: string;
+                    /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                    "x-tokenhub-decision"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChatAnswered"];
+                    "text/event-stream": unknown;
+                };
+            };
+            400: components["responses"]["OpenAIError400"];
+            401: components["responses"]["OpenAIError401"];
+            402: components["responses"]["OpenAIError402"];
+            403: components["responses"]["OpenAIError403"];
+            404: components["responses"]["OpenAIError404"];
+            408: components["responses"]["OpenAIError408"];
+            413: components["responses"]["OpenAIError413"];
+            429: components["responses"]["OpenAIError429"];
+            500: components["responses"]["OpenAIError500"];
+            502: components["responses"]["OpenAIError502"];
+            503: components["responses"]["OpenAIError503"];
+            504: components["responses"]["OpenAIError504"];
+            529: components["responses"]["OpenAIError529"];
+            "4XX": components["responses"]["OpenAIError4XX"];
+            "5XX": components["responses"]["OpenAIError5XX"];
+        };
+    };
     post_v1_chat_completions: {
         parameters: {
             query?: never;
@@ -7816,6 +8908,50 @@ export interface operations {
             404: components["responses"]["OpenAIErrorOrAnthropicError404"];
             500: components["responses"]["OpenAIErrorOrAnthropicError500"];
             503: components["responses"]["OpenAIErrorOrAnthropicError503"];
+        };
+    };
+    post_v1_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PlanBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description What to ask about. */
+                    "x-request-id"?: string;
+                    /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                    "x-tokenhub-decision"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlanResult"];
+                    "text/event-stream": unknown;
+                };
+            };
+            400: components["responses"]["OpenAIError400"];
+            401: components["responses"]["OpenAIError401"];
+            402: components["responses"]["OpenAIError402"];
+            403: components["responses"]["OpenAIError403"];
+            404: components["responses"]["OpenAIError404"];
+            408: components["responses"]["OpenAIError408"];
+            413: components["responses"]["OpenAIError413"];
+            429: components["responses"]["OpenAIError429"];
+            500: components["responses"]["OpenAIError500"];
+            502: components["responses"]["OpenAIError502"];
+            503: components["responses"]["OpenAIError503"];
+            504: components["responses"]["OpenAIError504"];
+            529: components["responses"]["OpenAIError529"];
+            "4XX": components["responses"]["OpenAIError4XX"];
+            "5XX": components["responses"]["OpenAIError5XX"];
         };
     };
     post_v1_responses: {
