@@ -182,6 +182,12 @@ USAGES: Final[dict[str, Any]] = {
     "beyond any number": {"prompt_tokens": 10**18, "completion_tokens": 2**63 - 1, "total_tokens": 1},
     "no numbers": {"prompt_tokens": "9", "completion_tokens": [1], "total_tokens": None},
     "fractions": {"prompt_tokens": 1.5, "completion_tokens": 1e300, "total_tokens": 0.1},
+    "more cached than there are": {
+        "prompt_tokens": 1,
+        "completion_tokens": 1,
+        "total_tokens": 2,
+        "prompt_tokens_details": {"cached_tokens": 10**9},
+    },
     "another thing": ["a"],
     "nothing": None,
 }
@@ -201,10 +207,7 @@ async def _counting(usage: object) -> AsyncIterator[int]:
 
 @pytest.mark.parametrize("usage", USAGES.values(), ids=USAGES.keys())
 async def test_b40_what_a_provider_says_it_used_is_believed_within_reason(bad: Bad, usage: object) -> None:
-    """The answer reaches its caller; no budget grows by it, and none is emptied by a number that cannot be.
-
-    Not covered: parts that are larger than their whole, as more cached tokens than the prompt has. They are billed.
-    """
+    """The answer reaches its caller; no budget grows by it, and none is emptied by a number that cannot be."""
     async with _counting(usage) as port:
         body = {
             "id": "odd",

@@ -52,6 +52,13 @@ def test_thoughts_are_priced_apart_where_they_are() -> None:
     assert cost(Prices(1, 10), Usage(0, 100, reasoning_tokens=40)) == 1_000
 
 
+def test_cached_tokens_are_a_part_of_the_input_and_no_more_than_there_is() -> None:
+    """A provider that counts more from its cache than was sent is not paid for it."""
+    prices = Prices(10, 0, 1, 12)
+    assert cost(prices, Usage(1, cache_read_tokens=10**9)) == 1
+    assert cost(prices, Usage(5, cache_read_tokens=2, cache_write_tokens=10**9)) == 2 * 1 + 3 * 12
+
+
 def test_a_batch_is_priced_like_any_call() -> None:
     """The share is only known: no call that is routed is a batch."""
     assert cost(Prices(10, 10, batch=0.5), Usage(1, 1)) == 20

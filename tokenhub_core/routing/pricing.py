@@ -46,12 +46,14 @@ def cost(prices: Prices, usage: Usage) -> int:
         prices = at(prices, usage.input_tokens)
     read = prices.input if prices.cache_read is None else prices.cache_read
     write = prices.input if prices.cache_write is None else prices.cache_write
-    plain = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
+    # No part is larger than its whole, whatever a provider says: it would be billed for tokens that nobody sent.
+    cached = min(usage.cache_read_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     thoughts = 0 if prices.reasoning is None else min(usage.reasoning_tokens, usage.output_tokens)
     return round(
-        plain * prices.input
-        + usage.cache_read_tokens * read
-        + usage.cache_write_tokens * write
+        (usage.input_tokens - cached - written) * prices.input
+        + cached * read
+        + written * write
         + (usage.output_tokens - thoughts) * prices.output
         + thoughts * (prices.reasoning or 0.0)
     )
