@@ -83,7 +83,7 @@ async def test_b05_a_body_that_grows_too_large_is_refused(
         assert told.startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("door", TURNS.keys() & DOORS.keys())
+@pytest.mark.parametrize("door", [door for door in DOORS if door in TURNS])
 async def test_b06_a_million_turns_that_are_none_are_refused_at_the_first(bad: Bad, door: Dialect) -> None:
     """The answer names that one and no other."""
     right = {name: value for name, value in plain(door).items() if name != TURNS[door]}

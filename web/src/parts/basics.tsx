@@ -110,7 +110,7 @@ export function Problem({ error, again }: { error: Refused; again?: () => void }
 export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
   return (
     <div class="empty">
-      <h3>{title}</h3>
+      <p class="title">{title}</p>
       {children}
     </div>
   );

@@ -45,6 +45,7 @@ function Call({ of }: { of: Decision }) {
       ]} />
       <Tabs label="About the call" at={tab} go={setTab} of={[["decision", "Decision"], ["attempts", `Attempts (${of.attempts.length})`], ["details", "Details"], ["text", "Text"]]} />
       {tab === "decision" && <Why of={of} />}
+      {tab === "decision" && of.composition && <Steps of={of.composition} />}
       {tab === "attempts" && <Attempts of={of} />}
       {tab === "details" && <Details of={of} />}
       {tab === "text" && <Text id={of.id} />}
@@ -75,6 +76,25 @@ function Why({ of }: { of: Decision }) {
       <Candidates of={of.candidates} weights={of.weights} />
       <Exclusions of={of.exclusions} />
     </div>
+  );
+}
+
+function Steps({ of }: { of: Schemas["Composition"] }) {
+  return (
+    <>
+      <h3>Steps of {of.mode}{of.decided && `, decided by ${of.decided}`}</h3>
+      <table aria-label="Steps">
+        <thead><tr><th scope="col">Step</th><th scope="col">Made by</th><th scope="col">Verdict</th><th scope="col" class="num">Cost</th></tr></thead>
+        <tbody>
+          {(of.steps ?? []).map((one) => (
+            <tr key={one.name}>
+              <td>{one.name}</td><td>{served(one.model, one.provider)}</td>
+              <td>{one.cause ? <Badge tone="bad">{one.cause}</Badge> : one.verdict}</td><td class="num">{nano(one.cost_nanousd)}</td>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </>
   );
 }
 
