@@ -33,7 +33,7 @@ async def test_it_is_shown_and_changed(it: House) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("GET", "/ca", None, 503),
+        ("GET", "/ca", None, 404),
         ("DELETE", "/ca/hosts/llm.example", None, 404),
         ("POST", "/ca/hosts", {"host": "a b", "dialect": "gemini"}, 400),
         ("POST", "/ca/hosts", {"host": "llm.example", "dialect": "telnet"}, 400),

@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 
 from aiohttp import web
 
-from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
+from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.http import shapes
 from tokenhub_core.http.side import answer
 from tokenhub_core.interception import Interception, Shown
@@ -37,7 +37,10 @@ class CaPages:
 
     async def _show(self, request: web.Request) -> web.Response:
         del request
-        return await _told(self._interception.show())
+        try:
+            return answer((await self._interception.show()).told())
+        except ConfigError as error:
+            raise client_fault(str(error), kind=Kind.NOT_FOUND, cause="no_ca") from None
 
     async def _rotate(self, request: web.Request) -> web.Response:
         del request
@@ -55,5 +58,5 @@ async def _told(shown: Awaitable[Shown]) -> web.Response:
     try:
         return answer((await shown).told())
     except ConfigError as error:
-        fault = Fault(Kind.INTERNAL, Blame.US, str(error), cause="no_ca", status=503)
+        fault = Fault(Kind.INTERNAL, Blame.US, str(error), cause="ca_unusable", status=503)
         raise TokenHubError(fault) from None

@@ -30,14 +30,14 @@ class CaShown(msgspec.Struct):
 
 AREA: Final = Area(
     "interception",
-    "The hosts whose calls are taken in, and the CA for them. Without a CA, showing it is a 503.",
+    "The hosts whose calls are taken in, and the CA for them. Without a CA, showing it is a 404.",
     (
         Operation(
             method="GET",
             path=_PATH,
             summary="Show the CA and the hosts that are intercepted",
             answers={200: CaShown},
-            refuses=(503,),
+            refuses=(404,),
         ),
         Operation(
             method="POST",
