@@ -16,8 +16,8 @@ from tests.patience import PROGRAM_PATIENCE
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ("run", "test", "check", "gen")
-SHARED = "<-n><auto><--maxprocesses><8><-p><tests.workers>"
-"""What shares the tests out."""
+SHARED = f"<-n><{min(8, 2 * (os.cpu_count() or 2))}><-p><tests.workers>"
+"""What shares the tests out: twice as many workers as cores, eight at most."""
 
 # Answers what the scripts ask of a Python: what it is, `-m venv`, `import pip`, and `-m pip install`, which is
 # logged. It is itself the interpreter of the venv that it makes.
