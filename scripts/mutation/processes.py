@@ -42,6 +42,9 @@ def _run(work: Callable[[], int], output: Path) -> None:
         target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(target, 1)
         os.dup2(target, 2)
+        # Whoever has put another file in their place has done so for itself.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- ends with the process
+        sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115 -- as above
         code = work()
     except BaseException:  # noqa: BLE001 - whatever it is, the child ends here
         traceback.print_exc()

@@ -118,7 +118,11 @@ def test_scopes_may_be_the_text_of_a_list() -> None:
             "trust.roles",
             "'tool' is none of assistant, developer, system, user",
         ),
-        ({"trust": {"names": ["shell"]}}, "trust.names", "'shell' is none of budget, latency, min_weight"),
+        (
+            {"trust": {"names": ["shell"]}},
+            "trust.names",
+            "'shell' is none of budget, buffered, durable, latency",
+        ),
         (
             {"expires_in": "soon"},
             "expires_in",

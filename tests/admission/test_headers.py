@@ -341,7 +341,7 @@ def test_a_duration_is_finite_or_none(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("9" * 64, 1e9), ("9" * 65, None), ("1s" + " " * 63, None), ("6m0s", 360.0)]
+    ("text", "seconds"), [("9" * 18, 1e9), ("9" * 64, None), ("1s" + " " * 63, None), ("6m0s", 360.0)]
 )
 def test_a_duration_is_as_short_as_a_field_for_people(text: str, seconds: float | None) -> None:
     """Of 64 characters at most; what is longer is not looked into."""

@@ -302,17 +302,6 @@ def test_a_provider_whose_keys_nobody_can_read_is_not_held_back_by_them() -> Non
     assert ring.room().wait == 0
 
 
-def test_of_two_reasons_to_wait_the_longer_one_counts() -> None:
-    """An empty window for a minute, and a cool-off of seven seconds."""
-    ring = Ring()
-    ring.answered(ring.chosen(LONE), 0)
-    ring.ended(ring.chosen(LONE, anyway=True), SLOW)
-    assert ring.room(LONE).why == "requests"
-    ring.keyring.unpark("p", "default", at=0.0)
-    ring.ended(ring.chosen(LONE, anyway=True), replace(SLOW, retry_after=600.0))
-    assert (ring.room(LONE).wait, ring.room(LONE).why) == (600.0, "cooling")
-
-
 def test_a_shorter_cool_off_does_not_end_a_longer_one() -> None:
     """Answers come in any order; and no cool-off is longer than it may be, whatever was asked."""
     ring = Ring()

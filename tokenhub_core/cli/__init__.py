@@ -33,7 +33,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "shadow": ("tokenhub_core.cli.shadow:shadow", "Show what calls in shadow cost, and would have cost."),
     "verify": (
         "tokenhub_core.cli.verify:verify",
-        "Prove that answers arrived as their providers sent them.",
+        "Check the chain of proofs, and what is proved of one call.",
     ),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),

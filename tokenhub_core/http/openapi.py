@@ -66,7 +66,7 @@ class Operation:
     A type is what msgspec makes a schema of, an `AnyOf`, or a JSON schema as it stands. `answers` has a type for each
     status, None for no body, or a mapping of media types where it is no JSON. What follows from the rest is not
     declared: 400 of what takes a body or a query, 413 of a body, 401 and 503 behind the admin token, 400 and 429 of the
-    whole admin API, 403, 500.
+    whole admin API, 403, 417 of an `Expect` that is not kept, 500.
     """
 
     method: str
@@ -106,7 +106,7 @@ class Operation:
 
     def refusals(self, *, closed: bool) -> list[int | str]:
         """Return every status that it refuses with."""
-        found = {403, 500, *self.refuses}
+        found = {403, 417, 500, *self.refuses}
         if self.path.startswith(_BASE):
             # A secret in the address, and an address that asks too often.
             found |= {400, 429}

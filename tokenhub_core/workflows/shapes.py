@@ -29,11 +29,13 @@ from tokenhub_core.routing import aliases, estimate
 from tokenhub_core.types import (
     Attempt,
     Candidate,
+    Composition,
     Dialect,
     Features,
     Headers,
     Left,
     Plan,
+    Skip,
     Snapshot,
     Stopped,
     Usage,
@@ -86,6 +88,8 @@ class Traced(msgspec.Struct, frozen=True):
     identical: bool = False
     stop: Stopped | None = None
     left: Left = Left()
+    passed_over: tuple[Skip, ...] = ()
+    composition: Composition | None = None
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -258,6 +262,8 @@ def traced(trace: Trace, plan: Plan) -> Traced:
         identical=trace.identical,
         stop=trace.stop,
         left=trace.left,
+        passed_over=tuple(trace.passed_over),
+        composition=trace.composition,
     )
 
 
@@ -269,6 +275,7 @@ def restore(trace: Trace, told: Traced, plan: Plan) -> None:
     trace.candidate = None if told.candidate is None else plan.candidates[told.candidate]
     trace.losses, trace.identical = told.losses, told.identical
     trace.stop, trace.left = told.stop, told.left
+    trace.passed_over, trace.composition = [*told.passed_over], told.composition
 
 
 def known(fault: Fault | None) -> Fault | None:

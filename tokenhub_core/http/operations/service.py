@@ -106,7 +106,7 @@ AREA: Final = Area(
             summary="Show a page",
             headers=TagHeaders,
             answers={200: {"text/html": _TEXT}, 304: None},
-            refuses=(400,),
+            refuses=(400, 404),
         ),
         Operation(
             method="GET",

@@ -4531,6 +4531,19 @@ export interface components {
                 "application/json": components["schemas"]["AnthropicError"];
             };
         };
+        /** @description Expectation Failed */
+        AnthropicError417: {
+            headers: {
+                /** @description What to ask about. */
+                "x-request-id"?: string;
+                /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                "x-tokenhub-decision"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["AnthropicError"];
+            };
+        };
         /** @description Too Many Requests */
         AnthropicError429: {
             headers: {
@@ -4689,6 +4702,15 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /** @description Expectation Failed */
+        Error417: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description Too Many Requests */
         Error429: {
             headers: {
@@ -4796,6 +4818,19 @@ export interface components {
         };
         /** @description Content Too Large */
         GoogleError413: {
+            headers: {
+                /** @description What to ask about. */
+                "x-request-id"?: string;
+                /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                "x-tokenhub-decision"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["GoogleError"];
+            };
+        };
+        /** @description Expectation Failed */
+        GoogleError417: {
             headers: {
                 /** @description What to ask about. */
                 "x-request-id"?: string;
@@ -5002,6 +5037,19 @@ export interface components {
                 "application/json": components["schemas"]["OllamaError"];
             };
         };
+        /** @description Expectation Failed */
+        OllamaError417: {
+            headers: {
+                /** @description What to ask about. */
+                "x-request-id"?: string;
+                /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                "x-tokenhub-decision"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["OllamaError"];
+            };
+        };
         /** @description Too Many Requests */
         OllamaError429: {
             headers: {
@@ -5197,6 +5245,19 @@ export interface components {
                 "application/json": components["schemas"]["OpenAIError"];
             };
         };
+        /** @description Expectation Failed */
+        OpenAIError417: {
+            headers: {
+                /** @description What to ask about. */
+                "x-request-id"?: string;
+                /** @description The id of the decision, for `tokenhub explain`; absent where there was none. */
+                "x-tokenhub-decision"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["OpenAIError"];
+            };
+        };
         /** @description Too Many Requests */
         OpenAIError429: {
             headers: {
@@ -5328,6 +5389,15 @@ export interface components {
                 "application/json": components["schemas"]["OpenAIError"] | components["schemas"]["AnthropicError"];
             };
         };
+        /** @description Expectation Failed */
+        OpenAIErrorOrAnthropicError417: {
+            headers: {
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["OpenAIError"] | components["schemas"]["AnthropicError"];
+            };
+        };
         /** @description Internal Server Error */
         OpenAIErrorOrAnthropicError500: {
             headers: {
@@ -5383,6 +5453,7 @@ export interface operations {
             };
             400: components["responses"]["Error400"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -5407,6 +5478,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5447,6 +5519,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5476,6 +5549,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5505,6 +5579,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5539,6 +5614,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5571,6 +5647,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5600,6 +5677,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5631,6 +5709,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5660,6 +5739,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5689,6 +5769,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5723,6 +5804,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5757,6 +5839,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5792,6 +5875,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5818,6 +5902,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5846,6 +5931,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5874,6 +5960,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5914,6 +6001,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5943,6 +6031,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -5972,6 +6061,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6006,6 +6096,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6036,6 +6127,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6063,6 +6155,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6094,6 +6187,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6123,6 +6217,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6149,6 +6244,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6178,6 +6274,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6207,6 +6304,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6237,6 +6335,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6263,6 +6362,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6289,6 +6389,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6320,6 +6421,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6346,6 +6448,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6381,6 +6484,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6410,6 +6514,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6439,6 +6544,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6467,6 +6573,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6508,6 +6615,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6539,6 +6647,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6575,6 +6684,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6601,6 +6711,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6632,6 +6743,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6663,6 +6775,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6697,6 +6810,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6727,6 +6841,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6755,6 +6870,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6784,6 +6900,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6818,6 +6935,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6844,6 +6962,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6884,6 +7003,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6913,6 +7033,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6947,6 +7068,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -6976,6 +7098,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7005,6 +7128,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7048,6 +7172,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7078,6 +7203,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7113,6 +7239,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7143,6 +7270,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7172,6 +7300,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7206,6 +7335,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7232,6 +7362,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7263,6 +7394,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7294,6 +7426,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7320,6 +7453,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7346,6 +7480,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7372,6 +7507,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7398,6 +7534,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7427,6 +7564,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7459,6 +7597,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7485,6 +7624,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7517,6 +7657,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             409: components["responses"]["Error409"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7546,6 +7687,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7575,6 +7717,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7609,6 +7752,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7635,6 +7779,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7667,6 +7812,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             409: components["responses"]["Error409"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7696,6 +7842,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7726,6 +7873,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             409: components["responses"]["Error409"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7761,6 +7909,7 @@ export interface operations {
             404: components["responses"]["Error404"];
             409: components["responses"]["Error409"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7795,6 +7944,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7824,6 +7974,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7850,6 +8001,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7881,6 +8033,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7907,6 +8060,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7938,6 +8092,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7969,6 +8124,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -7995,6 +8151,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8024,6 +8181,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8067,6 +8225,7 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8096,6 +8255,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8127,6 +8287,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8156,6 +8317,7 @@ export interface operations {
             400: components["responses"]["Error400"];
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8185,6 +8347,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8214,6 +8377,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8243,6 +8407,7 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
@@ -8282,6 +8447,7 @@ export interface operations {
             404: components["responses"]["OllamaError404"];
             408: components["responses"]["OllamaError408"];
             413: components["responses"]["OllamaError413"];
+            417: components["responses"]["OllamaError417"];
             429: components["responses"]["OllamaError429"];
             500: components["responses"]["OllamaError500"];
             502: components["responses"]["OllamaError502"];
@@ -8326,6 +8492,7 @@ export interface operations {
             404: components["responses"]["OllamaError404"];
             408: components["responses"]["OllamaError408"];
             413: components["responses"]["OllamaError413"];
+            417: components["responses"]["OllamaError417"];
             429: components["responses"]["OllamaError429"];
             500: components["responses"]["OllamaError500"];
             502: components["responses"]["OllamaError502"];
@@ -8365,6 +8532,15 @@ export interface operations {
             };
             /** @description Forbidden */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OllamaError"];
+                };
+            };
+            /** @description Expectation Failed */
+            417: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -8426,6 +8602,7 @@ export interface operations {
             };
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -8448,6 +8625,7 @@ export interface operations {
                 };
             };
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -8480,6 +8658,7 @@ export interface operations {
             };
             400: components["responses"]["Error400"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -8503,6 +8682,7 @@ export interface operations {
             };
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
         };
@@ -8526,6 +8706,7 @@ export interface operations {
                 };
             };
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -8548,6 +8729,7 @@ export interface operations {
                 };
             };
             403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
             /** @description Service Unavailable */
             503: {
@@ -8591,6 +8773,8 @@ export interface operations {
             };
             400: components["responses"]["Error400"];
             403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
             500: components["responses"]["Error500"];
         };
     };
@@ -8628,6 +8812,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -8672,6 +8857,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -8716,6 +8902,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -8759,6 +8946,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -8803,6 +8991,7 @@ export interface operations {
             404: components["responses"]["AnthropicError404"];
             408: components["responses"]["AnthropicError408"];
             413: components["responses"]["AnthropicError413"];
+            417: components["responses"]["AnthropicError417"];
             429: components["responses"]["AnthropicError429"];
             500: components["responses"]["AnthropicError500"];
             502: components["responses"]["AnthropicError502"];
@@ -8846,6 +9035,7 @@ export interface operations {
             404: components["responses"]["AnthropicError404"];
             408: components["responses"]["AnthropicError408"];
             413: components["responses"]["AnthropicError413"];
+            417: components["responses"]["AnthropicError417"];
             429: components["responses"]["AnthropicError429"];
             500: components["responses"]["AnthropicError500"];
             502: components["responses"]["AnthropicError502"];
@@ -8878,6 +9068,7 @@ export interface operations {
             };
             401: components["responses"]["OpenAIErrorOrAnthropicError401"];
             403: components["responses"]["OpenAIErrorOrAnthropicError403"];
+            417: components["responses"]["OpenAIErrorOrAnthropicError417"];
             500: components["responses"]["OpenAIErrorOrAnthropicError500"];
             503: components["responses"]["OpenAIErrorOrAnthropicError503"];
         };
@@ -8907,6 +9098,7 @@ export interface operations {
             401: components["responses"]["OpenAIErrorOrAnthropicError401"];
             403: components["responses"]["OpenAIErrorOrAnthropicError403"];
             404: components["responses"]["OpenAIErrorOrAnthropicError404"];
+            417: components["responses"]["OpenAIErrorOrAnthropicError417"];
             500: components["responses"]["OpenAIErrorOrAnthropicError500"];
             503: components["responses"]["OpenAIErrorOrAnthropicError503"];
         };
@@ -8945,6 +9137,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -8989,6 +9182,7 @@ export interface operations {
             404: components["responses"]["OpenAIError404"];
             408: components["responses"]["OpenAIError408"];
             413: components["responses"]["OpenAIError413"];
+            417: components["responses"]["OpenAIError417"];
             429: components["responses"]["OpenAIError429"];
             500: components["responses"]["OpenAIError500"];
             502: components["responses"]["OpenAIError502"];
@@ -9030,6 +9224,15 @@ export interface operations {
             };
             /** @description Forbidden */
             403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoogleError"];
+                };
+            };
+            /** @description Expectation Failed */
+            417: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -9105,6 +9308,15 @@ export interface operations {
                     "application/json": components["schemas"]["GoogleError"];
                 };
             };
+            /** @description Expectation Failed */
+            417: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["GoogleError"];
+                };
+            };
             /** @description Internal Server Error */
             500: {
                 headers: {
@@ -9161,6 +9373,7 @@ export interface operations {
             404: components["responses"]["GoogleError404"];
             408: components["responses"]["GoogleError408"];
             413: components["responses"]["GoogleError413"];
+            417: components["responses"]["GoogleError417"];
             429: components["responses"]["GoogleError429"];
             500: components["responses"]["GoogleError500"];
             502: components["responses"]["GoogleError502"];
@@ -9210,6 +9423,7 @@ export interface operations {
             404: components["responses"]["GoogleError404"];
             408: components["responses"]["GoogleError408"];
             413: components["responses"]["GoogleError413"];
+            417: components["responses"]["GoogleError417"];
             429: components["responses"]["GoogleError429"];
             500: components["responses"]["GoogleError500"];
             502: components["responses"]["GoogleError502"];

@@ -33,11 +33,14 @@ function lose(reason: string): void {
   who.value = null;
 }
 
-whenLost(() => {
-  if (who.value) lose("The session has ended.");
-});
+// Who signs out hears that, and not that the session has ended, which the open stream notices at the same time.
+let leaving = false;
 
-export const sessionEnded = (): void => lose("The session has ended.");
+export function sessionEnded(): void {
+  if (who.value && !leaving) lose("The session has ended.");
+}
+
+whenLost(sessionEnded);
 
 export async function signIn(user: string, secret: string): Promise<void> {
   if (user) return enter(await done(api.POST("/admin/v1/login", { body: { user, password: secret } })));
@@ -46,8 +49,10 @@ export async function signIn(user: string, secret: string): Promise<void> {
 }
 
 export async function signOut(): Promise<void> {
+  leaving = true;
   await done(api.DELETE("/admin/v1/session")).catch(() => undefined);
   lose("Signed out.");
+  leaving = false;
 }
 
 /** Find out who is there: by the link that was opened, or by the session of before. */
