@@ -219,12 +219,10 @@ async def test_b42_no_planted_directive_changes_a_call(
             data = PLANTED[dialect](vector.get("place", USER), vector.get("text", DIRECTIVE))
             if dialect is not Dialect.GEMINI:
                 data["model"] = MODEL
+            heard = len(bad.fake.requests)
             told = await bad.send(dialect, data, {"idempotency-key": vector["name"]})
-            # What a vendor takes for no document is its provider's to refuse.
-            assert told.status == 200 or vector.get("place", "").startswith(("document", "image")), (
-                vector,
-                told.body,
-            )
+            # What its provider takes for no document or picture is the provider's to refuse, once it has it.
+            assert told.status == 200 or len(bad.fake.requests) > heard, (vector, told.body)
             assert told.header("x-tokenhub-directive") in {"", "ignored"}
             decision = await bad.it.done("GET", f"/decisions/{told.header('x-request-id')}")
             assert "planted" not in str(decision.get("policy", {}))
