@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from inspect import cleandoc
 from types import GenericAlias
 from typing import Annotated, Any, Final, get_args, get_type_hints
 
@@ -28,9 +29,11 @@ _RESPONSES: Final = "#/components/responses/"
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 _BASE: Final = "/admin/v1"
 _UNNAMED: Final[Mapping[int, str]] = {
+    413: "Content Too Large",
+    422: "Unprocessable Content",
     529: "Overloaded",
 }
-"""The words of statuses that no standard has."""
+"""The words of statuses that no standard has, or that some Pythons have by the words of an older one."""
 
 type Name = Annotated[str, Meta(min_length=1)]
 
@@ -213,6 +216,10 @@ class _Schemas:
         self._found = list(found)
         # As JSON has it: some defaults are tuples.
         self.components: Json = msgspec.json.decode(msgspec.json.encode(components))
+        for one in self.components.values():
+            if "description" in one:
+                # Up to Python 3.12 a docstring keeps the indentation of its code.
+                one["description"] = cleandoc(one["description"])
 
     def of(self, type_: Any) -> Json:
         """Return the schema of a type that was given at the start."""
