@@ -501,7 +501,7 @@ def _pages(
     sessions: Sessions,
     recogniser: Recogniser,
 ) -> list[web.RouteDef]:
-    """Return the routes of the admin API and the first page."""
+    """Return the routes of the admin API and the admin pages."""
     clock, requests = kept.clock, RequestLog(kept.database)
     safe = Safe(kept.vault, kept.credentials, watched.keyring, clock)
     admin = Admin(

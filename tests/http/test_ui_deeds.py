@@ -150,6 +150,15 @@ async def test_many_models_are_changed_at_once(it: House, ada: Person) -> None:
         assert {one["weight"] for one in (await it.done("GET", "/models"))["items"]} == {9}
 
 
+async def test_prices_are_compared_and_taken(it: House, ada: Person) -> None:
+    """The list's price stands beside the registered one, and is taken by one button."""
+    async with FakeProvider() as fake:
+        await it.provider(fake, "p", "gpt-4o")
+        await ada.go("Models")
+        await ada.press("Compare prices")
+        await ada.see("in the list.")
+
+
 async def test_a_policy_is_tried_and_then_set(it: House, ada: Person) -> None:
     """The simulator shows where a call would go; the defaults are set on the next page."""
     async with FakeProvider() as fake:

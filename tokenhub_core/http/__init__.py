@@ -1,1 +1,1 @@
-"""The HTTP front doors: the consumer API, the admin API, events and the first page."""
+"""The HTTP front doors: the consumer API, the admin API, events and the admin pages."""

@@ -1,4 +1,4 @@
-"""The side server: consumer API, health, metrics, admin API and the first page, on one port.
+"""The side server: consumer API, health, metrics, admin API and the admin pages, on one port.
 
 Protected by default: `OPEN` names the routes that anybody may use; everything else asks who it is, and `access.roles`
 says what that has to be.

@@ -1,4 +1,4 @@
-"""The service itself: who is running, whether it is alive and ready, metrics, the first page, this document."""
+"""The service itself: who is running, whether it is alive and ready, metrics, the admin pages, this document."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ AREA: Final = Area(
         Operation(
             method="GET",
             path="/",
-            summary="Show the first page",
+            summary="Show the admin pages",
             headers=TagHeaders,
             answers={200: {"text/html": _TEXT}, 304: None},
             refuses=(400,),
@@ -95,7 +95,7 @@ AREA: Final = Area(
         Operation(
             method="GET",
             path="/login",
-            summary="Show the first page, where a login link leads",
+            summary="Show the admin pages, where a login link leads",
             headers=TagHeaders,
             answers={200: {"text/html": _TEXT}, 304: None},
             refuses=(400,),

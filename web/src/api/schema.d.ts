@@ -11,7 +11,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show the first page */
+        /** Show the admin pages */
         get: operations["get"];
         put?: never;
         post?: never;
@@ -1296,7 +1296,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Show the first page, where a login link leads */
+        /** Show the admin pages, where a login link leads */
         get: operations["get_login"];
         put?: never;
         post?: never;

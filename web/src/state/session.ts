@@ -1,7 +1,7 @@
 // Who is signed in. The session is a cookie that no script can read; what is kept here is what the server says of it.
 
 import { computed, signal } from "@preact/signals";
-import { api, done, showing, whenLost, type Schemas } from "../api/client";
+import { api, done, showing, whenLost, type Refused, type Schemas } from "../api/client";
 
 export type Role = Schemas["Role"];
 
@@ -50,9 +50,15 @@ export async function signIn(user: string, secret: string): Promise<void> {
 
 export async function signOut(): Promise<void> {
   leaving = true;
-  await done(api.DELETE("/admin/v1/session")).catch(() => undefined);
+  try {
+    await done(api.DELETE("/admin/v1/session"));
+  } catch (error) {
+    // A session that is gone already is what was asked for; any other one is still open, and that is said.
+    if ((error as Refused).status !== 401) throw error;
+  } finally {
+    leaving = false;
+  }
   lose("Signed out.");
-  leaving = false;
 }
 
 /** Find out who is there: by the link that was opened, or by the session of before. */
