@@ -187,9 +187,9 @@ function Many({ of, close, then }: { of: readonly Model[]; close: () => void; th
 }
 
 function PricesDialog({ close, then }: { close: () => void; then: () => void }) {
-  const loaded = useLoaded(() => done(api.POST("/admin/v1/prices/refresh", { params: { query: {} } })), []);
+  const loaded = useLoaded(() => done(api.POST("/admin/v1/prices/refresh", { params: { query: {} }, body: undefined })), []);
   const apply = async () => {
-    const told = await done(api.POST("/admin/v1/prices/refresh", { params: { query: { apply: "true" } } }));
+    const told = await done(api.POST("/admin/v1/prices/refresh", { params: { query: { apply: "true" } }, body: undefined }));
     toast(`${told.changes.filter((one) => one.applied).length} prices were taken over.`);
     then();
     close();
