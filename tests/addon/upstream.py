@@ -36,6 +36,7 @@ class Upstream:
         """Bytes of request bodies that have arrived, of those still coming too."""
         self._servers: list[asyncio.Server] = []
         self._writers: list[asyncio.StreamWriter] = []
+        self._closed = False
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         """Listen on loopback; with `tls`, what is dialled at port 443 speaks it."""
@@ -49,12 +50,14 @@ class Upstream:
         return port
 
     async def close(self) -> None:
-        """Stop."""
+        """Stop, and drop what is open, what has only just come in too."""
+        self._closed = True
         for server in self._servers:
             server.close()
         for writer in self._writers:
             writer.transport.abort()
-        await asyncio.sleep(0)
+        for server in self._servers:
+            await server.wait_closed()
 
     async def dial(
         self, host: str, port: int, **how: object
@@ -89,6 +92,9 @@ class Upstream:
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closed:
+            writer.transport.abort()
+            return
         self._writers.append(writer)
         try:
             while True:

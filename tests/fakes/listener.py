@@ -16,12 +16,16 @@ type Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[
 async def listener(handler: Handler, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Run `handler` for every connection and yield the port; connections still open are dropped at the end."""
     tasks: set[asyncio.Task[None]] = set()
+    closed = False
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
         try:
+            # A connection that came with the end is accepted after it.
+            if closed:
+                return
             await handler(reader, writer)
         finally:
             writer.transport.abort()
@@ -30,6 +34,7 @@ async def listener(handler: Handler, *, tls: ssl.SSLContext | None = None) -> As
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        closed = True
         server.close()
         for task in tasks:
             task.cancel()
