@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 from tokenhub_addon.listening import Served, serving
-from tokenhub_addon.loop import loop_factory
+from tokenhub_addon.loop import loop_factory, settle
 from tokenhub_addon.telling import next_steps
 from tokenhub_core import config, hostlist, sources
 from tokenhub_core.cli.decision import explained
@@ -98,6 +98,7 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
         if demo:
             return 0
         console.print(next_steps(served, terminal=console.is_terminal))
+        settle()
         await leave.wait()
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)

@@ -10,9 +10,9 @@ Four verdicts: the ClientHello is not complete yet (wait for more), the connecti
 itself (refuse it), or it is somebody else's business (leave it to the next addon). An exception refuses too: from
 `next_layer` on, nothing that we fail at may reach the host.
 
-This is the one file of this lane that leans on internals: of mitmproxy (`Proxyserver.connections`,
-`ConnectionHandler.transports`, `NextLayer._paused_event_queue`, `ProxyAuth.authenticated`), of asyncio
-(`sslproto.SSLProtocol`, `StreamReader._buffer`) and of aiohttp (`RequestHandler._request_in_progress`).
+This file and `links` are the ones of this lane that lean on internals: this one of mitmproxy
+(`Proxyserver.connections`, `ConnectionHandler.transports`, `NextLayer._paused_event_queue`,
+`ProxyAuth.authenticated`) and of asyncio (`StreamReader._buffer`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ import asyncio
 import enum
 import ipaddress
 import logging
-import ssl
-from asyncio import sslproto
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, assert_never, cast, override
@@ -36,16 +34,16 @@ from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.server import ConnectionHandler
 
 from tokenhub_addon.callers import Shown, near
+from tokenhub_addon.links import Link
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.certificates import normal
-from tokenhub_core.http.connection import EXTRA_INFO, Connection
+from tokenhub_core.http.connection import Connection
 
 _logger = logging.getLogger(__name__)
 
 _MAX_HELLO: Final = 64 * 1024
 """A ClientHello is about half a kilobyte, two with post-quantum key shares."""
 
-_HANDSHAKE_SECONDS: Final = 15
 _CLEAN_UP_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.02
 
@@ -77,7 +75,7 @@ class Handoff:
 
     `is_llm_host` gets names in lower case; `shown` says what a connection was opened with. Give `server`
     `handler_cancellation=True`, so that a handler ends when its client leaves. Its requests find their `Connection` in
-    `request.get_extra_info(EXTRA_INFO)`.
+    `connection_of(request.transport)`.
     """
 
     def __init__(
@@ -92,7 +90,7 @@ class Handoff:
         self._server = server
         self._is_llm_host = is_llm_host
         self._shown = shown
-        self._links: set[_Link] = set()
+        self._links: set[Link] = set()
         self.handed_off = 0
         """Connections taken so far."""
         self.refused = 0
@@ -203,7 +201,7 @@ class Handoff:
             return  # the client has gone, or does not read what mitmproxy still has for it
         context = self._authority.server_context(take.host)
         shown = self._shown(client)
-        link = _Link(
+        link = Link(
             self._server(),
             context,
             connection=Connection(
@@ -229,83 +227,10 @@ class Handoff:
             raise
         self.handed_off += 1
 
-    def _ended(self, link: _Link) -> None:
+    def _ended(self, link: Link) -> None:
         self._links.discard(link)
         if not link.greeted:
             self.untrusted += 1
-
-
-class _Link(sslproto.SSLProtocol):
-    """TLS between a transport that mitmproxy opened and our request handler."""
-
-    # What a connection keeps as its read buffer for its whole life; asyncio's own size is 256 KiB.
-    max_size = 32 * 1024
-
-    def __init__(
-        self,
-        app: web.RequestHandler,
-        context: ssl.SSLContext,
-        *,
-        connection: Connection,
-        ended: Callable[[_Link], None],
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        greeting: asyncio.Future[None] = loop.create_future()
-        greeting.add_done_callback(self._greet)
-        super().__init__(loop, app, context, greeting, True, ssl_handshake_timeout=_HANDSHAKE_SECONDS)
-        self._extra[EXTRA_INFO] = connection
-        self.app = app
-        self.greeted = False
-        """Whether the TLS handshake is over, and well."""
-        self._parting = False
-        self._ended = ended
-        self._raw: asyncio.WriteTransport | None = None
-        self._streams: tuple[object, ...] = ()
-
-    def adopt(self, transport: asyncio.Transport, data: bytes, *, keep: tuple[object, ...]) -> None:
-        """Read from `transport` from now on, `data` first. `keep` is what must live as long as it."""
-        self._raw = transport
-        self._streams = keep  # a StreamWriter that nobody holds closes its transport
-        transport.pause_reading()
-        transport.set_protocol(self)
-        self.connection_made(transport)
-        for start in range(0, len(data), self.max_size):
-            piece = data[start : start + self.max_size]
-            self.get_buffer(len(piece))[: len(piece)] = piece
-            self.buffer_updated(len(piece))
-        transport.resume_reading()
-
-    @override
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._raw = None
-        self._streams = ()
-        self._ended(self)
-
-    def close_if_idle(self) -> None:
-        """Close unless a request is in progress; call again until the connection is lost.
-
-        The client need not answer our close_notify: many clients do not read while they are idle.
-        """
-        if self._raw is None:
-            return
-        if not self.greeted:
-            self._raw.abort()
-        elif self._parting:
-            if not self._write_buffer_size and not self._raw.get_write_buffer_size():
-                self._raw.close()
-        elif not self.app._request_in_progress:
-            self._parting = True
-            self.app.close()
-            self.app.force_close()
-
-    def cut(self) -> None:
-        """Drop the connection now, whatever is in progress."""
-        if self._raw is not None:
-            self._raw.abort()
-
-    def _greet(self, greeting: asyncio.Future[None]) -> None:
-        self.greeted = greeting.exception() is None
 
 
 class _Ended(layer.Layer):

@@ -1,11 +1,25 @@
-"""The event loop that serving runs on: uvloop where it is installed, else asyncio's own."""
+"""What serving runs on: the event loop, uvloop's where it is installed; and the collector of cyclic garbage."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
+
+_YOUNG: Final = 10_000
+"""Objects that live before the collector looks at them; Python's own 2,000 are those of two calls at a time."""
+
+
+def settle() -> None:
+    """Leave all that exists now to live as long as the process: the collector need not walk it again and again.
+
+    Calls make next to no cycles, so looking for them more rarely costs no memory worth speaking of.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_YOUNG, 20, 50)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

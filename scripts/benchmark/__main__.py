@@ -24,6 +24,7 @@ from scripts.benchmark import (
     rehearsals,
     report,
     rounds,
+    several,
     subjects,
 )
 from scripts.benchmark.load import LoadError
@@ -77,6 +78,12 @@ _TRAFFIC: Final = {
     help="With --regret: over so many seeds, with their mean and spread.",
 )
 @click.option(
+    "--modes",
+    "instead",
+    flag_value="modes",
+    help="Instead: what several models on one question gain for their price, in a simulated fleet.",
+)
+@click.option(
     "--plan", "instead", flag_value="plan", help="Instead: the CPU time of a plan by size of the fleet."
 )
 @click.option(
@@ -111,6 +118,10 @@ def main(
             return
         case "regret":
             rehearsals.show_regret(_ROOT / "docs" / "regret.svg", Console(width=120), seeds=seeds)
+            return
+        case "modes":
+            with _progress() as progress:
+                several.show(_ROOT / "docs" / "modes.svg", Console(width=120), _teller(progress))
             return
         case "coverage":
             with _progress() as progress:

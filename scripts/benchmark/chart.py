@@ -18,6 +18,9 @@ _RIGHT: Final = 150
 _TOP: Final = 40
 _BOTTOM: Final = 40
 _POINTS: Final = 240
+_LETTER: Final = 6.5
+_LINE: Final = 13
+"""How wide and how high writing is, about."""
 _COLOURS: Final = ("#0b7285", "#e8590c", "#2b8a3e", "#7048e8", "#c2255c", "#868e96")
 
 
@@ -57,6 +60,30 @@ def panel(title: str, lines: Mapping[str, Floats], bands: Sequence[Event]) -> st
         drawn.append(
             _text(_x(1) + 6, heights[name] + 4, f"{name} {_number(float(values[-1]))}", colour=colour)
         )
+    return "\n".join(drawn)
+
+
+def scatter(title: str, points: Sequence[tuple[str, float, float, bool]]) -> str:
+    """Return one chart of points: a name, where it stands on a logarithmic axis and on a linear one, and its kind."""
+    low, high = (edge(point[1] for point in points) for edge in (min, max))
+    below, above = (edge(point[2] for point in points) for edge in (min, max))
+    wide, tall = np.log(high / low) or 1.0, (above - below) or 1.0
+    drawn = [_text(_LEFT, _TOP - 16, title, weight="bold")]
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        drawn.append(
+            f'<line x1="{_LEFT}" y1="{_y(share):.1f}" x2="{_x(1):.1f}" y2="{_y(share):.1f}" stroke="#dee2e6"/>'
+        )
+        drawn.append(_text(_LEFT - 6, _y(share) + 4, f"{below + share * tall:.0f}", anchor="end"))
+        drawn.append(_text(_x(share), _y(0) + 18, f"{low * np.exp(share * wide):,.2f}", anchor="middle"))
+    named: list[tuple[float, float, float]] = []
+    for name, across, up, kind in sorted(points, key=lambda point: -point[2]):
+        x, y, colour = _x(np.log(across / low) / wide), _y((up - below) / tall), _COLOURS[0 if kind else 1]
+        drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
+        begin, end = x + 7, x + 7 + _LETTER * len(name)
+        while any(abs(y - at) < _LINE and begin < right and left < end for left, right, at in named):
+            y += 1
+        named.append((begin, end, y))
+        drawn.append(_text(begin, y + 4, name, colour=colour))
     return "\n".join(drawn)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from tests.addon import lanes
 from tests.addon.lanes import Front, Lanes
 from tests.addon.passed import Passing, in_front_of_a_host
 from tests.addon.scripted import ScriptedEngine
+from tokenhub_addon.loop import loop_factory
 from tokenhub_core.types import Lane
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Hand connections off on both loops: each has TLS of its own."""
+    found = {"asyncio": asyncio.new_event_loop}
+    served = loop_factory() if item.nodeid.startswith("tests/addon/test_handoff.py") else None
+    return {**found, "uvloop": served} if served else found
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from tests.patience import PATIENCE
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core.ca import CertificateAuthority
-from tokenhub_core.http.connection import EXTRA_INFO, Connection
+from tokenhub_core.http.connection import connection_of
 from tokenhub_core.ports import Secret
 
 HOST: Final = "api.openai.com"
@@ -74,8 +74,8 @@ class Answers:
     sent: int = 0
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        connection = request.get_extra_info(EXTRA_INFO)
-        assert isinstance(connection, Connection)
+        connection = connection_of(request.transport)
+        assert connection is not None
         match request.path:
             case "/stream":
                 return await self.stream(request)

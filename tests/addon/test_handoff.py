@@ -327,7 +327,7 @@ async def test_an_exception_during_the_hand_off_closes_the_connection(
         def broken(*_: object) -> None:
             raise RuntimeError
 
-        monkeypatch.setattr("tokenhub_addon.handoff._Link.connection_made", broken)
+        monkeypatch.setattr("tokenhub_addon.links.Link.adopt", broken)
         reader, writer = await scene.tunnel()
         writer.write(hello(HOST))
 

@@ -138,6 +138,41 @@ async def test_silence_is_told_until_it_is_a_stall(transport: HttpTransport) -> 
         assert 1 <= len(told) <= 30
 
 
+@pytest.mark.parametrize("gather", [0.001, 0.0])
+async def test_a_piece_that_comes_in_parts_is_no_silence(transport: HttpTransport, gather: float) -> None:
+    """Many servers write a chunk's size, its data and its end one by one: no empty piece is told between them."""
+    sender = Sender()
+    async with listener(sender) as port:
+        response, chunks = await begun(transport, sender, port, gather=gather)
+        for word in (b"hello", b"again"):
+            waiting = asyncio.create_task(next_of(chunks))
+            for part in (b"5", b"\r\n", word):
+                await asyncio.sleep(0.01)
+                sender.send(part)
+            assert await waiting == word
+            sender.send(b"\r\n")
+        await response.close()
+
+
+async def test_who_was_woken_is_not_woken_again_for_what_he_took(transport: HttpTransport) -> None:
+    """What comes in the turn of the loop in which a reader was woken goes along, and leaves no empty piece behind."""
+    sender = Sender()
+    async with listener(sender) as port:
+        response, chunks = await begun(transport, sender, port, gather=0.05)
+        (wire,) = (one._wire for one in transport._open)
+        assert wire is not None
+        waiting = asyncio.create_task(next_of(chunks))
+        await asyncio.sleep(0.1)
+        for word in (b"a", b"b"):
+            data = piece(word)
+            wire.get_buffer(0)[: len(data)] = data
+            wire.buffer_updated(len(data))
+        assert await waiting == b"ab"
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(chunks), 0.2)
+        await response.close()
+
+
 async def test_the_next_answer_on_the_connection_is_not_eased(transport: HttpTransport) -> None:
     """Easing is one answer's: the next one's first piece is handed over at once."""
     sender = Sender()

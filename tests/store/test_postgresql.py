@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -31,19 +30,6 @@ from tokenhub_core.store.schema import SPENDS
 from tokenhub_core.store.writer import Insert, Writer
 
 _PUT = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
-
-
-@pytest.fixture
-def schema_of_its_own(postgresql: str) -> Iterator[str]:
-    """A place in the shared database with no table in it."""
-    engine = sqlalchemy.create_engine(make_url(postgresql).set(drivername="postgresql+psycopg"))
-    name = f"s{os.getpid()}"
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"CREATE SCHEMA {name}")
-    yield f"{postgresql}&options=-csearch_path%3D{name}"
-    with engine.begin() as connection:
-        connection.exec_driver_sql(f"DROP SCHEMA {name} CASCADE")
-    engine.dispose()
 
 
 # --- the tables ----------------------------------------------------------------------------------------------

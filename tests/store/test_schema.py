@@ -2,41 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Text, create_engine
+from sqlalchemy import Connection, Engine, Text, create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.schema import CreateTable
 
-from tokenhub_core.store import schema
-from tokenhub_core.store.database import MEMORY, Database, open_database
+from tokenhub_core.store import schema, upgrade
+from tokenhub_core.store.database import Database, is_server, open_database
 from tokenhub_core.store.driver import choose
 from tokenhub_core.store.rows import COLUMNS
 from tokenhub_core.store.upgrade import configuration
 
 
-def _definitions(connection: Connection) -> set[str]:
-    found = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").scalars()
-    # A column that was added stands on the line of the one before it.
-    return {" ".join(sql.split()) for sql in found if "alembic_version" not in sql}
-
-
-def test_the_migrations_end_at_the_tables_of_the_schema(database: Database) -> None:
-    """What the migrations make and what the queries believe are the same thing."""
-    with database.reading() as migrated:
-        context = MigrationContext.configure(migrated, opts={"compare_server_default": True})
-        assert compare_metadata(context, schema.METADATA) == []
-
-
-def test_sqlite_reads_the_tables_as_the_schema_spells_them() -> None:
-    """Word for word: there a table cannot be changed in every way, and its text is what is left of how it was made."""
-    database = open_database(MEMORY)
-    engine = create_engine("sqlite+pysqlite://", module=choose().module)
-    with engine.begin() as fresh, database.reading() as migrated:
-        schema.METADATA.create_all(fresh)
-        assert _definitions(migrated) == _definitions(fresh)
+@pytest.fixture
+def empty(dsn: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Return a database with nothing in it, of the same kind as `dsn`."""
+    if is_server(dsn):
+        address = request.getfixturevalue("schema_of_its_own")
+        engine = create_engine(make_url(address).set(drivername="postgresql+psycopg"))
+    else:
+        engine = create_engine(f"sqlite+pysqlite:///{tmp_path / 'empty.sqlite'}", module=choose().module)
+    yield engine
     engine.dispose()
+
+
+_COLUMNS: Final = (
+    "SELECT table_name, column_name, data_type, is_nullable, column_default, is_identity"
+    " FROM information_schema.columns WHERE table_schema = current_schema()"
+)
+_CONSTRAINTS: Final = (
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = current_schema()::regnamespace"
+)
+_INDEXES: Final = (
+    "SELECT tablename, indexname, split_part(indexdef, ' USING ', 2) FROM pg_indexes"
+    " WHERE schemaname = current_schema()"
+)
+
+
+def _definitions(connection: Connection) -> set[object]:
+    """Return all that a database knows of its tables; SQLite keeps the very words."""
+    if connection.dialect.name == "sqlite":
+        found = connection.exec_driver_sql("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL").scalars()
+        # A column that was added stands on the line of the one before it.
+        return {" ".join(sql.split()) for sql in found}
+    return {
+        tuple(row)
+        for query in (_COLUMNS, _CONSTRAINTS, _INDEXES)
+        for row in connection.exec_driver_sql(query)
+    }
+
+
+def _stamp(connection: Connection) -> list[str]:
+    return list(connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars())
+
+
+def test_the_migrations_end_at_the_tables_of_a_new_database(empty: Engine, dsn: str) -> None:
+    """Whichever way it was made, what is there is the same, and what the queries believe."""
+    database = open_database(dsn)
+    with empty.begin() as migrated, database.reading() as new:
+        upgrade.upgrade(migrated)
+        for connection in (migrated, new):
+            context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+            assert compare_metadata(context, schema.METADATA) == []
+        assert _definitions(migrated) == _definitions(new) != set()
+        assert _stamp(migrated) == _stamp(new) == [schema.HEAD]
     database.close()
 
 

@@ -109,7 +109,10 @@ def test_logging_stays_as_the_program_set_it(tmp_path: Path) -> None:
     """Alembic's usual environment replaces every handler; ours replaces none."""
     root = logging.getLogger()
     before = (list(root.handlers), root.level, logging.getLogger("tokenhub_core.store").disabled)
-    open_database(str(tmp_path / "t.sqlite")).close()
+    engine = sqlalchemy.create_engine(f"sqlite+pysqlite:///{tmp_path / 't.sqlite'}", module=_RAW)
+    with engine.begin() as connection:
+        upgrade.upgrade(connection)
+    engine.dispose()
     assert (list(root.handlers), root.level, logging.getLogger("tokenhub_core.store").disabled) == before
 
 

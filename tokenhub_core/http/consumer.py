@@ -25,7 +25,7 @@ from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
-from tokenhub_core.http.connection import EXTRA_INFO, Connection
+from tokenhub_core.http.connection import Connection, connection_of
 from tokenhub_core.ids import request_id
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock, Engine, Overhearing, Reply, deaf
@@ -250,9 +250,8 @@ class HandedOff:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request of a handed-off connection."""
-        transport = request.transport
-        connection = transport.get_extra_info(EXTRA_INFO) if transport else None
-        if not isinstance(connection, Connection):
+        connection = connection_of(request.transport)
+        if connection is None:
             return web.Response(status=421, text="this connection was not handed off")
         found = self._recognise(connection.host, request.method, request.path_qs)
         if found is None:

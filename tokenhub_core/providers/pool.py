@@ -237,7 +237,7 @@ class Wire(asyncio.BufferedProtocol):
             self.abort()
             return
         self.touched = True
-        body = parser.body
+        body, headed = parser.body, parser.head is not None
         before = len(body)
         try:
             parser.feed(data)
@@ -250,12 +250,13 @@ class Wire(asyncio.BufferedProtocol):
             if self._unread > _HIGH and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
-        elif not parser.done and parser.head is None:
-            return
+        elif not parser.done and (headed or parser.head is None):
+            return  # a part of a head, or of what frames the body: nothing that could be taken
         self._silent = None
         if not self._gather or parser.done or self._unread > _ENOUGH:
             self._wake()
-        elif self._gathering is None and self._waiter is not None:
+        # Whoever has been woken already takes this too, and must not be woken for it once more.
+        elif self._gathering is None and self._waiter is not None and not self._waiter.done():
             now = self._loop.time()
             due = self._handed + self._gather
             if now < due:

@@ -27,6 +27,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.store import faults, schema
+from tokenhub_core.store.creation import create
 from tokenhub_core.store.driver import Driver, choose
 from tokenhub_core.store.spelling import POSTGRESQL, PURPOSE, SQLITE, Purpose, Spelling
 
@@ -145,8 +146,11 @@ def _opened(database: Database, check: Callable[[Connection], bool]) -> Database
             revision = _revision(connection, where)
         if revision != schema.HEAD:
             with database.writer_connection(Purpose.UPGRADE) as connection, connection.begin():
-                # Under the lock Alembic reads the stamp again: where another process was faster, nothing is left to do.
-                _upgrade(connection)
+                # Under the lock, for another process may have been faster; Alembic reads the stamp again, too.
+                if sqlalchemy.inspect(connection).get_table_names():
+                    _upgrade(connection)
+                else:
+                    create(connection)
     except DBAPIError as error:
         database.close()
         words, said = faults.words(error), " ".join(str(error.orig).split())[:_SAID]

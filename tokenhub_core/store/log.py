@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -193,6 +194,7 @@ class RequestLog:
             ).scalar_one()
 
 
+@cache
 def _insert_statement() -> str:
     """Return driver SQL for one row. Compiled once: running a compiled statement costs more than the row.
 
