@@ -71,6 +71,7 @@ SHELLS: Final = {
     "tokenhub_core.http.vault": "serves HTTP",
     "tokenhub_core.http.workflows": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
+    "tokenhub_core.gauges": "watches by the clock",
     "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
@@ -155,7 +156,7 @@ _RANKS: Final = (
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job interception
     learning parkings presence progress sources sweeper""",
-    """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
+    """composing gauges idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
     "http",
     "terms",
     "app",

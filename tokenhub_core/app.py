@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import sources, terms
+from tokenhub_core import gauges, sources, terms
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -60,7 +60,7 @@ from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
-from tokenhub_core.http.side import Probes, SideServer
+from tokenhub_core.http.side import Entrance, Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
@@ -296,6 +296,13 @@ async def _engine(
     network = await stack.enter_async_context(
         HttpTransport(ca_file=terms.path(settings.ca_file), guard=terms.guard(settings))
     )
+    watched.metrics.ask(
+        gauges.readings(
+            kept.writer, network, watched.budgets.ledger, watched.bus, vault=kept.vault, clock=kept.clock
+        )
+    )
+    beat = asyncio.create_task(gauges.beat(kept.clock, watched.metrics), name="heartbeat")
+    stack.push_async_callback(_cancelled, beat)
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
@@ -394,7 +401,7 @@ async def _doors(
             ),
         ),
         origin=terms.origin(settings),
-        hosts=settings.allowed_hosts,
+        entrance=Entrance(settings.allowed_hosts, settings.metrics_access),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()

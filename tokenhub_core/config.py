@@ -156,6 +156,11 @@ class Settings:
         _one_of("FULL", "NORMAL"),
         "With NORMAL a power failure may take the last records along, the end of a process none",
     )
+    metrics_access: str = _setting(
+        "local",
+        _one_of("local", "token", "open"),
+        "Who may read /metrics without a viewer's token: local, programs on this machine; token, nobody; open, all",
+    )
     log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
     admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
     credentials_file: str = _setting(
