@@ -109,15 +109,15 @@ def test_calls_add_up_in_the_series_of_their_labels() -> None:
 def test_only_what_went_well_says_how_long_calls_take() -> None:
     """A refusal is quick, an abandoned call anything, and what was passed through no call of ours."""
     metrics = Metrics()
-    for outcome, fault in (
-        (Outcome.ERROR, "http_500"),
-        (Outcome.CANCELLED, "client_cancelled"),
-        (Outcome.PASSED, ""),
+    for outcome, fault, status in (
+        (Outcome.ERROR, "http_500", 502),
+        (Outcome.CANCELLED, "client_cancelled", 499),
+        (Outcome.PASSED, "", 200),
     ):
-        metrics(record(outcome=outcome, fault=fault))
+        metrics(record(outcome=outcome, fault=fault, status=status))
     series = read(metrics.render())
     assert not [name for name, _ in series if name.startswith("tokenhub_request_duration")]
-    assert value(series, "tokenhub_request_errors_total", fault="http_500") == 1
+    assert value(series, "tokenhub_request_errors_total", fault="http_500", status="5xx") == 1
     requests = [n for (name, _), n in series.items() if name == "tokenhub_requests_total"]
     assert requests == [1, 1, 1]
 

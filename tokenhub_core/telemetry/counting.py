@@ -67,12 +67,16 @@ class Row:
 
 
 class Counter:
-    """Sums by their labels. Those that are 0 are shown only where there are no labels."""
+    """Sums by their labels."""
 
     kind = Kind.COUNTER
 
-    def __init__(self, name: str, meaning: str, labels: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, name: str, meaning: str, labels: tuple[str, ...] = (), *, zeros: bool = False
+    ) -> None:
+        """`zeros` says whether sums that are still 0 are shown; one without labels always is."""
         self.name = f"{name}_total"
+        self._zeros = zeros or not labels
         self.meaning = meaning
         self.labels = labels
         self._cells: dict[tuple[str, ...], Cell] = {} if labels else {(): Cell()}
@@ -90,7 +94,7 @@ class Counter:
 
     def family(self) -> Family:
         """Return what was counted."""
-        sums = ((labels, cell.sum) for labels, cell in self._cells.items() if cell.sum or not labels)
+        sums = ((labels, cell.sum) for labels, cell in self._cells.items() if cell.sum or self._zeros)
         return Family(self.name, self.kind, self.meaning, _samples(self.labels, sums))
 
 

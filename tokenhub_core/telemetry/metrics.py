@@ -195,7 +195,11 @@ class Metrics:
         self._routed = self._overhead.row()
         self._cost = Counter("tokenhub_cost_usd", "Dollars spent", ("model", "provider"))
         self._tokens = Counter("tokenhub_tokens", "Tokens used", ("model", "provider", "direction"))
-        self._errors = Counter("tokenhub_request_errors", "Exchanges that failed, by fault", ("fault",))
+        self._errors = Counter(
+            "tokenhub_request_errors",
+            "Exchanges that failed, by fault and class of status (4xx, 5xx)",
+            ("fault", "status"),
+        )
         self._directives = Counter("tokenhub_directives", "Calls with a directive, by outcome", ("outcome",))
         self._identical = Counter("tokenhub_identical_replies", "Replies whose bytes are the provider's own")
         self._same = self._identical.cell()
@@ -320,6 +324,7 @@ class Metrics:
             "Items handed to the store, by what became of them: committed; duplicate, of those; refused (no room),"
             " lost (failed, nobody waited), failed (and its waiter was told)",
             ("result",),
+            zeros=True,
         )
         self._batches = Counter("tokenhub_store_batches", "Transactions that the items shared")
         self._storing = Gauge(
@@ -372,7 +377,7 @@ class Metrics:
             for loss in record.losses:
                 self._lost.add(record.dialect or "", _loss(loss))
         if record.fault:
-            self._errors.add(record.fault)
+            self._errors.add(record.fault, f"{record.status // 100}xx")
         if record.directive:
             self._directives.add(record.directive)
         if record.identical:
