@@ -70,6 +70,7 @@ from tokenhub_core.learning import Learning
 from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
+from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
@@ -250,10 +251,11 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))
     proofs = proving(kept.settings, kept.audit, kept.writer, bus, metrics, secret=salted, holder=kept.holder)
     prover = await stack.enter_async_context(proofs)
+    tracing = otel.joined(stack, kept.settings, metrics, kept.clock)
     recorder = StoreRecorder(
         kept.database,
         kept.writer,
-        [metrics, bus.tell, learning],
+        [metrics, bus.tell, learning, *filter(None, [tracing])],
         books=budgets.ledger,
         beside=prover.beside if prover is not None else None,
     )
@@ -267,7 +269,9 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
     leaks = Leaks(bus, metrics)
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover)
+    watched = Watched(
+        bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
+    )
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -455,7 +459,7 @@ def _door(
     admission.keys.watched(keeper.tenures.look)
     return Door(
         refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
-        engine=engine,
+        engine=engine if watched.tracing is None else watched.tracing.around(engine),
         dialects=DIALECTS,
         clock=kept.clock,
         entropy=_entropy(10),

@@ -251,6 +251,7 @@ class Attempting:
                 credential=self._holding.secret(),
                 caller=snapshot.headers,
                 request_id=snapshot.id,
+                trace=snapshot.trace,
                 endpoint=self._turn,
             ),
             self._means.places,

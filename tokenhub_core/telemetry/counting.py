@@ -71,9 +71,7 @@ class Counter:
 
     kind = Kind.COUNTER
 
-    def __init__(
-        self, name: str, meaning: str, labels: tuple[str, ...] = (), *, zeros: bool = False
-    ) -> None:
+    def __init__(self, name: str, meaning: str, labels: tuple[str, ...] = (), *, zeros: bool = False) -> None:
         """`zeros` says whether sums that are still 0 are shown; one without labels always is."""
         self.name = f"{name}_total"
         self._zeros = zeros or not labels
@@ -168,7 +166,7 @@ class Histogram:
 
 
 def _samples(names: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]) -> tuple[Sample, ...]:
-    return tuple(Sample(_paired(names, labels), value) for labels, value in values)
+    return tuple(Sample(_paired(names, labels), float(value)) for labels, value in values)
 
 
 def _paired(names: tuple[str, ...], values: tuple[str, ...]) -> Labels:

@@ -156,6 +156,7 @@ class Metrics:
     def __init__(self) -> None:
         self._process = _Process()
         self._ask: Callable[[], Readings] = Readings
+        self._exports: Callable[[], Mapping[tuple[str, str], int]] = dict
         self._model = Bound(MODELS)
         self._provider = Bound(PROVIDERS, _origin)
         self._host = Bound(HOSTS)
@@ -346,6 +347,12 @@ class Metrics:
             across=_OURS,
         )
         self._exhausted = Gauge("tokenhub_budgets_exhausted", "Budgets with nothing left", across=_OURS)
+        self._exported = Counter(
+            "tokenhub_otel_items",
+            "Calls, lines and sets of metrics for the collector, by what became of them: sent; failed, and not tried"
+            " again; dropped, for want of room",
+            ("signal", "result"),
+        )
         self._listeners = Gauge("tokenhub_event_listeners", "Readers of the event stream")
         self._vault = Gauge("tokenhub_vault_open", "1 while the vault is unlocked", across=Across.MIN)
 
@@ -492,6 +499,10 @@ class Metrics:
         """Take what other parts know of themselves from `readings` whenever somebody scrapes."""
         self._ask = readings
 
+    def exporting(self, counts: Callable[[], Mapping[tuple[str, str], int]]) -> None:
+        """Take what became of what was for the collector, by signal and result, from `counts`."""
+        self._exports = counts
+
     def families(self) -> tuple[Family, ...]:
         """Return everything as values: `exposition.merged` puts those of several processes together."""
         self._read(self._ask())
@@ -510,6 +521,8 @@ class Metrics:
         self._queued.put(now.queued)
         for result, count in now.stored.items():
             self._stored.cell(result).sum = count
+        for (signal, result), count in self._exports().items():
+            self._exported.cell(signal, result).sum = count
         self._batches.cell().sum = now.batches
         self._storing.put(now.storing)
         for state, count in now.connections.items():
