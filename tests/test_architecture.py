@@ -71,6 +71,7 @@ SHELLS: Final = {
     "tokenhub_core.http.vault": "serves HTTP",
     "tokenhub_core.http.workflows": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
+    "tokenhub_core.gauges": "watches by the clock",
     "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
@@ -84,6 +85,10 @@ SHELLS: Final = {
     "tokenhub_core.learning": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
+    "tokenhub_core.otel.joining": "imports an extra where it is asked for",
+    "tokenhub_core.otel.outbox": "waits for what is to be sent",
+    "tokenhub_core.otel.sending": "speaks with a collector",
+    "tokenhub_core.otel.tracing": "waits for the engine",
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.preparing": "takes prices from the price list",
@@ -155,7 +160,8 @@ _RANKS: Final = (
     store telemetry vault""",
     """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job interception
     learning parkings presence progress sources sweeper""",
-    """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
+    """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
+    workflows""",
     "http",
     "terms",
     "app",
@@ -173,6 +179,7 @@ EXCEPTIONS: Final = {
     ("hidden import", "tokenhub_addon.loop:_uvloop"): "it exists for POSIX systems only",
     ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
     ("hidden import", "tokenhub_core.workflows.joining:joined"): "Temporal is an extra",
+    ("hidden import", "tokenhub_core.otel.joining:joined"): "OpenTelemetry is an extra",
     ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",
     (
         "hidden import",

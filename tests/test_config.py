@@ -97,9 +97,18 @@ GOOD: dict[str, tuple[str, Any]] = {
     "temporal_tls_ca_file": ("/temporal-ca.pem", "/temporal-ca.pem"),
     "temporal_tls_cert_file": ("/us.pem", "/us.pem"),
     "temporal_tls_key_file": ("/us.key", "/us.key"),
+    "metrics_access": ("token", "token"),
+    "otel_endpoint": ("https://collector:4318", "https://collector:4318"),
+    "otel_signals": ("traces,logs", ("traces", "logs")),
+    "otel_sample": ("0.1", 0.1),
+    "otel_parents": ("link", "link"),
+    "otel_propagate": ("on", True),
+    "otel_ca_file": ("/otel-ca.pem", "/otel-ca.pem"),
+    "otel_cert_file": ("/otel.pem", "/otel.pem"),
+    "otel_key_file": ("/otel.key", "/otel.key"),
     "ca_file": ("/ca.pem", "/ca.pem"),
 }
-SECRET = ("admin_token", "db_dsn", "vault_password", "temporal_api_key")
+SECRET = ("admin_token", "db_dsn", "vault_password", "temporal_api_key", "otel_headers")
 
 BAD: list[tuple[str, str, str]] = [
     ("port", "65536", "between 0 and 65535"),

@@ -9,12 +9,15 @@ from pathlib import Path
 from tokenhub_core import config
 from tokenhub_core.cli import COMMANDS
 from tokenhub_core.quirks.table import QUIRKS
+from tokenhub_core.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
 START = "<!-- settings: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
 END = "<!-- end of settings -->\n"
 QUIRKS_START = "<!-- quirks: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
 QUIRKS_END = "<!-- end of quirks -->\n"
+METRICS_START = "<!-- metrics: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
+METRICS_END = "<!-- end of metrics -->\n"
 
 
 def settings_table() -> str:
@@ -50,6 +53,27 @@ def test_the_table_of_quirks_is_the_codes_own() -> None:
     head, _, rest = text.partition(QUIRKS_START)
     _, _, tail = rest.partition(QUIRKS_END)
     wanted = f"{head}{QUIRKS_START}{quirks_table()}{QUIRKS_END}{tail}"
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(wanted)
+        return
+    assert text == wanted
+
+
+def metrics_table() -> str:
+    rows = [
+        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
+        for name, kind, labels, meaning in Metrics().described()
+    ]
+    return "\n".join(["", "| name | type | labels | meaning |", "| --- | --- | --- | --- |", *rows, "", ""])
+
+
+def test_the_table_of_metrics_is_the_codes_own() -> None:
+    """Every family stands in the reference with its type, labels and meaning."""
+    path = DOCS / "metrics.md"
+    text = path.read_text()
+    head, _, rest = text.partition(METRICS_START)
+    _, _, tail = rest.partition(METRICS_END)
+    wanted = f"{head}{METRICS_START}{metrics_table()}{METRICS_END}{tail}"
     if os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted)
         return

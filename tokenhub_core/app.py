@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import sources, terms
+from tokenhub_core import gauges, sources, terms
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -60,7 +60,7 @@ from tokenhub_core.http.rehearse import Rehearsals
 from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
-from tokenhub_core.http.side import Probes, SideServer
+from tokenhub_core.http.side import Entrance, Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
@@ -70,6 +70,7 @@ from tokenhub_core.learning import Learning
 from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
+from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
@@ -250,10 +251,11 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))
     proofs = proving(kept.settings, kept.audit, kept.writer, bus, metrics, secret=salted, holder=kept.holder)
     prover = await stack.enter_async_context(proofs)
+    tracing = otel.joined(stack, kept.settings, metrics, kept.clock)
     recorder = StoreRecorder(
         kept.database,
         kept.writer,
-        [metrics, bus.tell, learning],
+        [metrics, bus.tell, learning, *filter(None, [tracing])],
         books=budgets.ledger,
         beside=prover.beside if prover is not None else None,
     )
@@ -267,7 +269,9 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
     leaks = Leaks(bus, metrics)
-    watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover)
+    watched = Watched(
+        bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
+    )
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(_cancelled, watcher)
     return watched
@@ -296,6 +300,13 @@ async def _engine(
     network = await stack.enter_async_context(
         HttpTransport(ca_file=terms.path(settings.ca_file), guard=terms.guard(settings))
     )
+    watched.metrics.ask(
+        gauges.readings(
+            kept.writer, network, watched.budgets.ledger, watched.bus, vault=kept.vault, clock=kept.clock
+        )
+    )
+    beat = asyncio.create_task(gauges.beat(kept.clock, watched.metrics), name="heartbeat")
+    stack.push_async_callback(_cancelled, beat)
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
@@ -394,7 +405,7 @@ async def _doors(
             ),
         ),
         origin=terms.origin(settings),
-        hosts=settings.allowed_hosts,
+        entrance=Entrance(settings.allowed_hosts, settings.metrics_access),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     pages += ApiKeyPages(admission.keys, clock).routes()
@@ -448,7 +459,7 @@ def _door(
     admission.keys.watched(keeper.tenures.look)
     return Door(
         refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
-        engine=engine,
+        engine=engine if watched.tracing is None else watched.tracing.around(engine),
         dialects=DIALECTS,
         clock=kept.clock,
         entropy=_entropy(10),

@@ -156,6 +156,11 @@ class Settings:
         _one_of("FULL", "NORMAL"),
         "With NORMAL a power failure may take the last records along, the end of a process none",
     )
+    metrics_access: str = _setting(
+        "local",
+        _one_of("local", "token", "open"),
+        "Who may read /metrics without a viewer's token: local, programs on this machine; token, nobody; open, all",
+    )
     log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
     admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
     credentials_file: str = _setting(
@@ -349,6 +354,31 @@ class Settings:
     temporal_tls_cert_file: str = _setting("", _text, "Our certificate for Temporal, in PEM")
     temporal_tls_key_file: str = _setting("", _text, "The private key of that certificate, in PEM")
     temporal_api_key: Secret = _setting(_NO_SECRET, Secret, "API key for Temporal, where it asks for one")
+    otel_endpoint: str = _setting(
+        "",
+        _text,
+        "Collector that is told of calls over OTLP/HTTP, such as https://collector:4318; empty for off",
+    )
+    otel_signals: tuple[str, ...] = _setting(
+        ("traces",), _some_of("traces", "metrics", "logs"), "What it is told: traces, metrics, logs"
+    )
+    otel_headers: Secret = _setting(
+        _NO_SECRET, Secret, "Fields for the collector, as name=value, comma separated"
+    )
+    otel_sample: float = _setting(
+        1.0, _number(0, 1), "Share of traces that is kept; those of calls that fail always are"
+    )
+    otel_parents: str = _setting(
+        "parent",
+        _one_of("parent", "link", "ignore"),
+        "What a caller's traceparent is: parent of our span, link from a trace of ours, or ignored",
+    )
+    otel_propagate: bool = _setting(
+        False, _flag, "Tell registered providers of our span in the place of the caller's"
+    )
+    otel_ca_file: str = _setting("", _text, "Certificate authorities for the collector's TLS, in PEM")
+    otel_cert_file: str = _setting("", _text, "Our certificate for the collector, in PEM")
+    otel_key_file: str = _setting("", _text, "The private key of that certificate, in PEM")
     ca_file: str = _setting("", _text, "More certificate authorities for providers' TLS")
 
 

@@ -20,6 +20,7 @@ from tokenhub_core.budgets import Budgets
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
+from tokenhub_core.otel.tracing import Tracing
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.ports import Clock
 from tokenhub_core.proof.prover import Prover
@@ -71,6 +72,7 @@ class Watched:
     leaks: Leaks
     budgets: Budgets
     prover: Prover | None = None
+    tracing: Tracing | None = None
 
 
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:

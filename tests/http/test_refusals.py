@@ -68,7 +68,7 @@ async def test_a_flood_is_bounded_and_all_of_it_is_counted(tmp_path: Path) -> No
         recorded = sum(
             int(float(line.rpartition(" ")[2]))
             for line in told.splitlines()
-            if line.startswith('tokenhub_request_errors_total{fault="key_required"}')
+            if line.startswith('tokenhub_request_errors_total{fault="key_required",')
         )
         assert recorded >= EACH_SECOND
         assert recorded + counted == many

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -356,6 +357,23 @@ async def test_the_metrics_are_prometheus_text(it: House) -> None:
     assert {"tokenhub_requests", "tokenhub_build_info", "process_cpu_seconds"} <= families
     assert told.header("content-type").startswith("text/plain; version=")
     assert (await it.ask("HEAD", "/metrics")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("access", "near", "far"), [("local", 200, 401), ("token", 401, 401), ("open", 200, 200)]
+)
+async def test_who_may_read_the_metrics_is_the_operators_choice(
+    tmp_path: Path, access: str, near: int, far: int
+) -> None:
+    """Programs on this machine, nobody, or everybody; a viewer's token is good wherever one is needed."""
+    async with house(tmp_path, settings={"METRICS_ACCESS": access}) as it:
+        made = await it.done("POST", "/tokens", {"name": "scraper", "role": "viewer"})
+        viewer = {"authorization": f"Bearer {made['token']}"}
+        assert (await it.ask("GET", "/metrics")).status == near
+        assert (await it.ask("GET", "/metrics", headers=viewer)).status == 200
+        with mock.patch("tokenhub_core.http.side.loopback", return_value=False):
+            assert (await it.ask("GET", "/metrics")).status == far
+            assert (await it.ask("GET", "/metrics", headers=viewer)).status == 200
 
 
 async def test_models_are_listed_in_either_dialect(it: House, fake: FakeProvider) -> None:

@@ -89,6 +89,7 @@ def made(
     caller: Headers = CALLER,
     stream: bool = False,
     endpoint: int = 0,
+    trace: Headers = (),
     **change: str,
 ) -> UpstreamRequest:
     provider = replace(PROVIDERS[kind], **change)  # type: ignore[arg-type]  # only text fields are changed here
@@ -103,6 +104,7 @@ def made(
             credential=credential,
             caller=caller,
             request_id="req-1",
+            trace=trace,
             endpoint=endpoint,
         )
     )
@@ -508,3 +510,11 @@ def test_no_header_can_smuggle_another(caller: list[tuple[str, str]], kind: Prov
     """Whatever the caller sent, no value that leaves holds a line break."""
     for _, value in made(kind, caller=tuple(caller), cred_store="caller").headers:
         assert not set(value) & set("\r\n\0")
+
+
+def test_a_trace_of_ours_is_told_to_registered_providers_only() -> None:
+    """In the place of the caller's own; the host that a call was meant for gets what its caller sent."""
+    ours = (("traceparent", "00-3-4-01"),)
+    for kind, told in ((ProviderType.OPENAI, "00-3-4-01"), (ProviderType.ORIGIN, "00-1-2-01")):
+        headers = made(kind, trace=ours).headers
+        assert [value for name, value in headers if name == "traceparent"] == [told]

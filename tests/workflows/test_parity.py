@@ -113,7 +113,9 @@ SCENES = (
 def comparable(record: Record) -> Record:
     """Return the record without what is another one in every run: moments, and how long things took."""
     attempts = tuple(
-        structs.replace(one, started_ms=0.0, ended_ms=0.0, first_byte_ms=one.first_byte_ms and 0.0)
+        structs.replace(
+            one, started_ms=0.0, ended_ms=0.0, first_byte_ms=one.first_byte_ms and 0.0, head_ms=None
+        )
         for one in record.attempts
     )
     timings = Timings(ttft_ms=None if record.timings.ttft_ms is None else 0.0)

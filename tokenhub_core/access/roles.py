@@ -124,7 +124,10 @@ ROUTES: Final[Mapping[tuple[str, str], Role]] = {
 }
 """(method, route) → the least role that may use it. A route is as it is registered, without its patterns."""
 
+_BESIDE: Final[Mapping[str, Role]] = {"/metrics": Role.VIEWER}
+"""What is read beside the admin API, by those who need leave for it."""
+
 
 def least(method: str, path: str) -> Role:
     """Return the least role for a route; reading only the head is reading."""
-    return ROUTES.get(("GET" if method == "HEAD" else method, path), Role.ADMIN)
+    return ROUTES.get(("GET" if method == "HEAD" else method, path)) or _BESIDE.get(path, Role.ADMIN)

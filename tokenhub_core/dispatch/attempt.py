@@ -106,6 +106,7 @@ class Attempting:
         )
         self._started = means.clock.monotonic()
         self._first_byte: float | None = None
+        self._head: float | None = None
         self._losses: tuple[str, ...] = ()
         self._repairs = UNTOUCHED
         self.n = step.n
@@ -212,6 +213,7 @@ class Attempting:
         timeouts = Timeouts(limits.connect, None, limits.stall if self._streams else limits.whole)
         response = await self._means.transport.send(self._upstream(body), timeouts)
         self._response = response
+        self._head = self._means.clock.monotonic()
         self.headers = response.headers
         if not 200 <= response.status < 300:
             raise TokenHubError(await self._refusal(response))
@@ -249,6 +251,7 @@ class Attempting:
                 credential=self._holding.secret(),
                 caller=snapshot.headers,
                 request_id=snapshot.id,
+                trace=snapshot.trace,
                 endpoint=self._turn,
             ),
             self._means.places,
@@ -439,6 +442,7 @@ class Attempting:
             cost_nanousd=cost,
             change=self._step.change,
             provider_request_id=header(self.headers, "x-request-id") or header(self.headers, "request-id"),
+            head_ms=None if self._head is None else self._since_start(self._head),
         )
 
     def _since_start(self, monotonic: float) -> float:

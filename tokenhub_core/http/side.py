@@ -39,6 +39,9 @@ _ROUTED: Final = {
 }
 """`DIRECT` by the names that the router gives its paths."""
 
+_METRICS: Final = "/metrics"
+"""Open to whom the operator says."""
+
 OPEN: Final = frozenset(
     {
         "/",
@@ -48,7 +51,7 @@ OPEN: Final = frozenset(
         "/admin/v1/login",
         "/healthz",
         "/readyz",
-        "/metrics",
+        _METRICS,
         "/openapi.json",
         *_ROUTED,
         PLAN,
@@ -60,9 +63,6 @@ OPEN: Final = frozenset(
     }
 )
 """The routes that need no identity of an admin. Those of the consumer API ask for a key, wherever one is required."""
-
-_NEAR: Final = frozenset({"/metrics"})
-"""Those of them that are open to this machine only."""
 
 LEAVING: Final = web.AppKey("leaving", asyncio.Event)
 """Set when the server begins to shut down: an answer that has no end of its own has to end then."""
@@ -90,6 +90,16 @@ class Probes:
     """Whether a call to this provider could be made now."""
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Who may come in as what the settings say."""
+
+    hosts: Sequence[str] = ()
+    """Names that we are called by."""
+    scrapes: str = "local"
+    """Who may read the metrics without a token: `local`, `open` to everybody, or `token`: nobody."""
+
+
 class SideServer:
     """Builds the application of the side server."""
 
@@ -102,7 +112,7 @@ class SideServer:
         fleet: Callable[[], Fleet],
         probes: Probes,
         origin: bool,
-        hosts: Sequence[str] = (),
+        entrance: Entrance | None = None,
     ) -> None:
         self._consumer = consumer
         self._sessions = sessions
@@ -110,7 +120,9 @@ class SideServer:
         self._fleet = fleet
         self._probes = probes
         self._origin = origin
-        self._hosts = frozenset(map(bare_host, hosts))
+        entrance = entrance or Entrance()
+        self._hosts = frozenset(map(bare_host, entrance.hosts))
+        self._scrapes = entrance.scrapes
 
     def application(self, more: Iterable[web.RouteDef] = ()) -> web.Application:
         """Return the application; `more` are the routes of the admin API and the page."""
@@ -123,7 +135,7 @@ class SideServer:
                 web.post(native.PATH, self._native),
                 web.get("/healthz", self._live),
                 web.get("/readyz", self._ready),
-                web.get("/metrics", self._show_metrics),
+                web.get(_METRICS, self._show_metrics),
                 web.post(PLAN, self._plan),
                 web.get("/v1/models", self._models),
                 web.get(r"/v1/models/{id:.+}", self._model),
@@ -170,8 +182,8 @@ class SideServer:
             )
         resource = request.match_info.route.resource
         open_ = resource.canonical in OPEN if resource else not request.path.startswith(_CLOSED)
-        if resource and resource.canonical in _NEAR:
-            open_ = loopback(request.remote or "")
+        if resource and resource.canonical == _METRICS:
+            open_ = self._scrapes == "open" or (self._scrapes == "local" and loopback(request.remote or ""))
         if request.path.startswith((_CLOSED, _UI)) or request.path in _PAGES:
             refuse_secrets_in(request)
         if not open_:

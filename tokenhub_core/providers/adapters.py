@@ -62,6 +62,8 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     caller: Headers
     """The caller's own header fields."""
     request_id: str
+    trace: Headers = ()
+    """What the provider is told of the call's trace, in the place of what the caller said of it."""
     endpoint: int = 0
     """Counts attempts: where a provider has several endpoints they are used in turn."""
 
@@ -203,7 +205,8 @@ def _vendor(sending: Sending, places: Places) -> UpstreamRequest:
         *_key(provider, sending.credential, there.way),
         *_version(sending),
         *_common(sending),
-        *_allowed(sending.caller, _TRACE | _own(provider)),
+        *sending.trace,
+        *_allowed(sending.caller, _own(provider) if sending.trace else _TRACE | _own(provider)),
     )
     return UpstreamRequest("POST", there.url, headers, _capped(sending, there.cap))
 

@@ -341,6 +341,15 @@ class Pool:
         # plain protocols have it, costs more than the rest of the read.
         self._buffer = memoryview(bytearray(_READ))
         self._open = True
+        self.opened = 0
+        """Connections that were made,"""
+        self.reused = 0
+        """and how often one served another exchange."""
+
+    @property
+    def idle(self) -> int:
+        """Return how many connections wait."""
+        return self._waiting
 
     def take(self, site: Site) -> Wire | None:
         """Return an idle connection, None where there is none."""
@@ -349,6 +358,7 @@ class Pool:
             wire = wires.pop()
             self._waiting -= 1
             if wire.usable:
+                self.reused += 1
                 return wire
         return None
 
@@ -381,6 +391,7 @@ class Pool:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the pool is closed")
         if not wire.closed.done():
             self._wires.add(wire)
+        self.opened += 1
         return wire
 
     async def close(self) -> None:

@@ -20,6 +20,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import certifi
+import msgspec
 
 from tokenhub_core.addresses import Guard
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
@@ -74,6 +75,15 @@ _CERTIFICATE_CAUSES: Final[Mapping[int, tuple[str, str]]] = MappingProxyType(
 )
 
 
+class Traffic(msgspec.Struct, frozen=True):
+    """How many connections are in use and idle; how many were made, and how often one was used again."""
+
+    active: int = 0
+    idle: int = 0
+    opened: int = 0
+    reused: int = 0
+
+
 class HttpTransport:
     """One connection pool for all providers: `ports.Transport` over HTTP. Use it as an async context manager."""
 
@@ -100,6 +110,12 @@ class HttpTransport:
         self._sites: dict[str, tuple[Site, str]] = {}
         self._open: set[_HttpResponse] = set()
         self._sending = 0
+
+    @property
+    def traffic(self) -> Traffic:
+        """Return what the connections do at this moment, and did since the start."""
+        active, pool = len(self._open) + self._sending, self._pool
+        return Traffic(active) if pool is None else Traffic(active, pool.idle, pool.opened, pool.reused)
 
     async def start(self) -> None:
         """Make the pool; raises `ConfigError` where the CA file cannot be used."""

@@ -232,6 +232,8 @@ def _attempt(attempt: Attempt) -> Json:
         "change": attempt.change,
         "provider_request_id": text(attempt.provider_request_id),
     }
+    if attempt.head_ms is not None:
+        told["head_ms"] = _ms(attempt.head_ms)
     return {**told, "step": attempt.step} if attempt.step else told
 
 

@@ -34,6 +34,8 @@ class Attempt(msgspec.Struct, frozen=True):
     """Whose fault it was, by `errors.Blame`; empty on success."""
     step: str = ""
     """Of a call that several calls answer: which of them it was made for."""
+    head_ms: float | None = None
+    """When the head of its answer had come."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -108,6 +108,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     caller: Caller = Caller()
     native: bool = False
     """It is asked for in our own way (`tokenhub_core.native`), and is to be answered so."""
+    trace: Headers = ()
+    """What registered providers are told of the call's place in a trace; empty: what its caller said of it."""
 
     def __repr__(self) -> str:
         return f"Snapshot({self.id}, {self.method} {self.path.partition('?')[0]})"

@@ -26,6 +26,7 @@ AttemptShown = shown(
     started_ms=float | None,
     ended_ms=float | None,
     step=str | UnsetType,
+    head_ms=float | None | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
 _DECODED: Final[dict[str, Any]] = {

@@ -74,7 +74,7 @@ AREA: Final = Area(
             method="GET",
             path="/metrics",
             summary="Show metrics in Prometheus' text format",
-            text="Open to this machine; from elsewhere it needs the admin token.",
+            text="Open to whom `TOKENHUB_METRICS_ACCESS` says, by default to this machine; else it needs a viewer.",
             answers={200: {"text/plain": _TEXT}},
             refuses=(401, 503),
         ),
