@@ -28,6 +28,7 @@ from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
 from tokenhub_core.orchestration.plancall import PATH as PLAN
 from tokenhub_core.recognise import bare_host
+from tokenhub_core.telemetry.merging import merged
 from tokenhub_core.telemetry.metrics import CONTENT_TYPE, Metrics
 from tokenhub_core.types import Dialect, Fleet, Json, Provider, Scope
 
@@ -78,6 +79,10 @@ _CLOSED: Final = "/admin"
 _log: Final = logging.getLogger(__name__)
 
 
+async def _alone() -> tuple[bytes, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """What `/readyz` asks."""
@@ -88,6 +93,8 @@ class Probes:
     """The vault's state."""
     credentialed: Callable[[Provider], bool] = lambda _: True
     """Whether a call to this provider could be made now."""
+    figures: Callable[[], Awaitable[Sequence[bytes]]] = _alone
+    """What the other workers have counted, for `/metrics`."""
 
 
 class SideServer:
@@ -227,7 +234,9 @@ class SideServer:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         del request
-        return web.Response(body=self._metrics.render(), headers={"content-type": CONTENT_TYPE})
+        others = await self._probes.figures()
+        body = merged([self._metrics.render(), *others]) if others else self._metrics.render()
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, request: web.Request) -> web.Response:
         names = self._names(request)

@@ -31,6 +31,8 @@ _SERVED: Final = ("mode", "model", "provider")
 _STATES: Final = {"healthy": 2, "degraded": 1}
 _BREAKER: Final = {"open": 1, "half_open": 2}
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+METRICS: Final = "metrics"
+"""Under this workers ask each other for `figures`."""
 
 
 class _Counter:
@@ -262,6 +264,11 @@ class Metrics:
     def parked(self, provider: str, credential: str, reason: str) -> None:
         """Count a parking."""
         self._parkings.add(provider, credential, reason)
+
+    async def figures(self, asked: bytes) -> bytes:
+        """Return everything for another worker, which was asked for the figures of all."""
+        del asked
+        return self.render()
 
     def render(self) -> bytes:
         """Return everything in the text exposition format."""
