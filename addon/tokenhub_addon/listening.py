@@ -76,7 +76,6 @@ async def serving(
             " have to show a key"
         )
     async with AsyncExitStack() as stack:
-        private_directory(settings.data_dir)
         tended = Tended(work.orders.slot, work.orders.groups) if work is not None else None
         if tended is None:
             stack.enter_context(only_one(settings.data_dir))
@@ -237,6 +236,7 @@ def only_one(directory: Path) -> Iterator[None]:
 
     Raises `ConfigError` where another one holds it. The lock goes with the process, however that ends.
     """
+    private_directory(directory)
     handle = os.open(directory / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "a") as file:
         try:

@@ -28,7 +28,6 @@ from tokenhub_addon.sockets import Group, opened
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import PREFIX, Settings
-from tokenhub_core.datadir import private_directory
 from tokenhub_core.launch.serveinfo import clear_serve_info
 from tokenhub_core.opening import prepare
 from tokenhub_core.recognise import Recogniser, extra_hosts
@@ -111,7 +110,6 @@ def supervising(
     )
     groups, sockets = opened(settings, settings.workers)
     try:
-        private_directory(settings.data_dir)
         hosts = Recogniser(extra_hosts(settings.extra_hosts)).hosts
         CertificateAuthority.open(settings.data_dir / "ca", hosts, now=SystemClock().now)
         prepare(settings)

@@ -182,6 +182,7 @@ class Metrics:
             "When the CA's root ends, in seconds since the epoch; 0 where there is none",
             registry=registry,
         )
+        Gauge("tokenhub_workers", "Processes whose figures these are", registry=registry).set(1)
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
     def __call__(self, record: Record) -> None:
