@@ -31,6 +31,7 @@ _FOREIGN: Final = (
 SHELLS: Final = {
     "tokenhub_core.access.logins": "waits for the store, and for passwords to be tried",
     "tokenhub_core.access.register": "waits for the store",
+    "tokenhub_core.admission.drawing": "waits for the pool",
     "tokenhub_core.apikeys": "waits for the store",
     "tokenhub_core.app": "makes every part, holds the clock and the dice",
     "tokenhub_core.audit.journal": "waits for the store",
@@ -88,6 +89,7 @@ SHELLS: Final = {
     "tokenhub_core.opening": "opens the database",
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
+    "tokenhub_core.pooling": "imports an extra where it is asked for",
     "tokenhub_core.preparing": "takes prices from the price list",
     "tokenhub_core.proof.alarms": "tells whoever listens",
     "tokenhub_core.proof.prover": "waits for the store, and hears what it waits for",
@@ -98,6 +100,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
     "tokenhub_core.sources": "reads credentials files",
+    "tokenhub_core.redispool": "speaks with Redis",
     "tokenhub_core.sharing": "waits for other workers",
     "tokenhub_core.siblings": "waits for other workers",
     "tokenhub_core.store.access": "speaks SQL",
@@ -160,7 +163,7 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings presence progress sharing sources sweeper""",
+    interception learning parkings pooling presence progress redispool sharing sources sweeper""",
     """composing idempotency lookout orchestration.runner orchestration.steps pipeline preparing workflows""",
     "http",
     "opening terms",
@@ -178,6 +181,7 @@ RANKS: Final = {
 EXCEPTIONS: Final = {
     ("hidden import", "tokenhub_addon.loop:_uvloop"): "it exists for POSIX systems only",
     ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
+    ("hidden import", "tokenhub_core.pooling:_redis"): "Redis is an extra",
     ("hidden import", "tokenhub_core.workflows.joining:joined"): "Temporal is an extra",
     ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",
     (

@@ -71,6 +71,7 @@ from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
+from tokenhub_core.pooling import Drawn, pooled
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
@@ -372,7 +373,7 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
-    door = _door(stack, kept, watched, pipeline, admission)
+    door = await _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
     recogniser = Current(extra_hosts(settings.extra_hosts))
     follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
@@ -457,7 +458,7 @@ async def _doors(
     )
 
 
-def _door(
+async def _door(
     stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
 ) -> Door:
     """Return what every front door needs."""
@@ -472,11 +473,20 @@ def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    drawing = await pooled(
+        stack,
+        kept.settings,
+        kept.siblings,
+        admission.throttle,
+        clock=kept.clock,
+        changes=kept.changes,
+        told=(watched.bus, watched.metrics, secrets.token_hex(8)),
+    )
     keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
     admission.keys.watched(keeper.tenures.look)
     return Door(
         refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
-        engine=engine,
+        engine=engine if drawing is None else Drawn(engine, admission.throttle, drawing),
         dialects=DIALECTS,
         clock=kept.clock,
         entropy=opening.entropy(10),

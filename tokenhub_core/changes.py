@@ -35,6 +35,7 @@ class Changes:
         self._refreshes: dict[str, Refresh] = {}
         self._seen: dict[str, int] = {}
         self._turn = asyncio.Lock()
+        self._also: Refresh | None = None
         siblings.answering(_LOOK, self._asked)
 
     async def begin(self) -> None:
@@ -58,6 +59,12 @@ class Changes:
     async def announce(self) -> None:
         """Let the other workers look now, and return when they have."""
         await self._siblings.ask(_LOOK)
+        if self._also is not None:
+            await self._also()
+
+    def also(self, announce: Refresh) -> None:
+        """Let `announce` be called where other machines are to look, too."""
+        self._also = announce
 
     def follows(self, catalog: Refresh, vault: Refresh, access: Refresh, keys: Refresh) -> None:
         """Follow what every server has."""
@@ -77,7 +84,8 @@ class Changes:
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Announce what an admin request may have changed before it is answered."""
         response = await handler(request)
-        if self._siblings.joined and request.method not in _READS and request.path.startswith(_ADMIN):
+        others = self._siblings.joined or self._also is not None
+        if others and request.method not in _READS and request.path.startswith(_ADMIN):
             await self.announce()
         return response
 

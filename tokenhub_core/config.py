@@ -143,6 +143,11 @@ class Settings:
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")
+    redis_url: Secret = _setting(
+        _NO_SECRET,
+        Secret,
+        "Redis that limits on callers are counted in together, as redis://…; empty for none",
+    )
     db_dsn: Secret = _setting(
         _NO_SECRET,
         Secret,

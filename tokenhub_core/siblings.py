@@ -14,6 +14,8 @@ from typing import Final
 
 import msgspec
 
+from tokenhub_core.admission.pool import Claim, Grant
+
 WITHIN: Final = 1.0
 """Seconds that an answer is waited for."""
 _LENGTH: Final = 4
@@ -33,7 +35,8 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     `ask`      from a worker: to all others; `seconds` is how long it waits
     `asked`    to a worker: answer with the same id
     `answer`   from a worker
-    `answers`  to a worker: what the others say
+    `answers`  to a worker: what the others say, or what it has drawn
+    `draw`     from a worker: a claim on the supervisor's pool
     """
 
     kind: str
@@ -142,6 +145,21 @@ class Siblings:
             return tuple(filter(None, await asyncio.wait_for(future, within + WITHIN)))
         except TimeoutError:
             return ()
+        finally:
+            self._waiting.pop(number, None)
+
+    async def draw(self, claim: Claim) -> Grant | None:
+        """Draw from the supervisor's pool. Implements `drawing.Pool`."""
+        if self._writer is None:
+            return None
+        self._last += 1
+        number = self._last
+        future: asyncio.Future[tuple[bytes, ...]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = future
+        self._send(Frame("draw", number, body=_encode(claim)))
+        try:
+            (told,) = await future
+            return msgspec.msgpack.decode(told, type=Grant)
         finally:
             self._waiting.pop(number, None)
 

@@ -25,6 +25,7 @@ from typing import Any, Final
 import msgspec
 
 from tokenhub_addon.sockets import Group, opened
+from tokenhub_core.admission.pool import Claim, Reservoir
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import PREFIX, Settings
@@ -139,6 +140,7 @@ class Supervisor:
         self._password = password
         self._machine = Supervision(settings.workers, Patience(leave=settings.shutdown_drain_secs + _GRACE))
         self._workers: dict[int, _Worker] = {}
+        self._pool = Reservoir()
         self._questions: dict[int, _Question] = {}
         self._ids = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -286,6 +288,10 @@ class Supervisor:
                 self._asked(worker, frame)
             case "answer":
                 self._answered(frame.id, worker.number, frame.body)
+            case "draw":
+                claim = msgspec.msgpack.decode(frame.body, type=Claim)
+                grant = self._pool.draw(str(worker.number), claim, int(_now() * 1000))
+                self._send(worker, Frame("answers", frame.id, parts=(msgspec.msgpack.encode(grant),)))
 
     def _asked(self, worker: _Worker, frame: Frame) -> None:
         """Pass a question on to everybody; who only starts hears it too, but is not waited for."""

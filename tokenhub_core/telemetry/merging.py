@@ -17,7 +17,9 @@ from prometheus_client.samples import Sample
 _ADDED: Final = frozenset({"counter", "histogram", "summary"})
 _SUMS: Final = ("_bytes", "_fds", "_parked", "_workers")
 """How gauges end of which each process has its own part."""
-_LEAST: Final = frozenset({"process_start_time_seconds", "tokenhub_provider_health_state"})
+_LEAST: Final = frozenset(
+    {"process_start_time_seconds", "tokenhub_limits_shared", "tokenhub_provider_health_state"}
+)
 
 
 def merged(texts: Sequence[bytes]) -> bytes:

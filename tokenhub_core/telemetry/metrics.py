@@ -182,6 +182,11 @@ class Metrics:
             "When the CA's root ends, in seconds since the epoch; 0 where there is none",
             registry=registry,
         )
+        self._shared = Gauge(
+            "tokenhub_limits_shared",
+            "1 while limits on callers are counted together with other processes",
+            registry=registry,
+        )
         Gauge("tokenhub_workers", "Processes whose figures these are", registry=registry).set(1)
         Gauge("tokenhub_build_info", "Always 1", ("version",), registry=registry).labels(__version__).set(1)
 
@@ -236,6 +241,10 @@ class Metrics:
     def fell_back(self) -> None:
         """Count one durable call that is made directly."""
         self._fallbacks.add()
+
+    def limits_shared(self, *, shared: bool) -> None:
+        """Set whether limits are counted together with other processes."""
+        self._shared.set(shared)
 
     def temporal(self, *, up: bool, breaker: str) -> None:
         """Set whether Temporal can be reached, and where its breaker is."""
