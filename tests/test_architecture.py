@@ -32,6 +32,7 @@ SHELLS: Final = {
     "tokenhub_core.access.logins": "waits for the store, and for passwords to be tried",
     "tokenhub_core.access.register": "waits for the store",
     "tokenhub_core.admission.drawing": "waits for the pool",
+    "tokenhub_core.admission.vetting": "waits for what all know",
     "tokenhub_core.apikeys": "waits for the store",
     "tokenhub_core.app": "makes every part, holds the clock and the dice",
     "tokenhub_core.audit.journal": "waits for the store",

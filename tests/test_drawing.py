@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -176,7 +177,7 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
     with fake.redis(tmp_path) as server:
         async with served(tmp_path, server.url) as houses:
             for it in houses:
-                await eventually(lambda it=it: shared(it))
+                await eventually(partial(shared, it))
             told = await calls(houses, 30)
             assert set(told) == {200, 429}
             # A limit of ten a minute drains one in six seconds.
@@ -187,7 +188,7 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
             else:
                 server.pause()
             for it in houses:
-                await eventually(lambda it=it: unshared(it))
+                await eventually(partial(unshared, it))
             assert (await calls(houses, 20)).count(200) <= 2
 
             if how == "killed":
@@ -195,4 +196,4 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
             else:
                 server.resume()
             for it in houses:
-                await eventually(lambda it=it: shared(it))
+                await eventually(partial(shared, it))

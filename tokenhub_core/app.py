@@ -71,7 +71,7 @@ from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
-from tokenhub_core.pooling import Drawn, pooled
+from tokenhub_core.pooling import pooled
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
@@ -84,6 +84,7 @@ from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.sharing import Sharing
 from tokenhub_core.siblings import Siblings
+from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database
@@ -169,6 +170,7 @@ class _Admission:
 
     throttle: Throttle
     keys: ApiKeys
+    signatures: Signatures
 
 
 @asynccontextmanager
@@ -191,7 +193,11 @@ async def running(
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
-        admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
+        admission = _Admission(
+            throttle(settings, watched.metrics.refused),
+            await _keys(stack, kept, watched),
+            Signatures(kept.vault.directive_secret),
+        )
         pipeline = await _engine(stack, kept, watched, catalog, admission)
         warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
         yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
@@ -346,7 +352,14 @@ async def _engine(
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=terms.rules(settings, catalog, kept.vault, kept.writer, admission.throttle),
+        rules=terms.rules(
+            settings,
+            catalog,
+            kept.vault,
+            kept.writer,
+            limits=admission.throttle,
+            signatures=admission.signatures,
+        ),
         insight=terms.insight(watched.learning, catalog),
     )
     pipeline.durable = joined(
@@ -473,11 +486,11 @@ async def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
-    drawing = await pooled(
+    together = await pooled(
         stack,
         kept.settings,
         kept.siblings,
-        admission.throttle,
+        (admission.throttle, admission.signatures),
         clock=kept.clock,
         changes=kept.changes,
         told=(watched.bus, watched.metrics, secrets.token_hex(8)),
@@ -486,7 +499,7 @@ async def _door(
     admission.keys.watched(keeper.tenures.look)
     return Door(
         refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
-        engine=engine if drawing is None else Drawn(engine, admission.throttle, drawing),
+        engine=together(engine),
         dialects=DIALECTS,
         clock=kept.clock,
         entropy=opening.entropy(10),

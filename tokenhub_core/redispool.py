@@ -1,13 +1,15 @@
-"""Redis as what many processes share: the pool of limits, and the word that something has changed.
+"""Redis as what many processes share: the pool of limits, nonces of signed directives, and that something changed.
 
 Everything is one atomic step in Redis, and bounded here: `WAIT` seconds for an answer, no second try. The caller
 decides what no answer means. All keys begin with one tag, so that they are in one place of a cluster; nothing in Redis
-is needed again after two minutes, so it need not be durable.
+is needed again after two minutes, or nonces after an hour, and processes tell of theirs again: it need not
+be durable.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
@@ -66,16 +68,24 @@ redis.call('PEXPIRE', KEYS[2], {2 * MINUTE})
 return {{r, t_, rw, tw, rl, tl, processes}}
 """
 
+_NONCE: Final = """
+local known = redis.call('GET', KEYS[1])
+if known and ARGV[3] == '0' then return known end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+"""
+
 _log: Final = logging.getLogger(__name__)
 
 
 class RedisPool:
-    """One process's way to Redis. Implements `drawing.Pool`."""
+    """One process's way to Redis. Implements `drawing.Pool` and `vetting.Nonces`."""
 
     def __init__(self, client: Redis, process: str) -> None:
         self._client = client
         self._process = process
         self._draw = client.register_script(_DRAW)
+        self._nonce = client.register_script(_NONCE)
 
     @classmethod
     def at(cls, url: str, process: str) -> Self:
@@ -110,6 +120,14 @@ class RedisPool:
             claim.more_tokens,
         )
         return None if told is None else Grant(*map(int, told))
+
+    async def nonce(self, name: str, value: bytes, seconds: float, *, replace: bool) -> bytes | None:
+        """Put a value where there is none, or with `replace` anyway; return what stands then, None: no answer."""
+        hashed = hashlib.sha256(name.encode()).hexdigest()
+        told = await self._asked(
+            self._nonce, [f"{_TAG}:nonce:{hashed}"], value, max(round(seconds * 1000), 1), int(replace)
+        )
+        return None if told is None else bytes(told)
 
     async def announce(self) -> None:
         """Let every process look for changes; one that does not hear of it looks soon all the same."""

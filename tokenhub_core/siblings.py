@@ -18,6 +18,8 @@ from tokenhub_core.admission.pool import Claim, Grant
 
 WITHIN: Final = 1.0
 """Seconds that an answer is waited for."""
+_SOON: Final = 0.05
+"""Seconds that the supervisor itself may take while a call waits."""
 _LENGTH: Final = 4
 _MOST: Final = 64 << 20
 
@@ -37,6 +39,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     `answer`   from a worker
     `answers`  to a worker: what the others say, or what it has drawn
     `draw`     from a worker: a claim on the supervisor's pool
+    `nonce`    from a worker: a value for the supervisor's nonces
     """
 
     kind: str
@@ -45,6 +48,15 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     body: bytes = b""
     parts: tuple[bytes, ...] = ()
     seconds: float = 0.0
+
+
+class Put(msgspec.Struct, frozen=True, array_like=True):
+    """A value for a nonce, for so many milliseconds."""
+
+    name: str
+    value: bytes
+    lasts: int
+    replace: bool
 
 
 _decode: Final = msgspec.msgpack.Decoder(Frame).decode
@@ -150,16 +162,28 @@ class Siblings:
 
     async def draw(self, claim: Claim) -> Grant | None:
         """Draw from the supervisor's pool. Implements `drawing.Pool`."""
+        told = await self._supervisor("draw", _encode(claim))
+        return None if told is None else msgspec.msgpack.decode(told, type=Grant)
+
+    async def nonce(self, name: str, value: bytes, seconds: float, *, replace: bool) -> bytes | None:
+        """Put a value at the supervisor's nonces. Implements `vetting.Nonces`."""
+        put = Put(name, value, round(seconds * 1000), replace)
+        try:
+            async with asyncio.timeout(_SOON):
+                return await self._supervisor("nonce", _encode(put))
+        except TimeoutError:
+            return None
+
+    async def _supervisor(self, kind: str, body: bytes) -> bytes | None:
         if self._writer is None:
             return None
         self._last += 1
         number = self._last
         future: asyncio.Future[tuple[bytes, ...]] = asyncio.get_running_loop().create_future()
         self._waiting[number] = future
-        self._send(Frame("draw", number, body=_encode(claim)))
+        self._send(Frame(kind, number, body=body))
         try:
-            (told,) = await future
-            return msgspec.msgpack.decode(told, type=Grant)
+            return (await future)[0]
         finally:
             self._waiting.pop(number, None)
 

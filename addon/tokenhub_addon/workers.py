@@ -25,14 +25,14 @@ from typing import Any, Final
 import msgspec
 
 from tokenhub_addon.sockets import Group, opened
-from tokenhub_core.admission.pool import Claim, Reservoir
+from tokenhub_core.admission.pool import Claim, Nonces, Reservoir
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.launch.serveinfo import clear_serve_info
 from tokenhub_core.opening import prepare
 from tokenhub_core.recognise import Recogniser, extra_hosts
-from tokenhub_core.siblings import Frame, packed, received
+from tokenhub_core.siblings import Frame, Put, packed, received
 from tokenhub_core.supervision import Action, End, Kill, Patience, Phase, Start, Stop, Supervision, Tell, Tend
 from tokenhub_core.vault.passwords import password_from
 
@@ -141,6 +141,7 @@ class Supervisor:
         self._machine = Supervision(settings.workers, Patience(leave=settings.shutdown_drain_secs + _GRACE))
         self._workers: dict[int, _Worker] = {}
         self._pool = Reservoir()
+        self._nonces = Nonces()
         self._questions: dict[int, _Question] = {}
         self._ids = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -292,6 +293,10 @@ class Supervisor:
                 claim = msgspec.msgpack.decode(frame.body, type=Claim)
                 grant = self._pool.draw(str(worker.number), claim, int(_now() * 1000))
                 self._send(worker, Frame("answers", frame.id, parts=(msgspec.msgpack.encode(grant),)))
+            case "nonce":
+                put, now = msgspec.msgpack.decode(frame.body, type=Put), int(_now() * 1000)
+                told = self._nonces.put(put.name, put.value, now, now + put.lasts, replace=put.replace)
+                self._send(worker, Frame("answers", frame.id, parts=(told,)))
 
     def _asked(self, worker: _Worker, frame: Frame) -> None:
         """Pass a question on to everybody; who only starts hears it too, but is not waited for."""

@@ -168,6 +168,21 @@ async def _states(many: Many, state: str) -> bool:
     return {one["state"] for one in await many.each("/admin/v1/vault")} == {state}
 
 
+async def test_a_limit_of_a_key_is_one_limit_whichever_worker_is_called(many: Many) -> None:
+    """Of thirty calls over connections of their own as many are let in as one process would let in."""
+    key = await many.done("POST", "/apikeys", {"name": "k", "limits": {"requests_per_minute": 6}})
+    headers = {"authorization": f"Bearer {key['key']}"}
+    body = asked("openai", MODEL, stream=False) | {"max_tokens": 9}
+    told = await asyncio.gather(
+        *(many.ask("POST", "/v1/chat/completions", body, headers=headers) for _ in range(30))
+    )
+    statuses = [status for status, _ in told]
+
+    assert set(statuses) == {200, 429}
+    # One drains in ten seconds.
+    assert 6 <= statuses.count(200) <= 8
+
+
 async def test_a_login_link_is_good_at_every_worker_and_once(many: Many) -> None:
     """Who gave it out need not be who is asked; two who use it at once get one session."""
     for _ in range(4):

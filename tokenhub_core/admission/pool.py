@@ -119,6 +119,25 @@ class Reservoir:
                 del self._kept[subject]
 
 
+class Nonces:
+    """What is known of nonces, in one process: a value for each until its end."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[bytes, int]] = {}
+
+    def put(self, name: str, value: bytes, now: int, until: int, *, replace: bool) -> bytes:
+        """Put a value where there is none, or with `replace` anyway; return what stands then."""
+        for old in list(self._kept)[:_LOOKS]:
+            kept = self._kept.pop(old)
+            if kept[1] > now:
+                self._kept[old] = kept
+        known = self._kept.get(name)
+        if known is not None and known[1] > now and not replace:
+            return known[0]
+        self._kept[name] = (value, until)
+        return value
+
+
 class Stock:
     """What a process has at hand of one subject, between drawing and using."""
 
