@@ -101,6 +101,23 @@ async def test_tokens_that_a_call_did_not_use_are_there_for_another_process() ->
     assert await two.enter(3500) is not None
 
 
+async def test_a_long_call_is_settled_when_it_ends() -> None:
+    """What was at hand when it began is forgotten by then; what it did not use goes back all the same."""
+    (one,) = processes(KeyLimits(tokens_per_minute=4000), 1)
+    stay = await one.enter(1000)
+    assert stay is not None
+    await one.enter(0)
+    one.pool.now += 100
+    await one.drawing.renew()
+    assert [*one.drawing.stocks.items()] == []
+
+    used = 2500
+    stay.leave(used, one.instant)
+    await one.drawing.close()
+
+    assert one.pool.reservoir.draw("x", Claim("address:192.0.2.1", tokens=4000), 200_000).left_tokens == 2500
+
+
 async def test_without_the_pool_each_lets_in_its_part_and_begins_with_nothing() -> None:
     """What was drawn before is not given out twice; afterwards both together keep to the limit."""
     both = processes(KeyLimits(requests_per_minute=LIMIT))

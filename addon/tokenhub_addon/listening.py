@@ -76,15 +76,14 @@ async def serving(
             " have to show a key"
         )
     async with AsyncExitStack() as stack:
-        tended = Tended(work.orders.slot, work.orders.groups) if work is not None else None
-        if tended is None:
+        tended: Tended | None = None
+        if work is None:
             stack.enter_context(only_one(settings.data_dir))
             running = await stack.enter_async_context(app.running(settings, environ))
         else:
+            tended = Tended(work.orders.slot, work.orders.groups)
             stack.callback(listen_by(tended))
-            running = await stack.enter_async_context(
-                app.running(settings, environ, work.siblings if work else None)
-            )
+            running = await stack.enter_async_context(app.running(settings, environ, work.siblings))
         clock = SystemClock()
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now

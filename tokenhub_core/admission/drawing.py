@@ -54,7 +54,6 @@ class Drawing:
         self._source = source
         self._clock = clock
         self._told = told
-        self._limits: dict[str, KeyLimits] = {}
         self._posts: set[asyncio.Task[None]] = set()
         self.stocks = Stocks(others, self.settle)
         """What is at hand."""
@@ -66,7 +65,6 @@ class Drawing:
         stock, now = self.stocks.of(subject), self._clock()
         rate = limits.tokens_per_minute
         stock.expire(now, rate or 0)
-        self._limits[subject] = limits
         tokens = 0 if rate is None else min(max(stock.hint, _BASE + size // 3), rate)
         claim = self._claim(subject, limits, stock, wants=(1, tokens))
         grant = await self._draw(claim)
@@ -75,9 +73,9 @@ class Drawing:
         else:
             stock.more += claim.more_tokens
 
-    def settle(self, subject: str) -> None:
+    def settle(self, subject: str, limits: KeyLimits) -> None:
         """Let the pool know, without waiting, what has ended."""
-        task = asyncio.get_running_loop().create_task(self._settled(subject))
+        task = asyncio.get_running_loop().create_task(self._settled(subject, limits))
         self._posts.add(task)
         task.add_done_callback(self._posts.discard)
 
@@ -97,15 +95,14 @@ class Drawing:
         for subject, stock in [*self.stocks.items()]:
             if stock.rests(now):
                 self.stocks.drop(subject)
-                self._limits.pop(subject, None)
 
     async def close(self) -> None:
         """Wait for what was to be told."""
         await asyncio.gather(*self._posts, return_exceptions=True)
 
-    async def _settled(self, subject: str) -> None:
-        stock, limits = self.stocks.find(subject), self._limits.get(subject)
-        if stock is None or limits is None or not self.stocks.up:
+    async def _settled(self, subject: str, limits: KeyLimits) -> None:
+        stock = self.stocks.of(subject)
+        if not self.stocks.up or not stock.more:
             return
         claim = self._claim(subject, limits, stock, wants=(0, 0))
         if await self._draw(claim) is None:
@@ -146,7 +143,6 @@ class Drawing:
             _log.warning("limits on callers are shared again")
         else:
             self.stocks.clear()
-            self._limits.clear()
             _log.error(
                 "limits on callers are not shared: each of %d processes lets in its part",
                 self.stocks.processes,

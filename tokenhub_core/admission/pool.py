@@ -28,6 +28,8 @@ RENEW: Final = 2.5
 PRESENT: Final = 10_000
 """Milliseconds after its last word for which a process counts as there."""
 _ROOM: Final = 1.25
+_REMEMBERED: Final = 60.0
+"""Seconds for which it is remembered how many tokens a subject's calls set aside."""
 _IDLE: Final = 2 * MINUTE
 _LOOKS: Final = 4
 
@@ -175,14 +177,14 @@ class Stock:
             self.requests = self.tokens = 0
 
     def rests(self, now: float) -> bool:
-        """Tell whether there is nothing to be kept."""
-        return not self.more and now >= self.until
+        """Tell whether there is nothing to be kept, nor soon to be used again."""
+        return not self.more and now >= self.until + _REMEMBERED
 
 
 class Stocks:
     """What a process has at hand of every subject. `settle` is told of those whose calls have ended."""
 
-    def __init__(self, processes: int, settle: Callable[[str], None]) -> None:
+    def __init__(self, processes: int, settle: Callable[[str, KeyLimits], None]) -> None:
         self._kept: dict[str, Stock] = {}
         self.settle = settle
         self.processes = processes
@@ -196,10 +198,6 @@ class Stocks:
         if found is None:
             found = self._kept[subject] = Stock()
         return found
-
-    def find(self, subject: str) -> Stock | None:
-        """Return what is at hand of a subject, None where nothing was drawn."""
-        return self._kept.get(subject)
 
     def items(self) -> Iterable[tuple[str, Stock]]:
         """Return every subject with what is at hand."""

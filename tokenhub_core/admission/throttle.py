@@ -229,8 +229,9 @@ class SharedStay(Stay):
         if (rate := self._limits.tokens_per_minute) is not None:
             # As `Bucket.settle`: of what was not used only that goes back which cannot have drained.
             drained = rate * max(now - self._since, 0) // MINUTE
-            self._stock.more -= min(self._tokens - used, max(self._tokens - drained, 0))
-            self._stocks.settle(self._subject)
+            # The stock that it began with may be gone, with the pool or in time.
+            self._stocks.of(self._subject).more -= min(self._tokens - used, max(self._tokens - drained, 0))
+            self._stocks.settle(self._subject, self._limits)
 
     @override
     def headers(self, dialect: Dialect, *, now: int, at: float) -> Headers:
