@@ -31,6 +31,8 @@ _FOREIGN: Final = (
 SHELLS: Final = {
     "tokenhub_core.access.logins": "waits for the store, and for passwords to be tried",
     "tokenhub_core.access.register": "waits for the store",
+    "tokenhub_core.admission.drawing": "waits for the pool",
+    "tokenhub_core.admission.vetting": "waits for what all know",
     "tokenhub_core.apikeys": "waits for the store",
     "tokenhub_core.app": "makes every part, holds the clock and the dice",
     "tokenhub_core.audit.journal": "waits for the store",
@@ -38,6 +40,7 @@ SHELLS: Final = {
     "tokenhub_core.ca": "keeps the CA's files",
     "tokenhub_core.capture": "waits for what it hears, and seals it in a thread",
     "tokenhub_core.catalog": "waits for the store and swaps the fleet",
+    "tokenhub_core.changes": "waits for the store",
     "tokenhub_core.clock": "is the clock",
     "tokenhub_core.composing": "waits for the executor",
     "tokenhub_core.datadir": "keeps files",
@@ -85,12 +88,14 @@ SHELLS: Final = {
     "tokenhub_core.learning": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
+    "tokenhub_core.opening": "opens the database",
     "tokenhub_core.otel.joining": "imports an extra where it is asked for",
     "tokenhub_core.otel.outbox": "waits for what is to be sent",
     "tokenhub_core.otel.sending": "speaks with a collector",
     "tokenhub_core.otel.tracing": "waits for the engine",
     "tokenhub_core.parkings": "waits for the store",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
+    "tokenhub_core.pooling": "imports an extra where it is asked for",
     "tokenhub_core.preparing": "takes prices from the price list",
     "tokenhub_core.proof.alarms": "tells whoever listens",
     "tokenhub_core.proof.prover": "waits for the store, and hears what it waits for",
@@ -101,6 +106,9 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
     "tokenhub_core.sources": "reads credentials files",
+    "tokenhub_core.redispool": "speaks with Redis",
+    "tokenhub_core.sharing": "waits for other workers",
+    "tokenhub_core.siblings": "waits for other workers",
     "tokenhub_core.store.access": "speaks SQL",
     "tokenhub_core.store.anchor": "keeps a file",
     "tokenhub_core.store.apikeys": "speaks SQL",
@@ -135,6 +143,7 @@ SHELLS: Final = {
     "tokenhub_core.terms": "hands over what waits for the store",
     "tokenhub_core.vault.gate": "keeps a count in the store",
     "tokenhub_core.vault.passwords": "reads files",
+    "tokenhub_core.vault.storing": "works in the store",
     "tokenhub_core.vault.turn": "runs what is slow in a thread",
     "tokenhub_core.vault.vault": "keeps the vault in the store",
     "tokenhub_core.workflows.activities": "waits for attempts and the store",
@@ -153,17 +162,17 @@ _RANKS: Final = (
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
     modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
-    redaction routing shaping signing""",
+    redaction routing shaping signing supervision""",
     "providers",
     "lending watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
-    store telemetry vault""",
-    """apikeys budgets capture catalog dispatch.attempt dispatch.checking dispatch.executor dispatch.job interception
-    learning parkings presence progress sources sweeper""",
+    siblings store telemetry vault""",
+    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
+    interception learning parkings pooling presence progress redispool sharing sources sweeper""",
     """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",
-    "terms",
+    "opening terms",
     "app",
     "cli tokenhub_addon",
 )
@@ -178,6 +187,7 @@ RANKS: Final = {
 EXCEPTIONS: Final = {
     ("hidden import", "tokenhub_addon.loop:_uvloop"): "it exists for POSIX systems only",
     ("hidden import", "tokenhub_core.cli:load"): "a command's module is imported when the command is used",
+    ("hidden import", "tokenhub_core.pooling:_redis"): "Redis is an extra",
     ("hidden import", "tokenhub_core.workflows.joining:joined"): "Temporal is an extra",
     ("hidden import", "tokenhub_core.otel.joining:joined"): "OpenTelemetry is an extra",
     ("hidden import", "tokenhub_core.store.driver:choose"): "of several SQLite builds one is there",

@@ -20,6 +20,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "host": ("::1", "::1"),
     "port": ("0", 0),
     "admin_port": ("65535", 65535),
+    "workers": ("4", 4),
     "modes": ("regular, socks5@1080,", ("regular", "socks5@1080")),
     "anonymous": ("off", False),
     "allowed_hosts": ("llm.example, b.example", ("llm.example", "b.example")),
@@ -108,7 +109,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "otel_key_file": ("/otel.key", "/otel.key"),
     "ca_file": ("/ca.pem", "/ca.pem"),
 }
-SECRET = ("admin_token", "db_dsn", "vault_password", "temporal_api_key", "otel_headers")
+SECRET = ("admin_token", "redis_url", "db_dsn", "vault_password", "temporal_api_key", "otel_headers")
 
 BAD: list[tuple[str, str, str]] = [
     ("port", "65536", "between 0 and 65535"),

@@ -6,7 +6,6 @@ After `running` has entered, nothing is optional: what is switched off is a part
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -17,7 +16,7 @@ from functools import lru_cache, partial
 import aiohttp
 from aiohttp import web
 
-from tokenhub_core import gauges, sources, terms
+from tokenhub_core import gauges, opening, sources, terms
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -30,6 +29,7 @@ from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
 from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
+from tokenhub_core.changes import Changes
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
@@ -38,7 +38,6 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means
-from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
@@ -73,6 +72,7 @@ from tokenhub_core.modes import checked
 from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
+from tokenhub_core.pooling import pooled
 from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
@@ -83,20 +83,22 @@ from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTranspo
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.routing.reward import Reward
+from tokenhub_core.sharing import Sharing
+from tokenhub_core.siblings import Siblings
+from tokenhub_core.signing import Signatures
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
-from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
-from tokenhub_core.telemetry.metrics import Metrics
+from tokenhub_core.telemetry.metrics import METRICS, Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
 from tokenhub_core.types import Record
 from tokenhub_core.vault.keys import KeyHolder
-from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
 from tokenhub_core.watching import Watcher
 from tokenhub_core.workflows.joining import joined
@@ -159,6 +161,8 @@ class _Kept:
     credentials: Credentials
     holder: KeyHolder
     warnings: tuple[str, ...]
+    siblings: Siblings
+    changes: Changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,14 +171,17 @@ class _Admission:
 
     throttle: Throttle
     keys: ApiKeys
+    signatures: Signatures
 
 
 @asynccontextmanager
-async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[App]:
+async def running(
+    settings: Settings, environ: Mapping[str, str], siblings: Siblings | None = None
+) -> AsyncIterator[App]:
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
     mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
-        kept = await _open(stack, settings, environ)
+        kept = await _open(stack, settings, environ, siblings or Siblings())
         seeds = sources.transient(settings, environ, kept.prices)
         catalog = Catalog(
             kept.database,
@@ -187,16 +194,22 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
-        admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
+        admission = _Admission(
+            throttle(settings, watched.metrics.refused),
+            await _keys(stack, kept, watched),
+            Signatures(kept.vault.directive_secret),
+        )
         pipeline = await _engine(stack, kept, watched, catalog, admission)
         warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
         yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
 
 
-async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str]) -> _Kept:
+async def _open(
+    stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str], siblings: Siblings
+) -> _Kept:
     clock = SystemClock()
     prices, database = await asyncio.gather(
-        asyncio.to_thread(catalogue.load), asyncio.to_thread(_database, settings)
+        asyncio.to_thread(catalogue.load), asyncio.to_thread(opening.database, settings)
     )
     stack.callback(database.close)
     writer = Writer(database)
@@ -214,7 +227,13 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     custody = Custody(holder, beside(database.where, "vault", home), settings.vault_auto_lock_secs)
     vault = Vault(database, audit, clock=clock, entropy=secrets.token_bytes, custody=custody)
     stack.callback(vault.lock)
-    await _unlock(vault, settings, environ)
+    credentials = Credentials(vault, environ)
+    changes, sharing = Changes(database, siblings), Sharing(siblings, vault, credentials)
+    stack.callback(sharing.leave)
+    await changes.begin()
+    await vault.load()
+    if not await sharing.join():
+        await opening.unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
     sweeper = Sweeper(writer, clock, settings.log_retention_days, parkings=settings.parking_retention_days)
@@ -222,12 +241,25 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     stack.push_async_callback(_cancelled, sweeping)
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
-    credentials = Credentials(vault, environ)
-    return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
+    return _Kept(
+        settings,
+        clock,
+        prices,
+        database,
+        writer,
+        audit,
+        vault,
+        credentials,
+        holder,
+        warnings,
+        siblings,
+        changes,
+    )
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     bus, metrics, health = Bus(), Metrics(), HealthTracker()
+    kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
     await learning.load()
@@ -242,7 +274,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         bus,
         kept.clock,
         process=process,
-        entropy=_entropy(5),
+        entropy=opening.entropy(5),
         zone=kept.settings.budget_zone,
     )
     await budgets.load(died)
@@ -331,7 +363,14 @@ async def _engine(
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=terms.rules(settings, catalog, kept.vault, kept.writer, admission.throttle),
+        rules=terms.rules(
+            settings,
+            catalog,
+            kept.vault,
+            kept.writer,
+            limits=admission.throttle,
+            signatures=admission.signatures,
+        ),
         insight=terms.insight(watched.learning, catalog),
     )
     pipeline.durable = joined(
@@ -358,7 +397,7 @@ async def _doors(
 ) -> App:
     settings = kept.settings
     clock, recorder = kept.clock, watched.recorder
-    door = _door(stack, kept, watched, pipeline, admission)
+    door = await _door(stack, kept, watched, pipeline, admission)
     consumer = Consumer(door)
     recogniser = Current(extra_hosts(settings.extra_hosts))
     follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
@@ -400,6 +439,7 @@ async def _doors(
             store=recorder.ready,
             draining=leaving.is_set,
             vault=lambda: kept.vault.state.value,
+            figures=lambda: kept.siblings.ask(METRICS),
             credentialed=lambda one: any(
                 key.enabled and kept.credentials.available(one.id, key.store, key.name) for key in one.keys
             ),
@@ -413,7 +453,9 @@ async def _doors(
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
-    served.middlewares.insert(0, watch.middleware)
+    served.middlewares[:0] = [kept.changes.middleware, watch.middleware]
+    kept.changes.follows(catalog.load, kept.vault.refresh, register.load, admission.keys.refresh)
+    stack.push_async_callback(_cancelled, asyncio.create_task(kept.changes.keep(), name="changes"))
     return App(
         settings=settings,
         engine=door.engine,
@@ -440,7 +482,7 @@ async def _doors(
     )
 
 
-def _door(
+async def _door(
     stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
 ) -> Door:
     """Return what every front door needs."""
@@ -455,14 +497,23 @@ def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    together = await pooled(
+        stack,
+        kept.settings,
+        kept.siblings,
+        (admission.throttle, admission.signatures),
+        clock=kept.clock,
+        changes=kept.changes,
+        told=(watched.bus, watched.metrics, secrets.token_hex(8)),
+    )
     keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
     admission.keys.watched(keeper.tenures.look)
     return Door(
         refused=Refusals(watched.recorder, kept.clock, watched.metrics.unrecorded),
-        engine=engine if watched.tracing is None else watched.tracing.around(engine),
+        engine=together(engine if watched.tracing is None else watched.tracing.around(engine)),
         dialects=DIALECTS,
         clock=kept.clock,
-        entropy=_entropy(10),
+        entropy=opening.entropy(10),
         max_body_bytes=kept.settings.max_body_bytes,
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
@@ -478,7 +529,9 @@ async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
     clock, entropy = kept.clock, secrets.token_bytes
     register = Register(kept.audit, kept.writer, clock=clock, marks=marks, token=token, entropy=entropy)
     await register.load()
-    return register, Logins(register, kept.audit, clock=clock, marks=marks, entropy=entropy)
+    return register, Logins(
+        register, kept.audit, clock=clock, marks=marks, entropy=entropy, siblings=kept.siblings
+    )
 
 
 def _watcher(
@@ -546,46 +599,6 @@ def _pages(
         *Page().routes(),
         *Description().routes(),
     ]
-
-
-def _entropy(size: int) -> Callable[[], bytes]:
-    """Return what gives `size` random bytes at a time: the kernel is asked for a thousand such at once."""
-    pool = bytearray()
-
-    def drawn() -> bytes:
-        if not pool:
-            pool.extend(secrets.token_bytes(1000 * size))
-        piece = bytes(pool[-size:])
-        del pool[-size:]
-        return piece
-
-    return drawn
-
-
-def _database(settings: Settings) -> Database:
-    return open_database(
-        settings.db_dsn.reveal() or os.fspath(settings.data_dir / "tokenhub.sqlite"),
-        synchronous=settings.db_synchronous,
-        busy_ms=round(settings.db_timeout_secs * 1000),
-        password_file=settings.db_password_file,
-    )
-
-
-async def _unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) -> None:
-    """Read the vault and, where the settings hold its password, open it, making it on first use."""
-    await vault.load()
-    if not settings.vault_enabled:
-        return
-    password = password_from(
-        settings.vault_password, settings.vault_password_file, settings.vault_password_fd, environ
-    )
-    if password is None:
-        return
-    try:
-        # Whoever can start the server has the database too, and need not ask us which password is right.
-        await (vault.unlock(password, throttled=False) if vault.initialised else vault.init(password))
-    except TokenHubError as error:
-        raise ConfigError(f"the vault's password: {error.fault.message}") from None
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -23,6 +23,7 @@ from tokenhub_core.providers.pricelist import Difference
 from tokenhub_core.routing import aliases, fleet
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store import catalog as rows
+from tokenhub_core.store import generations
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Commits, Work
@@ -350,8 +351,13 @@ class Catalog:
     async def _commit[T](self, work: Work[T]) -> T:
         """Do `work` and read again, also when whoever asked for it leaves: the fleet must follow the rows."""
 
+        def counting(connection: Connection) -> T:
+            result = work(connection)
+            generations.counted(connection, generations.CATALOG)
+            return result
+
         async def both() -> T:
-            result = await self._writer.commit(work)
+            result = await self._writer.commit(counting)
             await self.load()
             return result
 

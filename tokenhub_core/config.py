@@ -127,6 +127,7 @@ class Settings:
     host: str = _setting("127.0.0.1", _text, "Address that both servers bind")
     port: int = _setting(8080, _whole(0, 65535), "Port of the proxy; 0 picks a free one")
     admin_port: int = _setting(8090, _whole(0, 65535), "Port of the side server; 0 picks a free one")
+    workers: int = _setting(1, _whole(1, 64), "Processes that serve the two ports together")
     modes: tuple[str, ...] = _setting(("regular",), _words, "mitmproxy mode specs, comma separated")
     anonymous: bool = _setting(
         True, _flag, "Serve callers on this machine that show no key; others always need one"
@@ -142,6 +143,11 @@ class Settings:
     lane: str = _setting("auto", _one_of("auto", "handoff", "inspect"), "Who reads intercepted HTTP")
     simulate: bool = _setting(False, _flag, "Answer from the built-in simulator")
     origin: bool = _setting(True, _flag, "Let the host that a call was meant for serve it")
+    redis_url: Secret = _setting(
+        _NO_SECRET,
+        Secret,
+        "Redis that limits on callers are counted in together, as redis://…; empty for none",
+    )
     db_dsn: Secret = _setting(
         _NO_SECRET,
         Secret,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from tokenhub_core.ports import Secret
@@ -21,6 +21,14 @@ class SecretSource(Protocol):
         ...
 
 
+type Held = list[tuple[str, str, str]]
+"""Provider, name and value of credentials in memory, as one worker hands them to another."""
+
+
+def _unheard(held: Held) -> None:
+    del held
+
+
 class Credentials:
     """Fills the `Secrets` port from the vault, the environment, and what is held in memory.
 
@@ -31,19 +39,38 @@ class Credentials:
         self._vault = vault
         self._environ = environ
         self._held: dict[tuple[str, str], Secret] = {}
+        self._tell: Callable[[Held], None] = _unheard
+
+    def share(self, tell: Callable[[Held], None]) -> None:
+        """Let `tell` hear of every change of what is held."""
+        self._tell = tell
+
+    def held(self) -> Held:
+        """Return everything that is held."""
+        return [(provider, name, secret.reveal()) for (provider, name), secret in self._held.items()]
+
+    def take(self, held: Held) -> None:
+        """Hold these, as another worker does; what has no value is dropped."""
+        for provider, name, value in held:
+            if value:
+                self._held[provider, name] = Secret(value)
+            else:
+                self._held.pop((provider, name), None)
 
     def hold(self, provider_id: str, secret: Secret, name: str = DEFAULT_CREDENTIAL) -> None:
         """Keep a credential for as long as the process lives."""
         self._held[provider_id, name] = secret
+        self._tell([(provider_id, name, secret.reveal())])
 
     def drop(self, provider_id: str, name: str = DEFAULT_CREDENTIAL) -> None:
         """Forget what is held for a provider under this name."""
-        self._held.pop((provider_id, name), None)
+        if self._held.pop((provider_id, name), None) is not None:
+            self._tell([(provider_id, name, "")])
 
     def drop_all(self, provider_id: str) -> None:
         """Forget everything that is held for a provider."""
-        for key in [key for key in self._held if key[0] == provider_id]:
-            del self._held[key]
+        for _, name in [key for key in self._held if key[0] == provider_id]:
+            self.drop(provider_id, name)
 
     def available(self, provider_id: str, cred_store: str, name: str = DEFAULT_CREDENTIAL) -> bool:
         """Tell whether a call can be made now: with its credential, or where none is needed from here."""

@@ -38,6 +38,11 @@ _TAG: Final = re.compile(
     r"([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9_-]{16,64}):([0-9]{1,12}):([A-Za-z0-9_-]{43})", re.ASCII
 )
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_MARK: Final = b"@@tokenhub["
+_SIGNED: Final = re.compile(
+    rb"@@tokenhub\[([A-Za-z0-9_.-]{1,64}):([A-Za-z0-9_-]{16,64}):([0-9]{1,12}):", re.ASCII
+)
+_FEW: Final = 8
 _AROUND: Final = " \t\r\n"
 
 
@@ -84,14 +89,60 @@ def _mac(secret: bytes, one: Signature) -> str:
     return urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+def signed(body: bytes, key_id: str) -> list[tuple[str, int]]:
+    """Return nonce and expiry of what may be signatures of a key in a call's body, as it came; the first few."""
+    if _MARK not in body:
+        return []
+    found = (match.groups() for match in _SIGNED.finditer(body))
+    mine = [(nonce.decode(), int(end)) for key, nonce, end in found if key == key_id.encode()]
+    return list(dict.fromkeys(mine))[:_FEW]
+
+
+type Told = Callable[[str, str, bytes, int], None]
+"""Hears of a nonce that was met for the first time: key, nonce, the digest of its text, expiry."""
+
+
 class Signatures:
-    """Checks signatures, and remembers their nonces until they expire. In memory: each process has its own."""
+    """Checks signatures, and remembers their nonces until they expire. In memory: each process has its own.
+
+    Where several processes tell each other (`share`), a nonce is only good here that was `vetted` or `learned` before.
+    """
 
     def __init__(self, secret: Callable[[str], bytes | None] = lambda key_id: None) -> None:
         """`secret` tells a key's signing secret, None while the vault is locked."""
         self._secret = secret
         self._seen: dict[str, dict[str, bytes]] = {}
         self._ends: dict[str, list[tuple[int, str]]] = {}
+        self._told: Told | None = None
+        self._vetted: dict[tuple[str, str], float] = {}
+
+    def share(self, told: Told) -> None:
+        """Let `told` hear of nonces, and honour none from now on that nobody has vetted."""
+        self._told = told
+
+    def knows(self, key_id: str, nonce: str) -> bool:
+        """Tell whether a nonce was met here, or elsewhere as far as is known."""
+        return nonce in self._seen.get(key_id, ())
+
+    def vetted(self, key_id: str, nonce: str, until: float) -> None:
+        """Let a nonce be good here that nobody else has met."""
+        while len(self._vetted) >= MAX_NONCES:
+            del self._vetted[next(iter(self._vetted))]
+        self._vetted[key_id, nonce] = until
+
+    def learn(self, key_id: str, nonce: str, text: bytes, expires: int, now: float) -> None:
+        """Hold a nonce to the digest of the text that it stood in elsewhere."""
+        if not self.knows(key_id, nonce) and now < expires <= now + MAX_SECONDS:
+            self._keep(key_id, nonce, text, expires)
+
+    def met(self, now: float) -> list[tuple[str, str, bytes, int]]:
+        """Return every nonce that is remembered and good, as `told` hears of it."""
+        return [
+            (key_id, nonce, self._seen[key_id][nonce], expires)
+            for key_id, ends in self._ends.items()
+            for expires, nonce in ends
+            if expires > now
+        ]
 
     def refusal(self, one: Signature, key: ApiKey | None, within: str, now: float) -> str:
         """Return why a directive that stands in the text `within` is not its key's, empty where it is.
@@ -120,6 +171,13 @@ class Signatures:
             return "" if known == text else "signature-replayed"
         if len(seen) >= MAX_NONCES:
             return "signature-full"
-        seen[one.nonce] = text
-        heapq.heappush(ends, (one.expires, one.nonce))
+        if self._told is not None:
+            if self._vetted.pop((one.key_id, one.nonce), 0.0) <= now:
+                return "signature-unsure"
+            self._told(one.key_id, one.nonce, text, one.expires)
+        self._keep(one.key_id, one.nonce, text, one.expires)
         return ""
+
+    def _keep(self, key_id: str, nonce: str, text: bytes, expires: int) -> None:
+        self._seen.setdefault(key_id, {})[nonce] = text
+        heapq.heappush(self._ends.setdefault(key_id, []), (expires, nonce))

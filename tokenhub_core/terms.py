@@ -49,7 +49,15 @@ def insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
-def rules(settings: Settings, catalog: Catalog, vault: Vault, writer: Writer, limits: Throttle) -> Rules:
+def rules(
+    settings: Settings,
+    catalog: Catalog,
+    vault: Vault,
+    writer: Writer,
+    *,
+    limits: Throttle,
+    signatures: Signatures,
+) -> Rules:
     """Return what the operator decided for every exchange."""
     return Rules(
         recordable=lambda: writer.able,
@@ -59,7 +67,7 @@ def rules(settings: Settings, catalog: Catalog, vault: Vault, writer: Writer, li
             Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
             by_host(settings.directive_hosts),
         ),
-        signatures=Signatures(vault.directive_secret),
+        signatures=signatures,
         max_body_bytes=settings.max_body_bytes,
         max_attempts=settings.max_attempts,
         modes=lambda: catalog.modes,

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
@@ -14,11 +15,13 @@ from typing import Any, Final
 
 import aiohttp
 import click
+import msgspec
 from rich.console import Console
 
-from tokenhub_addon.listening import Served, serving
+from tokenhub_addon.listening import Served, Work, only_one, serving
 from tokenhub_addon.loop import loop_factory, settle
 from tokenhub_addon.telling import next_steps
+from tokenhub_addon.workers import Orders, supervising
 from tokenhub_core import config, hostlist, sources
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.config import Settings
@@ -26,6 +29,8 @@ from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.decisions import of_record
 from tokenhub_core.launch.hardening import harden
 from tokenhub_core.launch.paths import data_dir
+from tokenhub_core.ports import Secret
+from tokenhub_core.siblings import Siblings, first
 from tokenhub_core.telemetry import logs
 from tokenhub_core.types import Json
 
@@ -42,6 +47,9 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--host", help="Loopback address to bind."),
         click.option("--port", type=click.IntRange(0, 65535), help="Port of the proxy; 0 picks a free one."),
         click.option("--admin-port", type=click.IntRange(0, 65535), help="Port of the side server."),
+        click.option(
+            "--workers", type=click.IntRange(1, 64), help="Processes that serve the ports together."
+        ),
         click.option("--mode", "modes", multiple=True, help="mitmproxy mode spec; may be repeated."),
         click.option("--lane", type=click.Choice(["auto", "handoff", "inspect"]), help="Who reads HTTP."),
         click.option("--simulate", is_flag=True, default=None, help="Answer from the built-in simulator."),
@@ -62,26 +70,65 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 @_options
 @click.option("--simulate-if-empty", is_flag=True, hidden=True, help="Simulate when nothing is configured.")
 @click.option("--demo", is_flag=True, help="Send one call through the whole path, show it, and exit.")
-def serve(data: Path | None, simulate_if_empty: bool, demo: bool, **flags: Any) -> None:
+@click.option("--worker", type=int, hidden=True, help="The supervisor's socket.")
+def serve(data: Path | None, simulate_if_empty: bool, demo: bool, worker: int | None, **flags: Any) -> None:
     """Start the proxy and the side server. Settings come from TOKENHUB_* variables; flags win."""
     environ = os.environ
     soft = harden()
+    if worker is not None:
+        sys.exit(_work(worker, environ))
     directory = data or data_dir(environ)
     flags["modes"] = flags.get("modes") or None
     settings = config.parse(environ, data_dir=directory, overrides=flags)
     if simulate_if_empty and not settings.simulate and not sources.configured(settings, environ):
-        settings = config.parse(environ, data_dir=directory, overrides={**flags, "simulate": True})
+        flags["simulate"] = True
+        settings = config.parse(environ, data_dir=directory, overrides=flags)
     logs.configure(settings.log_level)
     for weakness in soft:
         _log.warning("%s", weakness)
+    if settings.workers > 1 and not demo:
+        with (
+            only_one(directory),
+            supervising(hostlist.merged(settings), flags, environ) as supervisor,
+        ):
+            sys.exit(asyncio.run(supervisor.run()))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_serve(hostlist.merged(settings), environ, demo=demo))
     sys.exit(code)
 
 
-async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) -> int:
+def _work(descriptor: int, environ: Mapping[str, str]) -> int:
+    """Serve as one of several, as the supervisor at the other end of `descriptor` says."""
+    end = socket.socket(fileno=descriptor)
+    orders = msgspec.msgpack.decode(first(end).body, type=Orders)
+    flags = {name: tuple(one) if isinstance(one, list) else one for name, one in orders.flags.items()}
+    sys.argv[0] = orders.command
+    given = {
+        **flags,
+        "workers": orders.workers,
+        "vault_password": Secret(orders.password),
+        "vault_password_file": "",
+    }
+    settings = config.parse(environ, data_dir=Path(orders.data_dir), overrides=given)
+    logs.configure(settings.log_level)
+    work = Work(orders, Siblings())
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_serve(hostlist.merged(settings), environ, work=work, end=end))
+
+
+async def _serve(
+    settings: Settings,
+    environ: Mapping[str, str],
+    *,
+    demo: bool = False,
+    work: Work | None = None,
+    end: socket.socket | None = None,
+) -> int:
     console = Console(stderr=False, highlight=False, soft_wrap=True)
-    for warning in config.unknown(environ):
+    telling = work is None or work.orders.first
+    if work is not None and end is not None:
+        await work.siblings.join(end)
+    for warning in config.unknown(environ) if telling else ():
         console.print(f"[yellow]warning[/]: {warning}")
     leave = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -89,21 +136,35 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
         loop.add_signal_handler(number, _asked, leave)
     # A hang-up must not cut every stream; reloading comes with a signal of its own meaning later.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    async with serving(settings, environ) as served:
-        for warning in served.app.warnings:
+    async with serving(settings, environ, work) as served:
+        if work is not None:
+            work.siblings.ready()
+        for warning in served.app.warnings if telling else ():
             console.print(f"[yellow]note[/]: {warning}")
-        if settings.simulate:
+        if settings.simulate and telling:
             row = await first_call(served)
             console.print(explained(of_record(row)))
         if demo:
             return 0
-        console.print(next_steps(served, terminal=console.is_terminal))
+        if telling:
+            console.print(next_steps(served, terminal=console.is_terminal))
         settle()
-        await leave.wait()
+        await (leave.wait() if work is None else _either(leave, work.siblings.lost))
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)
-        console.print("leaving: waiting for calls to end (again to cut them short)")
+        if work is None:
+            console.print("leaving: waiting for calls to end (again to cut them short)")
+    if work is not None:
+        await work.siblings.leave()
     return 0
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Return when one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def _hurried(served: Served, loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +19,8 @@ from mitmproxy import certs
 from tokenhub_addon.engines import beside, of
 from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
+from tokenhub_addon.sockets import BACKLOG, SIDE, Tended, listen_by
+from tokenhub_addon.workers import Orders
 from tokenhub_core import app
 from tokenhub_core.admission.doorkeeper import loopback
 from tokenhub_core.app import App
@@ -29,6 +32,7 @@ from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.launch.paths import run_dir
 from tokenhub_core.launch.serveinfo import ServeInfo, clear_serve_info, write_serve_info
+from tokenhub_core.siblings import Siblings
 from tokenhub_core.telemetry.logs import discreet
 
 KEEPALIVE: Final = 75.0
@@ -50,8 +54,18 @@ class Served:
     """Cuts short the time that calls are given to end, when everything closes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one of several workers has in place of ports and a directory of its own."""
+
+    orders: Orders
+    siblings: Siblings
+
+
 @asynccontextmanager
-async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Served]:
+async def serving(
+    settings: Settings, environ: Mapping[str, str], work: Work | None = None
+) -> AsyncIterator[Served]:
     """Open everything, and on the way out let calls end before anything closes.
 
     Raises `ConfigError` with one line where a port is taken or a setting cannot be used.
@@ -62,9 +76,14 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             " have to show a key"
         )
     async with AsyncExitStack() as stack:
-        private_directory(settings.data_dir)
-        stack.enter_context(_only_one(settings.data_dir))
-        running = await stack.enter_async_context(app.running(settings, environ))
+        tended: Tended | None = None
+        if work is None:
+            stack.enter_context(only_one(settings.data_dir))
+            running = await stack.enter_async_context(app.running(settings, environ))
+        else:
+            tended = Tended(work.orders.slot, work.orders.groups)
+            stack.callback(listen_by(tended))
+            running = await stack.enter_async_context(app.running(settings, environ, work.siblings))
         clock = SystemClock()
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now
@@ -82,7 +101,7 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         )
         # The proxy has drained its connections by then.
         stack.push_async_callback(server.shutdown, _AT_ONCE)
-        side = await _open_side(stack, running, settings)
+        side = await _open_side(stack, running, settings, tended)
         side_port = int(side.addresses[0][1])
         ours = beside(
             of(running),
@@ -112,9 +131,13 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await proxy.start()
         hurry = asyncio.Event()
         stack.push_async_callback(_leave, proxy, side, settings.shutdown_drain_secs, hurry)
+        if work is not None and tended is not None:
+            work.siblings.tending(tended.tend)
+            # Before the drain: what waits in a socket is then for whoever else has it.
+            stack.push_async_callback(tended.leave)
         proxy_port = proxy.listen_addrs()[0][1]
         told = ServeInfo(
-            pid=os.getpid(),
+            pid=os.getpid() if work is None else work.orders.parent,
             proxy_url=_url(settings.host, proxy_port),
             side_url=_url(settings.host, side_port),
             ca_file=str(authority.certificate_file),
@@ -125,7 +148,8 @@ async def serving(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         running.follow(
             lambda _: write_serve_info(settings.data_dir, replace(told, hosts=running.recogniser.hosts))
         )
-        stack.callback(clear_serve_info, settings.data_dir, told.pid)
+        if work is None:
+            stack.callback(clear_serve_info, settings.data_dir, told.pid)
         stack.callback(running.drain)
         yield Served(running, told.proxy_url, told.side_url, authority.certificate_file, hurry.set)
 
@@ -147,7 +171,9 @@ def _upstream_trust(settings: Settings) -> dict[str, object]:
     return {"ssl_verify_upstream_trusted_ca": str(path)}
 
 
-async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) -> web.AppRunner:
+async def _open_side(
+    stack: AsyncExitStack, running: App, settings: Settings, tended: Tended | None
+) -> web.AppRunner:
     runner = web.AppRunner(
         running.side,
         handler_cancellation=True,
@@ -159,6 +185,15 @@ async def _open_side(stack: AsyncExitStack, running: App, settings: Settings) ->
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
+    if tended is not None:
+
+        async def opener(one: socket.socket) -> asyncio.Server:
+            assert runner.server is not None
+            return await asyncio.get_running_loop().create_server(runner.server, sock=one, backlog=BACKLOG)
+
+        for one in tended.own(SIDE, opener):
+            await web.SockSite(runner, one, backlog=BACKLOG).start()
+        return runner
     site = web.TCPSite(runner, settings.host, settings.admin_port)
     try:
         await site.start()
@@ -195,11 +230,12 @@ async def _cut_when(
 
 
 @contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
+def only_one(directory: Path) -> Iterator[None]:
     """Hold the data directory: two servers would each have its own view of one database and one serve.json.
 
     Raises `ConfigError` where another one holds it. The lock goes with the process, however that ends.
     """
+    private_directory(directory)
     handle = os.open(directory / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "a") as file:
         try:

@@ -165,7 +165,9 @@ class Passage:
         """Let the request pass where its caller's limits do; return why it may not."""
         now, headers = nanoseconds(self._clock.monotonic()), lower(self._flow.request.headers.fields)
         throttle = self._host.throttle
-        stay = self._stay = throttle.visit(caller(self._flow), headers, now) if throttle else None
+        stay = self._stay = (
+            throttle.visit(caller(self._flow), headers, now, drawn=False) if throttle else None
+        )
         try:
             if stay is not None:
                 stay.enter(now)

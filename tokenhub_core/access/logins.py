@@ -13,6 +13,7 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 from sqlalchemy import Connection
 
 from tokenhub_core.access import passwords
@@ -26,6 +27,7 @@ from tokenhub_core.audit.journal import Audit
 from tokenhub_core.errors import Kind as Trouble
 from tokenhub_core.errors import TokenHubError, client_fault
 from tokenhub_core.ports import Clock, Secret
+from tokenhub_core.siblings import Siblings
 from tokenhub_core.store import access as rows
 from tokenhub_core.store.rows import MICROS, micros
 from tokenhub_core.vault import throttle
@@ -34,6 +36,7 @@ from tokenhub_core.vault.turn import Turn, slower, threaded
 
 WHAT: Final = "a password"
 LOCKED: Final = "login_locked"
+_TICKET: Final = "ticket"
 
 
 class Logins:
@@ -47,6 +50,7 @@ class Logins:
         clock: Clock,
         marks: Marks,
         entropy: Callable[[int], bytes],
+        siblings: Siblings | None = None,
     ) -> None:
         self._register = register
         self._audit = audit
@@ -55,6 +59,8 @@ class Logins:
         self._entropy = entropy
         self._turn = Turn("login")
         self._tickets = Tickets(marks)
+        self._siblings = siblings or Siblings()
+        self._siblings.answering(_TICKET, self._redeemed)
 
     # --- passwords
 
@@ -150,12 +156,23 @@ class Logins:
         """Return a ticket that opens one session of `owner`."""
         return self._tickets.issue(owner, self._entropy(32), self._clock.monotonic())
 
-    def redeem(self, ticket: str) -> Owner:
-        """Return whose session a ticket opens, and spend it; raises `TokenHubError` (`AUTH`)."""
+    async def redeem(self, ticket: str) -> Owner:
+        """Return whose session a ticket opens, whichever worker gave it out, and spend it.
+
+        Raises `TokenHubError` (`AUTH`).
+        """
         owner = self._tickets.redeem(ticket, self._clock.monotonic())
+        if owner is None:
+            told = await self._siblings.ask(_TICKET, ticket.encode(errors="replace"))
+            owner = msgspec.msgpack.decode(told[0], type=Owner) if told else None
         if owner is None or self._register.identity(owner) is None:
             raise _no_link()
         return owner
+
+    async def _redeemed(self, body: bytes) -> bytes:
+        """Spend a ticket of ours for another worker."""
+        owner = self._tickets.redeem(body.decode(), self._clock.monotonic())
+        return b"" if owner is None else msgspec.msgpack.encode(owner)
 
 
 def owner_of(user: User) -> Owner:

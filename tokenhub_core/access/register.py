@@ -24,6 +24,7 @@ from tokenhub_core.errors import Blame, Fault, TokenHubError, client_fault
 from tokenhub_core.errors import Kind as Trouble
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.store import access as rows
+from tokenhub_core.store import generations
 from tokenhub_core.store.rows import MICROS, micros
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types.identity import KEY_PREFIX
@@ -71,8 +72,13 @@ class Register:
         self._turn = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read everybody."""
-        await self._commit(lambda connection: None)
+        """Read everybody; called at start, and whenever another process has changed anything."""
+        async with self._turn:
+            self._know(await asyncio.to_thread(self._read))
+
+    def _read(self) -> Known:
+        with self._audit.database.reading() as connection:
+            return rows.load(connection)
 
     # --- who is asking
 
@@ -333,17 +339,23 @@ class Register:
         """Do `work` in the store and then know what it knows, one change at a time, to the end if the caller leaves."""
 
         def read_back(connection: Connection) -> tuple[T, Known]:
-            return work(connection), rows.load(connection)
+            result = work(connection)
+            generations.counted(connection, generations.ACCESS)
+            return result, rows.load(connection)
 
         async def alone() -> T:
             async with self._turn:
-                result, self._known = await self._audit.commit(read_back)
-            open_ = {one.id for one in self._known.sessions.values()}
-            self._used = {name: at for name, at in self._used.items() if name in open_}
-            self._saved = {name: at for name, at in self._saved.items() if name in open_}
+                result, known = await self._audit.commit(read_back)
+                self._know(known)
             return result
 
         return await asyncio.shield(asyncio.create_task(alone(), name="access change"))
+
+    def _know(self, known: Known) -> None:
+        self._known = known
+        open_ = {one.id for one in known.sessions.values()}
+        self._used = {name: at for name, at in self._used.items() if name in open_}
+        self._saved = {name: at for name, at in self._saved.items() if name in open_}
 
 
 def _user(connection: Connection, user_id: str) -> User:

@@ -82,7 +82,7 @@ class Bucket:
 class Account:
     """What one caller has used, and what it may use."""
 
-    __slots__ = ("calls", "limits", "requests", "tokens")
+    __slots__ = ("begun", "calls", "limits", "requests", "tokens")
 
     def __init__(self) -> None:
         self.limits = KeyLimits()
@@ -90,6 +90,17 @@ class Account:
         self.tokens = Bucket()
         self.calls = 0
         """Those that are under way."""
+        self.begun = False
+        """Whether anybody has come here yet."""
+
+    def fill(self, now: int) -> None:
+        """Begin with nothing at hand: what there was may have been used elsewhere."""
+        for bucket, rate in (
+            (self.requests, self.limits.requests_per_minute),
+            (self.tokens, self.limits.tokens_per_minute),
+        ):
+            if rate is not None:
+                bucket.take(bucket.left(rate, now), rate, now)
 
     def rests(self, now: int) -> bool:
         """Tell whether the account is like a new one, so that nobody gains by its being forgotten."""

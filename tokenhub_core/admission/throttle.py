@@ -10,10 +10,11 @@ import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Final, NoReturn
+from typing import Final, NoReturn, override
 
 from tokenhub_core.admission.addresses import Addresses, networks
-from tokenhub_core.admission.quotas import SECOND, Account, Accounts, Bucket
+from tokenhub_core.admission.pool import Stocks, expected, part
+from tokenhub_core.admission.quotas import MINUTE, SECOND, Account, Accounts, Bucket
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.types import Caller, Dialect, Headers, KeyLimits
@@ -23,6 +24,8 @@ _AGAIN: Final = 1.0
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
 _PREFIXES: Final = ("x-ratelimit-", "anthropic-ratelimit-")
 _NONE: Final = KeyLimits()
+_SOON: Final = 1.0
+"""Seconds after which somebody may ask again for whom too little was drawn, though more is there."""
 
 
 class Whose(StrEnum):
@@ -72,11 +75,8 @@ class Stay:
     def refusal(self, now: int) -> Fault | None:
         """Return why the call is not let in now, None where it would be; counts nothing."""
         limits, account = self._account.limits, self._account
-        if (most := limits.concurrency) is not None and account.calls >= most:
-            message = f"this {self._whose} may have {_counted(most, 'call')} under way at once"
-            return self._fault(What.CONCURRENCY, message, _AGAIN if most else None)
-        if (rate := limits.requests_per_minute) is None:
-            return None
+        if (fault := self._crowded()) is not None or (rate := limits.requests_per_minute) is None:
+            return fault
         wait = account.requests.wait(1, rate, now)
         if wait == 0:
             return None
@@ -100,12 +100,9 @@ class Stay:
         if rate is None:
             return
         wait = self._account.tokens.wait(tokens, rate, now)
-        message = (
-            f"this {self._whose} may use {_counted(rate, 'token')} a minute, and the call may need {tokens}"
-        )
+        message = self._too_many(rate, tokens)
         if wait is None:
-            cause = f"{self._whose}_{What.TOKENS}_too_many"
-            self._refuse(Fault(Kind.TOO_LARGE, Blame.CLIENT, message, cause=cause))
+            self._refuse(self._never(message))
         if wait:
             self._refuse(self._fault(What.TOKENS, message, wait / SECOND))
         self._account.tokens.take(tokens, rate, now)
@@ -141,6 +138,22 @@ class Stay:
                 told += shown(what, bucket, rate, now, at)
         return tuple(told)
 
+    def _crowded(self) -> Fault | None:
+        """Return why the call is not let in beside those that are under way."""
+        most = self._account.limits.concurrency
+        if most is None or self._account.calls < most:
+            return None
+        message = f"this {self._whose} may have {_counted(most, 'call')} under way at once"
+        return self._fault(What.CONCURRENCY, message, _AGAIN if most else None)
+
+    def _too_many(self, rate: int, tokens: int) -> str:
+        return (
+            f"this {self._whose} may use {_counted(rate, 'token')} a minute, and the call may need {tokens}"
+        )
+
+    def _never(self, message: str) -> Fault:
+        return Fault(Kind.TOO_LARGE, Blame.CLIENT, message, cause=f"{self._whose}_{What.TOKENS}_too_many")
+
     def _fault(self, what: What, message: str, wait: float | None) -> Fault:
         cause = f"{self._whose}_{what}"
         return Fault(
@@ -155,6 +168,85 @@ class Stay:
     def _refuse(self, fault: Fault) -> NoReturn:
         self._refused(fault.label)
         raise TokenHubError(fault)
+
+
+class SharedStay(Stay):
+    """A call whose requests and tokens are drawn from a common pool: it decides with what is at hand of them."""
+
+    __slots__ = ("_limits", "_stock", "_stocks", "_subject")
+
+    def __init__(
+        self, account: Account, whose: Whose, refused: Refusals, limits: KeyLimits, drawn: tuple[Stocks, str]
+    ) -> None:
+        """`account` counts calls under way, `limits` are the whole ones."""
+        super().__init__(account, whose, refused)
+        self._limits = limits
+        self._stocks, self._subject = drawn
+        self._stock = self._stocks.of(self._subject)
+
+    @override
+    def refusal(self, now: int) -> Fault | None:
+        rate = self._limits.requests_per_minute
+        if (fault := self._crowded()) is not None or rate is None:
+            return fault
+        self._stock.expire(now / SECOND)
+        if self._stock.requests:
+            return None
+        message = f"this {self._whose} may make {_counted(rate, 'request')} a minute"
+        return self._fault(What.REQUESTS, message, (self._stock.waits[0] or _SOON) if rate else None)
+
+    @override
+    def enter(self, now: int) -> None:
+        if (fault := self.refusal(now)) is not None:
+            self._refuse(fault)
+        if self._limits.requests_per_minute is not None:
+            self._stock.requests -= 1
+        self._account.calls += 1
+        self._in = True
+        self._since = now
+
+    @override
+    def reserve(self, tokens: int, now: int) -> None:
+        rate, stock = self._limits.tokens_per_minute, self._stock
+        if rate is None:
+            return
+        message = self._too_many(rate, tokens)
+        if tokens > rate:
+            self._refuse(self._never(message))
+        stock.expire(now / SECOND)
+        stock.hint = min(expected(stock.hint, tokens), rate)
+        if stock.tokens < tokens:
+            self._refuse(self._fault(What.TOKENS, message, stock.waits[1] or _SOON))
+        stock.tokens -= tokens
+        self._tokens, self._since = tokens, now
+
+    @override
+    def leave(self, used: int, now: int) -> None:
+        if not self._in:
+            return
+        self._in = False
+        self._account.calls -= 1
+        if (rate := self._limits.tokens_per_minute) is not None:
+            # As `Bucket.settle`: of what was not used only that goes back which cannot have drained.
+            drained = rate * max(now - self._since, 0) // MINUTE
+            # The stock that it began with may be gone, with the pool or in time.
+            self._stocks.of(self._subject).more -= min(self._tokens - used, max(self._tokens - drained, 0))
+            self._stocks.settle(self._subject, self._limits)
+
+    @override
+    def headers(self, dialect: Dialect, *, now: int, at: float) -> Headers:
+        limits, left = self._limits, self._stock.left
+        shown = _anthropic if dialect in _ANTHROPIC else _openai
+        told: list[tuple[str, str]] = []
+        for what, room, rate in (
+            (What.REQUESTS, left[0], limits.requests_per_minute),
+            (What.TOKENS, left[1], limits.tokens_per_minute),
+        ):
+            if rate is not None:
+                bucket = Bucket()
+                bucket.take(max(rate - room, 0), rate, now)
+                told += shown(what, bucket, rate, now, at)
+        return tuple(told)
 
 
 class Throttle:
@@ -177,22 +269,51 @@ class Throttle:
         self._by_key = Accounts()
         self._by_address = Accounts()
         self._by_admin = Accounts()
+        self._stocks: Stocks | None = None
+
+    def share(self, stocks: Stocks) -> None:
+        """Count together with other processes, by what is drawn from a common pool."""
+        self._stocks = stocks
+
+    def subject(self, caller: Caller, headers: Headers) -> tuple[str, KeyLimits] | None:
+        """Return under which name a caller draws, and its limits; None where it has none."""
+        who = self._who(caller, headers)
+        return None if who is None else (f"{who[0]}:{who[1]}", who[2])
 
     def address(self, peer: str, headers: Headers) -> str:
         """Return the address that a request counts for."""
         return self._finder.subject(peer, headers)
 
-    def visit(self, caller: Caller, headers: Headers, now: int) -> Stay | None:
-        """Return the call of this caller, None where nothing limits it."""
+    def visit(self, caller: Caller, headers: Headers, now: int, *, drawn: bool = True) -> Stay | None:
+        """Return the call of this caller, None where nothing limits it.
+
+        `drawn`: it has arrived before; one that has not uses this process's even part where limits are shared.
+        """
+        if (who := self._who(caller, headers)) is None:
+            return None
+        whose, subject, limits = who
+        stocks = self._stocks
+        processes = 1 if stocks is None else stocks.processes
+        accounts = self._by_key if whose is Whose.KEY else self._by_address
+        own = part(limits, processes) if processes > 1 else limits
+        account = accounts.of(subject, own, now)
+        if stocks is None:
+            return Stay(account, whose, self._refused)
+        if drawn and stocks.up:
+            account.begun = False
+            return SharedStay(account, whose, self._refused, limits, (stocks, f"{whose}:{subject}"))
+        if not account.begun:
+            account.begun = True
+            account.fill(now)
+        return Stay(account, whose, self._refused)
+
+    def _who(self, caller: Caller, headers: Headers) -> tuple[Whose, str, KeyLimits] | None:
         if (key := caller.key) is not None:
             limits = self._keys if key.limits == _NONE else _over(self._keys, key.limits)
-            if limits == _NONE:
-                return None
-            return Stay(self._by_key.of(key.id, limits, now), Whose.KEY, self._refused)
+            return None if limits == _NONE else (Whose.KEY, key.id, limits)
         if self._addresses == _NONE:
             return None
-        subject = self.address(caller.peer, headers)
-        return Stay(self._by_address.of(subject, self._addresses, now), Whose.ADDRESS, self._refused)
+        return Whose.ADDRESS, self.address(caller.peer, headers), self._addresses
 
     def admin(self, peer: str, headers: Headers, now: int) -> None:
         """Count a request to the admin API; raises `TokenHubError` (429) where there are too many."""

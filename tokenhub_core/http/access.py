@@ -140,7 +140,7 @@ class AccessPages:
         if bool(body.ticket) == bool(body.user or body.password):
             raise client_fault("give user and password, or the ticket of a login link")
         if body.ticket:
-            return await self._opened(request, self._logins.redeem(body.ticket))
+            return await self._opened(request, await self._logins.redeem(body.ticket))
         user = await self._logins.user(body.user, Secret(body.password), request.remote or "")
         return await self._opened(request, owner_of(user))
 

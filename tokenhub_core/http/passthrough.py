@@ -117,7 +117,7 @@ class Passthrough:
             caller=caller(request, connection, entry),
         )
         course = _Course(Watch(snapshot, watcher=self._watcher, shadow=shadow))
-        stay = door.throttle.visit(snapshot.caller, snapshot.headers, nanoseconds(started))
+        stay = door.throttle.visit(snapshot.caller, snapshot.headers, nanoseconds(started), drawn=False)
         try:
             if stay is not None:
                 stay.enter(nanoseconds(started))

@@ -78,6 +78,10 @@ _CLOSED: Final = "/admin"
 _log: Final = logging.getLogger(__name__)
 
 
+async def _alone() -> tuple[bytes, ...]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Probes:
     """What `/readyz` asks."""
@@ -88,6 +92,8 @@ class Probes:
     """The vault's state."""
     credentialed: Callable[[Provider], bool] = lambda _: True
     """Whether a call to this provider could be made now."""
+    figures: Callable[[], Awaitable[Sequence[bytes]]] = _alone
+    """What the other workers have counted, for `/metrics`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +245,8 @@ class SideServer:
 
     async def _show_metrics(self, request: web.Request) -> web.Response:
         del request
-        return web.Response(body=self._metrics.render(), headers={"content-type": CONTENT_TYPE})
+        body = self._metrics.render(await self._probes.figures())
+        return web.Response(body=body, headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, request: web.Request) -> web.Response:
         names = self._names(request)

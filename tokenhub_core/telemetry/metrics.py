@@ -6,7 +6,7 @@ budgets) is asked for when somebody scrapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -52,6 +52,8 @@ _PROCESS: Final = {
     "process_max_fds": Across.MAX,
     "python_info": Across.MAX,
 }
+METRICS: Final = "metrics"
+"""Under this workers ask each other for `figures`."""
 
 
 class Readings(msgspec.Struct, frozen=True):
@@ -307,6 +309,11 @@ class Metrics:
             "When the CA's root ends, in seconds since the epoch; 0 where there is none",
             across=_OURS,
         )
+        self._shared = Gauge(
+            "tokenhub_limits_shared",
+            "1 while limits on callers are counted together with other processes",
+            across=Across.MIN,
+        )
         self._build = Gauge("tokenhub_build_info", "Always 1", ("version",), across=_OURS)
         self._build.put(1, __version__)
         self._processes = Gauge("tokenhub_processes", "Processes that were counted together")
@@ -460,6 +467,10 @@ class Metrics:
         """Count one durable call that is made directly."""
         self._fallbacks.add()
 
+    def limits_shared(self, *, shared: bool) -> None:
+        """Set whether limits are counted together with other processes."""
+        self._shared.put(shared)
+
     def temporal(self, *, up: bool, breaker: str) -> None:
         """Set whether Temporal can be reached, and where its breaker is."""
         self._temporal_up.put(up)
@@ -508,9 +519,18 @@ class Metrics:
         self._read(self._ask())
         return (*self._process.families(), *(one.family() for one in self._all))
 
-    def render(self) -> bytes:
-        """Return everything in the text exposition format."""
-        return exposition.text(self.families()).encode()
+    async def figures(self, asked: bytes) -> bytes:
+        """Return everything for another worker, which was asked for the figures of all."""
+        del asked
+        return msgspec.msgpack.encode(self.families())
+
+    def render(self, others: Sequence[bytes] = ()) -> bytes:
+        """Return everything in the text exposition format, with the `figures` of other processes."""
+        families = self.families()
+        if others:
+            told = [msgspec.msgpack.decode(one, type=tuple[Family, ...]) for one in others]
+            families = exposition.merged([families, *told])
+        return exposition.text(families).encode()
 
     def described(self) -> tuple[tuple[str, Kind, tuple[str, ...], str], ...]:
         """Return name, type, labels and meaning of each of our families, by name."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
 from tokenhub_core.audit.chain import Signer
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
@@ -24,6 +28,21 @@ class Keys:
         self.durable = sealing.subkey(root, sealing.DURABLE)
         self.audit_id = bytes(sealing.subkey(root, sealing.AUDIT_ID)[:8]).hex()
         self.past: dict[str, bytearray] = {}
+
+    @classmethod
+    def adopted(cls, exported: bytes) -> Keys:
+        """Return the keys that another process has `exported`; raises `msgspec.MsgspecError` where they are none."""
+        keys = cls.__new__(cls)
+        for name, value in msgspec.msgpack.decode(exported, type=dict[str, Any]).items():
+            setattr(
+                keys, name, bytearray(value) if isinstance(value, bytes) and name != "vault_id" else value
+            )
+        keys.past = {name: bytearray(key) for name, key in keys.past.items()}
+        return keys
+
+    def exported(self) -> bytes:
+        """Return every key, for another worker of this server. Nobody can overwrite what is returned."""
+        return msgspec.msgpack.encode(vars(self))
 
     def __repr__(self) -> str:
         return "Keys(…)"

@@ -17,18 +17,16 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final
 
-from sqlalchemy import Connection
-
 from tokenhub_core import signing
 from tokenhub_core.audit.entries import Action, Result
 from tokenhub_core.audit.journal import Audit
-from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError, client_fault
+from tokenhub_core.errors import ConfigError, TokenHubError, client_fault
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.store import vault as rows
 from tokenhub_core.store.anchor import Anchor
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Work
-from tokenhub_core.vault import manifest, sealing
+from tokenhub_core.vault import manifest, sealing, storing
 from tokenhub_core.vault.gate import Gate
 from tokenhub_core.vault.keys import KeyHolder, Keys, wipe
 from tokenhub_core.vault.manifest import Judgement, Sealed, SetState, VaultRows
@@ -93,6 +91,8 @@ class Vault:
         self._gate = Gate(audit, clock)
         self._changing = asyncio.Lock()
         self._locks = 0
+        self._tell: Callable[[bytes], None] | None = None
+        self._rest: Callable[[], Awaitable[bool]] | None = None
 
     def __repr__(self) -> str:
         return f"Vault({self.state.value}, {len(self._rows.entries)} entries)"
@@ -145,7 +145,7 @@ class Vault:
         stored = VaultRows(header.to_json(), {}, state)
 
         async def make() -> None:
-            await self._audit.commit(partial(_first, stored=stored, now=now))
+            await self._audit.commit(partial(storing.first, stored=stored, now=now))
             self._rows = stored
             self._take(keys, {}, locks)
 
@@ -174,10 +174,12 @@ class Vault:
             self.lock()
             raise
 
-    def lock(self) -> bool:
+    def lock(self, *, told: bool = True) -> bool:
         """Forget the keys, at once; tell whether there were any. A vault that is not open stays as it is."""
         self._locks += 1
         self._bad = {}
+        if told and self._tell is not None:
+            self._tell(b"")
         return self._ring.forget()
 
     async def change_password(self, old: Secret, new: Secret) -> None:
@@ -191,7 +193,7 @@ class Vault:
         fresh = await self._wrapped(given, identity, root)
         wipe(root)
         text = replace(fresh, kept=header.kept).to_json()
-        work = partial(_new_header, old=header.to_json(), new=text, now=self._clock.now())
+        work = partial(storing.new_header, old=header.to_json(), new=text, now=self._clock.now())
 
         async def change() -> None:
             await self._audit.commit(work)
@@ -207,7 +209,7 @@ class Vault:
         header, root, given = await self._tried(password)
         keys = await self._replaced(header, root, given)
         if self.open:
-            self._ring.take(keys)
+            self._hold(keys)
         else:
             keys.forget()
 
@@ -221,7 +223,7 @@ class Vault:
         """
         keys = self._opened()
         if (why := self._bad.get(name)) is not None:
-            raise _tampered(f"the vault's entry {name!r} cannot be trusted: {why}")
+            raise storing.tampered(f"the vault's entry {name!r} cannot be trusted: {why}")
         entry = self._rows.entries.get(name)
         if entry is None:
             return None
@@ -230,7 +232,7 @@ class Vault:
             place = Place(keys.vault_id, name, entry.version)
             return Secret(sealing.unseal(keys.entries, place, entry.sealed).decode())
         except TamperedError as error:
-            raise _tampered(error) from None
+            raise storing.tampered(error) from None
 
     def directive_secret(self, key_id: str) -> bytes | None:
         """Return what a client's key signs its directives with, None while the vault is not open."""
@@ -262,7 +264,7 @@ class Vault:
             keys = self._opened()
             state = self._known()
             if state.seals >= sealing.MAX_SEALS:
-                raise _unusable(
+                raise storing.unusable(
                     "the vault's key was used 2^32 times: replace it with tokenhub vault rotate", "vault_worn"
                 )
             version = state.counter + 1
@@ -294,7 +296,7 @@ class Vault:
                 await self._audit.commit(remove)  # of the first format: there is nothing to keep in step
             elif keys is None:
                 waiting = replace(state, removed=(*state.removed, name))
-                await self._audit.commit(partial(_changed, old=state, new=waiting, work=remove))
+                await self._audit.commit(partial(storing.changed, old=state, new=waiting, work=remove))
                 self._rows = replace(self._rows, state=waiting)
             else:
                 left = {one: version for one, version in state.manifest.items() if one != name}
@@ -316,11 +318,68 @@ class Vault:
 
     async def lock_if_idle(self) -> bool:
         """Lock the vault where nobody used it for long enough; tell whether that was so."""
-        if not self._idle or not self.open or self._left() > 0:
+        if not self._idle or not self.open or not self.rests:
+            return False
+        if self._rest is not None and not await self._rest():
             return False
         self.lock()
         await self._audit.note(Action.VAULT_LOCK, reason="idle")
         return True
+
+    # --- several processes
+
+    @property
+    def rests(self) -> bool:
+        """Tell whether nobody used the vault here for as long as it may be idle."""
+        return self._left() <= 0
+
+    def share(self, tell: Callable[[bytes], None] | None, rest: Callable[[], Awaitable[bool]] | None) -> None:
+        """Let `tell` hear of new keys, empty for none; ask `rest` whether all others are idle, too."""
+        self._tell, self._rest = tell, rest
+
+    def exported(self) -> bytes:
+        """Return the keys for another worker of this server, nothing while the vault is not open."""
+        return self._ring.keys.exported() if self._ring.keys else b""
+
+    async def adopt(self, exported: bytes) -> None:
+        """Go on with the keys that another worker has; raises `TokenHubError` where they are not those of the rows."""
+        locks, keys = self._locks, Keys.adopted(exported)
+
+        async def judge() -> Mapping[str, str]:
+            return await self._judged(keys)
+
+        bad = await self._in_turn(judge)
+        if locks == self._locks:
+            self._ring.take(keys)
+            self._bad, self._used = dict(bad), self._clock.monotonic()
+
+    async def refresh(self) -> None:
+        """Take over what another process has written; where it has replaced the root, the vault is locked here."""
+
+        async def read() -> None:
+            keys = self._ring.keys
+            try:
+                self._bad = dict(await self._judged(keys)) if keys else {}
+            except TokenHubError as error:
+                self._ring.forget()
+                _log.warning("the vault is locked here: %s", error.fault.message)
+            if keys is None:
+                await self.load()
+
+        await self._in_turn(read)
+
+    async def _judged(self, keys: Keys) -> Mapping[str, str]:
+        """Read the rows and return what is wrong with which entry; raises where these are not their keys."""
+        # The anchor first: what another process writes in between is newer than it, and never older.
+        anchor = await self._anchor_text()
+        await self.load()
+        if self._rows.header is None:
+            raise storing.conflict()
+        found = manifest.judged(keys, Header.from_json(self._rows.header), self._rows, anchor)
+        if found.grave:
+            raise storing.conflict()
+        await self._remember(keys.vault_id, self._known().counter)
+        return found.bad
 
     def _left(self) -> float:
         return self._used + self._idle - self._clock.monotonic()
@@ -335,7 +394,7 @@ class Vault:
         """Return the keys; raises while the vault is not open."""
         if self._ring.keys is None:
             first = "make it" if self._rows.header is None else "unlock it"
-            raise _unusable(f"the vault is {self.state.value}: {first} first", "vault_locked")
+            raise storing.unusable(f"the vault is {self.state.value}: {first} first", "vault_locked")
         return self._ring.keys
 
     def _known(self) -> SetState:
@@ -345,16 +404,21 @@ class Vault:
 
     def _refuse_second(self) -> None:
         if self._rows.header is not None:
-            raise _second()
+            raise storing.second()
 
     def _take(self, keys: Keys, bad: Mapping[str, str], locks: int) -> None:
         """Become unlocked, unless `lock` was called since `locks` was read."""
         if locks != self._locks:
             keys.forget()
-            raise _unusable("the vault was locked in the meantime", "vault_locked")
-        self._ring.take(keys)
+            raise storing.unusable("the vault was locked in the meantime", "vault_locked")
+        self._hold(keys)
         self._bad = dict(bad)
         self._used = self._clock.monotonic()
+
+    def _hold(self, keys: Keys) -> None:
+        self._ring.take(keys)
+        if self._tell is not None:
+            self._tell(keys.exported())
 
     def _keys(self, root: bytearray, header: Header) -> Keys:
         """Return the root's subkeys, and overwrite the root."""
@@ -364,7 +428,7 @@ class Vault:
             keys.past = sealing.kept(keys.kept, header)
         except TamperedError as error:
             keys.forget()
-            raise _tampered(error) from None
+            raise storing.tampered(error) from None
         return keys
 
     async def _wrapped(self, password: bytes, identity: Identity, root: bytearray) -> Header:
@@ -388,7 +452,7 @@ class Vault:
             header = Header.from_json(text)
             return header, await self._gate.root(header, given, throttled=throttled), given
         except TamperedError as error:
-            raise _tampered(error) from None
+            raise storing.tampered(error) from None
 
     async def _trusted(self, header: Header, root: bytearray) -> tuple[Keys, Mapping[str, str]]:
         """Return the keys and what is wrong with which entry; raises where nothing of the set can be trusted."""
@@ -399,7 +463,7 @@ class Vault:
             await self._audit.note(Action.VAULT_TAMPERED, name, outcome=Result.FAILED, reason=why)
         if found.grave:
             keys.forget()
-            raise _tampered(f"the vault cannot be trusted: {found.grave}")
+            raise storing.tampered(f"the vault cannot be trusted: {found.grave}")
         if found.gone:
             state = self._known()
             left = {name: version for name, version in state.manifest.items() if name not in found.gone}
@@ -421,7 +485,7 @@ class Vault:
                 self._refuse_doubtful(manifest.judged(keys, header, self._rows, await self._anchor_text()))
             plain, lost = manifest.opened(old, header.vault_id, self._rows.entries)
             if lost and not accept:
-                raise _tampered(lost[0])
+                raise storing.tampered(lost[0])
             first = header.version == 1
             identity = Identity(
                 self._entropy(sealing.ID_BYTES) if first else header.vault_id,
@@ -444,11 +508,11 @@ class Vault:
         await self.load()
         if self._rows.header is None or Header.from_json(self._rows.header) != header:
             wipe(root)
-            raise _conflict()
+            raise storing.conflict()
 
     def _refuse_doubtful(self, found: Judgement) -> None:
         if why := found.grave or next(iter(found.bad.values()), ""):
-            raise _tampered(f"the vault cannot be trusted: {why}")
+            raise storing.tampered(f"the vault cannot be trusted: {why}")
 
     def _keeping(self, header: Header, keys: Keys, old: Keys) -> Header:
         """Return the header with the audit keys of all roots before, and give them to `keys` too."""
@@ -484,7 +548,7 @@ class Vault:
         )
         stored = VaultRows(fresh.to_json(), entries, state)
         now = self._clock.now()
-        await self._audit.commit(partial(_anew, old=self._rows.header, stored=stored, now=now))
+        await self._audit.commit(partial(storing.anew, old=self._rows.header, stored=stored, now=now))
         self._rows, self._bad = stored, {}
         await self._remember(fresh.vault_id, counter)
 
@@ -493,7 +557,7 @@ class Vault:
         known = self._known()
         anchored = state.anchored or await self._remember(keys.vault_id, known.counter)
         changed = manifest.signed(keys, replace(state, anchored=anchored))
-        await self._audit.commit(partial(_changed, old=known, new=changed, work=work))
+        await self._audit.commit(partial(storing.changed, old=known, new=changed, work=work))
         self._rows = replace(self._rows, state=changed)
         await self._remember(keys.vault_id, changed.counter)
 
@@ -529,58 +593,5 @@ class Vault:
         return await asyncio.shield(asyncio.create_task(alone(), name="vault change"))
 
 
-def _first(connection: Connection, *, stored: VaultRows, now: float) -> None:
-    """Store the first header; refuses where another process was faster, or where entries would be orphaned."""
-    there = rows.load(connection)
-    if there.header is not None:
-        raise _second()
-    if there.entries:
-        raise _tampered("the vault has entries but no header: restore the database from a backup")
-    assert stored.header is not None
-    assert stored.state is not None
-    rows.put_header(connection, stored.header, now=now)
-    rows.put_state(connection, stored.state)
-
-
-def _new_header(connection: Connection, *, old: str | None, new: str, now: float) -> None:
-    if rows.header(connection) != old:
-        raise _conflict()
-    rows.put_header(connection, new, now=now)
-
-
-def _anew(connection: Connection, *, old: str | None, stored: VaultRows, now: float) -> None:
-    if rows.header(connection) != old:
-        raise _conflict()
-    assert stored.header is not None
-    assert stored.state is not None
-    rows.reseal(connection, stored.header, stored.entries, now=now)
-    rows.put_state(connection, stored.state)
-
-
-def _changed(connection: Connection, *, old: SetState, new: SetState, work: Work[Any] | None) -> None:
-    known = rows.state(connection)
-    if known is None or (known.counter, known.removed) != (old.counter, old.removed):
-        raise _conflict()
-    if work is not None:
-        work(connection)
-    rows.put_state(connection, new)
-
-
 def _without[V](values: Mapping[str, V], name: str) -> dict[str, V]:
     return {one: value for one, value in values.items() if one != name}
-
-
-def _second() -> TokenHubError:
-    return client_fault("the vault has a password already: unlock it instead", cause="vault_initialised")
-
-
-def _conflict() -> TokenHubError:
-    return _unusable("another process has changed the vault: lock it and unlock it again", "vault_changed")
-
-
-def _tampered(why: object) -> TokenHubError:
-    return _unusable(str(why), "vault_tampered")
-
-
-def _unusable(message: str, cause: str) -> TokenHubError:
-    return TokenHubError(Fault(Kind.INTERNAL, Blame.US, message, cause=cause, status=503))

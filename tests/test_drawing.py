@@ -1,0 +1,216 @@
+"""Limits on callers over several processes, with the pool there, slow and gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.e2e.serving import eventually
+from tests.fakes import redis as fake
+from tests.fakes.house import House, house
+from tests.fakes.provider import FakeProvider
+from tokenhub_core.admission.drawing import Drawing
+from tokenhub_core.admission.pool import Claim, Grant, Reservoir
+from tokenhub_core.admission.quotas import nanoseconds
+from tokenhub_core.admission.throttle import Stay, Throttle
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.types import Caller, KeyLimits
+
+CALLER: Final = Caller(peer="192.0.2.1")
+LIMIT: Final = 10
+
+
+class Pool:
+    """One process's way to a pool that may be gone, on a clock that stands still until it is moved."""
+
+    def __init__(self, reservoir: Reservoir, name: str) -> None:
+        self.reservoir = reservoir
+        self.name = name
+        self.there = True
+        self.hangs = False
+        self.now = 100.0
+
+    async def draw(self, claim: Claim) -> Grant | None:
+        if self.hangs:
+            await asyncio.Event().wait()
+        return self.reservoir.draw(self.name, claim, int(self.now * 1000)) if self.there else None
+
+
+class Process:
+    """A process that counts together with others."""
+
+    def __init__(self, reservoir: Reservoir, name: str, limits: KeyLimits) -> None:
+        self.pool = Pool(reservoir, name)
+        self.told: list[bool] = []
+        self.drawing = Drawing(self.pool, lambda: self.pool.now, told=self.told.append)
+        self.throttle = Throttle(addresses=limits)
+        self.throttle.share(self.drawing.stocks)
+
+    async def enter(self, tokens: int = 0) -> Stay | None:
+        """Make a call; None where it is refused."""
+        who = self.throttle.subject(CALLER, ())
+        assert who is not None
+        await self.drawing.arrive(*who, 0)
+        stay = self.throttle.visit(CALLER, (), self.instant)
+        assert stay is not None
+        try:
+            stay.enter(self.instant)
+            stay.reserve(tokens, self.instant)
+        except TokenHubError:
+            return None
+        return stay
+
+    @property
+    def instant(self) -> int:
+        return nanoseconds(self.pool.now)
+
+
+def processes(limits: KeyLimits, many: int = 2) -> list[Process]:
+    reservoir = Reservoir()
+    return [Process(reservoir, str(number), limits) for number in range(many)]
+
+
+async def count(several: list[Process], calls: int) -> int:
+    return sum([await several[number % len(several)].enter() is not None for number in range(calls)])
+
+
+async def test_all_processes_together_let_in_what_the_limit_says() -> None:
+    """Three of them, asked in turn, and one of them alone, come to the same number."""
+    limits = KeyLimits(requests_per_minute=LIMIT)
+
+    assert await count(processes(limits, 3), 40) == LIMIT
+    assert await count(processes(limits, 3)[:1], 40) == LIMIT
+
+
+async def test_tokens_that_a_call_did_not_use_are_there_for_another_process() -> None:
+    """They go back to the pool when it ends, whichever process made it."""
+    one, two = processes(KeyLimits(tokens_per_minute=4000))
+    stay = await one.enter(1000)
+    assert stay is not None
+    assert await two.enter(3500) is None
+
+    stay.leave(100, one.instant)
+    await one.drawing.close()
+
+    assert await two.enter(3500) is not None
+
+
+async def test_a_long_call_is_settled_when_it_ends() -> None:
+    """What was at hand when it began is forgotten by then; what it did not use goes back all the same."""
+    (one,) = processes(KeyLimits(tokens_per_minute=4000), 1)
+    stay = await one.enter(1000)
+    assert stay is not None
+    await one.enter(0)
+    one.pool.now += 100
+    await one.drawing.renew()
+    assert [*one.drawing.stocks.items()] == []
+
+    used = 2500
+    stay.leave(used, one.instant)
+    await one.drawing.close()
+
+    assert one.pool.reservoir.draw("x", Claim("address:192.0.2.1", tokens=4000), 200_000).left_tokens == 2500
+
+
+async def test_without_the_pool_each_lets_in_its_part_and_begins_with_nothing() -> None:
+    """What was drawn before is not given out twice; afterwards both together keep to the limit."""
+    both = processes(KeyLimits(requests_per_minute=LIMIT))
+    assert await count(both, 20) == LIMIT
+    for one in both:
+        one.pool.there = False
+    assert await count(both, 20) == 0
+    assert [one.told for one in both] == [[False], [False]]
+
+    for one in both:
+        one.pool.now += 60
+
+    assert await count(both, 40) == LIMIT
+
+
+async def test_nobody_waits_for_a_pool_that_does_not_answer() -> None:
+    """The first call waits a moment, those after it do not ask; when it is back it is asked again."""
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    await one.drawing.renew()
+    one.pool.hangs = True
+    await one.enter()
+    assert one.told == [False]
+
+    async def never(claim: Claim) -> Grant | None:
+        raise AssertionError(claim)
+
+    asked, one.pool.draw = one.pool.draw, never  # type: ignore[method-assign] # nobody may ask
+    await one.enter()
+    one.pool.draw = asked  # type: ignore[method-assign] # as it was
+    one.pool.hangs = False
+    await one.drawing.renew()
+
+    assert one.told == [False, True]
+    assert await one.enter() is not None
+
+
+# --- with Redis --------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def served(folder: Path, url: str) -> AsyncIterator[list[House]]:
+    """Run two servers that share nothing but Redis."""
+    settings = {"REDIS_URL": url, "ALLOW_PRIVATE": "localhost", "ADDRESS_REQUESTS_PER_MINUTE": str(LIMIT)}
+    async with (
+        FakeProvider() as provider,
+        house(folder / "one", settings=settings) as one,
+        house(folder / "two", settings=settings) as two,
+    ):
+        for it in (one, two):
+            await it.provider(provider, "p", "m")
+        yield [one, two]
+
+
+async def calls(houses: list[House], many: int) -> list[int]:
+    told = await asyncio.gather(*(houses[number % len(houses)].chat("m") for number in range(many)))
+    return [one.status for one in told]
+
+
+async def shared(it: House) -> bool:
+    return b"tokenhub_limits_shared 1.0" in (await it.ask("GET", "/metrics")).body
+
+
+async def unshared(it: House) -> bool:
+    return not await shared(it)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_never_unlimited(
+    tmp_path: Path, how: str
+) -> None:
+    """Killed or stopped in its tracks: no call waits for it, none is let in that may not be, and it comes back."""
+    if why := fake.missing():
+        pytest.skip(why)
+    with fake.redis(tmp_path) as server:
+        async with served(tmp_path, server.url) as houses:
+            for it in houses:
+                await eventually(partial(shared, it))
+            told = await calls(houses, 30)
+            assert set(told) == {200, 429}
+            # A limit of ten a minute drains one in six seconds.
+            assert told.count(200) <= LIMIT + 2
+
+            if how == "killed":
+                server.stop()
+            else:
+                server.pause()
+            for it in houses:
+                await eventually(partial(unshared, it))
+            assert (await calls(houses, 20)).count(200) <= 2
+
+            if how == "killed":
+                server.start()
+            else:
+                server.resume()
+            for it in houses:
+                await eventually(partial(shared, it))
