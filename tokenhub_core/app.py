@@ -53,6 +53,7 @@ from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
+from tokenhub_core.http.log import LogPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
@@ -509,7 +510,6 @@ def _pages(
             catalog=catalog,
             vault=kept.vault,
             safe=safe,
-            requests=requests,
             health=watched.health,
             bus=watched.bus,
             sessions=sessions,
@@ -519,6 +519,7 @@ def _pages(
     )
     return [
         *admin.routes(),
+        *LogPages(requests, kept.audit, sessions).routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *SigningPages(kept.vault, kept.audit).routes(),

@@ -86,6 +86,8 @@ class Action(StrEnum):
     REQUEST = "admin.request"
     """A request that was to change something and did not."""
     AUDIT_READ = "audit.export"
+    LOG_EXPORT = "log.export"
+    """The records of many calls left as a file; `after` says which."""
     AUDIT_BROKEN = "audit.broken"
     """The chain does not go on from where it was known to be."""
     PROOF_CHANGED = "proof.changed"

@@ -12,7 +12,7 @@ from aiohttp import web
 from tokenhub_core import __version__, policy
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
-from tokenhub_core.errors import Kind, client_fault
+from tokenhub_core.errors import client_fault
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
 from tokenhub_core.http.credentials import Safe
@@ -21,10 +21,9 @@ from tokenhub_core.http.side import LEAVING, answer
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.providers.endpoints import site
 from tokenhub_core.store.catalog import RoutingConfig
-from tokenhub_core.store.log import Filters, RequestLog
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.telemetry.events import Bus, Listener
-from tokenhub_core.types import DEFAULT_CREDENTIAL, Json, Outcome, Provider
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Json, Provider
 from tokenhub_core.vault.vault import Vault
 
 BASE: Final = "/admin/v1"
@@ -39,7 +38,6 @@ class Desk:
     catalog: Catalog
     vault: Vault
     safe: Safe
-    requests: RequestLog
     health: HealthTracker
     bus: Bus
     sessions: Sessions
@@ -71,8 +69,6 @@ class Admin:
             ("GET", "/routing-config", self._routing),
             ("PUT", "/routing-config", self._put_routing),
             ("GET", "/health", self._health),
-            ("GET", "/logs", self._logs),
-            ("GET", "/logs/{id}", self._log),
         )
         routes = [web.route(method, BASE + path, handler) for method, path, handler in table]
         # A stream has no head without a body: aiohttp would write the events all the same.
@@ -270,19 +266,6 @@ class Admin:
 
     # --- what happened
 
-    async def _logs(self, request: web.Request) -> web.Response:
-        limit, before = shapes.page(request)
-        page = await asyncio.to_thread(
-            self._desk.requests.page, limit=limit, before_seq=before, filters=_filters(request)
-        )
-        return answer({"logs": [shapes.log_json(row) for row in page.items], "next": page.next})
-
-    async def _log(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._desk.requests.get, request.match_info["id"])
-        if found is None:
-            raise client_fault("there is no such request", kind=Kind.NOT_FOUND, param="id")
-        return answer(shapes.log_json(found))
-
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Stream events. `Last-Event-ID` resumes; `?replay=true` begins with the recent ones."""
         bus = self._desk.bus
@@ -375,18 +358,3 @@ def _sites(provider: Provider) -> set[str]:
 
 def _routing_json(config: RoutingConfig) -> Json:
     return {name: value for name, value in asdict(config).items() if name != "updated_at"}
-
-
-def _filters(request: web.Request) -> Filters:
-    query = request.query
-    outcome = query.get("outcome")
-    if outcome is not None and outcome not in list(Outcome):
-        raise client_fault(f"outcome must be one of {', '.join(Outcome)}", param="outcome")
-    return Filters(
-        model=query.get("model", ""),
-        provider=query.get("provider", ""),
-        key=query.get("key", ""),
-        project=query.get("project", ""),
-        outcome=outcome or "",
-        q=query.get("q", ""),
-    )

@@ -52,6 +52,7 @@ REVISIONS: Final = (
     "0021",
     "0022",
     "0023",
+    "0025",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -70,6 +71,12 @@ METADATA: Final = MetaData(
 
 # SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
 _SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _some(name: str, *columns: str, where: str) -> Index:
+    """Return an index of those rows alone: the others cost nothing."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
 
 PROVIDERS: Final = Table(
     "providers",
@@ -530,26 +537,14 @@ REQUEST_LOGS: Final = Table(
     Index("ix_request_logs_model", "model_id", "seq"),
     Index("ix_request_logs_provider", "provider_id", "seq"),
     Index("ix_request_logs_outcome", "outcome", "seq"),
-    Index(
-        "ix_request_logs_alias",
-        "alias",
-        "seq",
-        sqlite_where=text("alias IS NOT NULL"),
-        postgresql_where=text("alias IS NOT NULL"),
-    ),
-    Index(
-        "ix_request_logs_shadow",
-        "seq",
-        sqlite_where=text("shadow IS NOT NULL"),
-        postgresql_where=text("shadow IS NOT NULL"),
-    ),
-    Index(
-        "ix_request_logs_key_id",
-        "key_id",
-        "seq",
-        sqlite_where=text("key_id IS NOT NULL"),
-        postgresql_where=text("key_id IS NOT NULL"),
-    ),
+    _some("ix_request_logs_alias", "alias", "seq", where="alias IS NOT NULL"),
+    _some("ix_request_logs_shadow", "seq", where="shadow IS NOT NULL"),
+    _some("ix_request_logs_key_id", "key_id", "seq", where="key_id IS NOT NULL"),
+    _some("ix_request_logs_project", "project", "seq", where="project IS NOT NULL"),
+    _some("ix_request_logs_asked", "requested_model", "seq", where="requested_model <> model_id"),
+    _some("ix_request_logs_directive", "directive", "seq", where="directive <> ''"),
+    _some("ix_request_logs_tags", "seq", where="tags <> '[]'"),
+    _some("ix_request_logs_error", "seq", where="error_class <> ''"),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )
 

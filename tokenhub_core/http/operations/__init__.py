@@ -43,6 +43,8 @@ AREAS: Final[tuple[Area, ...]] = (
 
 _WORDS: Final = {
     "x-request-id": "What to ask about.",
+    "x-tokenhub-first-seq": "Where the export begins.",
+    "x-tokenhub-last-seq": "Where it ends: `through` of another one that is to go on with it.",
     "x-tokenhub-decision": "The id of the decision, for `tokenhub explain`; absent where there was none.",
 }
 
