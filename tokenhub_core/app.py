@@ -48,6 +48,7 @@ from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.budgets import BudgetPages
 from tokenhub_core.http.ca import CaPages
 from tokenhub_core.http.captures import Bodies
+from tokenhub_core.http.config import ConfigPages
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
@@ -64,6 +65,7 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.http.webhooks import Hooked, hooked
 from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
@@ -88,6 +90,7 @@ from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
+from tokenhub_core.store.rows import MICROS
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
@@ -227,7 +230,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
-    bus, metrics, health = Bus(), Metrics(), HealthTracker()
+    bus, metrics, health = Bus(round(kept.clock.now() * MICROS)), Metrics(), HealthTracker()
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
     await learning.load()
@@ -266,7 +269,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         available=lambda provider, key: credentials.available(provider, key.store, key.name),
     )
     keyring.restore(await parkings.load())
-    kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
+    kept.audit.listen(lambda entry: bus.audited(entry.action, shown(entry)))
     leaks = Leaks(bus, metrics)
     watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
@@ -357,11 +360,12 @@ async def _doors(
     if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
+    tls = tls_context(terms.path(settings.ca_file))
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
             connector=aiohttp.TCPConnector(
-                ssl=tls_context(terms.path(settings.ca_file)),
+                ssl=tls,
                 limit=0,
                 resolver=GuardedResolver(terms.guard(settings)),
             ),
@@ -398,6 +402,10 @@ async def _doors(
         hosts=settings.allowed_hosts,
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    hooks = Hooked(kept.writer, kept.audit, kept.vault, watched.bus, clock)
+    pages += await stack.enter_async_context(
+        hooked(hooks, terms.guard(settings), tls, allow_http=settings.allow_http)
+    )
     pages += ApiKeyPages(admission.keys, clock).routes()
     pages += CaPages(Interception(settings.data_dir, follower.configured, kept.audit, clock.now)).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
@@ -517,8 +525,12 @@ def _pages(
             settings=kept.settings,
         )
     )
+    modal = Modal(catalog, requests, recogniser)
     return [
         *admin.routes(),
+        *ConfigPages(
+            admin, catalog, watched.budgets, kept.database, clock=clock, mode=modal.checked
+        ).routes(),
         *LogPages(requests, kept.audit, sessions).routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
@@ -529,7 +541,7 @@ def _pages(
         *Aliases(catalog, requests).routes(),
         *BudgetPages(watched.budgets, clock).routes(),
         *Decisions(requests, pipeline).routes(),
-        *Modal(catalog, requests, recogniser).routes(),
+        *modal.routes(),
         *Prices(catalog).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),

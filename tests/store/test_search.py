@@ -21,7 +21,7 @@ from tokenhub_core.store.search import Filters, Span
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Mode, Outcome, Plan, Policy, Record
 
-ALL = {
+ALL: dict[str, Any] = {
     "model": "m",
     "provider": "p",
     "host": "h",

@@ -358,7 +358,10 @@ def prices_of(body: ModelBody) -> Prices | None:
         batch_share=body.batch_share,
         price_tiers=body.price_tiers,
     )
-    given_too = {name: value for name, value in model_changes(more)["prices"].items() if value}
+    # What is free is given too.
+    given_too = {
+        name: value for name, value in model_changes(more)["prices"].items() if value not in (None, ())
+    }
     if prices is None and given_too:
         raise client_fault("give input_per_1k and output_per_1k too", param="input_per_1k")
     return prices and replace(prices, **given_too)

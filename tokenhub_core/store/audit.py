@@ -33,6 +33,7 @@ from tokenhub_core.store.schema import (
     ROUTING_CONFIG,
     VAULT_ENTRIES,
     VAULT_HEADER,
+    WEBHOOKS,
 )
 from tokenhub_core.types import Json
 
@@ -65,6 +66,7 @@ _WATCHED: Final = (
     _Watched(HOST_MODES, "mode", ("host", "proxy_user", "alias")),
     _Watched(ROUTING_CONFIG, "routing", ()),
     _Watched(BUDGETS, "budget", ("id",), packed=frozenset({"thresholds"})),
+    _Watched(WEBHOOKS, "webhook", ("id",), packed=frozenset({"kinds"})),
     _Watched(ADMIN_USERS, "user", ("name",), unseen=frozenset({"password", "last_login_at"})),
     _Watched(ADMIN_TOKENS, "token", ("name",), unseen=frozenset({"mark"})),
     _Watched(VAULT_HEADER, "vault", (), packed=frozenset({"header"})),

@@ -140,7 +140,7 @@ def page(
     return Page(items[::-1], asked.low + 1, last if more else max(newest, after or 0))
 
 
-def query(filters: Filters, span: Span, limit: int, *, back: bool) -> Select[Any]:
+def query(filters: Filters, span: Span, limit: int, *, back: bool) -> Select[*tuple[Any, ...]]:
     """Return what reads a page and one record more: newest first where `back`, else oldest first."""
     driver = _driver(filters)
     order = _LOG.seq.desc() if back else _LOG.seq.asc()
@@ -155,7 +155,7 @@ def query(filters: Filters, span: Span, limit: int, *, back: bool) -> Select[Any
     return select(*_COLUMNS).where(_LOG.seq.in_(either)).order_by(order).limit(limit + 1)
 
 
-def floor_query(arm: list[ColumnElement[bool]], span: Span, *, back: bool) -> Select[tuple[int]]:
+def floor_query(arm: list[ColumnElement[bool]], span: Span, *, back: bool) -> Select[int]:
     """Return what finds the first place behind the `SCAN` that may be looked at."""
     order = _LOG.seq.desc() if back else _LOG.seq.asc()
     inside = select(_LOG.seq).where(*arm, _LOG.seq > span.low, _LOG.seq < span.high)
@@ -294,7 +294,7 @@ def _hidden(name: str, filters: Filters) -> ColumnElement[bool]:
                 or_(*(column.icontains(value, autoescape=True) for column in either)),
             )
         case "since":
-            return table.at + 0 >= rows.micros(value)
+            return (table.at + 0) >= rows.micros(value)
         case "until":
             return table.at + 0 < rows.micros(value)
         case "status":

@@ -13,6 +13,7 @@ from tokenhub_core.http.openapi import Area
 from tokenhub_core.http.operations import (
     access,
     calls,
+    config,
     fleet,
     interception,
     keys,
@@ -21,6 +22,7 @@ from tokenhub_core.http.operations import (
     routing,
     service,
     vault,
+    webhooks,
     workflows,
 )
 from tokenhub_core.http.side import OPEN
@@ -33,7 +35,9 @@ AREAS: Final[tuple[Area, ...]] = (
     fleet.AREA,
     naming.AREA,
     routing.AREA,
+    config.AREA,
     log.AREA,
+    webhooks.AREA,
     vault.AREA,
     workflows.AREA,
     access.AREA,
