@@ -17,7 +17,9 @@ KINDS: Final[Mapping[str, str]] = {
     "budget_threshold": "A budget has reached one of its thresholds, for the first time in its period.",
     "apikey_expiring": "A client's key is about to expire.",
     "apikey_rotation_due": "A client's key should be rotated.",
-    "config_change": "What is configured was changed: providers, models, aliases, modes, routing, budgets, webhooks.",
+    "apikey_change": "A client's key was made, changed, rotated or revoked.",
+    "access_change": "Who may use the admin API was changed, or a login was locked.",
+    "config_change": "What is configured was changed: providers, models, aliases, modes, routing, budgets, hosts.",
     "vault_change": "The vault, or a secret in it, was changed, opened, locked, or found to be damaged.",
     "audit": "The audit log has a new entry: this is it.",
     "proof_changed": "A caller was given something else than the provider sent.",
@@ -32,21 +34,29 @@ KINDS: Final[Mapping[str, str]] = {
 UNTOLD: Final = frozenset({"lost", "webhook_dead", "webhook_lost"})
 """Of these no webhook is told: they are about those who listen."""
 
-_CONFIG: Final = frozenset(
-    {"provider", "credential", "model", "alias", "mode", "routing", "budget", "webhook"}
-)
-_VAULT: Final = frozenset({"vault", "secret"})
+_NOUNS: Final[Mapping[str, str]] = {
+    **dict.fromkeys(
+        ("provider", "credential", "model", "alias", "mode", "routing", "budget", "webhook", "ca"),
+        "config_change",
+    ),
+    **dict.fromkeys(("vault", "secret"), "vault_change"),
+    **dict.fromkeys(("user", "token", "login"), "access_change"),
+    "apikey": "apikey_change",
+}
+"""What an action of the audit log begins with → kind."""
 _SEEN: Final = frozenset(
-    {"provider.health", "credential.park", "credential.unpark", "budget.cross", "secret.read"}
+    {
+        "provider.health",
+        "credential.park",
+        "credential.unpark",
+        "budget.cross",
+        "secret.read",
+        "apikey.warn",
+    }
 )
 """Entries that are no change, or have a kind of their own."""
 
 
 def of_entry(action: str) -> str:
     """Return the kind beside `audit` that an entry of the audit log is of, empty where there is none."""
-    noun = action.partition(".")[0]
-    if action in _SEEN:
-        return ""
-    if noun in _VAULT:
-        return "vault_change"
-    return "config_change" if noun in _CONFIG else ""
+    return "" if action in _SEEN else _NOUNS.get(action.partition(".")[0], "")

@@ -47,10 +47,10 @@ def upgrade() -> None:
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("cause", sa.Text, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_deliveries"),
+        sa.UniqueConstraint("webhook_id", "event_id", name="uq_deliveries_webhook_id"),
         sa.ForeignKeyConstraint(
             ["webhook_id"], ["webhooks.id"], name="fk_deliveries_webhook_id", ondelete="CASCADE"
         ),
-        sa.UniqueConstraint("webhook_id", "event_id", name="uq_deliveries_webhook_id"),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_deliveries_due", "deliveries", ["webhook_id", "due_at", "seq"])
