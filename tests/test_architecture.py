@@ -122,6 +122,7 @@ SHELLS: Final = {
     "tokenhub_core.store.parkings": "speaks SQL",
     "tokenhub_core.store.postgresql": "opens the database",
     "tokenhub_core.store.proofs": "speaks SQL",
+    "tokenhub_core.store.retention": "speaks SQL",
     "tokenhub_core.store.schema": "speaks SQL",
     "tokenhub_core.store.search": "speaks SQL",
     "tokenhub_core.store.upgrade": "speaks SQL",

@@ -220,9 +220,6 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     await _unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
-    sweeper = Sweeper(writer, clock, settings.log_retention_days, parkings=settings.parking_retention_days)
-    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
-    stack.push_async_callback(_cancelled, sweeping)
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     credentials = Credentials(vault, environ)
@@ -270,6 +267,11 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     )
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.audited(entry.action, shown(entry)))
+    sweeper = Sweeper(
+        kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
+    )
+    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
+    stack.push_async_callback(_cancelled, sweeping)
     leaks = Leaks(bus, metrics)
     watched = Watched(bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")

@@ -17,6 +17,7 @@ from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.http import blueprint
 from tokenhub_core.http.blueprint import Blueprint, State
+from tokenhub_core.http.budgets import BudgetBody
 from tokenhub_core.modes import HostMode, Match, Rule
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.routing import fleet
@@ -127,7 +128,7 @@ def _states(draw: st.DrawFn) -> State:
                     lacks=draw(st.frozensets(st.sampled_from(list(Need)), max_size=2)),
                 )
             )
-    aliases = ()
+    aliases: tuple[Alias, ...] = ()
     if models:
         target = Target(models[0].id, draw(st.integers(1, 9)))
         aliases = (Alias("an alias", (target,), output_format=draw(st.none() | st.sampled_from(list(Form)))),)
@@ -352,6 +353,6 @@ def test_a_further_credential_goes_only_with_prune() -> None:
 
 def test_a_wrong_item_is_named() -> None:
     """Whatever is wrong with it."""
-    wanted = Blueprint(1, budgets=[blueprint.BudgetBody("all", 1), blueprint.BudgetBody("all", 2)])
+    wanted = Blueprint(1, budgets=[BudgetBody("all", 1), BudgetBody("all", 2)])
     with pytest.raises(TokenHubError, match="budgets: all month usd is there twice"):
         blueprint.intended(wanted, EMPTY, RULES, prune=False)

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from sqlalchemy import Select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Select, make_url
 
 from tests.fakes.databases import plan
 from tests.fakes.keys import ANN
@@ -42,7 +41,9 @@ ALL: dict[str, Any] = {
 
 
 def _sql(database: Database, query: Select[Any]) -> str:
-    dialect = sqlite.dialect() if database.where == ":memory:" else postgresql.dialect()
+    dialect = make_url(
+        "sqlite://" if database.where == ":memory:" else "postgresql+psycopg://"
+    ).get_dialect()()
     return str(query.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))
 
 

@@ -52,21 +52,21 @@ class Receiver:
 async def receiving(port: int = 0) -> AsyncIterator[Receiver]:
     async def handle(request: web.Request) -> web.Response:
         body = await request.read()
-        if receiver.held is not None:
-            await receiver.held.wait()
-        status = receiver.answers.pop(0) if receiver.answers else 204
+        if who.held is not None:
+            await who.held.wait()
+        status = who.answers.pop(0) if who.answers else 204
         headers = {key.lower(): value for key, value in request.headers.items()}
-        receiver.got.put_nowait((headers, body))
-        return web.Response(status=status, headers={"location": receiver.url} if status == 302 else None)
+        who.got.put_nowait((headers, body))
+        return web.Response(status=status, headers={"location": who.url} if status == 302 else None)
 
     application = web.Application()
     application.router.add_post("/hook", handle)
     runner = web.AppRunner(application, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    receiver = Receiver(f"http://127.0.0.1:{runner.addresses[0][1]}/hook")
+    who = Receiver(f"http://127.0.0.1:{runner.addresses[0][1]}/hook")
     try:
-        yield receiver
+        yield who
     finally:
         await runner.cleanup()
 
@@ -143,7 +143,7 @@ async def test_an_event_is_told_until_it_is_taken(it: House, receiver: Receiver,
     waiting = f"/webhooks/{hook['id']}/deliveries"
 
     async def empty() -> bool:
-        return (await it.done("GET", waiting))["items"] == []
+        return not (await it.done("GET", waiting))["items"]
 
     await until(empty)
     assert receiver.got.empty()
@@ -163,9 +163,8 @@ async def test_what_is_never_taken_is_given_up_and_can_be_tried_anew(
     assert [event.data["event_id"] for event in told] == [found["event_id"]]
     assert receiver.got.qsize() == values.TRIES
     assert await it.done("POST", f"/webhooks/{hook['id']}/retry") == {"retried": 1}
-    for _ in range(values.TRIES + 1):
-        headers, _ = await receiver.next()
-    assert headers["webhook-id"] == found["event_id"]
+    told_ids = [(await receiver.next())[0]["webhook-id"] for _ in range(values.TRIES + 1)]
+    assert set(told_ids) == {found["event_id"]}
 
 
 async def test_who_is_gone_is_asked_no_more(it: House, receiver: Receiver) -> None:
@@ -177,7 +176,7 @@ async def test_who_is_gone_is_asked_no_more(it: House, receiver: Receiver) -> No
     await until(lambda: dead(it, hook))
 
     async def disabled() -> bool:
-        return not (await it.done("GET", "/webhooks"))["items"][0]["enabled"]
+        return (await it.done("GET", "/webhooks"))["items"][0]["enabled"] is False
 
     await until(disabled)
     await changed(it, "normal")

@@ -284,7 +284,7 @@ def _hidden(name: str, filters: Filters) -> ColumnElement[bool]:
         case "model":
             return or_(table.model_id.concat("") == value, table.requested_model.concat("") == value)
         case "directive":
-            return table.directive.concat("") == value
+            return and_(table.directive.concat("") == value)
         case "tag":
             return table.tags.contains(orjson.dumps(rows.text(value)).decode(), autoescape=True)
         case "error":
@@ -302,7 +302,7 @@ def _hidden(name: str, filters: Filters) -> ColumnElement[bool]:
         case "q":
             return or_(*(table[one].icontains(value, autoescape=True) for one in _SEARCHED))
         case _:
-            return table[_EQUAL[name]].concat("") == value
+            return and_(table[_EQUAL[name]].concat("") == value)
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
