@@ -30,8 +30,8 @@ async def written(audit: Audit, clock: Hands, *days: float) -> None:
         await audit.note(Action.LOGIN_LINK, f"day {day}")
 
 
-def sweeper(writer: Writer, audit: Audit, clock: Hands, **kept: int) -> Sweeper:
-    return Sweeper(writer, clock, Retention(**kept), audit=audit)
+def sweeper(writer: Writer, journal: Audit, clock: Hands, **kept: int) -> Sweeper:
+    return Sweeper(writer, clock, Retention(**kept), audit=journal)
 
 
 def whats(log: AuditLog, *heads: Head) -> list[tuple[int, str]]:

@@ -60,6 +60,14 @@ def _bounded(read: str) -> bool:
     return bool(looks) and all(re.search("SEARCH .*(rowid|seq)[>=]", line) for line in looks)
 
 
+async def test_the_ends_of_the_log_are_found_without_reading_it(database: Database) -> None:
+    """Each by itself, from the end where it is; likewise the end of what may be looked at."""
+    ends = plan(database, _sql(database, search.ends_query()))
+    assert ends.count("SEARCH request_logs") == 2 or ends.count("Limit") == 2, ends
+    floor = search.floor_query([search.REQUEST_LOGS.c.key_id == "k"], Span(1, 9), back=True)
+    assert "ix_request_logs_key_id" in plan(database, _sql(database, floor))
+
+
 async def test_no_filter_reads_the_log_without_a_bound(database: Database) -> None:
     """Each is read from its index, or between two places of the log, in the order of the page."""
     for name, value in ALL.items():

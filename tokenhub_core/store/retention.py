@@ -137,7 +137,7 @@ def _cut(
     seq = table.c.seq
     newest = connection.execute(select(func.max(seq))).scalar() or 0
     eldest = select(seq, table.c.at, table.c.hash, table.c.key_id).order_by(seq).limit(CHAIN_PIECE)
-    old: list[Row[Any]] = []
+    old: list[Row[*tuple[Any, ...]]] = []
     for row in connection.execute(eldest).all():
         if row.at > micros(before) or row.seq >= min(newest, keep):
             break
