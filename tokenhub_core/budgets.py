@@ -234,7 +234,7 @@ class Budgets:
         Raises `TokenHubError` where it cannot be like this.
         """
         async with self._turn:
-            known = next((one.budget for one in self.standings() if same(one.budget, wanted)), None)
+            known = next((one.budget for one in self.standings() if _same(one.budget, wanted)), None)
             return await self._change(self.drafted(wanted, known), known), known is None
 
     def drafted(self, wanted: Budget, known: Budget | None) -> Budget:
@@ -314,8 +314,7 @@ class Budgets:
             return shares.look(connection, self._process, now=self._clock.now())
 
 
-def same(one: Budget, other: Budget) -> bool:
-    """Tell whether there can be only one of these two."""
+def _same(one: Budget, other: Budget) -> bool:
     return (one.owner, one.period, one.unit) == (other.owner, other.period, other.unit)
 
 

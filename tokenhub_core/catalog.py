@@ -77,9 +77,10 @@ class Catalog:
             self._defaults = _defaults(self._settings, self._routing)
             self._version += 1
             self.modes = Modes((*self._set_modes, *self._stored.modes))
-            self.fleet = self._together(self._stored)
+            self.fleet = self.together(self._stored)
 
-    def _together(self, stored: Stock) -> Fleet:
+    def together(self, stored: Stock) -> Fleet:
+        """Return the fleet that calls meet where this is stored."""
         first, second = stored, self._transient
         if self._settings.simulate:
             resting = tuple(replace(provider, enabled=False) for provider in stored.providers)
@@ -353,10 +354,6 @@ class Catalog:
     async def put_routing(self, config: RoutingConfig) -> None:
         """Store routing defaults; they hold from the next call on."""
         await self._commit(partial(rows.put_routing_config, config=config, now=self._clock.now()))
-
-    def together(self, stored: Stock) -> Fleet:
-        """Return the fleet that calls would meet if this were stored."""
-        return self._together(stored)
 
     async def change[T](self, work: Work[T]) -> T:
         """Do what changes more than one of these at once, in one transaction."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,7 +127,9 @@ class ConfigPages:
                 # The name may have been used before; nobody inherits a credential with it.
                 await self._admin.gone(name)
             await self._catalog.change(self._storing(body, planned))
-            await self._budgets.look(0)
+            with suppress(TokenHubError):
+                # It is stored: where this fails, the next look is half a second away.
+                await self._budgets.look(0)
             for name, provider in old.items():
                 if name not in new:
                     await self._admin.gone(name)
