@@ -16,6 +16,7 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store import search
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.store.search import Filters, Span
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Mode, Outcome, Plan, Policy, Record
@@ -64,7 +65,7 @@ async def test_the_ends_of_the_log_are_found_without_reading_it(database: Databa
     """Each by itself, from the end where it is; likewise the end of what may be looked at."""
     ends = plan(database, _sql(database, search.ends_query()))
     assert ends.count("SEARCH request_logs") == 2 or ends.count("Limit") == 2, ends
-    floor = search.floor_query([search.REQUEST_LOGS.c.key_id == "k"], Span(1, 9), back=True)
+    floor = search.floor_query([REQUEST_LOGS.c.key_id == "k"], Span(1, 9), back=True)
     assert "ix_request_logs_key_id" in plan(database, _sql(database, floor))
 
 
