@@ -27,9 +27,9 @@ _prune: Final = click.option("--prune", is_flag=True, help="Remove what is not i
 
 @click.group()
 def config() -> None:
-    """Keep what is configured in a file: providers, models, aliases, modes, routing, budgets.
+    """Keep what is configured in a file.
 
-    No secret is in it. A part that a file leaves out is not touched.
+    Providers, models, aliases, modes, routing and budgets. No secret is in it. A part that a file leaves out is not touched.
     """
 
 

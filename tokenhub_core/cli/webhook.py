@@ -22,7 +22,7 @@ _on = click.option("--on", "kinds", multiple=True, required=True, type=click.Cho
 
 @click.group()
 def webhook() -> None:
-    """Tell others of events over HTTP, signed, until they have them."""
+    """Tell others of events over HTTP, signed."""
 
 
 @webhook.command()

@@ -213,7 +213,7 @@ class Outbox:
         """Make a webhook; return it and its secret, which nobody is shown again. Raises where the vault is locked."""
         if len(self.hooks) >= values.MOST_HOOKS:
             raise client_fault(f"there are {values.MOST_HOOKS} webhooks already")
-        now = self._clock.now()
+        now = self._moment()
         hook = Webhook(f"hook_{self._entropy(6).hex()}", url, _kinds(kinds), True, now, now)
         secret = await self._secret(hook.id)
         await self._audit.commit(partial(rows.save, hook=hook))
@@ -235,7 +235,7 @@ class Outbox:
             url=known.url if url is None else url,
             kinds=known.kinds if kinds is None else _kinds(kinds),
             enabled=known.enabled if enabled is None else enabled,
-            updated_at=self._clock.now(),
+            updated_at=self._moment(),
         )
         await self._audit.commit(partial(rows.save, hook=changed))
         await self.load()
@@ -286,6 +286,10 @@ class Outbox:
         secret = values.secret_of(self._entropy(values.SECRET_BYTES))
         await self._vault.put(values.vault_name(hook_id), Secret(secret))
         return secret
+
+    def _moment(self) -> float:
+        """Return now as it is stored, in whole microseconds."""
+        return round(self._clock.now(), 6)
 
     def _read(self) -> list[Webhook]:
         with self._audit.database.reading() as connection:
