@@ -22,12 +22,12 @@ from tokenhub_core.capture import Capturing, Shelf, opened
 from tokenhub_core.config import Settings
 from tokenhub_core.ports import Reply
 from tokenhub_core.store import captures as rows
-from tokenhub_core.store.captures import DAY, PIECE
 from tokenhub_core.store.database import MEMORY, Database, open_database
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.retention import DAY, PIECE
 from tokenhub_core.store.schema import CAPTURES, REQUEST_LOGS
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.sweeper import Sweeper
+from tokenhub_core.sweeper import Retention, Sweeper
 from tokenhub_core.types import ApiKey, Caller, Capture, Outcome, Privacy, Record, Snapshot
 from tokenhub_core.vault.keys import KeyHolder, Keys
 from tokenhub_core.vault.sealing import TamperedError
@@ -322,7 +322,7 @@ async def test_text_is_deleted_when_its_time_is_over(writer: Writer, database: D
     await bench.kept("young")
     bench.clock.time += DAY / 2 + 1
     assert await bench.kept("old") is None
-    assert await Sweeper(writer, bench.clock, None).sweep() == 1
+    assert await Sweeper(writer, bench.clock, Retention()).sweep() == 1
     assert await bench.kept("young") is not None
     with database.reading() as connection:
         assert connection.execute(select(CAPTURES.c.id)).scalars().all() == ["young"]
@@ -339,7 +339,7 @@ async def test_records_are_deleted_piece_by_piece_and_only_on_request(
         at = clock.time - (40 if number < old else 20) * DAY
         record = Record(f"r{number}", at, Outcome.OK, 200, Caller(), "POST", "/v1/messages")
         await writer.insert(log.insert(record))
-    assert await Sweeper(writer, clock, None).sweep() == 0
+    assert await Sweeper(writer, clock, Retention()).sweep() == 0
     pieces: list[int] = []
     commit = writer.commit
 
@@ -349,7 +349,7 @@ async def test_records_are_deleted_piece_by_piece_and_only_on_request(
         return result
 
     monkeypatch.setattr(writer, "commit", counted)
-    assert await Sweeper(writer, clock, 30).sweep() == old
-    assert pieces == [0, PIECE, PIECE, 3]
+    assert await Sweeper(writer, clock, Retention(records=30)).sweep() == old
+    assert pieces == [0, 0, PIECE, PIECE, 3]
     with database.reading() as connection:
         assert connection.execute(select(func.count()).select_from(REQUEST_LOGS)).scalar_one() == 2

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 
 from tokenhub_core import config
+from tokenhub_core.admission.apikeys import Notice
 from tokenhub_core.cli import COMMANDS
 from tokenhub_core.quirks.table import QUIRKS
+from tokenhub_core.telemetry.kinds import KINDS
 from tokenhub_core.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
 START = "<!-- settings: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
 END = "<!-- end of settings -->\n"
+KINDS_START = "<!-- kinds: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
+KINDS_END = "<!-- end of kinds -->\n"
 QUIRKS_START = "<!-- quirks: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
 QUIRKS_END = "<!-- end of quirks -->\n"
 METRICS_START = "<!-- metrics: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
@@ -78,6 +82,33 @@ def test_the_table_of_metrics_is_the_codes_own() -> None:
         path.write_text(wanted)
         return
     assert text == wanted
+
+
+def kinds_table() -> str:
+    rows = [f"| `{name}` | {text} |" for name, text in KINDS.items()]
+    return "\n".join(["", "| kind | what has happened |", "| --- | --- |", *rows, "", ""])
+
+
+def test_the_table_of_events_is_the_codes_own() -> None:
+    """Every kind of event stands in the manual with what it says."""
+    path = DOCS / "events.md"
+    text = path.read_text()
+    head, _, rest = text.partition(KINDS_START)
+    _, _, tail = rest.partition(KINDS_END)
+    wanted = f"{head}{KINDS_START}{kinds_table()}{KINDS_END}{tail}"
+    if os.environ.get("UPDATE_DOCS"):
+        path.write_text(wanted)
+        return
+    assert text == wanted
+
+
+def test_every_event_that_is_told_has_a_kind() -> None:
+    """What the source publishes is in the table."""
+    source = "".join(path.read_text() for path in (DOCS.parent / "tokenhub_core").rglob("*.py"))
+    told = set(re.findall(r'publish\(\s*f?"(\w+)(?:\{[^}]*\})?"', source))
+    assert told - {"apikey_", "credential_"} <= set(KINDS)
+    assert {"health_change", "webhook_dead", "budget_threshold"} <= told
+    assert {f"apikey_{one}" for one in Notice} | {"credential_parked", "credential_unparked"} <= set(KINDS)
 
 
 def test_every_command_stands_in_the_manual() -> None:

@@ -47,11 +47,13 @@ from tokenhub_core.http.audit import AuditPages, Watch
 from tokenhub_core.http.budgets import BudgetPages
 from tokenhub_core.http.ca import CaPages
 from tokenhub_core.http.captures import Bodies
+from tokenhub_core.http.config import ConfigPages
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
+from tokenhub_core.http.log import LogPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
@@ -62,6 +64,7 @@ from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Entrance, Probes, SideServer
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
+from tokenhub_core.http.webhooks import Hooked, hooked
 from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
@@ -91,6 +94,7 @@ from tokenhub_core.store.audit import AuditLog, shown
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
+from tokenhub_core.store.rows import MICROS
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
@@ -236,9 +240,6 @@ async def _open(
         await opening.unlock(vault, settings, environ)
     locker = asyncio.create_task(vault.keep(), name="vault locker")
     stack.push_async_callback(_cancelled, locker)
-    sweeper = Sweeper(writer, clock, settings.log_retention_days, parkings=settings.parking_retention_days)
-    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
-    stack.push_async_callback(_cancelled, sweeping)
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     return _Kept(
@@ -258,7 +259,7 @@ async def _open(
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
-    bus, metrics, health = Bus(), Metrics(), HealthTracker()
+    bus, metrics, health = Bus(round(kept.clock.now() * MICROS)), Metrics(), HealthTracker()
     kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
@@ -299,7 +300,12 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         available=lambda provider, key: credentials.available(provider, key.store, key.name),
     )
     keyring.restore(await parkings.load())
-    kept.audit.listen(lambda entry: bus.publish("audit", shown(entry)))
+    kept.audit.listen(lambda entry: bus.audited(entry.action, shown(entry)))
+    sweeper = Sweeper(
+        kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
+    )
+    sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
+    stack.push_async_callback(_cancelled, sweeping)
     leaks = Leaks(bus, metrics)
     watched = Watched(
         bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
@@ -406,11 +412,12 @@ async def _doors(
     if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
+    tls = tls_context(terms.path(settings.ca_file))
     session = await stack.enter_async_context(
         aiohttp.ClientSession(
             # Without a limit of its own: what passes through waits for nobody.
             connector=aiohttp.TCPConnector(
-                ssl=tls_context(terms.path(settings.ca_file)),
+                ssl=tls,
                 limit=0,
                 resolver=GuardedResolver(terms.guard(settings)),
             ),
@@ -448,6 +455,10 @@ async def _doors(
         entrance=Entrance(settings.allowed_hosts, settings.metrics_access),
     )
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
+    hooks = Hooked(kept.writer, kept.audit, kept.vault, watched.bus, clock)
+    pages += await stack.enter_async_context(
+        hooked(hooks, terms.guard(settings), tls, allow_http=settings.allow_http)
+    )
     pages += ApiKeyPages(admission.keys, clock).routes()
     pages += CaPages(Interception(settings.data_dir, follower.configured, kept.audit, clock.now)).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
@@ -573,7 +584,6 @@ def _pages(
             catalog=catalog,
             vault=kept.vault,
             safe=safe,
-            requests=requests,
             health=watched.health,
             bus=watched.bus,
             sessions=sessions,
@@ -581,8 +591,13 @@ def _pages(
             settings=kept.settings,
         )
     )
+    modal = Modal(catalog, requests, recogniser)
     return [
         *admin.routes(),
+        *ConfigPages(
+            admin, catalog, watched.budgets, kept.database, clock=clock, mode=modal.checked
+        ).routes(),
+        *LogPages(requests, kept.audit, sessions).routes(),
         *VaultPages(kept.vault, kept.audit).routes(),
         *Keys(catalog, safe, watched.parkings, admin.in_turn).routes(),
         *SigningPages(kept.vault, kept.audit).routes(),
@@ -592,7 +607,7 @@ def _pages(
         *Aliases(catalog, requests).routes(),
         *BudgetPages(watched.budgets, clock).routes(),
         *Decisions(requests, pipeline).routes(),
-        *Modal(catalog, requests, recogniser).routes(),
+        *modal.routes(),
         *Prices(catalog).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),

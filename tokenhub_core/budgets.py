@@ -235,22 +235,24 @@ class Budgets:
         """
         async with self._turn:
             known = next((one.budget for one in self.standings() if _same(one.budget, wanted)), None)
-            if known is None:
-                now = self._now()
-                made = structs.replace(
-                    wanted,
-                    id=f"bud_{self._entropy().hex()}",
-                    zone=wanted.zone or self._zone,
-                    created_at=now,
-                    counted_from=now,
-                )
-                return await self._change(made, None), True
-            if wanted.zone not in {"", known.zone}:
-                raise client_fault("a budget keeps its zone; remove it and make another one", param="zone")
-            changed = structs.replace(
-                known, limit=wanted.limit, thresholds=wanted.thresholds, hard=wanted.hard
+            return await self._change(self.drafted(wanted, known), known), known is None
+
+    def drafted(self, wanted: Budget, known: Budget | None) -> Budget:
+        """Return a budget as it is to be stored; raises `TokenHubError` where that cannot be."""
+        if known is None:
+            now = self._now()
+            made = structs.replace(
+                wanted,
+                id=f"bud_{self._entropy().hex()}",
+                zone=wanted.zone or self._zone,
+                created_at=now,
+                counted_from=now,
             )
-            return await self._change(changed, known), False
+            return _checked(made)
+        if wanted.zone not in {"", known.zone}:
+            raise client_fault("a budget keeps its zone; remove it and make another one", param="zone")
+        changed = structs.replace(known, limit=wanted.limit, thresholds=wanted.thresholds, hard=wanted.hard)
+        return _checked(changed)
 
     async def patch(
         self, budget_id: str, *, limit: int | None, thresholds: tuple[int, ...] | None, hard: bool | None
@@ -281,12 +283,7 @@ class Budgets:
 
     async def _change(self, budget: Budget, known: Budget | None) -> Standing:
         """Store a budget. It holds before that is done, so that no record falls between the two."""
-        if wrong := budgets.checked(budget):
-            raise client_fault(wrong, param=wrong.partition(":")[0])
-        try:
-            zone = _zone(budget.zone)
-        except ConfigError as error:
-            raise client_fault(str(error), param="zone") from None
+        zone = _zone(_checked(budget).zone)
         self.ledger.install(budget, zone, at=self._now())
         try:
             await self._audit.commit(partial(rows.save, budget=budget))
@@ -319,6 +316,17 @@ class Budgets:
 
 def _same(one: Budget, other: Budget) -> bool:
     return (one.owner, one.period, one.unit) == (other.owner, other.period, other.unit)
+
+
+def _checked(budget: Budget) -> Budget:
+    """Return a budget that can be counted here; raises `TokenHubError` that names the field."""
+    if wrong := budgets.checked(budget):
+        raise client_fault(wrong, param=wrong.partition(":")[0])
+    try:
+        _zone(budget.zone)
+    except ConfigError as error:
+        raise client_fault(str(error), param="zone") from None
+    return budget
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -27,7 +27,8 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock, Engine, Reply
 from tokenhub_core.redaction import redacted
 from tokenhub_core.store import captures as rows
-from tokenhub_core.store.captures import DAY, Captured
+from tokenhub_core.store.captures import Captured
+from tokenhub_core.store.retention import DAY
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Capture, Snapshot, header
 from tokenhub_core.vault import sealing

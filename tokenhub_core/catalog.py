@@ -78,9 +78,10 @@ class Catalog:
             self._defaults = _defaults(self._settings, self._routing)
             self._version += 1
             self.modes = Modes((*self._set_modes, *self._stored.modes))
-            self.fleet = self._together(self._stored)
+            self.fleet = self.together(self._stored)
 
-    def _together(self, stored: Stock) -> Fleet:
+    def together(self, stored: Stock) -> Fleet:
+        """Return the fleet that calls meet where this is stored."""
         first, second = stored, self._transient
         if self._settings.simulate:
             resting = tuple(replace(provider, enabled=False) for provider in stored.providers)
@@ -195,9 +196,12 @@ class Catalog:
             raise client_fault(f"there is no model {model_id!r}", kind=Kind.NOT_FOUND, param="id")
         return found
 
-    def prefilled(self, model: Model, prices: Prices | None) -> Model:
-        """Return the model with these prices; what is left open, sizes too, comes from the price catalogue."""
-        provider = self.fleet.providers.get(model.provider_id)
+    def prefilled(self, model: Model, prices: Prices | None, provider: Provider | None = None) -> Model:
+        """Return the model with these prices; what is left open, sizes too, comes from the price catalogue.
+
+        `provider` is its own where that is not registered yet, or is another one soon.
+        """
+        provider = provider or self.fleet.providers.get(model.provider_id)
         vendor = self._prices.vendor(provider.endpoints[0]) if provider and provider.endpoints else ""
         entry = self._prices.lookup(model.name, vendor)
         filled = priced(model, entry) if entry else model
@@ -210,9 +214,13 @@ class Catalog:
             return replace(filled, pricing_source=UNKNOWN_PRICE)
         return filled
 
+    def check_name(self, name: str, *, param: str = "id") -> None:
+        """Refuse (`INVALID`) what can be no model's or alias's name."""
+        _check_name(name, _MAX_MODEL_ID, param=param)
+
     async def put_model(self, model: Model) -> Model:
         """Store a model, new or replacing one."""
-        _check_name(model.id, _MAX_MODEL_ID)
+        self.check_name(model.id)
         self.stored(model.provider_id, param="provider_id")
         await self._commit(partial(rows.put_model, model=model, now=self._clock.now()))
         return model
@@ -296,7 +304,7 @@ class Catalog:
 
     async def put_alias(self, alias: Alias) -> Alias:
         """Store an alias, new or replacing one; raises `TokenHubError` (`INVALID`) where it cannot lead to a model."""
-        _check_name(alias.name, _MAX_MODEL_ID, param="name")
+        self.check_name(alias.name, param="name")
         aliases.check(alias, self.fleet)
         await self._commit(partial(rows.put_alias, alias=alias, now=self._clock.now()))
         return alias
@@ -347,6 +355,10 @@ class Catalog:
     async def put_routing(self, config: RoutingConfig) -> None:
         """Store routing defaults; they hold from the next call on."""
         await self._commit(partial(rows.put_routing_config, config=config, now=self._clock.now()))
+
+    async def change[T](self, work: Work[T]) -> T:
+        """Do what changes more than one of these at once, in one transaction."""
+        return await self._commit(work)
 
     async def _commit[T](self, work: Work[T]) -> T:
         """Do `work` and read again, also when whoever asked for it leaves: the fleet must follow the rows."""

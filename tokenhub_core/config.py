@@ -334,6 +334,29 @@ class Settings:
     log_retention_days: int | None = _setting(
         None, _optional(_whole(1, 3650)), "Days after which records of calls are deleted; none for never"
     )
+    decision_retention_days: int | None = _setting(
+        None,
+        _optional(_whole(1, 3650)),
+        "Days after which records of calls lose their decision; none for never",
+    )
+    spend_retention_days: int | None = _setting(
+        None,
+        _optional(_whole(1, 3650)),
+        "Days after which what budgets came to in past periods is deleted; none for never",
+    )
+    audit_retention_days: int | None = _setting(
+        None,
+        _optional(_whole(30, 3650)),
+        "Days after which the beginning of the audit log is cut off, and an entry says so; none for never",
+    )
+    proof_retention_days: int | None = _setting(
+        None, _optional(_whole(1, 3650)), "The same of the proofs; none for never"
+    )
+    webhook_retention_days: int | None = _setting(
+        30,
+        _optional(_whole(1, 3650)),
+        "Days after which events that a webhook was not told of are deleted; none for never",
+    )
     proof: str = _setting(
         "off",
         _one_of("off", "tools", "all"),

@@ -19,6 +19,7 @@ from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.signing import Signatures
 from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.writer import Writer
+from tokenhub_core.sweeper import Retention
 from tokenhub_core.vault.vault import Vault
 
 
@@ -82,6 +83,19 @@ def keeping(settings: Settings, writer: Writer) -> Keeping:
     """Return how answers are kept for calls with an idempotency key."""
     marks = CallMarks(writer, answers=settings.idempotency_store)
     return Keeping(marks, settings.idempotency_ttl_secs, settings.idempotency_cache_bytes)
+
+
+def retention(settings: Settings) -> Retention:
+    """Return for how long what is kept."""
+    return Retention(
+        records=settings.log_retention_days,
+        decisions=settings.decision_retention_days,
+        parkings=settings.parking_retention_days,
+        spends=settings.spend_retention_days,
+        deliveries=settings.webhook_retention_days,
+        audit=settings.audit_retention_days,
+        proofs=settings.proof_retention_days,
+    )
 
 
 def guard(settings: Settings) -> Guard:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import time
 from pathlib import Path
 
+import orjson
 import pytest
+import zstandard
 
 from tests.cli.running import Running, Shell, columns, running
 from tests.patience import PATIENCE
+from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.following import followed
 from tokenhub_core.cli.logs import explain, logs
 from tokenhub_core.errors import ConfigError
 
@@ -52,6 +59,87 @@ def test_the_list_is_filtered_and_cut(run: Shell, served: Running) -> None:
     assert run.json("--provider", "p", "--outcome", "error") == []
     (row,) = run.json("--limit", "1")
     assert row["at"] == pytest.approx(time.time(), abs=60)
+
+
+def test_the_list_is_filtered_by_what_the_log_says(run: Shell, served: Running) -> None:
+    """Time, status, errors, program; a time that is none is refused by its option."""
+    good, bad = served.call(), served.call("nobody")
+    assert [row["id"] for row in run.json("--since", "1m")] == [bad, good]
+    assert run.json("--until", "1m") == run.json("--since", "2200-01-01") == []
+    assert [row["id"] for row in run.json("--status", "4xx")] == [bad]
+    assert [row["id"] for row in run.json("--error", "not_found")] == [bad]
+    assert run.json("--program", "nobody") == run.json("--tag", "x") == []
+    for wrong in ("yesterday", "5x", "99999-01-01", "5d5d"):
+        assert "--since" in run.refusal("--since", wrong)
+    assert "status" in run.refusal("--status", "6xx")
+
+
+def test_the_log_is_followed(run: Shell, served: Running) -> None:
+    """What was there, then what comes, once each and in order; a restarted event stream loses nothing."""
+    first = served.call()
+    client = admin_client(run.data)
+    found: list[str] = []
+    ids = [first]
+    for item in followed(client, {}, begin=5, pace=0.0, ended=lambda: len(found) >= 4):
+        found.append(item["id"])
+        if len(found) in {1, 3}:
+            ids += [served.call() for _ in range(2)]
+    assert found[:4] == ids[:4]
+
+
+def test_only_what_the_filters_choose_is_followed(run: Shell, served: Running) -> None:
+    """The log chooses, not whoever reads it."""
+    served.call("nobody")
+    found: list[str] = []
+    wanted: list[str] = []
+    for item in followed(
+        admin_client(run.data), {"outcome": "error"}, begin=1, pace=0.0, ended=lambda: len(found) >= 2
+    ):
+        found.append(item["requested_model"])
+        if len(found) == 1:
+            wanted = [served.call(), served.call("another")]
+    assert (found, len(wanted)) == (["nobody", "another"], 2)
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.csv.gz", "x.jsonl.zst"])
+def test_the_log_is_exported(run: Shell, served: Running, tmp_path: Path, name: str) -> None:
+    """As the file's name says; the same records, for nobody else to read, and nothing of theirs is overwritten."""
+    ids = [served.call(), served.call('no\nbody, "x"'), served.call()]
+    file = tmp_path / name
+    assert "3 calls" in run("export", str(file)).replace("\n", "")
+    data = file.read_bytes()
+    match file.suffix:
+        case ".gz":
+            data = gzip.decompress(data)
+        case ".zst":
+            data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    if ".csv" in name:
+        rows = list(csv.DictReader(io.StringIO(data.decode(), newline="")))
+        assert rows[1]["requested_model"] == 'no\nbody, "x"'
+    else:
+        rows = [orjson.loads(line) for line in data.splitlines()]
+    assert [row["id"] for row in rows] == ids
+    assert (file.stat().st_mode & 0o777, file.with_name(f"{name}.part").exists()) == (0o600, False)
+    assert "is there already" in run.refusal("export", str(file))
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_an_export_that_was_cut_short_is_gone_on_with(
+    run: Shell, served: Running, tmp_path: Path, name: str
+) -> None:
+    """Behind the last whole record, wherever the cut was; what is half written goes."""
+    for model in ("gpt-4o", "no\nbody", "gpt-4o"):
+        served.call(model)
+    run("export", str(tmp_path / f"whole.{name}"))
+    whole = (tmp_path / f"whole.{name}").read_bytes()
+    for cut in (0, 5, len(whole) // 3, len(whole) // 2, len(whole) - 1, len(whole)):
+        file = tmp_path / f"{cut}.{name}"
+        file.with_name(f"{file.name}.part").write_bytes(whole[:cut])
+        run("export", str(file), "--resume")
+        assert file.read_bytes() == whole, cut
+    assert "nothing to go on with" in run.refusal("export", str(tmp_path / f"none.{name}"), "--resume")
+    assert "packed" in run.refusal("export", str(tmp_path / "x.csv.gz"), "--resume")
+    assert ".csv or .jsonl" in run.refusal("export", str(tmp_path / "x.parquet"))
 
 
 def test_a_strangers_words_do_nothing_to_a_terminal(run: Shell, served: Running) -> None:

@@ -98,17 +98,18 @@ async def test_every_call_is_told_once_with_an_id(it: House, fake: FakeProvider)
 async def test_who_comes_back_misses_nothing(it: House) -> None:
     """`Last-Event-ID` resumes behind it, `?replay=true` begins with what is kept; without either, from now on."""
     bus = it.bus
+    one, two, three, four = (str(bus.oldest + n) for n in range(1, 5))
     for number in range(1, 4):
         bus.publish("x", {"n": number})
-    async with stream(it, headers={"last-event-id": "1"}) as events:
-        assert [(await events.next()).id for _ in range(2)] == ["2", "3"]
+    async with stream(it, headers={"last-event-id": one}) as events:
+        assert [(await events.next()).id for _ in range(2)] == [two, three]
     async with stream(it, "?replay=true") as events:
-        assert [(await events.next()).id for _ in range(3)] == ["1", "2", "3"]
-    async with stream(it, "?replay=true", {"last-event-id": "2"}) as events:
-        assert (await events.next()).id == "3"
+        assert [(await events.next()).id for _ in range(3)] == [one, two, three]
+    async with stream(it, "?replay=true", {"last-event-id": two}) as events:
+        assert (await events.next()).id == three
     async with stream(it) as events:
         bus.publish("x", {})
-        assert (await events.next()).id == "4"
+        assert (await events.next()).id == four
 
 
 @pytest.mark.parametrize("last", ["", "-1", "x", "1.5", "9" * 5000, "\u0661"])
@@ -121,22 +122,25 @@ async def test_a_last_id_that_is_none_is_left_aside(it: House, last: str) -> Non
 
 
 async def test_after_a_restart_an_old_id_means_everything(it: House) -> None:
-    """Ids begin anew; a browser that comes back with one from before gets what has happened since."""
+    """A browser that comes back with one from before is told so, and gets what has happened since."""
     it.bus.publish("x", {})
     async with stream(it, headers={"last-event-id": "500"}) as events:
-        assert (await events.next()).id == "1"
+        lost = await events.next()
+        assert (lost.type, lost.data) == ("lost", {"count": None, "restarted": True})
+        assert (await events.next()).type == "x"
 
 
 async def test_what_is_gone_is_counted(it: House) -> None:
     """Who was away for too long hears how many events it will not get, then the rest, from that id on."""
+    first = it.bus.oldest
     for _ in range(KEPT + 10):
         it.bus.publish("x", {})
-    async with stream(it, headers={"last-event-id": "3"}) as events:
+    async with stream(it, headers={"last-event-id": str(first + 3)}) as events:
         lost = await events.next()
-        assert (lost.type, lost.data, lost.id) == ("lost", {"count": 7}, "10")
-        assert (await events.next()).id == "11"
+        assert (lost.type, lost.data, lost.id) == ("lost", {"count": 7}, str(first + 10))
+        assert (await events.next()).id == str(first + 11)
     async with stream(it, "?replay=true") as events:
-        assert (await events.next()).id == "11"
+        assert (await events.next()).id == str(first + 11)
 
 
 async def test_a_listener_that_does_not_read_holds_nobody_up(it: House) -> None:

@@ -14,7 +14,8 @@ from tests.fakes.databases import plan
 from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store.database import Database, open_database
-from tokenhub_core.store.log import Filters, RequestLog
+from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.search import Filters
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import Attempt, Caller, Composition, Lane, Outcome, Plan, Policy, Record
 

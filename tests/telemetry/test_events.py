@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from msgspec import structs
 
 from tests.patience import PATIENCE
 from tokenhub_core.telemetry.events import KEPT, Bus, Listener, described
@@ -90,6 +91,68 @@ def test_an_id_that_was_never_given_out_is_from_before_a_restart() -> None:
         assert told(listener) == [(1, "x"), (2, "x"), (3, "x")]
     with Bus().listen(1000) as listener:
         assert told(listener) == []
+
+
+def test_after_a_restart_nobody_knows_how_many_are_missing() -> None:
+    """Ids go on behind those from before: one of them is known for what it is, and everything since is new."""
+    old = filled(3)
+    bus = Bus(first=1000)
+    with bus.listen(old.oldest + 3) as listener:
+        (lost,) = listener.take()
+        bus.publish("x", {})
+        assert told(listener) == [(1001, "x")]
+    assert (lost.type, lost.data) == ("lost", {"count": None, "restarted": True})
+    with bus.listen(3) as listener:
+        assert told(listener) == [(1000, "lost"), (1001, "x")]
+    with bus.listen(1000) as listener:
+        assert told(listener) == [(1001, "x")]
+
+
+def _tried(*attempts: Attempt) -> Record:
+    return Record("r", 5.0, Outcome.OK, 200, Caller(), "POST", "/", attempts=attempts)
+
+
+@pytest.mark.parametrize(
+    ("causes", "change", "kinds"),
+    [
+        (("",), "", []),
+        (("http_500",), "", []),
+        (("http_500", ""), "", ["failover"]),
+        (("hedge_lost", ""), "", []),
+        (("context_overflow", ""), "escalated-context-overflow", ["failover", "escalation"]),
+    ],
+)
+def test_what_happened_on_the_way_is_told_too(causes: tuple[str, ...], change: str, kinds: list[str]) -> None:
+    """Beside the call's own event: that another was asked, and why."""
+    tries = [Attempt(n, "m", "p", 0, 1, cause=cause) for n, cause in enumerate(causes, 1)]
+    tries[-1] = structs.replace(tries[-1], change=change)
+    bus = Bus()
+    with bus.listen() as listener:
+        bus.tell(_tried(*tries))
+        events = listener.take()
+    assert [event.type for event in events] == ["route_success", *kinds]
+    assert all(event.data["request_id"] == "r" for event in events)
+
+
+@pytest.mark.parametrize(
+    ("action", "kinds"),
+    [
+        ("alias.create", ["audit", "config_change"]),
+        ("vault.lock", ["audit", "vault_change"]),
+        ("apikey.revoke", ["audit", "apikey_change"]),
+        ("user.delete", ["audit", "access_change"]),
+        ("budget.cross", ["audit"]),
+        ("session.open", ["audit"]),
+    ],
+)
+def test_a_change_is_told_by_what_was_changed(action: str, kinds: list[str]) -> None:
+    """As the entry that the audit log has."""
+    bus = Bus()
+    with bus.listen() as listener:
+        bus.audited(action, {"action": action})
+        assert [(event.type, event.data) for event in listener.take()] == [
+            (kind, {"action": action}) for kind in kinds
+        ]
 
 
 def test_what_is_not_kept_any_more_is_counted() -> None:

@@ -54,8 +54,13 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/routing-config": "GET",
         "/routing/simulate": "POST",  # a question; nothing is sent and nothing changed
         "/decisions/{id}": "GET",
+        "/webhooks": "GET",
+        "/webhooks/{id}/deliveries": "GET",
+        "/config": "GET",
+        "/config/plan": "POST",  # a question, too
         "/health": "GET",
         "/logs": "GET",
+        "/logs/export": "GET",  # what its pages show; audited, because it leaves
         "/logs/{id}": "GET",
         "/events": "GET",
         "/vault": "GET",
@@ -79,6 +84,8 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/prices/refresh": "POST",
         "/rehearse": "POST",
         "/vault/lock": "POST",
+        "/webhooks/{id}/test": "POST",
+        "/webhooks/{id}/retry": "POST",
         "/proofs/{id}/check": "POST",  # tells whether a guess at what was said is right
         "/workflows/{id}/cancel": "POST",
     },
@@ -101,6 +108,10 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/providers/{id}/credentials/{name}": "PATCH DELETE",
         "/models": "POST",
         "/models/{id}": "DELETE",
+        "/config/apply": "POST",
+        "/webhooks": "POST",
+        "/webhooks/{id}": "PATCH DELETE",
+        "/webhooks/{id}/secret": "POST",
         "/directives/secrets/{key_id}": "GET",  # a secret
         "/logs/{id}/body": "GET",
         "/ca/rotate": "POST",

@@ -144,17 +144,25 @@ class Verifier:
     """Takes every entry in the order of `seq`, and says what is wrong.
 
     `keys` are audit keys by their id; `heads` are places of the chain that are known from elsewhere; `label` is that
-    of the entries.
+    of the entries. What is behind `trimmed` is the first one that is still there.
     """
 
     def __init__(
-        self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = (), *, label: bytes = AUDIT
+        self,
+        keys: Mapping[str, bytes],
+        heads: tuple[Head, ...] = (),
+        *,
+        label: bytes = AUDIT,
+        trimmed: Head = START,
     ) -> None:
         self._keys = keys
         self._label = label
         self._heads = [head for head in heads if head.seq]
         self._findings: list[Finding] = []
-        self._head = START
+        self._head = trimmed
+        for head in self._heads:
+            if head.seq == trimmed.seq and head.hash != trimmed.hash:
+                self._find(head.seq, "head", f"entry {head.seq} was another one than is known of")
         self._entries = self._signed = self._unchecked = self._covered = 0
 
     def feed(self, entry: Link) -> None:

@@ -86,6 +86,11 @@ class Audit:
         """Return where the chain ends, as far as this process knows."""
         return self._head
 
+    @property
+    def signing(self) -> bool:
+        """Tell whether entries are signed now: whether the vault is open."""
+        return self._signer() is not None
+
     async def load(self) -> tuple[str, ...]:
         """Find the end of the chain, and return what the operator should know of it.
 

@@ -42,6 +42,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "tokenhub_core.cli.rehearse:rehearse",
         "Show what logged traffic would come to under another policy.",
     ),
+    "config": ("tokenhub_core.cli.config:config", "Keep what is configured in a file."),
+    "webhook": ("tokenhub_core.cli.webhook:webhook", "Tell others of events over HTTP, signed."),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "admin": ("tokenhub_core.cli.access:admin", "Say who may use the admin API, and sign in."),
     "audit": ("tokenhub_core.cli.audit:audit", "Show who changed what, and prove it."),

@@ -12,7 +12,7 @@ from aiohttp import web
 from tokenhub_core import __version__, policy
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
-from tokenhub_core.errors import Kind, client_fault
+from tokenhub_core.errors import client_fault
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http import shapes
 from tokenhub_core.http.credentials import Safe
@@ -21,10 +21,9 @@ from tokenhub_core.http.side import LEAVING, answer
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.providers.endpoints import site
 from tokenhub_core.store.catalog import RoutingConfig
-from tokenhub_core.store.log import Filters, RequestLog
 from tokenhub_core.store.rows import dumps
 from tokenhub_core.telemetry.events import Bus, Listener
-from tokenhub_core.types import DEFAULT_CREDENTIAL, Json, Outcome, Provider
+from tokenhub_core.types import DEFAULT_CREDENTIAL, Json, Provider
 from tokenhub_core.vault.vault import Vault
 
 BASE: Final = "/admin/v1"
@@ -39,7 +38,6 @@ class Desk:
     catalog: Catalog
     vault: Vault
     safe: Safe
-    requests: RequestLog
     health: HealthTracker
     bus: Bus
     sessions: Sessions
@@ -71,8 +69,6 @@ class Admin:
             ("GET", "/routing-config", self._routing),
             ("PUT", "/routing-config", self._put_routing),
             ("GET", "/health", self._health),
-            ("GET", "/logs", self._logs),
-            ("GET", "/logs/{id}", self._log),
         )
         routes = [web.route(method, BASE + path, handler) for method, path, handler in table]
         # A stream has no head without a body: aiohttp would write the events all the same.
@@ -101,6 +97,9 @@ class Admin:
         models = sum(model.provider_id == provider.id for model in self._catalog.fleet.models)
         return shapes.provider_json(provider, models=models, credentials=self._desk.safe.shown(provider))
 
+    def _answered(self, stored: Provider, status: int) -> web.Response:
+        return answer(self._shown(self._catalog.fleet.providers[stored.id]), status)
+
     async def _providers(self, request: web.Request) -> web.Response:
         del request
         items = [self._shown(provider) for provider in self._catalog.fleet.providers.values()]
@@ -113,12 +112,11 @@ class Admin:
         async def put() -> web.Response:
             known = self._catalog.fleet.providers.get(body.id)
             wanted = shapes.provider_of(body, known.cred_store if known else "none")
-            place = _Placing(
-                known, self._catalog.checked(wanted), Secret(body.api_key), bool(body.cred_store)
-            )
+            place = Placing(known, self._catalog.checked(wanted), Secret(body.api_key), bool(body.cred_store))
             stored = await self._placed(place)
             await self._catalog.put_provider(stored)
-            return await self._settled(place, stored, 200 if known else 201)
+            await self.settled(place, stored)
+            return self._answered(stored, 200 if known else 201)
 
         return await self.in_turn(put)
 
@@ -130,10 +128,11 @@ class Admin:
         async def change() -> web.Response:
             known = self._catalog.stored(request.match_info["id"])
             changed = self._catalog.checked(replace(known, **changes))
-            place = _Placing(known, changed, key, "cred_store" in changes)
+            place = Placing(known, changed, key, "cred_store" in changes)
             stored = await self._placed(place)
             await self._catalog.patch_provider(known.id, {**changes, "cred_store": stored.cred_store})
-            return await self._settled(place, stored, 200)
+            await self.settled(place, stored)
+            return self._answered(stored, 200)
 
         return await self.in_turn(change)
 
@@ -159,7 +158,7 @@ class Admin:
 
         return await asyncio.shield(asyncio.create_task(alone(), name="provider change"))
 
-    async def _placed(self, place: _Placing) -> Provider:
+    async def _placed(self, place: Placing) -> Provider:
         """Put the credential away and return the provider that knows where it is."""
         place.check()
         changed, vault = place.changed, self._desk.vault
@@ -173,7 +172,7 @@ class Admin:
         await self._desk.safe.stow(changed.id, DEFAULT_CREDENTIAL, place.key, store)
         return replace(changed, cred_store=store)
 
-    async def _settled(self, place: _Placing, stored: Provider, status: int) -> web.Response:
+    async def settled(self, place: Placing, stored: Provider) -> None:
         """Forget what does not hold any more: a credential kept elsewhere, the health of another address."""
         desk = self._desk
         if stored.cred_store != "memory":
@@ -184,7 +183,16 @@ class Admin:
             desk.health.forget(stored.id)
             name = None if place.relocates(stored) else DEFAULT_CREDENTIAL
             desk.safe.keyring.forget(stored.id, name, at=desk.clock.now(), why="the provider was changed")
-        return answer(self._shown(self._catalog.fleet.providers[stored.id]), status)
+
+    async def unseal(self, name: str, credential: str) -> None:
+        """Forget a further credential of a provider."""
+        self._desk.safe.credentials.drop(name, credential)
+        await self._desk.safe.unseal(name, credential)
+
+    async def gone(self, name: str) -> None:
+        """Forget what belonged to a provider."""
+        await self._desk.safe.forget(name)
+        self._desk.health.forget(name)
 
     async def _add_listed(self, request: web.Request) -> web.Response:
         """Register every model that the provider's price list names and that is not registered yet."""
@@ -233,7 +241,7 @@ class Admin:
         effective = policy.merge([self._catalog.defaults()])
         return answer(
             {
-                **_routing_json(self._catalog.routing),
+                **routing_json(self._catalog.routing),
                 "effective": {
                     "default_mode": effective.mode.value,
                     "default_max_budget_usd": effective.max_budget_usd,
@@ -269,19 +277,6 @@ class Admin:
         )
 
     # --- what happened
-
-    async def _logs(self, request: web.Request) -> web.Response:
-        limit, before = shapes.page(request)
-        page = await asyncio.to_thread(
-            self._desk.requests.page, limit=limit, before_seq=before, filters=_filters(request)
-        )
-        return answer({"logs": [shapes.log_json(row) for row in page.items], "next": page.next})
-
-    async def _log(self, request: web.Request) -> web.Response:
-        found = await asyncio.to_thread(self._desk.requests.get, request.match_info["id"])
-        if found is None:
-            raise client_fault("there is no such request", kind=Kind.NOT_FOUND, param="id")
-        return answer(shapes.log_json(found))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Stream events. `Last-Event-ID` resumes; `?replay=true` begins with the recent ones."""
@@ -323,7 +318,7 @@ class Admin:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placing:
+class Placing:
     """A provider as it was and as it is to be, and what was said of its credential."""
 
     known: Provider | None
@@ -373,20 +368,6 @@ def _sites(provider: Provider) -> set[str]:
     return {site(url) for url in provider.endpoints}
 
 
-def _routing_json(config: RoutingConfig) -> Json:
+def routing_json(config: RoutingConfig) -> Json:
+    """Return routing defaults as the API shows them."""
     return {name: value for name, value in asdict(config).items() if name != "updated_at"}
-
-
-def _filters(request: web.Request) -> Filters:
-    query = request.query
-    outcome = query.get("outcome")
-    if outcome is not None and outcome not in list(Outcome):
-        raise client_fault(f"outcome must be one of {', '.join(Outcome)}", param="outcome")
-    return Filters(
-        model=query.get("model", ""),
-        provider=query.get("provider", ""),
-        key=query.get("key", ""),
-        project=query.get("project", ""),
-        outcome=outcome or "",
-        q=query.get("q", ""),
-    )

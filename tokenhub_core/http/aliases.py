@@ -83,8 +83,6 @@ class Aliases:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, AliasBody)
-        if body.name.endswith(_REPORT):
-            raise client_fault(f"a name does not end with {_REPORT}", param="name")
         known = body.name in self._catalog.fleet.aliases
         return answer(self._shown(await self._catalog.put_alias(alias_of(body))), 200 if known else 201)
 
@@ -154,7 +152,9 @@ class Aliases:
 
 
 def alias_of(body: AliasBody) -> Alias:
-    """Return the alias that a body describes."""
+    """Return the alias that a body describes; raises `TokenHubError` where its name has another meaning in a path."""
+    if body.name.endswith(_REPORT):
+        raise client_fault(f"a name does not end with {_REPORT}", param="name")
     return Alias(
         body.name,
         _targets(body.variants),
@@ -164,6 +164,19 @@ def alias_of(body: AliasBody) -> Alias:
         body.output_format,
         body.strip_think,
     )
+
+
+def alias_json(alias: Alias) -> Json:
+    """Return an alias as `AliasBody` takes it."""
+    return {
+        "name": alias.name,
+        "variants": [{"model_id": one.model, "weight": one.weight} for one in alias.targets],
+        "strategy": alias.strategy.value,
+        "sticky_by": alias.sticky.value,
+        "enabled": alias.enabled,
+        "output_format": alias.output_format.value if alias.output_format else None,
+        "strip_think": alias.strip_think,
+    }
 
 
 def _targets(variants: list[Variant]) -> tuple[Target, ...]:

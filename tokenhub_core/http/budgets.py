@@ -79,17 +79,7 @@ class BudgetPages:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, BudgetBody)
-        wanted = Budget(
-            "",
-            body.owner,
-            body.period,
-            body.unit,
-            _inside(body.limit, body.unit),
-            body.zone,
-            tuple(body.thresholds),
-            body.hard,
-        )
-        standing, new = await self._kept.put(wanted)
+        standing, new = await self._kept.put(budget_of(body))
         return answer(self._shown(standing), 201 if new else 200)
 
     async def _patch(self, request: web.Request) -> web.Response:
@@ -116,19 +106,13 @@ class BudgetPages:
         budget, span = standing.budget, standing.span
         at = round(self._clock.now() * MICROS)
         ahead = budgets.forecast(budget, standing.spent, span, at)
-        scale = _NANO if budget.unit is Unit.USD else 1
+        scale = _scale(budget.unit)
         return {
             "id": budget.id,
-            "owner": budget.owner,
-            "period": budget.period.value,
-            "unit": budget.unit.value,
-            "zone": budget.zone,
-            "limit": budget.limit // scale,
+            **budget_json(budget),
             "spent": _up(standing.spent, scale),
             "reserved": _up(standing.held, scale),
             "left": max(standing.left, 0) // scale,
-            "thresholds": list(budget.thresholds),
-            "hard": budget.hard,
             "since": span.since / MICROS,
             "resets_at": _seconds(span.until),
             "forecast": None
@@ -141,8 +125,39 @@ class BudgetPages:
         }
 
 
+def budget_of(body: BudgetBody) -> Budget:
+    """Return the budget that a body describes; it has no id yet."""
+    return Budget(
+        "",
+        body.owner,
+        body.period,
+        body.unit,
+        _inside(body.limit, body.unit),
+        body.zone,
+        tuple(body.thresholds),
+        body.hard,
+    )
+
+
+def budget_json(budget: Budget) -> Json:
+    """Return a budget as `BudgetBody` takes it."""
+    return {
+        "owner": budget.owner,
+        "period": budget.period.value,
+        "unit": budget.unit.value,
+        "zone": budget.zone,
+        "limit": budget.limit // _scale(budget.unit),
+        "thresholds": list(budget.thresholds),
+        "hard": budget.hard,
+    }
+
+
+def _scale(unit: Unit) -> int:
+    return _NANO if unit is Unit.USD else 1
+
+
 def _inside(amount: int, unit: Unit) -> int:
-    return amount * _NANO if unit is Unit.USD else amount
+    return amount * _scale(unit)
 
 
 def _up(amount: int, scale: int) -> int:

@@ -33,7 +33,8 @@ from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.learning import Learner
 from tokenhub_core.routing.rehearsal import Rehearsal, Report, sentences
 from tokenhub_core.routing.replay import AsLogged, Ground, Today, Wish
-from tokenhub_core.store.log import Filters, RequestLog
+from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.search import Filters
 from tokenhub_core.types import Alias, Fleet, Json, Mode
 
 PATH: Final = "/admin/v1/rehearse"

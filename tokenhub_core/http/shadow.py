@@ -60,14 +60,14 @@ class Modal:
 
     async def _put(self, request: web.Request) -> web.Response:
         body = await shapes.read(request, ModeBody)
-        rule = self._checked(Rule(Match(body.host, body.user, body.alias), body.mode))
+        rule = self.checked(Rule(Match(body.host, body.user, body.alias), body.mode))
         await self._catalog.put_mode(rule)
         return answer(self._shown(rule))
 
     async def _delete(self, request: web.Request) -> web.Response:
         query = request.query
         match = Match(query.get("host", ANY_HOST), query.get("user", ""), query.get("alias", ""))
-        await self._catalog.delete_mode(self._checked(Rule(match, HostMode.ROUTE), listed=False).match)
+        await self._catalog.delete_mode(self.checked(Rule(match, HostMode.ROUTE), listed=False).match)
         return answer({"ok": True})
 
     async def _report(self, request: web.Request) -> web.Response:
@@ -90,7 +90,8 @@ class Modal:
 
         return answer(await asyncio.to_thread(made))
 
-    def _checked(self, rule: Rule, *, listed: bool = True) -> Rule:
+    def checked(self, rule: Rule, *, listed: bool = True) -> Rule:
+        """Return the rule with its host in plain form; raises `TokenHubError` where it can never hold."""
         try:
             return checked(rule, self._recogniser if listed else None)
         except ConfigError as error:

@@ -15,8 +15,8 @@ from tokenhub_core.errors import Kind, client_fault
 from tokenhub_core.health.tracker import State, View
 from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
-from tokenhub_core.store.log import PAGE_MAX
 from tokenhub_core.store.rows import MICROS
+from tokenhub_core.store.search import PAGE_MAX
 from tokenhub_core.types import Dialect, Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
 
 MAX_BODY: Final = 1 << 20
@@ -204,8 +204,12 @@ def whole(request: web.Request, name: str, default: int, low: int, high: int) ->
 
 def page(request: web.Request) -> tuple[int, int | None]:
     """Return how many entries the query asks for, and before which; raises `TokenHubError` that names the field."""
-    limit = whole(request, "limit", PAGE, 1, PAGE_MAX)
-    return limit, whole(request, "before", 0, 0, _MAX_SEQ) or None
+    return whole(request, "limit", PAGE, 1, PAGE_MAX), place(request, "before") or None
+
+
+def place(request: web.Request, name: str) -> int | None:
+    """Return a place in a log from the query, None where it names none."""
+    return whole(request, name, 0, 0, _MAX_SEQ) if name in request.query else None
 
 
 def moment(request: web.Request, name: str) -> float | None:
@@ -354,7 +358,10 @@ def prices_of(body: ModelBody) -> Prices | None:
         batch_share=body.batch_share,
         price_tiers=body.price_tiers,
     )
-    given_too = {name: value for name, value in model_changes(more)["prices"].items() if value}
+    # What is free is given too.
+    given_too = {
+        name: value for name, value in model_changes(more)["prices"].items() if value not in (None, ())
+    }
     if prices is None and given_too:
         raise client_fault("give input_per_1k and output_per_1k too", param="input_per_1k")
     return prices and replace(prices, **given_too)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, Select, Table, insert, select
 
 from tokenhub_core.audit import chain
 from tokenhub_core.audit.chain import Signer
-from tokenhub_core.audit.entries import Action, Cause, Draft, Entry, Head
+from tokenhub_core.audit.entries import Action, Cause, Draft, Entry, Head, Result
 from tokenhub_core.errors import client_fault
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.rows import micros
@@ -33,6 +33,7 @@ from tokenhub_core.store.schema import (
     ROUTING_CONFIG,
     VAULT_ENTRIES,
     VAULT_HEADER,
+    WEBHOOKS,
 )
 from tokenhub_core.types import Json
 
@@ -65,6 +66,7 @@ _WATCHED: Final = (
     _Watched(HOST_MODES, "mode", ("host", "proxy_user", "alias")),
     _Watched(ROUTING_CONFIG, "routing", ()),
     _Watched(BUDGETS, "budget", ("id",), packed=frozenset({"thresholds"})),
+    _Watched(WEBHOOKS, "webhook", ("id",), packed=frozenset({"kinds"})),
     _Watched(ADMIN_USERS, "user", ("name",), unseen=frozenset({"password", "last_login_at"})),
     _Watched(ADMIN_TOKENS, "token", ("name",), unseen=frozenset({"mark"})),
     _Watched(VAULT_HEADER, "vault", (), packed=frozenset({"header"})),
@@ -144,7 +146,39 @@ def holds(connection: Connection, known: Head) -> bool:
     if not known.seq:
         return True
     found = connection.execute(select(AUDIT.c.hash).where(AUDIT.c.seq == known.seq)).scalar()
-    return found is not None and bytes(found) == known.hash
+    if found is None:
+        return after_trim(known, trimmed(connection, Action.AUDIT_TRIM))
+    return bytes(found) == known.hash
+
+
+def after_trim(known: Head, trimmed: Head) -> bool:
+    """Tell whether a place that is not there any more went with the beginning of its chain."""
+    return known.seq < trimmed.seq or known == trimmed
+
+
+def trim_entry(connection: Connection, action: Action) -> Entry | None:
+    """Return the last entry that says where a chain begins now, None where it begins with its first one."""
+    query = select(AUDIT).where(AUDIT.c.action == action.value, AUDIT.c.outcome == Result.DONE.value)
+    row = connection.execute(query.order_by(AUDIT.c.seq.desc()).limit(1)).first()
+    return _entry(row) if row else None
+
+
+def trimmed(connection: Connection, action: Action, table: Table = AUDIT) -> Head:
+    """Return the last entry of the chain in `table` that is not there any more because its time was over.
+
+    Of a chain that begins with a signed entry an unsigned one cannot say so: anybody could have added it.
+    """
+    found = trim_entry(connection, action)
+    if found is None:
+        return chain.START
+    first = connection.execute(select(table.c.key_id).order_by(table.c.seq).limit(1)).scalar()
+    if first and not found.key_id:
+        return chain.START
+    try:
+        return chain.head_of(orjson.loads(found.after or "")["through"])
+    except (ValueError, KeyError, TypeError):
+        # What was damaged proves nothing, and is found to be damaged.
+        return chain.START
 
 
 def append(
@@ -191,18 +225,24 @@ class AuditLog:
 
     def entries(self) -> Iterator[Entry]:
         """Yield every entry in order, from one consistent view."""
-        query = select(AUDIT).order_by(AUDIT.c.seq).execution_options(yield_per=_BATCH)
-        # The result too is closed, for those who read no further: a server keeps it open else.
-        with self._database.reading() as connection, connection.execute(query) as found:
-            for row in found:
-                yield _entry(row)
+        with self._database.reading() as connection:
+            yield from _all(connection)
 
     def verify(self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = ()) -> chain.Report:
         """Look at every entry; see `chain.Verifier`."""
-        verifier = chain.Verifier(keys, heads)
-        for entry in self.entries():
-            verifier.feed(entry)
+        with self._database.reading() as connection:
+            verifier = chain.Verifier(keys, heads, trimmed=trimmed(connection, Action.AUDIT_TRIM))
+            for entry in _all(connection):
+                verifier.feed(entry)
         return verifier.report()
+
+
+def _all(connection: Connection) -> Iterator[Entry]:
+    query = select(AUDIT).order_by(AUDIT.c.seq).execution_options(yield_per=_BATCH)
+    # The result too is closed, for those who read no further: a server keeps it open else.
+    with connection.execute(query) as found:
+        for row in found:
+            yield _entry(row)
 
 
 def shown(entry: Entry) -> Json:

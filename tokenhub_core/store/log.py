@@ -1,7 +1,4 @@
-"""The request log: one row a record, read newest first.
-
-A page is cut by `seq`, the order of commits, and not by an offset: rows that arrive while someone pages move nothing.
-"""
+"""The request log: one row a record. `store.search` says how it is paged and searched."""
 
 from __future__ import annotations
 
@@ -11,21 +8,18 @@ from functools import cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Row, Select, bindparam, func, or_, select
+from sqlalchemy import Row, Select, bindparam, func, select
 from sqlalchemy.dialects import sqlite
 
-from tokenhub_core.errors import client_fault
 from tokenhub_core.ports import Charge
 from tokenhub_core.routing.experiment import Call
 from tokenhub_core.routing.savings import Seen
-from tokenhub_core.store import budgets, rows
+from tokenhub_core.store import budgets, rows, search
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import REQUEST_LOGS
+from tokenhub_core.store.search import EVERY, Filters, Page
 from tokenhub_core.store.writer import Insert
 from tokenhub_core.types import Json, Record, Shadow
-
-PAGE_MAX: Final = 1000
-"""The longest page."""
 
 _CHUNK: Final = 500
 """Records that are read at once by someone who reads many."""
@@ -42,36 +36,6 @@ _DECIDED: Final = (
     "attempts",
     "decision",
 )
-_SEARCHED: Final = (
-    "id",
-    "client_request_id",
-    "model_id",
-    "requested_model",
-    "origin_host",
-    "program",
-    "path",
-    "message",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which records; empty fields choose all. Times are seconds since the epoch, `since` included, `until` not."""
-
-    model: str = ""
-    """The id of the model that served, or that was asked for."""
-    provider: str = ""
-    host: str = ""
-    """The host that the call was meant for."""
-    program: str = ""
-    key: str = ""
-    """The id of the client's key."""
-    project: str = ""
-    outcome: str = ""
-    since: float | None = None
-    until: float | None = None
-    q: str = ""
-    """A piece of an id, model, host, program, path or message; ASCII letters match in either case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +45,6 @@ class Shadowed:
     host: str = ""
     user: str = ""
     alias: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Records, newest first. `next` goes into `before_seq` for the page after this one; None at the end."""
-
-    items: tuple[Json, ...]
-    next: int | None
 
 
 class RequestLog:
@@ -105,18 +61,17 @@ class RequestLog:
         """
         return Insert(self._insert, rows.record_row(record), tuple(map(budgets.charge, charges)))
 
-    def page(self, *, limit: int = 100, before_seq: int | None = None, filters: Filters = Filters()) -> Page:
-        """Return at most `limit` (1 to 1,000) records older than `before_seq`, without their decisions."""
-        if not 1 <= limit <= PAGE_MAX:
-            raise client_fault(f"limit must be between 1 and {PAGE_MAX}", param="limit")
-        columns = [column for column in REQUEST_LOGS.columns if column.name != "decision"]
-        query = _filtered(select(*columns), filters).order_by(REQUEST_LOGS.c.seq.desc()).limit(limit + 1)
-        if before_seq is not None:
-            query = query.where(REQUEST_LOGS.c.seq < before_seq)
+    def page(
+        self,
+        *,
+        limit: int = 100,
+        before_seq: int | None = None,
+        after_seq: int | None = None,
+        filters: Filters = EVERY,
+    ) -> Page:
+        """Return records without their decisions; see `search.page`."""
         with self._database.reading() as connection:
-            found = connection.execute(query).mappings().all()
-        items = tuple(rows.entry(_plain(row)) for row in found[:limit])
-        return Page(items, items[-1]["seq"] if len(found) > limit else None)
+            return search.page(connection, filters, limit=limit, before=before_seq, after=after_seq)
 
     def get(self, record_id: str) -> Json | None:
         """Return one record with its decision, None where there is none of that id."""
@@ -142,7 +97,7 @@ class RequestLog:
             found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [_call(row) for row in found]
 
-    def decided(self, filters: Filters = Filters(), *, limit: int) -> Iterator[Json]:
+    def decided(self, filters: Filters = EVERY, *, limit: int) -> Iterator[Json]:
         """Yield those of the newest `limit` records that hold a decision that was carried out, oldest first.
 
         Not those of calls that several calls answered: what was paid for them is not what that decision came to.
@@ -186,7 +141,7 @@ class RequestLog:
             found = connection.execute(query.order_by(table.seq.desc()).limit(limit))
             return [_seen(row) for row in found]
 
-    def count(self, filters: Filters = Filters()) -> int:
+    def count(self, filters: Filters = EVERY) -> int:
         """Return how many records there are."""
         with self._database.reading() as connection:
             return connection.execute(
@@ -210,28 +165,7 @@ def _insert_statement() -> str:
 
 
 def _filtered[S: Select[*tuple[Any, ...]]](query: S, filters: Filters) -> S:
-    table = REQUEST_LOGS.c
-    if filters.model:
-        query = query.where(or_(table.model_id == filters.model, table.requested_model == filters.model))
-    if filters.provider:
-        query = query.where(table.provider_id == filters.provider)
-    if filters.host:
-        query = query.where(table.origin_host == filters.host)
-    if filters.program:
-        query = query.where(table.program == filters.program)
-    if filters.key:
-        query = query.where(table.key_id == filters.key)
-    if filters.project:
-        query = query.where(table.project == filters.project)
-    if filters.outcome:
-        query = query.where(table.outcome == filters.outcome)
-    if filters.since is not None:
-        query = query.where(table.at >= rows.micros(filters.since))
-    if filters.until is not None:
-        query = query.where(table.at < rows.micros(filters.until))
-    if filters.q:
-        query = query.where(or_(*(table[name].icontains(filters.q, autoescape=True) for name in _SEARCHED)))
-    return query
+    return query.where(*search.conditions(filters))
 
 
 def _call(row: Row[Any]) -> Call:

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Row, insert, select
 
 from tokenhub_core.audit import chain
 from tokenhub_core.audit.chain import Report, Signer
-from tokenhub_core.audit.entries import Head
+from tokenhub_core.audit.entries import Action, Head
 from tokenhub_core.errors import client_fault
 from tokenhub_core.proof.entries import LABEL, Draft, Kind, Proof, linked
+from tokenhub_core.store import audit
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.rows import micros
 from tokenhub_core.store.schema import PROOFS
@@ -43,7 +44,9 @@ def holds(connection: Connection, known: Head) -> bool:
     if not known.seq:
         return True
     found = connection.execute(select(PROOFS.c.hash).where(PROOFS.c.seq == known.seq)).scalar()
-    return found is not None and bytes(found) == known.hash
+    if found is None:
+        return audit.after_trim(known, audit.trimmed(connection, Action.PROOF_TRIM, PROOFS))
+    return bytes(found) == known.hash
 
 
 def append(connection: Connection, drafts: Sequence[Draft], *, now: float, signer: Signer | None) -> None:
@@ -106,18 +109,23 @@ class ProofLog:
     def entries(self) -> Iterator[Proof]:
         """Yield every entry in order, from one consistent view."""
         with self._database.reading() as connection:
-            found = connection.execution_options(yield_per=_BATCH).execute(
-                select(PROOFS).order_by(PROOFS.c.seq)
-            )
-            for row in found:
-                yield _proof(row)
+            yield from _all(connection)
 
     def verify(self, keys: Mapping[str, bytes], heads: tuple[Head, ...] = ()) -> Report:
         """Look at every entry; see `chain.Verifier`."""
-        verifier = chain.Verifier(keys, heads, label=LABEL)
-        for proof in self.entries():
-            verifier.feed(proof)
+        with self._database.reading() as connection:
+            begins = audit.trimmed(connection, Action.PROOF_TRIM, PROOFS)
+            verifier = chain.Verifier(keys, heads, label=LABEL, trimmed=begins)
+            for proof in _all(connection):
+                verifier.feed(proof)
         return verifier.report()
+
+
+def _all(connection: Connection) -> Iterator[Proof]:
+    query = select(PROOFS).order_by(PROOFS.c.seq).execution_options(yield_per=_BATCH)
+    with connection.execute(query) as found:
+        for row in found:
+            yield _proof(row)
 
 
 def _proof(row: Row[Any]) -> Proof:

@@ -11,7 +11,7 @@ The definitions describe the newest revision; `migrations/` holds the way there,
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import (
     BigInteger,
@@ -29,6 +29,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.types import TypeEngine
 
 REVISIONS: Final = (
     "0001",
@@ -52,6 +53,7 @@ REVISIONS: Final = (
     "0021",
     "0022",
     "0023",
+    "0025",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -70,6 +72,17 @@ METADATA: Final = MetaData(
 
 # SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
 _SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _needed(kind: type[TypeEngine[Any]], names: str) -> list[Column[Any]]:
+    """Return columns of one type that are never NULL."""
+    return [Column(name, kind, nullable=False) for name in names.split()]
+
+
+def _some(name: str, *columns: str, where: str) -> Index:
+    """Return an index of those rows alone: the others cost nothing."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
 
 PROVIDERS: Final = Table(
     "providers",
@@ -237,14 +250,7 @@ AUDIT: Final = Table(
     # Its place in the chain, given by the chain and not by the database.
     Column("seq", _SEQ, primary_key=True, autoincrement=False),
     Column("at", BigInteger, nullable=False),
-    Column("actor", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("program", Text, nullable=False),
-    Column("request_id", Text, nullable=False),
-    Column("action", Text, nullable=False),
-    Column("subject", Text, nullable=False),
-    Column("outcome", Text, nullable=False),
-    Column("reason", Text, nullable=False),
+    *_needed(Text, "actor source program request_id action subject outcome reason"),
     Column("count", BigInteger, nullable=False),
     Column("before", Text),  # JSON
     Column("after", Text),  # JSON
@@ -486,27 +492,10 @@ REQUEST_LOGS: Final = Table(
     Column("path", Text, nullable=False),
     Column("dialect", Text),
     Column("stream", Boolean, nullable=False),
-    Column("lane", Text, nullable=False),
-    Column("client_mode", Text, nullable=False),
-    Column("peer", Text, nullable=False),
-    Column("program", Text, nullable=False),
-    Column("proxy_user", Text, nullable=False),
-    Column("origin_host", Text, nullable=False),
-    Column("client_request_id", Text, nullable=False),
-    Column("requested_model", Text, nullable=False),
+    *_needed(Text, "lane client_mode peer program proxy_user origin_host client_request_id requested_model"),
     Column("alias", Text),  # NULL in most rows, which the index therefore leaves out
-    Column("variant", Text, nullable=False),
-    Column("model_id", Text, nullable=False),
-    Column("provider_id", Text, nullable=False),
-    Column("mode", Text, nullable=False),
-    Column("reason", Text, nullable=False),
-    Column("directive", Text, nullable=False),
-    Column("tags", Text, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("cache_read_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
+    *_needed(Text, "variant model_id provider_id mode reason directive tags"),
+    *_needed(BigInteger, "input_tokens output_tokens cache_read_tokens cache_write_tokens reasoning_tokens"),
     Column("usage_estimated", Boolean, nullable=False),
     Column("cost_nanousd", BigInteger, nullable=False),
     Column("queue_ms", Double),
@@ -530,26 +519,14 @@ REQUEST_LOGS: Final = Table(
     Index("ix_request_logs_model", "model_id", "seq"),
     Index("ix_request_logs_provider", "provider_id", "seq"),
     Index("ix_request_logs_outcome", "outcome", "seq"),
-    Index(
-        "ix_request_logs_alias",
-        "alias",
-        "seq",
-        sqlite_where=text("alias IS NOT NULL"),
-        postgresql_where=text("alias IS NOT NULL"),
-    ),
-    Index(
-        "ix_request_logs_shadow",
-        "seq",
-        sqlite_where=text("shadow IS NOT NULL"),
-        postgresql_where=text("shadow IS NOT NULL"),
-    ),
-    Index(
-        "ix_request_logs_key_id",
-        "key_id",
-        "seq",
-        sqlite_where=text("key_id IS NOT NULL"),
-        postgresql_where=text("key_id IS NOT NULL"),
-    ),
+    _some("ix_request_logs_alias", "alias", "seq", where="alias IS NOT NULL"),
+    _some("ix_request_logs_shadow", "seq", where="shadow IS NOT NULL"),
+    _some("ix_request_logs_key_id", "key_id", "seq", where="key_id IS NOT NULL"),
+    _some("ix_request_logs_project", "project", "seq", where="project IS NOT NULL"),
+    _some("ix_request_logs_asked", "requested_model", "seq", where="requested_model <> model_id"),
+    _some("ix_request_logs_directive", "directive", "seq", where="directive <> ''"),
+    _some("ix_request_logs_tags", "seq", where="tags <> '[]'"),
+    _some("ix_request_logs_error", "seq", where="error_class <> ''"),
     sqlite_autoincrement=True,  # a number is never used twice, so an old cursor never skips a new row
 )
 
@@ -594,4 +571,29 @@ DURABLE_ATTEMPTS: Final = Table(
     Column("key_id", Text),
     Column("sealed", LargeBinary),
     Index("ix_durable_attempts_until", "until"),
+)
+
+# Who is told of events, and what is still to be told to each, or cannot be.
+WEBHOOKS: Final = Table(
+    "webhooks",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    *_needed(Text, "url kinds"),  # a JSON list of names
+    Column("enabled", Boolean, nullable=False),
+    *_needed(BigInteger, "created_at updated_at"),
+)
+
+DELIVERIES: Final = Table(
+    "deliveries",
+    METADATA,
+    Column("seq", _SEQ, primary_key=True, autoincrement=True),
+    Column("webhook_id", Text, ForeignKey("webhooks.id", ondelete="CASCADE"), nullable=False),
+    *_needed(Text, "event_id kind body"),
+    Column("made_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger),  # NULL: it was given up
+    Column("attempts", Integer, nullable=False),
+    Column("cause", Text, nullable=False),  # of the last one's failure
+    UniqueConstraint("webhook_id", "event_id"),
+    Index("ix_deliveries_due", "webhook_id", "due_at", "seq"),
+    sqlite_autoincrement=True,
 )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
 
+from tokenhub_core.telemetry.kinds import of_entry
 from tokenhub_core.types import NANO, Json, Record
 
+_RACED: Final = "hedge_lost"
+"""The cause of an attempt that was let go of because another one was quicker."""
 KEPT: Final = 200
 """Events that wait for one listener, and that a new one, or one that comes back, can still get."""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One event. `id` counts up from 1 while the server runs."""
+    """One event. `id` counts up while the server runs, from behind any that it gave out before (see `Bus`)."""
 
     id: int
     type: str
@@ -31,10 +34,14 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Bus:
-    """Fans events out. `publish` never waits."""
+    """Fans events out. `publish` never waits.
 
-    def __init__(self) -> None:
-        self._last = 0
+    Ids begin behind `first`, which is to grow with each start: so an id from before a restart is known for one.
+    """
+
+    def __init__(self, first: int = 0) -> None:
+        self._first = self._last = first
+        self._sinks: tuple[Callable[[Event], None], ...] = ()
         self._recent: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
 
@@ -53,13 +60,28 @@ class Bus:
         self._publish(type_, data)
 
     def tell(self, record: Record) -> None:
-        """Tell everybody of a record. A subscriber of records."""
+        """Tell everybody of a record, and of what happened on its way. A subscriber of records."""
         self._publish(_kind(record), record)
+        if len(record.attempts) > 1:
+            for type_ in _passed(record):
+                self._publish(type_, record)
+
+    def audited(self, action: str, told: Json) -> None:
+        """Tell everybody of an entry of the audit log, also by the kind of change that it is."""
+        self.publish("audit", told)
+        if kind := of_entry(action):
+            self.publish(kind, told)
+
+    def follow(self, sink: Callable[[Event], None]) -> None:
+        """Call `sink` with every event from now on; it never waits and never fails."""
+        self._sinks = (*self._sinks, sink)
 
     def _publish(self, type_: str, told: Json | Record) -> None:
         self._last += 1
         event = Event(self._last, type_, told)
         self._recent.append(event)
+        for sink in self._sinks:
+            sink(event)
         for listener in self._listeners:
             listener.put(event)
 
@@ -67,12 +89,14 @@ class Bus:
     def listen(self, after: int | None = None) -> Iterator[Listener]:
         """Return a listener for as long as the block lasts. It first gets what came behind the id `after`.
 
-        An id that was not given out yet comes from before a restart: everything that is kept is new then.
+        An id from before a restart is told that nobody knows what is missing, and everything that is kept is new then.
         """
         listener = Listener()
         if after is not None:
-            known = after if after <= self._last else self.oldest
+            known = after if self._first <= after <= self._last else self.oldest
             listener.miss(self.oldest - known)
+            if after < self._first:
+                listener.put(Event(self.oldest, "lost", {"count": None, "restarted": True}))
             for event in self._recent:
                 if event.id > known:
                     listener.put(event)
@@ -150,6 +174,14 @@ def described(record: Record) -> tuple[str, Json]:
         "shadow_error": record.shadow.fault if record.shadow else "",
     }
     return _kind(record), {name: value for name, value in data.items() if value not in ("", None, [], False)}
+
+
+def _passed(record: Record) -> Iterator[str]:
+    """Yield the kinds of what happened to a call before it ended."""
+    if any(one.cause and one.cause != _RACED for one in record.attempts):
+        yield "failover"
+    if any(one.change == "escalated-context-overflow" for one in record.attempts):
+        yield "escalation"
 
 
 def _kind(record: Record) -> str:

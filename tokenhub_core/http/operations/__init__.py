@@ -13,6 +13,7 @@ from tokenhub_core.http.openapi import Area
 from tokenhub_core.http.operations import (
     access,
     calls,
+    config,
     fleet,
     interception,
     keys,
@@ -21,6 +22,7 @@ from tokenhub_core.http.operations import (
     routing,
     service,
     vault,
+    webhooks,
     workflows,
 )
 from tokenhub_core.http.side import OPEN
@@ -33,7 +35,9 @@ AREAS: Final[tuple[Area, ...]] = (
     fleet.AREA,
     naming.AREA,
     routing.AREA,
+    config.AREA,
     log.AREA,
+    webhooks.AREA,
     vault.AREA,
     workflows.AREA,
     access.AREA,
@@ -43,6 +47,8 @@ AREAS: Final[tuple[Area, ...]] = (
 
 _WORDS: Final = {
     "x-request-id": "What to ask about.",
+    "x-tokenhub-first-seq": "Where the export begins.",
+    "x-tokenhub-last-seq": "Where it ends: `through` of another one that is to go on with it.",
     "x-tokenhub-decision": "The id of the decision, for `tokenhub explain`; absent where there was none.",
 }
 

@@ -11,6 +11,8 @@ from tokenhub_core.audit.chain import Finding
 from tokenhub_core.audit.entries import Result
 from tokenhub_core.health.tracker import View
 from tokenhub_core.http import shapes
+from tokenhub_core.http.exporting import MEDIA, PACKED, Format, Packing
+from tokenhub_core.http.log import FIRST, LAST
 from tokenhub_core.http.openapi import BYTES, Area, Operation, many, shown
 from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.proof.checking import Checked, Story
@@ -56,9 +58,14 @@ def _record(name: str, without: str = "") -> type[msgspec.Struct]:
 
 
 class _Logs(msgspec.Struct):
-    """One page, newest first; `next` goes into `before` for the page after this one, null at the end."""
+    """One page, newest first, which may be short, or empty, where there are more.
+
+    `next` goes into `before` for what is older, and is null at the end; `newer` goes into `after` for what is newer,
+    now or later.
+    """
 
     next: int | None
+    newer: int
 
 
 HealthShown = shown(
@@ -142,17 +149,45 @@ class CaptureShown(msgspec.Struct):
     answer: TextShown
 
 
-class LogQuery(msgspec.Struct):
+class _Wanted(msgspec.Struct):
     """Which calls."""
 
-    limit: shapes.PageSize = shapes.PAGE
-    before: shapes.Seq = 0
     model: Annotated[str, Meta(description="That served, or was asked for.")] = ""
     provider: str = ""
     key: Annotated[str, Meta(description="The id of the client's key.")] = ""
     project: str = ""
     outcome: Outcome | None = None
     q: Annotated[str, Meta(description="A piece of an id, model, host, program, path or message.")] = ""
+    host: Annotated[str, Meta(description="That the call was meant for.")] = ""
+    program: str = ""
+    mode: str = ""
+    directive: Annotated[
+        str, Meta(description="What became of it: `honoured`, `denied`, `invalid`, `ignored`.")
+    ] = ""
+    tag: Annotated[str, Meta(description="One of the call's tags, whole.")] = ""
+    status: Annotated[str, Meta(description="One such as 404, or a class of them such as 5xx.")] = ""
+    error: Annotated[str, Meta(description="A piece of the error's label or text.")] = ""
+    since: shapes.Seconds | None = None
+    until: shapes.Seconds | None = None
+
+
+class LogQuery(_Wanted):
+    """Which calls, and which page of them."""
+
+    limit: shapes.PageSize = shapes.PAGE
+    before: shapes.Seq = 0
+    after: Annotated[
+        shapes.Seq | None, Meta(description="The oldest calls behind this place; not with `before`.")
+    ] = None
+
+
+class ExportQuery(_Wanted):
+    """Which calls, and how they are written."""
+
+    format: Format = Format.JSONL
+    compress: Packing = Packing.NONE
+    after: Annotated[shapes.Seq, Meta(description="The last `seq` that has arrived, to go on behind it.")] = 0
+    through: Annotated[shapes.Seq, Meta(description="Where to end; 0: at the end of the log.")] = 0
 
 
 class AuditQuery(msgspec.Struct):
@@ -230,6 +265,20 @@ AREA: Final = Area(
             summary="List the latest calls",
             query=LogQuery,
             answers={200: Logs},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/logs/export",
+            summary="Export calls as a file, oldest first; the audit log has it first",
+            text="What was cut short goes on behind the last `seq` that arrived.",
+            query=ExportQuery,
+            answers={
+                200: {
+                    media: {"description": "A record a line."}
+                    for media in (*MEDIA.values(), *(media for _, media in PACKED.values()))
+                }
+            },
+            tells=(FIRST, LAST),
         ),
         Operation(
             method="GET",

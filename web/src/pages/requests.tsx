@@ -28,35 +28,77 @@ const COLUMNS: readonly Column<Entry>[] = [
   { name: "cost", title: "Cost", num: true, cell: (one) => nano(one.cost_nanousd), by: (one) => one.cost_nanousd },
 ];
 
-interface Filters {
-  q: string;
-  model: string;
-  provider: string;
-  key: string;
-  project: string;
-  outcome: string;
+const NONE = {
+  q: "",
+  model: "",
+  provider: "",
+  key: "",
+  project: "",
+  host: "",
+  program: "",
+  status: "",
+  mode: "",
+  directive: "",
+  tag: "",
+  error: "",
+  since: "",
+  until: "",
+  outcome: "",
+};
+type Filters = typeof NONE;
+
+const WORDS: readonly (readonly [keyof Filters, string])[] = [
+  ["model", "Model"],
+  ["provider", "Provider"],
+  ["key", "Key"],
+  ["project", "Project"],
+  ["host", "Host"],
+  ["program", "Program"],
+  ["status", "Status, 404 or 5xx"],
+  ["mode", "Mode"],
+  ["tag", "Tag"],
+  ["error", "Text of the error"],
+];
+const CHOICES: readonly (readonly [keyof Filters, string, readonly string[]])[] = [
+  ["outcome", "All outcomes", ["ok", "error", "cancelled", "passed"]],
+  ["directive", "Any directive", ["honoured", "denied", "invalid", "ignored"]],
+];
+const TIMES: readonly (readonly [keyof Filters, string])[] = [
+  ["since", "From"],
+  ["until", "To"],
+];
+
+/** What the server is asked for: times as seconds since the epoch, empty fields not at all. */
+function asked(filters: Filters): Record<string, string> {
+  const query = Object.entries(filters).filter(([, value]) => value);
+  return Object.fromEntries(
+    query.map(([name, value]) => [name, name === "since" || name === "until" ? String(new Date(value).getTime() / 1000) : value]),
+  );
 }
-const NONE: Filters = { q: "", model: "", provider: "", key: "", project: "", outcome: "" };
 
 export function Requests() {
-  const asked = new URLSearchParams(useSearch()).get("id") ?? undefined;
+  const linked = new URLSearchParams(useSearch()).get("id") ?? undefined;
   const [filters, setFilters] = useState(NONE);
   const [settled, setSettled] = useState(NONE);
-  const [open, setOpen] = useState<string | undefined>(asked);
+  const [open, setOpen] = useState<string | undefined>(linked);
   const [rows, setRows] = useState<readonly Entry[]>([]);
   const [next, setNext] = useState<number | null>();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<Refused>();
-  useEffect(() => setOpen(asked), [asked]);
+  useEffect(() => setOpen(linked), [linked]);
   useEffect(() => {
     const timer = setTimeout(() => setSettled(filters), 250);
     return () => clearTimeout(timer);
   }, [filters]);
-  const query = useMemo(() => Object.fromEntries(Object.entries(settled).filter(([, value]) => value)), [settled]);
+  const query = useMemo(() => asked(settled), [settled]);
   const load = async (before?: number) => {
     setBusy(true);
     try {
-      const page = await done(api.GET("/admin/v1/logs", { params: { query: { limit: PAGE, ...query, ...(before === undefined ? {} : { before }) } as never } }));
+      const at = async (place?: number) =>
+        done(api.GET("/admin/v1/logs", { params: { query: { limit: PAGE, ...query, ...(place === undefined ? {} : { before: place }) } as never } }));
+      let page = await at(before);
+      // One answer looks at so many calls and no more: where none of them matches, there may be older ones that do.
+      while (page.logs.length === 0 && page.next != null) page = await at(page.next);
       setRows((was) => (before === undefined ? page.logs : [...was, ...page.logs]));
       setNext(page.next);
       setError(undefined);
@@ -76,19 +118,37 @@ export function Requests() {
   };
   return (
     <>
-      <Head title="Requests" more={<Button act={() => load()}>Load again</Button>}>
+      <Head
+        title="Requests"
+        more={
+          <>
+            {(["csv", "jsonl"] as const).map((format) => (
+              <a key={format} class="button" download href={`/admin/v1/logs/export?${new URLSearchParams({ ...query, format })}`}>
+                Export {format.toUpperCase()}
+              </a>
+            ))}
+            <Button act={() => load()}>Load again</Button>
+          </>
+        }
+      >
         Every call that came to its end, with its cost and the decision behind it.
       </Head>
       <div class="filters">
         <input class="search" type="search" aria-label="Search" placeholder="Search ids, programs, models, errors" value={filters.q} onInput={set("q")} />
-        <input aria-label="Model" placeholder="Model" value={filters.model} onInput={set("model")} />
-        <input aria-label="Provider" placeholder="Provider" value={filters.provider} onInput={set("provider")} />
-        <input aria-label="Key" placeholder="Key" value={filters.key} onInput={set("key")} />
-        <input aria-label="Project" placeholder="Project" value={filters.project} onInput={set("project")} />
-        <select aria-label="Outcome" value={filters.outcome} onChange={set("outcome")}>
-          <option value="">All outcomes</option>
-          {["ok", "error", "cancelled", "passed"].map((one) => <option key={one}>{one}</option>)}
-        </select>
+        {WORDS.map(([name, title]) => (
+          <input key={name} aria-label={title} placeholder={title} value={filters[name]} onInput={set(name)} />
+        ))}
+        {CHOICES.map(([name, all, choices]) => (
+          <select key={name} aria-label={all} value={filters[name]} onChange={set(name)}>
+            <option value="">{all}</option>
+            {choices.map((one) => <option key={one}>{one}</option>)}
+          </select>
+        ))}
+        {TIMES.map(([name, title]) => (
+          <label key={name} class="quiet">
+            {title} <input type="datetime-local" aria-label={title} value={filters[name]} onInput={set(name)} />
+          </label>
+        ))}
         {Object.values(filters).some(Boolean) && <Button kind="plain" act={() => setFilters(NONE)}>Clear</Button>}
       </div>
       {error && <Problem error={error} again={() => load()} />}

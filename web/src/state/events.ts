@@ -38,8 +38,9 @@ export interface Happened {
 }
 
 const KEPT = 5000;
-const OTHERS = ["audit", "credential_leak", "health_transition", "budget_threshold", "credential_parked",
-  "credential_unparked", "apikey_expired", "apikey_rotation_due"] as const;
+const OTHERS = ["audit", "credential_leak", "health_change", "budget_threshold", "credential_parked",
+  "credential_unparked", "apikey_expiring", "apikey_rotation_due", "proof_changed", "ca_expiring", "webhook_dead",
+  "webhook_lost"] as const;
 
 export const calls = signal<readonly CallEvent[]>([]);
 /** All but calls, newest first. */
@@ -82,7 +83,8 @@ export function listen(): void {
     else stream.value = "reconnecting";
   };
   source.addEventListener("lost", (message) => {
-    missed.value += parsed<{ count: number }>(message).count;
+    // After a restart nobody knows how many.
+    missed.value += parsed<{ count: number | null }>(message).count ?? 0;
   });
   for (const type of ["route_success", "route_error"]) {
     source.addEventListener(type, (message) => gather(parsed<CallEvent>(message)));
