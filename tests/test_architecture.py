@@ -123,6 +123,7 @@ SHELLS: Final = {
     "tokenhub_core.store.captures": "speaks SQL",
     "tokenhub_core.store.catalog": "speaks SQL",
     "tokenhub_core.store.checkup": "speaks SQL",
+    "tokenhub_core.store.creation": "works in the store",
     "tokenhub_core.store.database": "opens the database",
     "tokenhub_core.store.driver": "loads whichever SQLite is fit",
     "tokenhub_core.store.durable": "speaks SQL",

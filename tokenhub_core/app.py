@@ -25,14 +25,10 @@ from tokenhub_core.admission.foreign import KEPT, Foreign, parsed
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.throttle import Throttle, throttle
 from tokenhub_core.apikeys import ApiKeys
-from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
 from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
-from tokenhub_core.changes import Changes
-from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
-from tokenhub_core.credentials import Credentials
 from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
@@ -72,38 +68,33 @@ from tokenhub_core.learning import Learning
 from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, look
 from tokenhub_core.modes import checked
+from tokenhub_core.opening import Kept, cancelled
 from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.pooling import pooled
-from tokenhub_core.ports import Clock, Engine, KeyBook, Overhearing, Recorder, Secret, deaf
+from tokenhub_core.ports import Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
-from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.routing.reward import Reward
-from tokenhub_core.sharing import Sharing
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.signing import Signatures
-from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
-from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.rows import MICROS
-from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import METRICS, Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
 from tokenhub_core.types import Record
-from tokenhub_core.vault.keys import KeyHolder
-from tokenhub_core.vault.vault import Custody, Vault
+from tokenhub_core.vault.vault import Vault
 from tokenhub_core.watching import Watcher
 from tokenhub_core.workflows.joining import joined
 
@@ -152,24 +143,6 @@ class App:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    """What rests on disk, opened, and what everything shares."""
-
-    settings: Settings
-    clock: Clock
-    prices: Catalogue
-    database: Database
-    writer: Writer
-    audit: Audit
-    vault: Vault
-    credentials: Credentials
-    holder: KeyHolder
-    warnings: tuple[str, ...]
-    siblings: Siblings
-    changes: Changes
-
-
-@dataclass(frozen=True, slots=True)
 class _Admission:
     """Who may come in, and what they may use."""
 
@@ -185,7 +158,7 @@ async def running(
     """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
     mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
-        kept = await _open(stack, settings, environ, siblings or Siblings())
+        kept = await opening.opened(stack, settings, environ, siblings or Siblings())
         seeds = sources.transient(settings, environ, kept.prices)
         catalog = Catalog(
             kept.database,
@@ -208,57 +181,7 @@ async def running(
         yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
 
 
-async def _open(
-    stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str], siblings: Siblings
-) -> _Kept:
-    clock = SystemClock()
-    prices, database = await asyncio.gather(
-        asyncio.to_thread(catalogue.load), asyncio.to_thread(opening.database, settings)
-    )
-    stack.callback(database.close)
-    writer = Writer(database)
-    writer.start()
-    stack.push_async_callback(writer.close)
-    holder = KeyHolder()
-    home = settings.data_dir
-    audit = Audit(
-        database, writer, clock=clock, signer=holder.signer, anchor=beside(database.where, "audit", home)
-    )
-    warnings = await audit.load()
-    stack.push_async_callback(audit.close)
-    gatherer = asyncio.create_task(audit.keep(), name="audit gatherer")
-    stack.push_async_callback(_cancelled, gatherer)
-    custody = Custody(holder, beside(database.where, "vault", home), settings.vault_auto_lock_secs)
-    vault = Vault(database, audit, clock=clock, entropy=secrets.token_bytes, custody=custody)
-    stack.callback(vault.lock)
-    credentials = Credentials(vault, environ)
-    changes, sharing = Changes(database, siblings), Sharing(siblings, vault, credentials)
-    stack.callback(sharing.leave)
-    await changes.begin()
-    await vault.load()
-    if not await sharing.join():
-        await opening.unlock(vault, settings, environ)
-    locker = asyncio.create_task(vault.keep(), name="vault locker")
-    stack.push_async_callback(_cancelled, locker)
-    if settings.capture != "none" and not vault.open:
-        warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
-    return _Kept(
-        settings,
-        clock,
-        prices,
-        database,
-        writer,
-        audit,
-        vault,
-        credentials,
-        holder,
-        warnings,
-        siblings,
-        changes,
-    )
-
-
-async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
+async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     bus, metrics, health = Bus(round(kept.clock.now() * MICROS)), Metrics(), HealthTracker()
     kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
@@ -266,7 +189,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     await learning.load()
     stack.push_async_callback(learning.close)
     saver = asyncio.create_task(learning.keep(), name="learning saver")
-    stack.push_async_callback(_cancelled, saver)
+    stack.push_async_callback(cancelled, saver)
     process = secrets.token_hex(8)
     died = stack.enter_context(present(kept.settings.data_dir / "present", process))
     budgets = Budgets(
@@ -281,7 +204,7 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
     await budgets.load(died)
     stack.push_async_callback(budgets.close)
     for name, work in {"budget teller": budgets.keep, "budget follower": budgets.follow}.items():
-        stack.push_async_callback(_cancelled, asyncio.create_task(work(), name=name))
+        stack.push_async_callback(cancelled, asyncio.create_task(work(), name=name))
     proofs = proving(kept.settings, kept.audit, kept.writer, bus, metrics, secret=salted, holder=kept.holder)
     prover = await stack.enter_async_context(proofs)
     tracing = otel.joined(stack, kept.settings, metrics, kept.clock)
@@ -305,17 +228,17 @@ async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
         kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
     )
     sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
-    stack.push_async_callback(_cancelled, sweeping)
+    stack.push_async_callback(cancelled, sweeping)
     leaks = Leaks(bus, metrics)
     watched = Watched(
         bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
     )
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
-    stack.push_async_callback(_cancelled, watcher)
+    stack.push_async_callback(cancelled, watcher)
     return watched
 
 
-async def _keys(stack: AsyncExitStack, kept: _Kept, watched: Watched) -> ApiKeys:
+async def _keys(stack: AsyncExitStack, kept: Kept, watched: Watched) -> ApiKeys:
     """Return clients' keys, not loaded yet."""
     keys = ApiKeys(
         kept.audit,
@@ -327,12 +250,12 @@ async def _keys(stack: AsyncExitStack, kept: _Kept, watched: Watched) -> ApiKeys
     )
     stack.push_async_callback(keys.close)
     keeper = asyncio.create_task(keys.keep(), name="api key keeper")
-    stack.push_async_callback(_cancelled, keeper)
+    stack.push_async_callback(cancelled, keeper)
     return keys
 
 
 async def _engine(
-    stack: AsyncExitStack, kept: _Kept, watched: Watched, catalog: Catalog, admission: _Admission
+    stack: AsyncExitStack, kept: Kept, watched: Watched, catalog: Catalog, admission: _Admission
 ) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(
@@ -344,7 +267,7 @@ async def _engine(
         )
     )
     beat = asyncio.create_task(gauges.beat(kept.clock, watched.metrics), name="heartbeat")
-    stack.push_async_callback(_cancelled, beat)
+    stack.push_async_callback(cancelled, beat)
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
         secrets=kept.credentials,
@@ -393,7 +316,7 @@ async def _engine(
 
 async def _doors(
     stack: AsyncExitStack,
-    kept: _Kept,
+    kept: Kept,
     watched: Watched,
     catalog: Catalog,
     pipeline: Pipeline,
@@ -408,7 +331,7 @@ async def _doors(
     recogniser = Current(extra_hosts(settings.extra_hosts))
     follower = Follower(settings, recogniser, watched.bus, watched.metrics, clock.now)
     following = asyncio.create_task(follower.keep(), name="interception follower")
-    stack.push_async_callback(_cancelled, following)
+    stack.push_async_callback(cancelled, following)
     if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
@@ -466,7 +389,7 @@ async def _doors(
     watch = Watch(kept.audit, sessions, clock, door.entropy)
     served.middlewares[:0] = [kept.changes.middleware, watch.middleware]
     kept.changes.follows(catalog.load, kept.vault.refresh, register.load, admission.keys.refresh)
-    stack.push_async_callback(_cancelled, asyncio.create_task(kept.changes.keep(), name="changes"))
+    stack.push_async_callback(cancelled, asyncio.create_task(kept.changes.keep(), name="changes"))
     return App(
         settings=settings,
         engine=door.engine,
@@ -494,7 +417,7 @@ async def _doors(
 
 
 async def _door(
-    stack: AsyncExitStack, kept: _Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
+    stack: AsyncExitStack, kept: Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
 ) -> Door:
     """Return what every front door needs."""
     shelf = Shelf(kept.writer, kept.holder, kept.settings, clock=kept.clock, entropy=secrets.token_bytes)
@@ -534,7 +457,7 @@ async def _door(
     )
 
 
-async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
+async def _access(kept: Kept, token: Secret) -> tuple[Register, Logins]:
     """Return who may do admin work, and how they get in."""
     marks = Marks(await asyncio.to_thread(salt, kept.settings))
     clock, entropy = kept.clock, secrets.token_bytes
@@ -546,7 +469,7 @@ async def _access(kept: _Kept, token: Secret) -> tuple[Register, Logins]:
 
 
 def _watcher(
-    kept: _Kept, watched: Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
+    kept: Kept, watched: Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
 ) -> Watcher:
     """Return what watches calls that pass; raises `ConfigError` where a setting names a host that is not listed."""
     for rule in catalog.modes.rules:
@@ -568,7 +491,7 @@ def _watcher(
 
 
 def _pages(
-    kept: _Kept,
+    kept: Kept,
     watched: Watched,
     catalog: Catalog,
     pipeline: Pipeline,
@@ -614,8 +537,3 @@ def _pages(
         *Page().routes(),
         *Description().routes(),
     ]
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

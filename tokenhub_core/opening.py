@@ -1,17 +1,50 @@
-"""How the database, the vault and the pool of random bytes are opened: the first steps of a start."""
+"""The first steps of a start: what rests on disk is opened, and the vault where its password is here."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 
+from tokenhub_core.audit.journal import Audit
+from tokenhub_core.changes import Changes
+from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
+from tokenhub_core.credentials import Credentials
 from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.errors import ConfigError, TokenHubError
+from tokenhub_core.ports import Clock
+from tokenhub_core.providers import catalogue
+from tokenhub_core.providers.catalogue import Catalogue
+from tokenhub_core.sharing import Sharing
+from tokenhub_core.siblings import Siblings
+from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.writer import Writer
+from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
-from tokenhub_core.vault.vault import Vault
+from tokenhub_core.vault.vault import Custody, Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What rests on disk, opened, and what everything shares."""
+
+    settings: Settings
+    clock: Clock
+    prices: Catalogue
+    database: Database
+    writer: Writer
+    audit: Audit
+    vault: Vault
+    credentials: Credentials
+    holder: KeyHolder
+    warnings: tuple[str, ...]
+    siblings: Siblings
+    changes: Changes
 
 
 def prepare(settings: Settings) -> None:
@@ -60,3 +93,58 @@ async def unlock(vault: Vault, settings: Settings, environ: Mapping[str, str]) -
         await (vault.unlock(password, throttled=False) if vault.initialised else vault.init(password))
     except TokenHubError as error:
         raise ConfigError(f"the vault's password: {error.fault.message}") from None
+
+
+async def opened(
+    stack: AsyncExitStack, settings: Settings, environ: Mapping[str, str], siblings: Siblings
+) -> Kept:
+    """Open everything; `stack` closes it. Raises `ConfigError` where it cannot be opened."""
+    clock = SystemClock()
+    prices, found = await asyncio.gather(
+        asyncio.to_thread(catalogue.load), asyncio.to_thread(database, settings)
+    )
+    stack.callback(found.close)
+    writer = Writer(found)
+    writer.start()
+    stack.push_async_callback(writer.close)
+    holder = KeyHolder()
+    home = settings.data_dir
+    audit = Audit(found, writer, clock=clock, signer=holder.signer, anchor=beside(found.where, "audit", home))
+    warnings = await audit.load()
+    stack.push_async_callback(audit.close)
+    gatherer = asyncio.create_task(audit.keep(), name="audit gatherer")
+    stack.push_async_callback(cancelled, gatherer)
+    custody = Custody(holder, beside(found.where, "vault", home), settings.vault_auto_lock_secs)
+    vault = Vault(found, audit, clock=clock, entropy=secrets.token_bytes, custody=custody)
+    stack.callback(vault.lock)
+    credentials = Credentials(vault, environ)
+    changes, sharing = Changes(found, siblings), Sharing(siblings, vault, credentials)
+    stack.callback(sharing.leave)
+    await changes.begin()
+    await vault.load()
+    if not await sharing.join():
+        await unlock(vault, settings, environ)
+    locker = asyncio.create_task(vault.keep(), name="vault locker")
+    stack.push_async_callback(cancelled, locker)
+    if settings.capture != "none" and not vault.open:
+        warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
+    return Kept(
+        settings,
+        clock,
+        prices,
+        found,
+        writer,
+        audit,
+        vault,
+        credentials,
+        holder,
+        warnings,
+        siblings,
+        changes,
+    )
+
+
+async def cancelled(task: asyncio.Task[None]) -> None:
+    """End a task, and return when it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
