@@ -61,6 +61,7 @@ from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Probes, SideServer
+from tokenhub_core.http.tsdb import TsdbPages
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
@@ -81,6 +82,7 @@ from tokenhub_core.providers.catalogue import Catalogue
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
 from tokenhub_core.providers.transport import HttpTransport, tls_context
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
+from tokenhub_core.rolling import Roller, rolling
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.audit import AuditLog, shown
@@ -157,6 +159,7 @@ class _Kept:
     vault: Vault
     credentials: Credentials
     holder: KeyHolder
+    roller: Roller
     warnings: tuple[str, ...]
 
 
@@ -222,7 +225,10 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
     credentials = Credentials(vault, environ)
-    return _Kept(settings, clock, prices, database, writer, audit, vault, credentials, holder, warnings)
+    roller = await stack.enter_async_context(rolling(settings, database, writer, clock))
+    return _Kept(
+        settings, clock, prices, database, writer, audit, vault, credentials, holder, roller, warnings
+    )
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
@@ -530,6 +536,7 @@ def _pages(
         *Decisions(requests, pipeline).routes(),
         *Modal(catalog, requests, recogniser).routes(),
         *Prices(catalog).routes(),
+        *TsdbPages(kept.roller).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),

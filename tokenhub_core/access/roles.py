@@ -58,6 +58,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs": "GET",
         "/logs/{id}": "GET",
         "/events": "GET",
+        "/stats": "GET",
+        "/tsdb/metrics": "GET",
+        "/tsdb/query": "GET",
         "/vault": "GET",
         "/workflows": "GET",
         "/workflows/{id}": "GET",
@@ -78,6 +81,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/routing-config": "PUT",
         "/prices/refresh": "POST",
         "/rehearse": "POST",
+        "/tsdb/prune": "POST",  # what is due, and would go by itself
         "/vault/lock": "POST",
         "/proofs/{id}/check": "POST",  # tells whether a guess at what was said is right
         "/workflows/{id}/cancel": "POST",

@@ -23,12 +23,13 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
+
+from tokenhub_core.store import tables
 
 REVISIONS: Final = (
     "0001",
@@ -52,24 +53,15 @@ REVISIONS: Final = (
     "0021",
     "0022",
     "0023",
+    "0024",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
 HEAD: Final = REVISIONS[-1]
 """The revision that the tables below describe."""
 
-METADATA: Final = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
-"""All tables. Constraints have names because a later migration can only change what it can name."""
-
-# SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
-_SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+METADATA: Final = tables.METADATA
+_SEQ: Final = tables.SEQ
 
 PROVIDERS: Final = Table(
     "providers",
@@ -595,3 +587,7 @@ DURABLE_ATTEMPTS: Final = Table(
     Column("sealed", LargeBinary),
     Index("ix_durable_attempts_until", "until"),
 )
+
+# Time series, which are many and have a file of their own.
+SERIES: Final = tables.SERIES
+SERIES_CELLS: Final = tables.SERIES_CELLS

@@ -20,6 +20,7 @@ from tokenhub_core.http.operations import (
     naming,
     routing,
     service,
+    tsdb,
     vault,
     workflows,
 )
@@ -34,6 +35,7 @@ AREAS: Final[tuple[Area, ...]] = (
     naming.AREA,
     routing.AREA,
     log.AREA,
+    tsdb.AREA,
     vault.AREA,
     workflows.AREA,
     access.AREA,
