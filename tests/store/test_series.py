@@ -200,7 +200,9 @@ def empty() -> Iterator[Database]:
     ),
     st.integers(1, 7),
 )
-def test_counters_are_the_sums_of_the_records(calls: list[tuple[int, Outcome, str, int]], piece: int) -> None:
+def test_counters_are_the_sums_of_the_records(
+    empty: Database, calls: list[tuple[int, Outcome, str, int]], piece: int
+) -> None:
     """In every resolution, in whatever pieces they are taken in."""
     log = RequestLog(empty)
     with empty.writing() as connection:
