@@ -39,7 +39,7 @@ KEYS: Final = [
     Key(f"model-{n % 10}", f"p{n % 5}", f"key-{n // 10}", mode="normal", status="2xx") for n in range(100)
 ]
 END: Final = int(NOW // DAY + 1) * DAY
-SLOWEST: Final = 3.0
+SLOWEST: Final = 5.0
 """Seconds that a question may take here, on a machine that does other things besides."""
 _INSERT: Final = f"INSERT INTO series_cells VALUES ({', '.join('?' * len(SERIES_CELLS.columns))})"
 
@@ -141,12 +141,12 @@ def test_a_question_about_a_month_is_answered_in_time(
 def test_a_day_is_summed_up_in_time(filled: Database) -> None:
     """Every window with every split, as `/admin/v1/stats` does it."""
     until = END - 5 * HOUR + 20
+    splits = ("model", "provider", "key", "project", "host", "program", "mode")
     with filled.reading() as connection, timed("stats") as took:
-        for length in (60, 300, HOUR, DAY):
-            found = trends.window(
-                connection, cover(until - length, until), ("model", "provider", "key", "mode")
-            )
-    assert found[""][0][1].request_count == pytest.approx(CALLS / DAYS, rel=0.05)
+        found = [
+            trends.window(connection, cover(until - length, until), splits) for length in (60, 300, HOUR, DAY)
+        ]
+    assert found[-1][""][0][1].request_count == pytest.approx(CALLS / DAYS, rel=0.05)
     assert took() < SLOWEST
 
 
@@ -161,16 +161,16 @@ def test_what_a_record_costs(tmp_path: Path) -> None:
             connection.exec_driver_sql(insert.statement, insert.row)
     made, stored = 0.0, 0.0
     while True:
-        begun = time.perf_counter()
+        begun = time.process_time()
         with database.reading() as connection:
             batch = series.batch(connection, many, EVER, NOW, most=2000)
         if batch is None:
             break
-        between = time.perf_counter()
+        between = time.process_time()
         with database.writing() as connection:
             assert partial(series.store, batch=batch)(connection)
         made += between - begun
-        stored += time.perf_counter() - between
+        stored += time.process_time() - between
     database.close()
-    say(f"\na record: {made / many * 1e6:.1f} µs to sum up, {stored / many * 1e6:.1f} µs to write")
+    say(f"\na record: {made / many * 1e6:.1f} µs of CPU to sum up, {stored / many * 1e6:.1f} µs to write")
     assert made + stored < many * 1e-3

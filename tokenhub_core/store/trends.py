@@ -114,10 +114,11 @@ def curves(connection: Connection, ask: Ask) -> list[Curve]:
         group = case((SERIES.c[ask.by].in_(top), SERIES.c[ask.by]), else_=null())
     stretches: dict[str | None, dict[int, _Stretch]] = defaultdict(lambda: defaultdict(_Stretch))
     at = (SERIES_CELLS.c.at - SERIES_CELLS.c.at % (ask.step * MICROS)).label("stretch")
-    summed = [func.sum(SERIES_CELLS.c[name]).label(name) for name in COUNTERS]
     label = group.label("part")
-    for row in connection.execute(_chosen(ask, select(at, label, *summed)).group_by("stretch", "part")):
-        stretches[row.part][row.stretch // MICROS].sums = row
+    if needed := sorted({name for one in ask.metrics for name in (*one.sums, one.over) if name}):
+        summed = [func.sum(SERIES_CELLS.c[name]).label(name) for name in needed]
+        for row in connection.execute(_chosen(ask, select(at, label, *summed)).group_by("stretch", "part")):
+            stretches[row.part][row.stretch // MICROS].sums = row
     if wanted := sorted({one.sketch for one in ask.metrics if one.sketch}):
         packed = _chosen(ask, select(at, label, *(SERIES_CELLS.c[name] for name in wanted)))
         for when, value, *found in _bounded(connection, packed.where(SERIES_CELLS.c.answered > 0)):
@@ -153,9 +154,12 @@ def _top(connection: Connection, ask: Ask) -> tuple[list[str], int]:
     most = func.sum(
         sum((SERIES_CELLS.c[name] for name in sums[1:]), SERIES_CELLS.c[sums[0] if sums else "calls"])
     )
-    ranked = _chosen(ask, select(value)).group_by(value).order_by(most.desc(), value).limit(ask.limit)
-    count = connection.execute(_chosen(ask, select(func.count(value.distinct())))).scalar_one()
-    return list(connection.execute(ranked).scalars()), count
+    ranked = (
+        connection.execute(_chosen(ask, select(value)).group_by(value).order_by(most.desc(), value))
+        .scalars()
+        .all()
+    )
+    return list(ranked[: ask.limit]), len(ranked)
 
 
 def _chosen[S: Select[*tuple[Any, ...]]](ask: Ask, query: S) -> S:

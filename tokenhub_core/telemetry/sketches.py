@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
-from struct import Struct
+from struct import Struct, pack
 from typing import Final
 
 import numpy as np
@@ -51,14 +50,14 @@ def value(where: int) -> float:
 
 def packed(counts: Mapping[int, int]) -> bytes:
     """Return counts by slot as bytes, the lowest slot first; none for no counts."""
-    pairs = bytearray()
+    pairs: list[int] = []
     for where in sorted(counts):
         left = counts[where]
         while left > _COUNT_MAX:
-            pairs += _PAIR.pack(where, _COUNT_MAX)
+            pairs += (where, _COUNT_MAX)
             left -= _COUNT_MAX
-        pairs += _PAIR.pack(where, left)
-    return bytes(pairs)
+        pairs += (where, left)
+    return pack(f"<{len(pairs)}H", *pairs)
 
 
 def unpacked(sketch: bytes) -> dict[int, int]:
@@ -91,4 +90,4 @@ def added(into: dict[int, int], counts: Mapping[int, int]) -> None:
 
 def merged(sketches: Iterable[bytes]) -> bytes:
     """Return one packed sketch of them all, each slot once."""
-    return packed(unpacked(b"".join(chain(sketches))))
+    return packed(unpacked(b"".join(sketches)))
