@@ -33,6 +33,11 @@ def sketch(times: list[float]) -> bytes:
     return packed(counts)
 
 
+def merged(packs: list[bytes]) -> bytes:
+    """What is stored of several: each slot once."""
+    return packed(unpacked(b"".join(packs)))
+
+
 @given(st.lists(TIMES, min_size=1, max_size=200))
 def test_a_percentile_is_within_the_error_that_is_stated(times: list[float]) -> None:
     """Against the value of that rank itself, for values of any size."""

@@ -86,8 +86,3 @@ def added(into: dict[int, int], counts: Mapping[int, int]) -> None:
     """Add counts to others."""
     for where, count in counts.items():
         into[where] = into.get(where, 0) + count
-
-
-def merged(sketches: Iterable[bytes]) -> bytes:
-    """Return one packed sketch of them all, each slot once."""
-    return packed(unpacked(b"".join(sketches)))
