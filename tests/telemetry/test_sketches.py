@@ -14,7 +14,6 @@ from tokenhub_core.telemetry.sketches import (
     LEAST,
     MOST,
     RELATIVE,
-    merged,
     packed,
     percentiles,
     slot,
