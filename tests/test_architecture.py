@@ -75,6 +75,7 @@ SHELLS: Final = {
     "tokenhub_core.http.shapes": "serves HTTP",
     "tokenhub_core.http.side": "serves HTTP",
     "tokenhub_core.http.ui": "reads the page's files",
+    "tokenhub_core.http.tsdb": "serves HTTP",
     "tokenhub_core.http.vault": "serves HTTP",
     "tokenhub_core.http.webhooks": "serves HTTP",
     "tokenhub_core.http.workflows": "serves HTTP",
@@ -110,6 +111,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
+    "tokenhub_core.rolling": "waits for the store",
     "tokenhub_core.sources": "reads credentials files",
     "tokenhub_core.redispool": "speaks with Redis",
     "tokenhub_core.sharing": "waits for other workers",
@@ -139,6 +141,9 @@ SHELLS: Final = {
     "tokenhub_core.store.retention": "speaks SQL",
     "tokenhub_core.store.schema": "speaks SQL",
     "tokenhub_core.store.search": "speaks SQL",
+    "tokenhub_core.store.series": "speaks SQL",
+    "tokenhub_core.store.tables": "speaks SQL",
+    "tokenhub_core.store.trends": "speaks SQL",
     "tokenhub_core.store.upgrade": "speaks SQL",
     "tokenhub_core.store.upsert": "speaks SQL",
     "tokenhub_core.store.vault": "speaks SQL",
@@ -178,7 +183,7 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool sharing sources sweeper webhooks""",
+    interception learning parkings pooling presence progress redispool rolling sharing sources sweeper webhooks""",
     """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",

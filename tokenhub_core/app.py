@@ -58,6 +58,7 @@ from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Entrance, Probes, SideServer
+from tokenhub_core.http.tsdb import TsdbPages
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.webhooks import Hooked, hooked
@@ -532,6 +533,7 @@ def _pages(
         *Decisions(requests, pipeline).routes(),
         *modal.routes(),
         *Prices(catalog).routes(),
+        *TsdbPages(kept.roller).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),

@@ -357,6 +357,17 @@ class Settings:
         _optional(_whole(1, 3650)),
         "Days after which events that a webhook was not told of are deleted; none for never",
     )
+    series_10s_days: int = _setting(
+        2, _whole(2, 3650), "Days for which time series are kept in stretches of ten seconds"
+    )
+    series_1m_days: int = _setting(14, _whole(2, 3650), "The same in minutes")
+    series_1h_days: int | None = _setting(400, _optional(_whole(2, 3650)), "The same in hours; none for ever")
+    series_1d_days: int | None = _setting(
+        None, _optional(_whole(2, 3650)), "The same in days of UTC; none for ever"
+    )
+    series_max: int = _setting(
+        2000, _whole(1, 100_000), "Time series of one day; calls of more are counted together, as other"
+    )
     proof: str = _setting(
         "off",
         _one_of("off", "tools", "all"),

@@ -19,6 +19,7 @@ from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
+from tokenhub_core.rolling import Roller, rolling
 from tokenhub_core.sharing import Sharing
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.store.anchor import beside
@@ -45,6 +46,7 @@ class Kept:
     warnings: tuple[str, ...]
     siblings: Siblings
     changes: Changes
+    roller: Roller
 
 
 def prepare(settings: Settings) -> None:
@@ -128,6 +130,7 @@ async def opened(
     stack.push_async_callback(cancelled, locker)
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
+    roller = await stack.enter_async_context(rolling(settings, found, writer, clock))
     return Kept(
         settings,
         clock,
@@ -141,6 +144,7 @@ async def opened(
         warnings,
         siblings,
         changes,
+        roller,
     )
 
 

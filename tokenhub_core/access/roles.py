@@ -63,6 +63,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs/export": "GET",  # what its pages show; audited, because it leaves
         "/logs/{id}": "GET",
         "/events": "GET",
+        "/stats": "GET",
+        "/tsdb/metrics": "GET",
+        "/tsdb/query": "GET",
         "/vault": "GET",
         "/workflows": "GET",
         "/workflows/{id}": "GET",
@@ -83,6 +86,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/routing-config": "PUT",
         "/prices/refresh": "POST",
         "/rehearse": "POST",
+        "/tsdb/prune": "POST",  # what is due, and would go by itself
         "/vault/lock": "POST",
         "/webhooks/{id}/test": "POST",
         "/webhooks/{id}/retry": "POST",

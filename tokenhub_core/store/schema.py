@@ -23,13 +23,14 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     UniqueConstraint,
     text,
 )
 from sqlalchemy.types import TypeEngine
+
+from tokenhub_core.store import tables
 
 REVISIONS: Final = (
     "0001",
@@ -53,6 +54,7 @@ REVISIONS: Final = (
     "0021",
     "0022",
     "0023",
+    "0024",
     "0025",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
@@ -60,18 +62,8 @@ REVISIONS: Final = (
 HEAD: Final = REVISIONS[-1]
 """The revision that the tables below describe."""
 
-METADATA: Final = MetaData(
-    naming_convention={
-        "pk": "pk_%(table_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_name)s",
-        "ck": "ck_%(table_name)s_%(constraint_name)s",
-    }
-)
-"""All tables. Constraints have names because a later migration can only change what it can name."""
-
-# SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
-_SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+METADATA: Final = tables.METADATA
+_SEQ: Final = tables.SEQ
 
 
 def _needed(kind: type[TypeEngine[Any]], names: str) -> list[Column[Any]]:
@@ -597,3 +589,7 @@ DELIVERIES: Final = Table(
     Index("ix_deliveries_due", "webhook_id", "due_at", "seq"),
     sqlite_autoincrement=True,
 )
+
+# Time series, which are many and have a file of their own.
+SERIES: Final = tables.SERIES
+SERIES_CELLS: Final = tables.SERIES_CELLS

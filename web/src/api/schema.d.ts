@@ -887,6 +887,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/stats": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Say what the last minute, five minutes, hour and day came to */
+        get: operations["get_stats"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/tokens": {
         parameters: {
             query?: never;
@@ -922,6 +939,57 @@ export interface paths {
         head?: never;
         /** Change a token */
         patch: operations["patch_tokens_id"];
+        trace?: never;
+    };
+    "/admin/v1/tsdb/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Say what can be asked for, and how long it is kept */
+        get: operations["get_tsdb_metrics"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/tsdb/prune": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Delete what has been kept for long enough now, and not at the next turn */
+        post: operations["post_tsdb_prune"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/tsdb/query": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Draw curves of what calls came to */
+        get: operations["get_tsdb_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/admin/v1/users": {
@@ -2258,6 +2326,21 @@ export interface components {
             total: number;
         };
         /**
+         * CurveShown
+         * @description One metric of one value of the dimension; null: of all, or of the `values` that have no curve of their own.
+         *
+         *     A point is the beginning of a stretch, in seconds since the epoch, and the value; empty stretches are left out.
+         */
+        CurveShown: {
+            metric: string;
+            points: [
+                number,
+                number
+            ][];
+            value: string | null;
+            values: number;
+        };
+        /**
          * Decision
          * @description A decision; what is said only where somebody was looked at may be absent.
          */
@@ -2590,6 +2673,31 @@ export interface components {
          */
         HostMode: "observe" | "off" | "route" | "shadow";
         /**
+         * HostStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        HostStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            host: string;
+            input_tokens: number;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
+        };
+        /**
          * Info
          * @description What is running.
          */
@@ -2640,6 +2748,31 @@ export interface components {
         KeyPrivacyShown: {
             capture: components["schemas"]["Capture"] | null;
             retention_days: number | null;
+        };
+        /**
+         * KeyStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        KeyStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            key: string;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
         };
         /**
          * Lane
@@ -2841,6 +2974,25 @@ export interface components {
             tools?: Record<string, never>[] | null;
         };
         /**
+         * MetricList
+         * @description What can be asked of the series. A percentile is wrong by at most the share `relative_error` of itself.
+         */
+        MetricList: {
+            dimensions: string[];
+            metrics: components["schemas"]["MetricShown"][];
+            relative_error: number;
+            resolutions: components["schemas"]["ResolutionShown"][];
+        };
+        /**
+         * MetricShown
+         * @description Something that can be asked for.
+         */
+        MetricShown: {
+            meaning: string;
+            name: string;
+            unit: string;
+        };
+        /**
          * Mode
          * @description Which weights score the candidates.
          * @enum {unknown}
@@ -2878,6 +3030,31 @@ export interface components {
         ModeShownList: {
             items: components["schemas"]["ModeShown"][];
             total: number;
+        };
+        /**
+         * ModeStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        ModeStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            mode: string;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
         };
         /**
          * ModelBody
@@ -2965,6 +3142,31 @@ export interface components {
         ModelShownList: {
             items: components["schemas"]["ModelShown"][];
             total: number;
+        };
+        /**
+         * ModelStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        ModelStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            model: string;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
         };
         /**
          * Money
@@ -3421,6 +3623,56 @@ export interface components {
             retention_days?: number | null;
         };
         /**
+         * ProgramStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        ProgramStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            program: string;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
+        };
+        /**
+         * ProjectStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        ProjectStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            project: string;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
+        };
+        /**
          * ProofPage
          * @description One page, newest first; `next` goes into `before` for the page after this one, null at the end.
          */
@@ -3503,11 +3755,43 @@ export interface components {
             total: number;
         };
         /**
+         * ProviderStats
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        ProviderStats: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            provider: string;
+            request_count: number;
+            saved_usd: number;
+            total_cost_usd: number;
+            total_tokens: number;
+        };
+        /**
          * ProviderType
          * @description Which adapter speaks to a provider.
          * @enum {unknown}
          */
         ProviderType: "anthropic" | "azure" | "gemini" | "ollama" | "openai" | "openai_compatible" | "origin" | "simulator" | "vllm";
+        /**
+         * Pruned
+         * @description How many parts of series were deleted.
+         */
+        Pruned: {
+            deleted: number;
+        };
         /**
          * Ready
          * @description Whether calls can be served.
@@ -3652,6 +3936,15 @@ export interface components {
             stream?: boolean;
         };
         /**
+         * ResolutionShown
+         * @description A length of time in which series are kept, and for how many days.
+         */
+        ResolutionShown: {
+            days: number | null;
+            name: string;
+            seconds: number;
+        };
+        /**
          * ResponseShown
          * @description A response.
          */
@@ -3776,6 +4069,22 @@ export interface components {
             hash: string;
             id: string;
             name: string;
+        };
+        /**
+         * SeriesShown
+         * @description Curves over time; moments in seconds since the epoch, `end` not included.
+         */
+        SeriesShown: {
+            /** @description Whether all that is in the log was counted. */
+            complete: boolean;
+            end: number;
+            group_by: string | null;
+            /** @description Calls of series that their day had no room for. */
+            other_calls: number;
+            resolution: number;
+            series: components["schemas"]["CurveShown"][];
+            start: number;
+            step: number;
         };
         /**
          * Served
@@ -4001,6 +4310,37 @@ export interface components {
             latency_ms?: number;
             /** @default false */
             probing?: boolean;
+        };
+        /**
+         * Stats
+         * @description The last minute, five minutes, hour and day: of all, and by window of each value.
+         */
+        Stats: {
+            as_of: number;
+            by_api_key: {
+                [key: string]: components["schemas"]["KeyStats"][];
+            };
+            by_host: {
+                [key: string]: components["schemas"]["HostStats"][];
+            };
+            by_mode: {
+                [key: string]: components["schemas"]["ModeStats"][];
+            };
+            by_model: {
+                [key: string]: components["schemas"]["ModelStats"][];
+            };
+            by_program: {
+                [key: string]: components["schemas"]["ProgramStats"][];
+            };
+            by_project: {
+                [key: string]: components["schemas"]["ProjectStats"][];
+            };
+            by_provider: {
+                [key: string]: components["schemas"]["ProviderStats"][];
+            };
+            complete: boolean;
+            global: components["schemas"]["WindowShown"][];
+            other_calls: number;
         };
         /**
          * Step
@@ -4359,6 +4699,32 @@ export interface components {
          * @enum {unknown}
          */
         Verdict: "changed" | "changed:quirk" | "lost" | "partial" | "same" | "unproved";
+        /**
+         * WindowShown
+         * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
+         */
+        WindowShown: {
+            answered_count: number;
+            avg_latency_ms: number | null;
+            cached_tokens: number;
+            cancelled_count: number;
+            error_count: number;
+            error_rate: number;
+            input_tokens: number;
+            output_tokens: number;
+            p50_latency_ms: number | null;
+            p50_pace_ms: number | null;
+            p50_ttft_ms: number | null;
+            p95_latency_ms: number | null;
+            p95_ttft_ms: number | null;
+            p99_latency_ms: number | null;
+            request_count: number;
+            saved_usd: number;
+            since: number;
+            total_cost_usd: number;
+            total_tokens: number;
+            window: string;
+        };
         /**
          * WorkflowHistory
          * @description What happened in one workflow, oldest first.
@@ -7603,6 +7969,33 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_stats: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Stats"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_tokens: {
         parameters: {
             query?: never;
@@ -7752,6 +8145,103 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_tsdb_metrics: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MetricList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_tsdb_prune: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Pruned"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_tsdb_query: {
+        parameters: {
+            query: {
+                metric: string;
+                start?: number | null;
+                end?: number | null;
+                step?: number | null;
+                group_by?: string;
+                limit?: number;
+                model?: string | null;
+                provider?: string | null;
+                key?: string | null;
+                project?: string | null;
+                host?: string | null;
+                program?: string | null;
+                mode?: string | null;
+                status?: string | null;
+                cause?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SeriesShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
             417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];

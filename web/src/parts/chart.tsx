@@ -12,6 +12,7 @@ export interface Curve {
   values: readonly (number | null)[];
   colour?: string;
   filled?: boolean;
+  dashed?: boolean;
 }
 
 interface Props {
@@ -23,10 +24,19 @@ interface Props {
   time?: boolean;
   height?: number;
   bars?: boolean;
+  /** What is done with a stretch that was dragged over; without it the chart itself shows that stretch. */
+  zoom?: (from: number, to: number) => void;
+  /** What a double click does then. */
+  all?: () => void;
+  /** Charts of one name show the same moment under the pointer. */
+  together?: string;
 }
 
-export function Chart({ label, at, curves, show, time = true, height = 200, bars }: Props) {
+export function Chart({ label, at, curves, show, time = true, height = 200, bars, zoom, all, together }: Props) {
   const place = useRef<HTMLDivElement>(null);
+  const acts = useRef({ zoom, all });
+  acts.current = { zoom, all };
+  const zooms = zoom !== undefined;
   const night = dark.value;
   useEffect(() => {
     const host = place.current;
@@ -40,7 +50,20 @@ export function Chart({ label, at, curves, show, time = true, height = 200, bars
         width: host.clientWidth,
         height,
         scales: { x: { time } },
-        cursor: { y: false },
+        cursor: {
+          y: false,
+          ...(zooms && { drag: { x: true, y: false, setScale: false } }),
+          ...(together !== undefined && { sync: { key: together } }),
+        },
+        hooks: {
+          setSelect: [
+            (plot) => {
+              const { left, width } = plot.select;
+              if (!zooms || width < 4) return;
+              acts.current.zoom?.(plot.posToVal(left, "x"), plot.posToVal(left + width, "x"));
+            },
+          ],
+        },
         axes: [axis, { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => show(tick)) }],
         series: [
           {},
@@ -52,6 +75,7 @@ export function Chart({ label, at, curves, show, time = true, height = 200, bars
               width: 1.6,
               points: { show: curve.values.length < 3 },
               value: (_: uPlot, value: number | null) => (value == null ? "–" : show(value)),
+              ...(curve.dashed ? { dash: [6, 4] } : {}),
               ...(curve.filled || bars ? { fill: `${stroke}33` } : {}),
               ...(paths ? { paths } : {}),
             };
@@ -63,10 +87,13 @@ export function Chart({ label, at, curves, show, time = true, height = 200, bars
     );
     const watch = new ResizeObserver(() => plot.setSize({ width: host.clientWidth, height }));
     watch.observe(host);
+    const out = () => acts.current.all?.();
+    host.addEventListener("dblclick", out);
     return () => {
+      host.removeEventListener("dblclick", out);
       watch.disconnect();
       plot.destroy();
     };
-  }, [at, curves, night, height, bars]);
+  }, [at, curves, night, height, bars, zooms, together]);
   return <div class="chart" ref={place} role="img" aria-label={label} />;
 }
