@@ -148,7 +148,7 @@ _RANKS: Final = (
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
     modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
-    redaction routing shaping signing""",
+    redaction routing shaping signing transcript""",
     "providers",
     "lending watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
