@@ -10,6 +10,7 @@ import click
 from rich.text import Text
 
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.types import Json
@@ -17,10 +18,10 @@ from tokenhub_core.types import Json
 
 @click.group(invoke_without_command=True)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@click.option("--model", default="", help="Served or asked for.")
-@click.option("--provider", default="")
-@click.option("--key", default="", help="The id of the client's key.")
-@click.option("--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"]))
+@click.option("--model", default="", help="Served or asked for.", shell_complete=Names("model"))
+@click.option("--provider", default="", help="Who served it.", shell_complete=Names("provider"))
+@click.option("--key", default="", help="The id of the client's key.", shell_complete=Names("key"))
+@click.option("--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"]), help="How they ended.")
 @as_json
 @data_option
 @click.pass_context
