@@ -61,7 +61,7 @@ def _image() -> Json:
 
 def test_a_stream_reads_like_the_answer_in_one_piece() -> None:
     """Its pieces are put together: text, thoughts, and the arguments of a tool; usage and the stop come last."""
-    events = [
+    events: list[Json] = [
         {
             "id": "c",
             "model": "m",

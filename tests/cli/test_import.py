@@ -140,7 +140,7 @@ def test_a_name_with_several_deployments_is_an_alias() -> None:
 def test_the_budget_is_everybodys(settings: Json, budget: Json | None, fate: str) -> None:
     """In micro-dollars; a span that the calendar does not know is said to mean something else."""
     found = litellm({"litellm_settings": settings}, {})
-    assert steps(found, "/budgets") == ([{"owner": "global", "unit": "usd", **budget}] if budget else [])
+    assert steps(found, "/budgets") == ([{"owner": "all", "unit": "usd", **budget}] if budget else [])
     assert fates(found)["litellm_settings.max_budget"][0] == fate
 
 

@@ -94,7 +94,7 @@ def _rows(rows: Sequence[Row], room: int, width: int) -> Table:
     for name in names:
         table.add_column(name, no_wrap=True, justify="right", width=_COLUMNS[name][0])
     for row in rows[:room]:
-        cells = {
+        cells: dict[str, RenderableType] = {
             "calls/s": f"{row.per_second:.2f}",
             "tokens/s": f"{row.tokens_per_second:.0f}",
             "$": f"{row.usd:.4f}",

@@ -283,7 +283,7 @@ def _budgets(config: Mapping[str, Any]) -> tuple[list[Step], list[Note]]:
     if not isinstance(limit, int | float) or limit < 0:
         return [], [Note(what, Fate.LEFT, "it is no amount")]
     ours = _PERIODS.get(period, "month" if period else "total")
-    body = {"owner": "global", "limit": round(limit * 1_000_000), "period": ours, "unit": "usd"}
+    body = {"owner": "all", "limit": round(limit * 1_000_000), "period": ours, "unit": "usd"}
     exact = period in {"", "1d", "24h"}
     words = f"${limit:g} a {ours} for everybody" if ours != "total" else f"${limit:g} in all for everybody"
     note = Note(

@@ -118,7 +118,8 @@ def status(*, data: Path | None, json: bool) -> None:
     if client is not None:
         _show(client.get(_API), json=json)
     elif not variable("DB_DSN") and not Path(database_path(data)).exists():
-        _show({"state": State.UNINITIALISED.value, "entries": 0})  # looking makes no database
+        # Looking makes no database.
+        _show({"state": State.UNINITIALISED.value, "entries": 0}, json=json)
     else:
         _show(_alone(data, _look), json=json)
 
