@@ -177,7 +177,8 @@ _RANKS: Final = (
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
     modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
-    redaction routing shaping signing supervision telemetry.kinds webhooks.values""",
+    redaction routing shaping signing supervision telemetry.kinds transcript
+    webhooks.values""",
     "providers",
     "lending watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport

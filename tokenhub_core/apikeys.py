@@ -109,6 +109,12 @@ class ApiKeys:
         self._used[key.id] = now
         return key
 
+    def named(self, key_id: str, now: float) -> ApiKey:
+        """Return the key with this id, and note that it was used; see `ports.KeyBook`."""
+        key = self._book.named(key_id, now)
+        self._used[key.id] = now
+        return key
+
     def watched(self, look: Callable[[float], None]) -> None:
         """Let `look` be called with the time after each change here, and after each look at those elsewhere."""
         self._looking = look

@@ -66,6 +66,10 @@ class KeyBook(Protocol):
         """
         ...
 
+    def named(self, key_id: str, now: float) -> ApiKey:
+        """Return the key with this id as it is now; raises like `look_up`. Only we know whom an id was given to."""
+        ...
+
 
 class Timeouts(msgspec.Struct, frozen=True):
     """Limits on one attempt, in seconds. None: no limit."""

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from mitmproxy import command, ctx, exceptions, http
+from mitmproxy import ctx, exceptions, http
 from mitmproxy import flow as base
 from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
@@ -24,13 +25,13 @@ from mitmproxy.tls import ClientHelloData
 
 from tokenhub_addon import dumps
 from tokenhub_addon.callers import Callers
+from tokenhub_addon.desk import Desk
 from tokenhub_addon.flows import (
     NOBODY,
     Errors,
     caller,
     declared_size,
     established,
-    explained,
     go_on,
     lower,
     redact,
@@ -40,7 +41,7 @@ from tokenhub_addon.guard import Address, Fence, Guarded, Pins, Resolve, addon, 
 from tokenhub_addon.host import AddonOptions, EngineFactory, EngineHost
 from tokenhub_addon.inspect import InspectLane
 from tokenhub_addon.passing import Ticket, let_go
-from tokenhub_addon.replaying import Replays, Side, side_at
+from tokenhub_addon.replaying import Replays
 from tokenhub_core.addresses import is_written
 from tokenhub_core.admission.doorkeeper import Entry, allow, scope_of
 from tokenhub_core.admission.headers import mentioned
@@ -76,7 +77,6 @@ class _Rules:
     options: AddonOptions
     recogniser: Recogniser
     fence: Fence
-    side: Side | None
     known: dict[tuple[object, ...], tuple[Recognised, Origin] | None] = field(default_factory=dict)
     """What requests to the same place asked for: programs ask few things, over and over."""
 
@@ -107,7 +107,7 @@ class TokenHub(Guarded):
         self._own_ports = tuple(own_ports)
         self._errors = errors
         self._new_id = new_id
-        self._rules = self._read(defaults, "")
+        self._rules = self._read(defaults)
         self._host = EngineHost(engine_factory)
         self._lane = InspectLane(
             self._host,
@@ -117,7 +117,9 @@ class TokenHub(Guarded):
             max_body=lambda: self._rules.options.max_body,
             would_route=self._asks_chat,
         )
-        self._replays = Replays(self._lane, lambda: self._rules.side)
+        self._replays = Replays(self._host, self._lane, new_id, secret=secrets.token_bytes(32))
+        self._desk: Desk | None = None
+        """What a user interface asks for; None where there is none."""
         self.callers = Callers(self._host, clock, anonymous=lambda: self._rules.options.anonymous)
         """Who opens connections; the hand-off lane asks it, too."""
         self._tail = _Tail(self._opens, self._lane)
@@ -153,7 +155,6 @@ class TokenHub(Guarded):
                 list(defaults.allow_private),
                 "Names, addresses and networks that are not public and that the proxy may reach all the same.",
             ),
-            ("side_url", str, "", "URL of the side server; replayed calls are sent there."),
         ):
             loader.add_option(f"tokenhub_{name}", kind, default, text)
 
@@ -172,8 +173,7 @@ class TokenHub(Guarded):
                     extra_hosts=tuple(options.tokenhub_extra_hosts),
                     anonymous=options.tokenhub_anonymous,
                     allow_private=tuple(options.tokenhub_allow_private),
-                ),
-                options.tokenhub_side_url,
+                )
             )
         except (ConfigError, ValueError) as error:
             raise exceptions.OptionsError(str(error)) from error  # type: ignore[no-untyped-call] # mitmproxy's
@@ -192,6 +192,9 @@ class TokenHub(Guarded):
             # mitmweb kills a flow without a hook.
             view.sig_view_update.connect(self._viewed)
             view.sig_view_remove.connect(self._viewed)
+            if self._desk is None:
+                self._desk = Desk(self._host, self._replays.notes, self._target, self._lane.clock)
+                ctx.master.addons.add(self._desk)  # type: ignore[no-untyped-call] # mitmproxy's
         dumps.keep_private()
         self._quiet()
         self._host.start(self._rules.options)
@@ -200,8 +203,9 @@ class TokenHub(Guarded):
         """Stop the engine. May be called without waiting for the result, as when a script is reloaded."""
         for logger in self._quieted:
             logger.setLevel(logging.NOTSET)
-        if addon(self._tail.name) is self._tail:
-            ctx.master.addons.remove(self._tail)  # type: ignore[no-untyped-call] # mitmproxy's
+        for ours in (self._tail, self._desk):
+            if ours is not None and addon(ours.name) is ours:
+                ctx.master.addons.remove(ours)  # type: ignore[no-untyped-call] # mitmproxy's
         return asyncio.ensure_future(self._close())
 
     # --- connections
@@ -256,8 +260,6 @@ class TokenHub(Guarded):
         if data.server.error is not None or data.server.address is None:
             return
         host, port = data.server.address[:2]
-        if self._replays.leads_to(data.client, host, port):
-            return
         listed = any(map(self._opens, (host, data.client.sni or "")))
         if listed and not self._lane.permits(data.server):
             data.server.error = "TokenHub answers for this host itself"
@@ -282,7 +284,7 @@ class TokenHub(Guarded):
             return
         host, port = data.server.address[:2]
         trusted = is_configured(data.client, data.server.address) or self._is_said(host)
-        if trusted or self._replays.leads_to(data.client, host, port):
+        if trusted:
             return
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
             _logger.warning("TokenHub refuses: %s", refused)
@@ -308,7 +310,7 @@ class TokenHub(Guarded):
             if found is not None:
                 redact(flow.request)
         elif flow.is_replay == "request" and found is not None:
-            self._replays.send(flow, *found)
+            flow.response = await self._replays.answer(flow, *found)
         elif (entry := await self._admitted(flow, found)) is None:
             flow.request.stream = False
         elif found is None:
@@ -321,6 +323,8 @@ class TokenHub(Guarded):
             watcher = await self._host.settled() if called else None
             mode = self._mode(flow, found[1], watcher, entry)
             ticket = self._lane.accept(flow, *found, mode, entry=entry)
+            if self._desk is not None:
+                self._desk.accepted(flow, ticket)
             if not ticket.routed:
                 self._pass(flow, ticket, call=called)
                 if ticket.passage.fault is None and is_handshake(lower(flow.request.headers.fields)):
@@ -370,10 +374,7 @@ class TokenHub(Guarded):
         """Do not hold up what passes through."""
         assert flow.response is not None
         ticket = self._lane.ticket(flow)
-        streamed = flow.response.headers.get("content-type", "").startswith("text/event-stream")
-        if self._replays.restore(flow):
-            flow.response.stream = streamed
-        elif ticket is not None and not ticket.routed and flow.response.status_code != 101:
+        if ticket is not None and not ticket.routed and flow.response.status_code != 101:
             self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down
@@ -395,24 +396,17 @@ class TokenHub(Guarded):
 
     def response(self, flow: http.HTTPFlow) -> None:
         """Forget the flow, unless a conversation follows."""
-        self._replays.restore(flow)
         if flow.websocket is None:
             self._lane.end(flow)
 
     def error(self, flow: http.HTTPFlow) -> None:
         """Forget the flow."""
-        self._replays.restore(flow)
         self._lane.end(flow)
 
     def update(self, flows: Sequence[base.Flow]) -> None:
         """Cut exchanges that the user has killed."""
         for flow in flows:
             self._viewed(flow)
-
-    @command.command("tokenhub.explain")  # type: ignore[untyped-decorator] # mitmproxy's
-    def explain(self, flows: Sequence[base.Flow]) -> str:
-        """Say in one line each what was decided for these flows."""
-        return "\n".join(explained(flow) for flow in flows)
 
     # --- guarded
 
@@ -432,19 +426,15 @@ class TokenHub(Guarded):
         """Return how many calls, tasks and connections are not over yet."""
         return len(self._lane) + len(self._replays) + len(self.callers) + len(self._pins)
 
-    def _read(self, options: AddonOptions, side_url: str) -> _Rules:
-        side = side_at(side_url)
-
+    def _read(self, options: AddonOptions) -> _Rules:
         def own() -> Iterable[Address]:
             yield from addon("proxyserver").listen_addrs()
             yield from (("127.0.0.1", port) for port in self._own_ports)
-            if side is not None:
-                yield side.host, side.port
 
         if options.max_body < 1:
             raise ConfigError("tokenhub_max_body must be at least 1")
         recogniser = Recogniser(extra_hosts(options.extra_hosts))
-        return _Rules(options, recogniser, Fence(options.allow_private, own=own, resolve=self._resolve), side)
+        return _Rules(options, recogniser, Fence(options.allow_private, own=own, resolve=self._resolve))
 
     def _target(self, flow: http.HTTPFlow) -> tuple[Recognised, Origin] | None:
         """Return what a request to a listed host asks for and where it was going, None for other hosts.
@@ -540,6 +530,7 @@ class TokenHub(Guarded):
     def _viewed(self, flow: base.Flow, index: int = 0) -> None:
         if flow.error is not None and flow.error.msg == base.Error.KILLED_MESSAGE:
             self._lane.kill(flow)
+            self._replays.kill(flow)
 
     def _quiet(self) -> None:
         for name in _CHATTY:

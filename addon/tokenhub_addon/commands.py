@@ -58,8 +58,16 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(0),
             help="Open file descriptor that the vault password comes from.",
         ),
-        click.option("--log-level", type=click.Choice(["debug", "info", "warn", "error"])),
-        click.option("--data-dir", "data", type=click.Path(path_type=Path, file_okay=False)),
+        click.option(
+            "--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="What is logged."
+        ),
+        click.option(
+            "--data-dir",
+            "data",
+            type=click.Path(path_type=Path, file_okay=False),
+            metavar="DIR",
+            help="Where everything is kept.",
+        ),
     )
     for flag in reversed(flags):
         command = flag(command)

@@ -13,7 +13,7 @@ from mitmproxy import ctx
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.guard import addon
-from tokenhub_addon.host import AddonOptions, Running
+from tokenhub_addon.host import AddonOptions, Office, Running
 from tokenhub_core import app, config, hostlist
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
@@ -106,7 +106,8 @@ async def _own(options: AddonOptions) -> AsyncIterator[Running]:
         },
     )
     async with app.running(settings, os.environ) as running:
-        yield of(running)
+        office = Office(running.requests.get, running.catalog.put_mode)
+        yield replace(of(running), office=office)
 
 
 def _directory(options: AddonOptions) -> Path:

@@ -21,6 +21,14 @@ from tokenhub_core.types import Caller, Dialect, Headers, Lane
 type Errors = Callable[[Dialect | None, Fault, str], ErrorReply]
 """Tells a fault in a dialect; the last argument is the request id."""
 
+NOTE: Final = "tokenhub_caller"
+"""The name in a flow's metadata of the note that says whose call it is: see `replaying`."""
+
+WARNING: Final = ":warning:"
+"""The marker of a flow that came to an error."""
+REPEAT: Final = ":repeat:"
+"""The marker of a flow that was answered at a second try, or a later one."""
+
 REDACTED: Final = "[redacted]"
 """What stands in a flow where a secret stood."""
 
@@ -59,6 +67,10 @@ def scrubbed[F: Flow](flow: F) -> F:
         return flow
     clean = flow.copy()  # type: ignore[no-untyped-call] # mitmproxy's
     clean.id = flow.id
+    # Whose call it was: good in this process only, and nothing for a file.
+    clean.metadata.pop(NOTE, None)
+    # What the user has not saved on purpose: the flow as it was before a change by hand, with what was typed in since.
+    clean._backup = None
     redact(clean.request)
     if clean.response is not None:
         _conceal(clean.response)
@@ -248,7 +260,7 @@ def whole(reply: Reply, request: http.Request) -> http.Response:
 def note(flow: http.HTTPFlow, summary: Summary) -> None:
     """Write the decision where mitmproxy shows it: comment, marker and metadata."""
     flow.comment = describe(summary)
-    flow.marked = ":warning:" if summary.fault else ""
+    flow.marked = WARNING if summary.fault else REPEAT if summary.attempts > 1 else ""
     flow.metadata["tokenhub"] = {
         "request_id": summary.request_id,
         "model": summary.model,
@@ -270,8 +282,7 @@ def explained(flow: Flow) -> str:
     """Say in one line what was decided for a flow."""
     if not isinstance(flow, http.HTTPFlow):
         return f"{flow.type}: not routed"
-    told = flow.metadata.get("tokenhub")
-    decision = describe(Summary(**told)) if told else flow.comment or "not routed"
+    decision = flow.comment or "not routed"
     return (
         f"{flow.request.method} {flow.request.pretty_host}{flow.request.path.partition('?')[0]}: {decision}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
@@ -14,10 +14,11 @@ from tokenhub_core.admission.doorkeeper import KEYLESS, Doorkeeper
 from tokenhub_core.admission.foreign import KEPT, Foreign
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
+from tokenhub_core.modes import Rule
 from tokenhub_core.ports import Engine, Overhearing, Recorder, deaf
 from tokenhub_core.proof.prover import Prover
 from tokenhub_core.telemetry.recorder import NullRecorder
-from tokenhub_core.types import Record
+from tokenhub_core.types import Json, Record
 from tokenhub_core.watching import Watcher
 
 _EARLY: Final = 1000
@@ -45,6 +46,16 @@ class AddonOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class Office:
+    """What a user interface asks an engine for, and no call does."""
+
+    record: Callable[[str], Json | None]
+    """Reads the line of the request log by its id, None where there is none; waits for the store."""
+    put_mode: Callable[[Rule], Awaitable[None]]
+    """Stores what is to be done with calls; raises `TokenHubError`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """An engine that runs, where the records of what goes past it belong, and who learns from that."""
 
@@ -63,6 +74,8 @@ class Running:
     """Hears what goes out, where that is to be proved."""
     refused: Callable[[Record], None] | None = None
     """Hears of those who are refused at the door; None: the recorder does."""
+    office: Office | None = None
+    """What a user interface may ask beside."""
 
 
 type EngineFactory = Callable[[AddonOptions], AbstractAsyncContextManager[Running | Engine]]
@@ -91,6 +104,11 @@ class EngineHost:
     def watcher(self) -> Watcher | None:
         """Return what says what is to be done with calls, None while the engine does not run."""
         return None if self._running is None else self._running.watcher
+
+    @property
+    def office(self) -> Office | None:
+        """Return what a user interface may ask, None while the engine does not run."""
+        return None if self._running is None else self._running.office
 
     async def settled(self) -> Watcher | None:
         """Return `watcher` once the engine runs, or will not."""

@@ -123,7 +123,7 @@ async def serving(
                 listen_port=settings.port,
                 modes=settings.modes,
                 guarded=not settings.anonymous,
-                options={"tokenhub_side_url": _url(settings.host, side_port), **_upstream_trust(settings)},
+                options={"tokenhub_data_dir": str(settings.data_dir), **_upstream_trust(settings)},
             ),
             handoff=None if settings.lane == "inspect" else handoff,
             addons=[ours],

@@ -32,6 +32,7 @@ from tests.addon.upstream import Upstream
 from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, EngineFactory
+from tokenhub_core import ports
 from tokenhub_core.ports import Engine
 
 
@@ -90,16 +91,23 @@ def factory(engine: Engine) -> EngineFactory:
 
 
 def make_addon(
-    engine: Engine, upstream: Upstream, *, kind: type[TokenHub] = TokenHub, make: EngineFactory | None = None
+    engine: Engine,
+    upstream: Upstream,
+    *,
+    kind: type[TokenHub] = TokenHub,
+    make: EngineFactory | None = None,
+    own_ports: Sequence[int] = (),
+    clock: ports.Clock | None = None,
 ) -> TokenHub:
     """Return an addon whose ids count from 1 and whose resolver is the upstream's."""
     ids = itertools.count(1)
     return kind(
         make or factory(engine),
         errors=errors,
-        clock=Clock(),
+        clock=clock or Clock(),
         new_id=lambda: f"req_{next(ids)}",
         resolve=upstream.resolve,
+        own_ports=own_ports,
     )
 
 
@@ -112,6 +120,8 @@ async def inspecting(
     addon: TokenHub | None = None,
     make: EngineFactory | None = None,
     upstream: Upstream | None = None,
+    own_ports: Sequence[int] = (),
+    clock: ports.Clock | None = None,
     before: Sequence[object] = (),
     after: Sequence[object] = (),
     **settings: object,
@@ -123,7 +133,7 @@ async def inspecting(
             await upstream.start()
             stack.push_async_callback(upstream.close)
         stack.enter_context(mock.patch("asyncio.open_connection", upstream.dial))
-        ours = addon or make_addon(engine, upstream, make=make)
+        ours = addon or make_addon(engine, upstream, make=make, own_ports=own_ports, clock=clock)
         master = Master(options.Options())
         servers, flows = proxyserver.Proxyserver(), view.View()  # type: ignore[no-untyped-call] # mitmproxy's
         chain: list[Any] = [

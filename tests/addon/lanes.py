@@ -114,7 +114,6 @@ async def inspected(
 ) -> AsyncIterator[Front]:
     """Run the addon in a mitmproxy master."""
     own_port = 9
-    how.setdefault("tokenhub_side_url", f"http://127.0.0.1:{own_port}")
     recorder = Kept()
     keeper = Doorkeeper(book, anonymous=how.get("tokenhub_anonymous", True))
 
@@ -122,7 +121,7 @@ async def inspected(
     async def make(_: AddonOptions) -> AsyncIterator[Running]:
         yield Running(engine, recorder, keeper=keeper, foreign=foreign)
 
-    async with inspecting(confdir, engine, make=make, **how) as running:
+    async with inspecting(confdir, engine, make=make, own_ports=(own_port,), **how) as running:
         ports = (running.proxy.port, own_port)
         yield Front(
             Lane.INSPECT, running.proxy, running.upstream, ports, recorder, flows=running.view, keeper=keeper

@@ -116,8 +116,6 @@ async def test_the_engine_is_closed_where_it_was_opened(confdir: Path) -> None:
         ("tokenhub_extra_hosts", ["nonsense"]),
         ("tokenhub_extra_hosts", ["llm.example.org=klingon"]),
         ("tokenhub_max_body", 0),
-        ("tokenhub_side_url", "ftp://127.0.0.1"),
-        ("tokenhub_side_url", "http://127.0.0.1:port"),
     ],
 )
 async def test_an_option_that_cannot_be_used_is_refused(confdir: Path, name: str, value: Any) -> None:

@@ -103,7 +103,7 @@ async def test_a_hook_that_raises_lets_no_call_out_of_serve(
     await upstream.start()
     try:
         if hook == "load":
-            with pytest.raises(ConfigError, match="tokenhub_side_url"):
+            with pytest.raises(ConfigError, match="tokenhub_data_dir"):
                 await served(data_dir, engine, upstream=upstream).__aenter__()
             return
         async with served(data_dir, engine, upstream=upstream) as serve:

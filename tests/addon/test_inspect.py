@@ -11,12 +11,12 @@ import pytest
 from mitmproxy import http
 from mitmproxy import io as dumps
 
-from tests.addon.clients import ANTHROPIC, CHAT, H1, H2, KEY, MESSAGES, OPENAI
+from tests.addon.clients import CHAT, H1, H2, KEY, OPENAI
 from tests.addon.inspection import Inspection, inspecting
 from tests.addon.scripted import ScriptedEngine, Tap, counted, lines, never, ready, streamed, whole
 from tests.addon.upstream import Upstream
 from tests.fakes.certificates import authority, server_context
-from tokenhub_addon.flows import describe
+from tokenhub_addon.flows import REDACTED, describe
 from tokenhub_core.ports import Reply, Summary
 from tokenhub_core.types import Snapshot
 
@@ -39,7 +39,7 @@ async def test_a_flow_tells_its_decision(confdir: Path) -> None:
         flow = lane.flow
         assert flow.request.pretty_url == f"https://{OPENAI}{CHAT}"
         assert flow.comment == "gpt-4o-mini @ openai · routed-weight-7 · 2 attempts"
-        assert flow.marked == ""
+        assert flow.marked == ":repeat:"
         assert flow.metadata["tokenhub"] == {
             "request_id": "req_scene",
             "model": "gpt-4o-mini",
@@ -326,49 +326,78 @@ async def test_another_addons_answer_stands(confdir: Path) -> None:
 # --- replay ------------------------------------------------------------------------------------------------
 
 
-async def test_a_replay_without_a_side_server_is_refused(confdir: Path) -> None:
-    """mitmproxy would send a replayed call to the host itself; instead it says what is missing."""
-    async with inspecting(confdir, ScriptedEngine()) as lane:
-        async with await H1.tls(lane.proxy, ANTHROPIC) as client:
-            await client.ask(MESSAGES, headers={"X-Api-Key": KEY})
-        flow = lane.flow
-        lane.call("replay.client", [flow])
-        await lane.until(lambda: flow.response is not None and not flow.live)
-        assert flow.response is not None
-        assert flow.response.status_code == 400
-        assert "tokenhub_side_url" in (flow.response.text or "")
-        assert lane.upstream.dials == []
-
-
-async def test_a_replay_goes_round_by_the_side_server(confdir: Path) -> None:
-    """A replayed call reaches the side server without what was redacted; its flow keeps its URL."""
-    async with inspecting(confdir, ScriptedEngine(), tokenhub_side_url="http://127.0.0.1:8090") as lane:
+async def test_a_replay_is_answered_by_the_engine(confdir: Path) -> None:
+    """Neither the host nor anybody else is dialled; the flow keeps its URL, and gets the answer and the decision."""
+    engine = ScriptedEngine()
+    async with inspecting(confdir, engine) as lane:
         async with await H1.tls(lane.proxy) as client:
             await client.ask(body=b'{"model":"m"}', headers={"Authorization": f"Bearer {KEY}"})
         flow = lane.flow
         lane.call("replay.client", [flow])
-        await lane.until(lambda: flow.response is not None and flow.response.raw_content == b"upstream")
-        assert lane.upstream.dials == [("127.0.0.1", 8090)]
-        (request,) = lane.upstream.requests
-        assert request.startswith(f"POST {CHAT} HTTP/1.1\r\n".encode())
-        assert b"127.0.0.1:8090" in request
-        assert b"uthorization" not in request
-        assert flow.request.pretty_url == f"https://{OPENAI}{CHAT}"
-        assert flow.comment == "replayed through the side server"
-
-
-async def test_nobody_else_reaches_the_side_server(confdir: Path) -> None:
-    """The side server is one of our own ports."""
-    settings: dict[str, Any] = {
-        "tokenhub_side_url": "http://127.0.0.1:8090",
-        "tokenhub_allow_private": ["127.0.0.1"],
-    }
-    async with (
-        inspecting(confdir, ScriptedEngine(), **settings) as lane,
-        await H1.plain(lane.proxy, "127.0.0.1", port=8090) as client,
-    ):
-        assert (await client.ask("/admin/v1/keys")).status == 403
+        await lane.until(lambda: len(engine.snapshots) == 2 and flow.response is not None)
         assert lane.upstream.dials == []
+        again = engine.snapshots[1]
+        assert (again.method, again.path, again.body) == ("POST", CHAT, b'{"model":"m"}')
+        assert "authorization" not in dict(again.headers)
+        assert REDACTED not in str(again.headers)
+        assert flow.response is not None
+        assert flow.response.status_code == 200
+        assert flow.request.pretty_url == f"https://{OPENAI}{CHAT}"
+        assert flow.comment
+        assert lane.addon.remembered() == 0
+
+
+async def test_a_streamed_replay_comes_in_one_piece(confdir: Path) -> None:
+    """The flow holds every byte of the stream."""
+
+    async def script(snapshot: Snapshot) -> Reply:
+        return streamed(_sized(3, 10)) if snapshot.id != "req_1" else whole()
+
+    engine = ScriptedEngine(script)
+    async with inspecting(confdir, engine) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            await client.ask(body=b"{}")
+        flow = lane.flow
+        lane.call("replay.client", [flow])
+        await lane.until(lambda: flow.response is not None and len(flow.response.raw_content or b"") == 30)
+
+
+async def test_what_is_no_call_is_not_replayed(confdir: Path) -> None:
+    """Only calls that are routed can be; the refusal says so, and the host hears nothing."""
+    async with inspecting(confdir, ScriptedEngine()) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            await client.ask(body=b"{}")
+        flow = lane.flow
+        flow.request.path = "/v1/files"
+        lane.call("replay.client", [flow])
+        await lane.until(lambda: flow.response is not None and flow.response.status_code == 400)
+        assert "only routed calls can be replayed" in (flow.response.text or "" if flow.response else "")
+        assert lane.upstream.dials == []
+
+
+async def test_a_replay_that_is_killed_ends(confdir: Path) -> None:
+    """The engine hears that nobody waits any more, and the next replay is made."""
+    hold = asyncio.Event()
+
+    async def script(snapshot: Snapshot) -> Reply:
+        if snapshot.id == "req_2":
+            await hold.wait()
+        return whole()
+
+    engine = ScriptedEngine(script)
+    async with inspecting(confdir, engine) as lane:
+        async with await H1.tls(lane.proxy) as client:
+            await client.ask(body=b"{}")
+        flow = lane.flow
+        lane.call("replay.client", [flow])
+        await engine.until(lambda it: len(it.snapshots) == 2)
+        flow.kill()  # type: ignore[no-untyped-call] # mitmproxy's
+        lane.view.update([flow])
+        await engine.until(lambda it: it.cancelled == 1)
+        await lane.until(lambda: lane.call("replay.client.count") == 0)
+        lane.call("replay.client", [flow])
+        await lane.until(lambda: flow.response is not None)
+        assert lane.addon.remembered() == 0
 
 
 # --- tidiness ----------------------------------------------------------------------------------------------

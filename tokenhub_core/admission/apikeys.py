@@ -183,11 +183,13 @@ class Book:
         entry = self._entries.get(digest, _NOBODY)
         if not compare_digest(entry.digest, digest):
             raise _refused("this API key is not known", "key_unknown")
-        if not entry.key.enabled:
-            raise _refused("this API key is disabled", "key_disabled")
-        if entry.ends and now * _SECOND >= entry.ends:
-            raise _refused("this API key has expired", "key_expired")
-        return entry.key
+        return _good(entry.key, entry.ends, now)
+
+    def named(self, key_id: str, now: float) -> ApiKey:
+        """Return the key with this id, as `ports.KeyBook` says."""
+        if (kept := self.kept.get(key_id)) is None:
+            raise _refused("this API key is not known", "key_unknown")
+        return _good(kept.key, kept.key.expires_at, now)
 
     def strangers(self) -> int:
         """Return how many keys have no secret under this pepper: they were made with another salt."""
@@ -198,6 +200,15 @@ def _entries(kept: Kept) -> Iterable[_Entry]:
     for one in kept.secrets:
         ends = [moment for moment in (kept.key.expires_at, one.expires_at) if moment]
         yield _Entry(one.digest, kept.key, min(ends, default=0))
+
+
+def _good(key: ApiKey, ends: int, now: float) -> ApiKey:
+    """Return a key that may be used at `now`, in seconds; `ends` is in microseconds, 0 for never."""
+    if not key.enabled:
+        raise _refused("this API key is disabled", "key_disabled")
+    if ends and now * _SECOND >= ends:
+        raise _refused("this API key has expired", "key_expired")
+    return key
 
 
 def _refused(message: str, cause: str) -> TokenHubError:

@@ -8,7 +8,7 @@ goes wrong while a key is looked up is a refusal.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -35,6 +35,10 @@ class NoKeys:
         """Raise `TokenHubError` (`AUTH`)."""
         del secret, now
         raise client_fault("this API key is not known", kind=Kind.AUTH, cause="key_unknown")
+
+    def named(self, key_id: str, now: float) -> ApiKey:
+        """Raise `TokenHubError` (`AUTH`)."""
+        return self.look_up(key_id, now)
 
 
 _NO_SECRET: Final = Secret("")
@@ -95,8 +99,16 @@ class Doorkeeper:
 
     def known(self, secret: str, now: float) -> ApiKey:
         """Return the key with this secret; raises like `admit`."""
+        return self._found(self._book.look_up, secret, now)
+
+    def again(self, key_id: str, now: float) -> ApiKey:
+        """Return the key with this id, for a caller who has shown it before; raises like `admit`."""
+        return self._found(self._book.named, key_id, now)
+
+    @staticmethod
+    def _found(look: Callable[[str, float], ApiKey], what: str, now: float) -> ApiKey:
         try:
-            key: object = self._book.look_up(secret, now)
+            key: object = look(what, now)
         except TokenHubError as error:
             if error.fault.kind is Kind.AUTH:
                 raise

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Final
 
 import click
+from click.exceptions import NoSuchCommand
 
 from tokenhub_core import __version__
 from tokenhub_core.errors import ConfigError
@@ -16,6 +17,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "serve": ("tokenhub_addon.commands:serve", "Start the proxy and the side server."),
     "run": ("tokenhub_core.cli.run:run", "Run a program with its LLM traffic coming through TokenHub."),
     "env": ("tokenhub_core.cli.env:env", "Print the environment of `run` for a shell."),
+    "doctor": ("tokenhub_addon.doctor:doctor", "Prove what is captured on this machine, and of one program."),
     "console": ("tokenhub_addon.console:console", "Open mitmproxy's console with TokenHub in it."),
     "web": ("tokenhub_addon.console:web", "Open mitmweb with TokenHub in it."),
     "provider": ("tokenhub_core.cli.provider:provider", "Register and list providers."),
@@ -35,6 +37,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "tokenhub_core.cli.verify:verify",
         "Check the chain of proofs, and what is proved of one call.",
     ),
+    "top": ("tokenhub_core.cli.top:top", "Watch calls, costs, health and budgets as they are."),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
     "stats": ("tokenhub_core.cli.stats:stats", "Show what the last minute, hour and day came to."),
@@ -61,6 +64,12 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "workflow": ("tokenhub_core.cli.workflow:workflow", "List, show and end durable calls."),
     "worker": ("tokenhub_core.cli.worker:worker", "Make durable calls for servers elsewhere."),
     "vault": ("tokenhub_core.cli.vault:vault", "Keep credentials sealed."),
+    "import": ("tokenhub_core.cli.importing:import_", "Bring the configuration of another gateway over."),
+    "completion": (
+        "tokenhub_core.cli.completion:completion",
+        "Print what lets a shell complete commands, options and names.",
+    ),
+    "man": ("tokenhub_core.cli.manual:man", "Write the pages of the manual, for `man`."),
 }
 """Name → (`module:attribute`, the line for `--help`). The line stands here so that help imports nothing."""
 
@@ -77,6 +86,15 @@ class _LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         return load(COMMANDS[cmd_name][0])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command; of a name that the table does not know, the error says which one was meant."""
+        name = args[0]
+        if name in COMMANDS or name.startswith("-") or ctx.resilient_parsing:
+            return super().resolve_command(ctx, args)
+        raise NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table."""

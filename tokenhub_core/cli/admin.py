@@ -6,9 +6,10 @@ import http.client
 import ipaddress
 import os
 import urllib.error
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, OpenerDirector, ProxyHandler, Request, build_opener
@@ -41,11 +42,17 @@ class AdminClient:
     answer. Each raises `ConfigError` with the server's own words where it refuses, and where it cannot be reached.
     """
 
-    def __init__(self, url: str, token: Secret) -> None:
+    def __init__(self, url: str, token: Secret, *, seconds: float = _SECONDS) -> None:
         self._url = _safe(url).rstrip("/")
         self._token = token
+        self._seconds = seconds
         # The environment may well point at our own proxy, which is not the way to the admin API.
         self._opener: OpenerDirector = build_opener(ProxyHandler({}), _NoRedirects())
+
+    @property
+    def url(self) -> str:
+        """Return where the server is."""
+        return self._url
 
     def get(self, path: str) -> Json:
         """Read something."""
@@ -66,6 +73,21 @@ class AdminClient:
         """Make or do something that takes its time, and yield what is told of it, an object a line."""
         for line in self.lines(path, json):
             yield _decoded(line)
+
+    def events(self, last: str = "") -> Generator[tuple[str, str, Json]]:
+        """Yield events as they come: id, type and data. `last` is the id of the last one that was heard."""
+        name = kind = ""
+        more = {"last-event-id": last} if last else {}
+        path = "/admin/v1/events"
+        with self._open("GET", path, None, "", accept="text/event-stream", more=more) as response:
+            while line := response.readline(_MAX_ANSWER):
+                field, _, value = line.decode("utf-8", "replace").rstrip("\r\n").partition(": ")
+                if field == "id":
+                    name = value
+                elif field == "event":
+                    kind = value
+                elif field == "data":
+                    yield name, kind, _decoded(value.encode())
 
     def upload(self, path: str, data: bytes) -> Json:
         """Send bytes as they are."""
@@ -96,19 +118,27 @@ class AdminClient:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, body: bytes | None, kind: str, *, accept: str = "application/json"
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        kind: str,
+        *,
+        accept: str = "application/json",
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> Iterator[Any]:
         """Yield the response; what goes wrong while it is read is told like what goes wrong before."""
         headers = {
             "authorization": f"Bearer {self._token.reveal()}",
             "accept": accept,
             "user-agent": f"tokenhub-cli/{__version__}",
+            **more,
         }
         if body is not None:
             headers["content-type"] = kind
         try:
             request = Request(self._url + path, data=body, headers=headers, method=method)  # noqa: S310 - see `_safe`
-            with self._opener.open(request, timeout=_SECONDS) as response:
+            with self._opener.open(request, timeout=self._seconds) as response:
                 yield response
         except urllib.error.HTTPError as error:
             with error:
@@ -130,8 +160,8 @@ def admin_client(data: Path | None) -> AdminClient:
     return AdminClient(serving(place).side_url, _token(place))
 
 
-def running_client(data: Path | None) -> AdminClient | None:
-    """Return what `admin_client` does, None where nobody serves from there."""
+def running_client(data: Path | None, *, seconds: float = _SECONDS) -> AdminClient | None:
+    """Return what `admin_client` does, None where nobody serves from there. It waits `seconds` for each answer."""
     place = data or data_dir(os.environ)
     if read_serve_info(place) is None:
         return None
@@ -139,7 +169,7 @@ def running_client(data: Path | None) -> AdminClient | None:
         info = serving(place)
     except ConfigError:
         return None
-    return AdminClient(info.side_url, _token(place))
+    return AdminClient(info.side_url, _token(place), seconds=seconds)
 
 
 def _token(place: Path) -> Secret:

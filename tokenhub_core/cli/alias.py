@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import ago, as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Form, Json, Sticky, Strategy
@@ -23,7 +24,7 @@ def alias() -> None:
 
 
 @alias.command()
-@click.argument("name")
+@click.argument("name", shell_complete=Names("alias"))
 @click.argument("variants", nargs=-1, required=True, metavar="MODEL[=WEIGHT]...")
 @click.option(
     "--strategy", type=click.Choice([one.value for one in Strategy]), default="weighted", show_default=True
@@ -91,7 +92,7 @@ def list_(*, json: bool, data: Path | None) -> None:
 
 
 @alias.command()
-@click.argument("name")
+@click.argument("name", shell_complete=Names("alias"))
 @as_json
 @data_option
 def show(*, name: str, json: bool, data: Path | None) -> None:
@@ -110,7 +111,7 @@ def show(*, name: str, json: bool, data: Path | None) -> None:
 
 
 @alias.command()
-@click.argument("name")
+@click.argument("name", shell_complete=Names("alias"))
 @as_json
 @data_option
 def remove(*, name: str, json: bool, data: Path | None) -> None:
@@ -121,7 +122,7 @@ def remove(*, name: str, json: bool, data: Path | None) -> None:
 
 
 @alias.command()
-@click.argument("name")
+@click.argument("name", shell_complete=Names("alias"))
 @click.option("--since", default="", metavar="AGO", help="Only calls since then: 90m, 12h, 7d.")
 @as_json
 @data_option

@@ -12,6 +12,7 @@ import click
 
 from tokenhub_core.admission.apikeys import duration
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Capture, Json
@@ -25,7 +26,7 @@ _TRUST: Final = {"directive_roles": "roles", "directives": "names"}
 
 type _Command = Callable[..., None]
 
-_key_id = click.argument("key_id", metavar="ID")
+_key_id = click.argument("key_id", metavar="ID", shell_complete=Names("key"))
 
 
 @click.group()
@@ -36,7 +37,12 @@ def apikey() -> None:
 def _fields(command: _Command) -> _Command:
     """Add the options that say what a key may do."""
     for option in (
-        click.option("--signed-directives/--unsigned-directives", "signed", default=None),
+        click.option(
+            "--signed-directives/--unsigned-directives",
+            "signed",
+            default=None,
+            help="Whether they have to be signed.",
+        ),
         click.option(
             "--directive-budget", metavar="USD", help="The most they may set; none for the default."
         ),
@@ -128,7 +134,7 @@ def show(*, key_id: str, json: bool, data: Path | None) -> None:
 
 @apikey.command()
 @_key_id
-@click.option("--name", metavar="NAME")
+@click.option("--name", metavar="NAME", help="What it is called.")
 @click.option("--enable/--disable", "enabled", default=None, help="Let calls in with it, or keep them out.")
 @_fields
 @as_json

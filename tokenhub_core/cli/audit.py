@@ -35,9 +35,9 @@ def audit() -> None:
 @audit.command(name="list")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--action", default="", help="One action, or all of a kind: vault, provider.change.")
-@click.option("--actor", default="")
-@click.option("--subject", default="")
-@click.option("--outcome", type=click.Choice(["done", "denied", "refused", "failed"]))
+@click.option("--actor", default="", help="Who did it.")
+@click.option("--subject", default="", help="What it was done to.")
+@click.option("--outcome", type=click.Choice(["done", "denied", "refused", "failed"]), help="How it ended.")
 @as_json
 @data_option
 def list_(*, limit: int, json: bool, data: Path | None, **wanted: str | None) -> None:
@@ -107,15 +107,18 @@ def verify(*, known: str | None, json: bool, data: Path | None) -> None:
 
 
 @audit.command()
+@as_json
 @data_option
-def head(*, data: Path | None) -> None:
+def head(*, json: bool, data: Path | None) -> None:
     """Print where the chain ends, to be kept elsewhere: what is cut off behind it will be missed."""
     client = running_client(data)
-    click.echo(
-        client.get(f"{PATH}?limit=1")["head"]
+    end = (
+        str(client.get(f"{PATH}?limit=1")["head"])
         if client is not None
         else str(_offline(data, lambda log, _: log.head()))
     )
+    if not shown({"head": end}, json=json):
+        click.echo(end)
 
 
 @audit.command()

@@ -12,6 +12,7 @@ import click
 
 from tokenhub_core.admission.budgets import MOST, Period, Unit, amount
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Json
@@ -77,7 +78,7 @@ def list_(*, owner: str, json: bool, data: Path | None) -> None:
 
 
 @budget.command()
-@click.argument("budget_id", metavar="ID")
+@click.argument("budget_id", metavar="ID", shell_complete=Names("budget"))
 @as_json
 @data_option
 def show(*, budget_id: str, json: bool, data: Path | None) -> None:
@@ -100,7 +101,7 @@ def show(*, budget_id: str, json: bool, data: Path | None) -> None:
 
 
 @budget.command()
-@click.argument("budget_id", metavar="ID")
+@click.argument("budget_id", metavar="ID", shell_complete=Names("budget"))
 @as_json
 @data_option
 def paid(*, budget_id: str, json: bool, data: Path | None) -> None:
@@ -111,7 +112,7 @@ def paid(*, budget_id: str, json: bool, data: Path | None) -> None:
 
 
 @budget.command()
-@click.argument("budget_id", metavar="ID")
+@click.argument("budget_id", metavar="ID", shell_complete=Names("budget"))
 @as_json
 @data_option
 def remove(*, budget_id: str, json: bool, data: Path | None) -> None:

@@ -48,15 +48,20 @@ def show(*, json: bool, data: Path | None) -> None:
 
 @ca.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
 @data_option
-def rotate(*, yes: bool, data: Path | None) -> None:
+def rotate(*, yes: bool, json: bool, data: Path | None) -> None:
     """Make a new root with a new key. Programs that trust the old one do not trust the new one."""
     settings = _settings(data)
     if not yes:
         click.confirm(
-            "Programs that run behind TokenHub will fail until they are started again. Go on?", abort=True
+            "Programs that run behind TokenHub will fail until they are started again. Go on?",
+            abort=True,
+            err=True,
         )
     made = alone(settings.data_dir, lambda audit: _interception(settings, audit).rotate())
+    if printed({"file": str(made.facts.file), "sha256": made.facts.sha256}, json=json):
+        return
     tell(plain(f"the new root is {made.facts.file}, SHA-256 {made.facts.sha256}"))
     tell("start programs again with `tokenhub run`, and import the file anew wherever it was imported")
     _tell_server(settings)
@@ -65,22 +70,28 @@ def rotate(*, yes: bool, data: Path | None) -> None:
 @ca.command("add-host")
 @click.argument("host")
 @click.argument("dialect", type=click.Choice([one.value for one in Dialect]))
+@as_json
 @data_option
-def add_host(*, host: str, dialect: str, data: Path | None) -> None:
+def add_host(*, host: str, dialect: str, json: bool, data: Path | None) -> None:
     """Intercept HOST; its calls speak DIALECT. '*.' stands for one label."""
     settings = _settings(data)
     alone(settings.data_dir, lambda audit: _interception(settings, audit).add(host, Dialect(dialect)))
+    if printed({"host": bare_host(host), "dialect": dialect}, json=json):
+        return
     tell(plain(f"{bare_host(host)}: intercepted, {dialect}"))
     _tell_server(settings)
 
 
 @ca.command("remove-host")
 @click.argument("host")
+@as_json
 @data_option
-def remove_host(*, host: str, data: Path | None) -> None:
+def remove_host(*, host: str, json: bool, data: Path | None) -> None:
     """Leave HOST alone, if it was added with `add-host`."""
     settings = _settings(data)
     alone(settings.data_dir, lambda audit: _interception(settings, audit).remove(host))
+    if printed({"host": bare_host(host)}, json=json):
+        return
     tell(plain(f"{bare_host(host)}: left alone"))
     _tell_server(settings)
 

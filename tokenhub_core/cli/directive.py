@@ -12,7 +12,7 @@ import click
 
 from tokenhub_core import directives, signing
 from tokenhub_core.cli.admin import admin_client
-from tokenhub_core.cli.options import data_option
+from tokenhub_core.cli.options import as_json, data_option, shown
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.directives import PATH
 
@@ -26,10 +26,13 @@ def directive() -> None:
 
 @directive.command()
 @click.argument("key_id", metavar="KEY")
+@as_json
 @data_option
-def secret(*, key_id: str, data: Path | None) -> None:
+def secret(*, key_id: str, json: bool, data: Path | None) -> None:
     """Print what the client's key with the id KEY signs directives with. It is in the audit log."""
-    click.echo(_asked(data, key_id))
+    told = _asked(data, key_id)
+    if not shown({"key_id": key_id, "secret": told}, json=json):
+        click.echo(told)
 
 
 @directive.command()
@@ -48,8 +51,11 @@ def secret(*, key_id: str, data: Path | None) -> None:
     metavar="FILE",
     help="What `directive secret` printed; without it the running server is asked.",
 )
+@as_json
 @data_option
-def sign(*, key_id: str, wishes: str, seconds: int, secret_file: Path | None, data: Path | None) -> None:
+def sign(
+    *, key_id: str, wishes: str, seconds: int, secret_file: Path | None, json: bool, data: Path | None
+) -> None:
     """Print the signed directive of WISHES, such as 'mode=cheap budget=0.01', for calls made with KEY."""
     found = directives.scan(f"{directives.MARKER} {wishes}")
     if "\n" in wishes or len(found) != 1 or found[0].fault is not None:
@@ -66,7 +72,9 @@ def sign(*, key_id: str, wishes: str, seconds: int, secret_file: Path | None, da
         )
     except ValueError:
         raise ConfigError(f"{key_id!r} is no id of a key") from None
-    click.echo(f"{directives.MARKER}[{tag}] {wishes}")
+    signed = f"{directives.MARKER}[{tag}] {wishes}"
+    if not shown({"directive": signed}, json=json):
+        click.echo(signed)
 
 
 def _asked(data: Path | None, key_id: str) -> str:

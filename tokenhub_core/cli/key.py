@@ -11,6 +11,7 @@ from urllib.parse import quote
 import click
 
 from tokenhub_core.cli.admin import AdminClient, admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import DEFAULT_CREDENTIAL, Json
@@ -25,7 +26,7 @@ def key() -> None:
 
 
 _name = click.argument("name", default=DEFAULT_CREDENTIAL)
-_provider = click.argument("provider")
+_provider = click.argument("provider", shell_complete=Names("provider"))
 
 
 @key.command()

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from tokenhub_core.cli import exports
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.cli.following import followed
 from tokenhub_core.cli.options import ago, as_json, data_option, listing, plain, shown, tell
@@ -23,13 +24,15 @@ from tokenhub_core.types import Json
 _FILTERS: Final = (
     click.option("--since", metavar="TIME", help="90m, 12h, 7d ago, or a time such as 2030-01-31T12:00."),
     click.option("--until", metavar="TIME", help="Like --since."),
-    click.option("--model", default="", help="Served or asked for."),
-    click.option("--provider", default=""),
-    click.option("--key", default="", help="The id of the client's key."),
+    click.option("--model", default="", help="Served or asked for.", shell_complete=Names("model")),
+    click.option("--provider", default="", help="Who served it.", shell_complete=Names("provider")),
+    click.option("--key", default="", help="The id of the client's key.", shell_complete=Names("key")),
     click.option("--project", default=""),
     click.option("--host", default="", help="That the call was meant for."),
     click.option("--program", default="", help="The client program."),
-    click.option("--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"])),
+    click.option(
+        "--outcome", type=click.Choice(["ok", "error", "cancelled", "passed"]), help="How they ended."
+    ),
     click.option("--status", default="", help="One such as 404, or a class of them: 5xx."),
     click.option("--mode", default=""),
     click.option("--directive", default="", help="What became of it: honoured, denied, invalid, ignored."),

@@ -10,9 +10,17 @@ import click
 from rich.text import Text
 
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.types import Json
+
+_at = click.option(
+    "--provider",
+    default="",
+    help="At which provider, where several serve it.",
+    shell_complete=Names("provider"),
+)
 
 
 @click.group()
@@ -24,8 +32,10 @@ def model() -> None:
 
 
 @model.command()
-@click.argument("id")
-@click.option("--provider", "provider_id", required=True, help="Who serves it.")
+@click.argument("id", shell_complete=Names("model"))
+@click.option(
+    "--provider", "provider_id", required=True, help="Who serves it.", shell_complete=Names("provider")
+)
 @click.option("--upstream", default="", help="Its name at the provider, where it has another.")
 @click.option("--weight", type=click.IntRange(0, 10), default=5, show_default=True)
 @click.option(
@@ -44,10 +54,15 @@ def add(*, json: bool, data: Path | None, **fields: Any) -> None:
 
 
 @model.command("set")
-@click.argument("id")
-@click.option("--provider", default="", help="At which provider, where several serve it.")
+@click.argument("id", shell_complete=Names("model"))
+@click.option(
+    "--provider",
+    default="",
+    help="At which provider, where several serve it.",
+    shell_complete=Names("provider"),
+)
 @click.option("--weight", type=click.IntRange(0, 10))
-@click.option("--enable/--disable", "enabled", default=None)
+@click.option("--enable/--disable", "enabled", default=None, help="Whether it may serve.")
 @click.option("--input-per-1k", type=float, help="Dollars per thousand input tokens.")
 @click.option("--output-per-1k", type=float, help="Dollars per thousand output tokens.")
 @click.option("--quirk", "quirks", multiple=True, help="A repair that it needs, in place of those before.")
@@ -104,8 +119,13 @@ def list_(*, json: bool, data: Path | None) -> None:
 
 
 @model.command()
-@click.argument("id")
-@click.option("--provider", default="", help="At which provider, where several serve it.")
+@click.argument("id", shell_complete=Names("model"))
+@click.option(
+    "--provider",
+    default="",
+    help="At which provider, where several serve it.",
+    shell_complete=Names("provider"),
+)
 @as_json
 @data_option
 def remove(*, id: str, provider: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name

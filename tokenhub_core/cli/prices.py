@@ -13,6 +13,7 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, build_opener
 import click
 
 from tokenhub_core.cli.admin import admin_client, running_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.shapes import prices_json
@@ -36,7 +37,7 @@ def prices() -> None:
 
 
 @prices.command()
-@click.argument("model")
+@click.argument("model", shell_complete=Names("model"))
 @as_json
 @data_option
 def show(*, model: str, json: bool, data: Path | None) -> None:

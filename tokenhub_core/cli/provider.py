@@ -9,6 +9,7 @@ from urllib.parse import quote
 import click
 
 from tokenhub_core.cli.admin import AdminClient, admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.key import credential_fields, key
 from tokenhub_core.cli.model import described
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
@@ -28,7 +29,7 @@ provider.add_command(key)
 
 
 @provider.command()
-@click.argument("id")
+@click.argument("id", shell_complete=Names("provider"))
 @click.option("--type", "type_", type=click.Choice(_TYPES), help="Default: what the id says, else openai.")
 @click.option(
     "--base-url", "urls", multiple=True, help="Endpoint; repeat it for several of the same provider."
@@ -108,7 +109,7 @@ def list_(*, json: bool, data: Path | None) -> None:
 
 
 @provider.command()
-@click.argument("id")
+@click.argument("id", shell_complete=Names("provider"))
 @as_json
 @data_option
 def remove(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name in the help text

@@ -18,7 +18,7 @@ from tokenhub_core.launch.paths import data_dir
 
 _NOT_EXECUTABLE: Final = 126
 _NOT_FOUND: Final = 127
-_OURS: Final = frozenset({"TOKENHUB_ADMIN_TOKEN", "TOKENHUB_VAULT_PASSWORD", KEY})
+OURS: Final = frozenset({"TOKENHUB_ADMIN_TOKEN", "TOKENHUB_VAULT_PASSWORD", KEY})
 """What an operator's shell may hold and no program needs that asks a model; a key stands in the proxy's URL."""
 
 
@@ -54,7 +54,7 @@ def run(
         include_localhost=include_localhost,
         key=key_from(key_file, os.environ),
     )
-    given = {name: value for name, value in os.environ.items() if name not in _OURS}
+    given = {name: value for name, value in os.environ.items() if name not in OURS}
     sys.exit(_become(command, changes.apply(given)))
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from tokenhub_core.cli.admin import admin_client
+from tokenhub_core.cli.completion import Names
 from tokenhub_core.cli.decision import imagined
 from tokenhub_core.cli.options import as_json, data_option, shown, tell
 from tokenhub_core.errors import ConfigError
@@ -19,7 +20,7 @@ _NEEDS: Final = ", ".join(need.value for need in Need)
 
 
 @click.command(short_help="Show where a call would go, without making it.")
-@click.option("--mode", type=click.Choice([mode.value for mode in Mode]))
+@click.option("--mode", type=click.Choice([mode.value for mode in Mode]), help="What counts most.")
 @click.option(
     "--model", "model_hint", default="", help="Asked for by name; none leaves the choice to scores."
 )
@@ -28,7 +29,7 @@ _NEEDS: Final = ", ".join(need.value for need in Need)
     "--max-output", "max_output_tokens", type=click.IntRange(0), help="The caller's cap, in tokens."
 )
 @click.option("--needs", default="", metavar="NEED,…", help=f"Of {_NEEDS}.")
-@click.option("--provider", help="Only this one may serve.")
+@click.option("--provider", help="Only this one may serve.", shell_complete=Names("provider"))
 @click.option("--budget", "max_budget_usd", type=float, help="Most dollars for the call.")
 @click.option("--latency", "max_latency_ms", type=click.IntRange(1), help="Most milliseconds for the call.")
 @click.option("--min-weight", type=click.IntRange(0, 10))
@@ -40,7 +41,7 @@ _NEEDS: Final = ", ".join(need.value for need in Need)
     show_default=True,
     help="The caller's.",
 )
-@click.option("--stream", is_flag=True)
+@click.option("--stream", is_flag=True, help="The answer is to be streamed.")
 @click.option("--seed", help="What breaks ties; in a call it is the call's id.")
 @as_json
 @data_option

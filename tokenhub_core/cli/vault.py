@@ -67,7 +67,8 @@ def vault() -> None:
 
 @vault.command(short_help="Give the vault its password; done once.")
 @_password_options
-def init(*, data: Path | None, **given: Any) -> None:
+@as_json
+def init(*, data: Path | None, json: bool, **given: Any) -> None:
     """Give the vault its password, of at least 12 characters. Nobody can recover it.
 
     A running server has its vault open afterwards; without one it stays locked.
@@ -75,14 +76,14 @@ def init(*, data: Path | None, **given: Any) -> None:
     client = running_client(data)
     password = _password(new=True, **given)
     if client is not None:
-        _show(client.post(f"{_API}/init", {"admin_password": password.reveal()}))
+        _show(client.post(f"{_API}/init", {"admin_password": password.reveal()}), json=json)
         return
 
     async def make(vault: Vault) -> None:
         await vault.init(password)
         vault.lock()
 
-    _show(_alone(data, make))
+    _show(_alone(data, make), json=json)
 
 
 @vault.command(short_help="Open the vault of the running server.")
@@ -92,31 +93,35 @@ def init(*, data: Path | None, **given: Any) -> None:
     is_flag=True,
     help="Take what can still be opened of a vault that cannot be trusted: after a backup was put back.",
 )
-def unlock(*, data: Path | None, accept: bool, **given: Any) -> None:
+@as_json
+def unlock(*, data: Path | None, json: bool, accept: bool, **given: Any) -> None:
     """Open the vault of the running server, until `lock` or its end."""
     client = admin_client(data)
     password = _password(new=False, **given)
-    _show(client.post(f"{_API}/unlock", {"admin_password": password.reveal(), "accept": accept}))
+    _show(client.post(f"{_API}/unlock", {"admin_password": password.reveal(), "accept": accept}), json=json)
 
 
 @vault.command(short_help="Close the vault of the running server.")
 @data_option
-def lock(*, data: Path | None) -> None:
+@as_json
+def lock(*, data: Path | None, json: bool) -> None:
     """Close the vault of the running server: calls that need its credentials are refused from now on."""
-    _show(admin_client(data).post(f"{_API}/lock", {}))
+    _show(admin_client(data).post(f"{_API}/lock", {}), json=json)
 
 
 @vault.command(short_help="Say what state the vault is in.")
 @data_option
-def status(*, data: Path | None) -> None:
+@as_json
+def status(*, data: Path | None, json: bool) -> None:
     """Say what state the vault is in and how many secrets it holds."""
     client = running_client(data)
     if client is not None:
-        _show(client.get(_API))
+        _show(client.get(_API), json=json)
     elif not variable("DB_DSN") and not Path(database_path(data)).exists():
-        _show({"state": State.UNINITIALISED.value, "entries": 0})  # looking makes no database
+        # Looking makes no database.
+        _show({"state": State.UNINITIALISED.value, "entries": 0}, json=json)
     else:
-        _show(_alone(data, _look))
+        _show(_alone(data, _look), json=json)
 
 
 @vault.command(short_help="Give the vault another password.")
@@ -130,8 +135,14 @@ def status(*, data: Path | None) -> None:
 @click.option(
     "--new-password-fd", type=click.IntRange(0), metavar="N", help="Read it from a file descriptor."
 )
+@as_json
 def password(
-    *, data: Path | None, new_password_file: Path | None, new_password_fd: int | None, **given: Any
+    *,
+    data: Path | None,
+    json: bool,
+    new_password_file: Path | None,
+    new_password_fd: int | None,
+    **given: Any,
 ) -> None:
     """Give the vault another password. One row changes, at once or not at all; an open vault stays open."""
     client = running_client(data)
@@ -142,21 +153,22 @@ def password(
     fresh = flagged or _asked(twice=True)
     if client is not None:
         body = {"old_password": old.reveal(), "new_password": fresh.reveal()}
-        _show(client.post(f"{_API}/password", body))
+        _show(client.post(f"{_API}/password", body), json=json)
     else:
-        _show(_alone(data, lambda vault: vault.change_password(old, fresh)))
+        _show(_alone(data, lambda vault: vault.change_password(old, fresh)), json=json)
 
 
 @vault.command(short_help="Replace the vault's key, and seal everything anew.")
 @_password_options
-def rotate(*, data: Path | None, **given: Any) -> None:
+@as_json
+def rotate(*, data: Path | None, json: bool, **given: Any) -> None:
     """Replace the vault's key, and seal everything anew, at once or not at all. The password stays the same."""
     client = running_client(data)
     known = _password(new=False, **given)
     if client is not None:
-        _show(client.post(f"{_API}/rotate", {"admin_password": known.reveal()}))
+        _show(client.post(f"{_API}/rotate", {"admin_password": known.reveal()}), json=json)
     else:
-        _show(_alone(data, lambda vault: vault.rotate(known)))
+        _show(_alone(data, lambda vault: vault.rotate(known)), json=json)
 
 
 # --- secrets -----------------------------------------------------------------------------------------------
@@ -177,7 +189,8 @@ def secret() -> None:
     "--value-fd", type=click.IntRange(0), metavar="N", help="Read the value from a file descriptor."
 )
 @_password_options
-def put(*, name: str, value_fd: int | None, data: Path | None, **given: Any) -> None:
+@as_json
+def put(*, name: str, value_fd: int | None, data: Path | None, json: bool, **given: Any) -> None:
     """Store a secret, in place of one of the same name.
 
     The value comes from a prompt, from standard input or from a descriptor.
@@ -186,6 +199,7 @@ def put(*, name: str, value_fd: int | None, data: Path | None, **given: Any) -> 
     value = _value(value_fd, from_stdin=not given["password_stdin"])
     if client is not None:
         client.put(f"{_SECRETS}/{quote(name, safe='')}", {"value": value.reveal()})
+        shown({"name": name}, json=json)
         return
     known = _password(new=False, **given)
 
@@ -195,16 +209,18 @@ def put(*, name: str, value_fd: int | None, data: Path | None, **given: Any) -> 
         vault.lock()
 
     _alone(data, stored)
+    shown({"name": name}, json=json)
 
 
 @secret.command()
 @click.argument("name")
 @_password_options
-def get(*, name: str, data: Path | None, **given: Any) -> None:
+@as_json
+def get(*, name: str, data: Path | None, json: bool, **given: Any) -> None:
     """Print a secret."""
     client = running_client(data)
     if client is not None:
-        click.echo(client.get(f"{_SECRETS}/{quote(name, safe='')}")["value"])
+        _reveal(name, client.get(f"{_SECRETS}/{quote(name, safe='')}")["value"], json=json)
         return
     known = _password(new=False, **given)
     found: list[Secret | None] = []
@@ -219,7 +235,7 @@ def get(*, name: str, data: Path | None, **given: Any) -> None:
     _with_audit(data, read)
     if found[0] is None:
         raise ConfigError(f"there is no secret {name!r}")
-    click.echo(found[0].reveal())
+    _reveal(name, found[0].reveal(), json=json)
 
 
 @secret.command(name="list")
@@ -245,11 +261,13 @@ def list_(*, json: bool, data: Path | None) -> None:
 @secret.command()
 @click.argument("name")
 @data_option
-def remove(*, name: str, data: Path | None) -> None:
+@as_json
+def remove(*, name: str, data: Path | None, json: bool) -> None:
     """Remove a secret for good. Needs no password."""
     client = running_client(data)
     if client is not None:
         client.delete(f"{_SECRETS}/{quote(name, safe='')}")
+        shown({"name": name}, json=json)
         return
 
     async def gone(vault: Vault) -> None:
@@ -257,12 +275,20 @@ def remove(*, name: str, data: Path | None) -> None:
             raise ConfigError(f"there is no secret {name!r}")
 
     _alone(data, gone)
+    shown({"name": name}, json=json)
 
 
 # --- inside ------------------------------------------------------------------------------------------------
 
 
-def _show(told: Json) -> None:
+def _reveal(name: str, value: str, *, json: bool) -> None:
+    if not shown({"name": name, "value": value}, json=json):
+        click.echo(value)
+
+
+def _show(told: Json, *, json: bool) -> None:
+    if shown(told, json=json):
+        return
     count = told["entries"]
     click.echo(f"the vault is {told['state']}, {count} {'entry' if count == 1 else 'entries'}")
     for one in told.get("bad", ()):

@@ -67,11 +67,13 @@ def show(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the
 
 @workflow.command()
 @click.argument("id")
+@as_json
 @data_option
-def cancel(*, id: str, data: Path | None) -> None:  # noqa: A002 - the argument's name
+def cancel(*, id: str, json: bool, data: Path | None) -> None:  # noqa: A002 - the argument's name
     """End one, as if its caller had left."""
-    admin_client(data).post(f"{_PATH}/{quote(id, safe='')}/cancel")
-    tell(plain(f"{id} was asked to end"))
+    told = admin_client(data).post(f"{_PATH}/{quote(id, safe='')}/cancel")
+    if not shown(told, json=json):
+        tell(plain(f"{id} was asked to end"))
 
 
 def _moment(seconds: float) -> str:

@@ -74,3 +74,10 @@ def _covers(name: str, host: str) -> bool:
     ):
         return False
     return len(labels) <= len(pattern) or pattern[0] == "*"
+
+
+def exempts(value: str, host: str) -> bool:
+    """Tell whether a `NO_PROXY` of the user's own takes a host, or a pattern of hosts, away from the proxy."""
+    entries = value.replace(",", " ").split()
+    names = [_name(_clean(entry)) for entry in entries]
+    return "*" in entries or any(name and _covers(name, host) for name in names)
