@@ -25,6 +25,7 @@ from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.decisions import of_record
 from tokenhub_core.launch.hardening import harden
+from tokenhub_core.launch.notify import READY, STOPPING, notifier
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.telemetry import logs
 from tokenhub_core.types import Json
@@ -98,7 +99,10 @@ async def _serve(settings: Settings, environ: Mapping[str, str], *, demo: bool) 
         if demo:
             return 0
         console.print(next_steps(served, terminal=console.is_terminal))
+        tell = notifier(environ)
+        tell(READY)
         await leave.wait()
+        tell(STOPPING)
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)
         console.print("leaving: waiting for calls to end (again to cut them short)")
