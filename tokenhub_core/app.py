@@ -66,9 +66,10 @@ from tokenhub_core.http.vault import VaultPages
 from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
+from tokenhub_core.launch.notify import ALIVE, notifier
 from tokenhub_core.learning import Learning
 from tokenhub_core.lending import Lender
-from tokenhub_core.lookout import Leaks, Watched, look
+from tokenhub_core.lookout import Leaks, Watched, blocked, look
 from tokenhub_core.modes import checked
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
@@ -94,9 +95,11 @@ from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
 from tokenhub_core.types import Record
+from tokenhub_core.underway import Underway
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
 from tokenhub_core.vault.vault import Custody, Vault
+from tokenhub_core.watchdog import Watchdog
 from tokenhub_core.watching import Watcher
 from tokenhub_core.workflows.joining import joined
 
@@ -128,6 +131,8 @@ class App:
     """Makes what is behind the `#` of a login link."""
     keys: KeyBook
     """Where clients' keys are known."""
+    underway: Underway = field(default_factory=Underway)
+    """The calls that are under way; its `stop` ends what a drain has left."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in, at every front door."""
     foreign: Foreign = KEPT
@@ -186,6 +191,8 @@ async def running(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
+        alive = partial(notifier(environ), ALIVE)
+        stack.enter_context(Watchdog(partial(blocked, watched.bus, watched.metrics), alive=alive))
         admission = _Admission(throttle(settings, watched.metrics.refused), await _keys(stack, kept, watched))
         pipeline = await _engine(stack, kept, watched, catalog, admission)
         warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
@@ -226,7 +233,7 @@ async def _open(stack: AsyncExitStack, settings: Settings, environ: Mapping[str,
 
 
 async def _watch(stack: AsyncExitStack, kept: _Kept) -> Watched:
-    bus, metrics, health = Bus(), Metrics(), HealthTracker()
+    bus, metrics, health = Bus(), Metrics(), HealthTracker(random=random.random)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
     await learning.load()
@@ -294,7 +301,11 @@ async def _engine(
 ) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(
-        HttpTransport(ca_file=terms.path(settings.ca_file), guard=terms.guard(settings))
+        HttpTransport(
+            ca_file=terms.path(settings.ca_file),
+            guard=terms.guard(settings),
+            max_connections=terms.connections(settings),
+        )
     )
     means = Means(
         transport=RoutingTransport(network, SimulatedTransport()) if settings.simulate else network,
@@ -323,6 +334,7 @@ async def _engine(
         rules=terms.rules(settings, catalog, kept.vault, kept.writer, admission.throttle),
         insight=terms.insight(watched.learning, catalog),
     )
+    pipeline.underway = Underway(settings.max_calls, settings.queue_ms / 1000)
     pipeline.durable = joined(
         stack,
         settings,
@@ -424,6 +436,7 @@ async def _doors(
         warnings=warnings,
         drain=leaving.set,
         keys=admission.keys,
+        underway=pipeline.underway,
         follow=follower.listen,
         login_ticket=lambda: logins.ticket(register.bootstrap),
     )
