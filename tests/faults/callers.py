@@ -330,7 +330,6 @@ CASES: Final = (
         lambda lab, n: lab.turns(n, _leaves, stream=True),
         _deaf,
         red=1,
-        quick=True,
     ),
     Case(
         "F33",

@@ -461,7 +461,6 @@ CASES: Final = (
         lanes=(),
         n=21,
         red=3,
-        quick=True,
     ),
     Case(
         "F47",
@@ -485,7 +484,6 @@ CASES: Final = (
         _one_clock,
         lanes=(),
         red=20,
-        quick=True,
     ),
     Case(
         "F49",
@@ -573,6 +571,5 @@ CASES: Final = (
         lambda lab, n: lab.turns(n, _duplicates, spare_speaks="openai", speaks="openai"),
         off.patched(Idempotent, "exchange", _always_anew),
         red=6,
-        quick=True,
     ),
 )

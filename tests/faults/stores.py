@@ -407,7 +407,6 @@ CASES: Final = (
         _swallowed,
         lanes=(),
         red=10,
-        quick=True,
     ),
     Case(
         "F53",
