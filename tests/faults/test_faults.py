@@ -36,6 +36,7 @@ async def lab(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
     await made.close()
 
 
+@pytest.mark.load
 @_ONE_LOOP
 @pytest.mark.parametrize("case", QUICK, ids=[case.id for case in QUICK])
 async def test_what_a_fault_comes_to(lab: Lab, case: object) -> None:
