@@ -91,6 +91,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.hardening": "asks the kernel",
     "tokenhub_core.launch.paths": "asks the platform for directories",
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
+    "tokenhub_core.launch.notify": "tells the service manager",
     "tokenhub_core.learning": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
@@ -155,12 +156,14 @@ SHELLS: Final = {
     "tokenhub_core.telemetry.metrics": "counts",
     "tokenhub_core.telemetry.recorder": "waits for the store",
     "tokenhub_core.terms": "hands over what waits for the store",
+    "tokenhub_core.underway": "waits for places",
     "tokenhub_core.vault.gate": "keeps a count in the store",
     "tokenhub_core.vault.passwords": "reads files",
     "tokenhub_core.vault.storing": "works in the store",
     "tokenhub_core.vault.turn": "runs what is slow in a thread",
     "tokenhub_core.vault.vault": "keeps the vault in the store",
     "tokenhub_core.webhooks.outbox": "waits for the store and for receivers",
+    "tokenhub_core.watchdog": "looks after the loop by the clock",
     "tokenhub_core.workflows.activities": "waits for attempts and the store",
     "tokenhub_core.workflows.client": "speaks with Temporal",
     "tokenhub_core.workflows.codec": "is asked by Temporal's loop",
@@ -180,7 +183,7 @@ _RANKS: Final = (
     redaction routing shaping signing supervision telemetry.kinds transcript
     webhooks.values""",
     "providers",
-    "lending watching",
+    "lending underway watchdog watching",
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job

@@ -32,7 +32,7 @@ case $* in
     esac ;;
 "-c import pip") ;;
 "-c "*) echo "$0" ;;
-"-m pytest "* | "-m tests.fuzz "*) shift; printf '<%s>' "$@" ;;
+"-m pytest "* | "-m tests.fuzz "* | "-m tests.faults "*) shift; printf '<%s>' "$@" ;;
 *) exit 9 ;;
 esac
 """
@@ -319,7 +319,7 @@ def test_a_lane_chooses_what_is_run(house: House, args: tuple[str, ...], select:
     _, out, err = house.run("test", *args)
 
     assert out == f"<pytest>{select}{rest}"
-    assert "unit search load soak crash agents all fuzz" in err
+    assert "unit search load soak crash agents all faults fuzz" in err
 
 
 @pytest.mark.parametrize(
@@ -343,6 +343,13 @@ def test_a_lane_fails_where_a_run_of_it_does(house: House, lane: str, codes: str
     ended, out, _ = house.run("test", lane)
 
     assert (ended, out.count("pytest")) == (code, len(codes.split()))
+
+
+def test_the_lab_of_faults_is_a_program_of_its_own(house: House) -> None:
+    """What follows goes to it, and pytest has no part in it."""
+    house.python()
+    _, out, _ = house.run("test", "faults", "--only", "F07")
+    assert out == "<tests.faults><--only><F07>"
 
 
 def test_the_fuzz_lane_has_a_program_of_its_own(house: House) -> None:

@@ -65,9 +65,10 @@ from tokenhub_core.http.webhooks import Hooked, hooked
 from tokenhub_core.http.workflows import WorkflowPages
 from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
+from tokenhub_core.launch.notify import ALIVE, notifier
 from tokenhub_core.learning import Learning
 from tokenhub_core.lending import Lender
-from tokenhub_core.lookout import Leaks, Watched, look
+from tokenhub_core.lookout import Leaks, Watched, blocked, look
 from tokenhub_core.modes import checked
 from tokenhub_core.opening import Kept, cancelled
 from tokenhub_core.otel import joining as otel
@@ -95,7 +96,9 @@ from tokenhub_core.telemetry.metrics import METRICS, Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
 from tokenhub_core.types import Record
+from tokenhub_core.underway import Underway
 from tokenhub_core.vault.vault import Vault
+from tokenhub_core.watchdog import Watchdog
 from tokenhub_core.watching import Watcher
 from tokenhub_core.workflows.joining import joined
 
@@ -127,6 +130,8 @@ class App:
     """Makes what is behind the `#` of a login link."""
     keys: KeyBook
     """Where clients' keys are known."""
+    underway: Underway = field(default_factory=Underway)
+    """The calls that are under way; its `stop` ends what a drain has left."""
     keeper: Doorkeeper = KEYLESS
     """Says who comes in, at every front door."""
     foreign: Foreign = KEPT
@@ -172,6 +177,8 @@ async def running(
         await catalog.load()
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
+        alive = partial(notifier(environ), ALIVE)
+        stack.enter_context(Watchdog(partial(blocked, watched.bus, watched.metrics), alive=alive))
         admission = _Admission(
             throttle(settings, watched.metrics.refused),
             await _keys(stack, kept, watched),
@@ -183,7 +190,11 @@ async def running(
 
 
 async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
-    bus, metrics, health = Bus(round(kept.clock.now() * MICROS)), Metrics(), HealthTracker()
+    bus, metrics, health = (
+        Bus(round(kept.clock.now() * MICROS)),
+        Metrics(),
+        HealthTracker(random=random.random),
+    )
     kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
@@ -260,7 +271,11 @@ async def _engine(
 ) -> Pipeline:
     settings = kept.settings
     network = await stack.enter_async_context(
-        HttpTransport(ca_file=terms.path(settings.ca_file), guard=terms.guard(settings))
+        HttpTransport(
+            ca_file=terms.path(settings.ca_file),
+            guard=terms.guard(settings),
+            max_connections=terms.connections(settings),
+        )
     )
     watched.metrics.ask(
         gauges.readings(
@@ -303,6 +318,7 @@ async def _engine(
         ),
         insight=terms.insight(watched.learning, catalog),
     )
+    pipeline.underway = Underway(settings.max_calls, settings.queue_ms / 1000)
     pipeline.durable = joined(
         stack,
         settings,
@@ -412,6 +428,7 @@ async def _doors(
         warnings=warnings,
         drain=leaving.set,
         keys=admission.keys,
+        underway=pipeline.underway,
         follow=follower.listen,
         login_ticket=lambda: logins.ticket(register.bootstrap),
     )

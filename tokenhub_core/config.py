@@ -302,6 +302,12 @@ class Settings:
         (), _words, "Names, addresses and networks that are not public and may be reached all the same"
     )
     allow_http: bool = _setting(False, _flag, "Let providers be reached over plain http anywhere")
+    max_calls: int | None = _setting(
+        1000, _optional(_whole(1, 100_000)), "Calls under way at once, streams among them; none for no limit"
+    )
+    queue_ms: float = _setting(
+        50.0, _number(0, 60_000), "For a call above that number to wait for a place, before it is refused"
+    )
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
     max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")
     connect_timeout_secs: float = _setting(5.0, _number(0.05, 120), "To connect to a provider")

@@ -75,6 +75,12 @@ class Watched:
     tracing: Tracing | None = None
 
 
+def blocked(bus: Bus, metrics: Metrics, seconds: float, where: str) -> None:
+    """Tell that the event loop stood still."""
+    metrics.blocked()
+    bus.publish("loop_blocked", {"seconds": round(seconds, 3), "where": where})
+
+
 async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
     """Tell of health transitions and parkings, and keep the gauges."""
     bus, metrics, health = watched.bus, watched.metrics, watched.health

@@ -34,6 +34,7 @@ from tokenhub_core.types import (
     Plan,
     Snapshot,
 )
+from tokenhub_core.underway import FULL, LEAVING, Underway, stopped
 from tokenhub_core.workflows.way import Durability
 
 logger: Final = logging.getLogger(__name__)
@@ -42,16 +43,24 @@ logger: Final = logging.getLogger(__name__)
 class _Frames:
     """A reply's frames. Unlike a bare generator, one that is closed before its first frame is ended too."""
 
-    def __init__(self, frames: AsyncGenerator[bytes], abandon: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes],
+        abandon: Callable[[], Awaitable[None]],
+        begin: Callable[[], None],
+    ) -> None:
         self._frames = frames
         self._abandon = abandon
+        self._begin = begin
         self._begun = False
 
     def __aiter__(self) -> _Frames:
         return self
 
     async def __anext__(self) -> bytes:
-        self._begun = True
+        if not self._begun:
+            self._begun = True
+            self._begin()
         return await anext(self._frames)
 
     async def aclose(self) -> None:
@@ -79,6 +88,8 @@ class Pipeline:
         insight: Insight = Insight(),
     ) -> None:
         self._executor = executor
+        self.underway = Underway()
+        """The calls that were not answered to their end yet; the composition root says how many there may be."""
         self.durable: Durability | None = None
         """The way for calls that go on whatever dies; the composition root sets it where it is on."""
         self._recorder = recorder
@@ -98,7 +109,9 @@ class Pipeline:
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())
+        streams = False
         try:
+            await self.underway.enter(snapshot.id)
             self._ready.enter(progress)
             result = await self._run(self._ready.prepare(progress), progress)
             if isinstance(result, Whole):
@@ -106,11 +119,18 @@ class Pipeline:
                     result = enclosed(progress, result)
                 await self._commit(progress, None)
                 return self._reply(progress, result.headers, body=result.body)
-            frames = _Frames(self._frames(progress, result), partial(self._abandon, progress, result))
+            frames = _Frames(
+                self._frames(progress, result),
+                partial(self._abandon, progress, result),
+                partial(self.underway.runs, snapshot.id),
+            )
+            streams = True
             return self._reply(progress, result.headers, frames=frames)
         except TokenHubError as error:
             return await self._refuse(progress, error.fault)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            if stopped(error):
+                return await self._refuse(progress, LEAVING)
             self._leave(progress)
             if not (progress.recorded or progress.trace.recorded):
                 self._recorder.post(record(progress, CANCELLED, self._clock.monotonic()))
@@ -118,6 +138,9 @@ class Pipeline:
         except Exception:
             logger.exception("exchange %s failed", snapshot.id)
             return await self._refuse(progress, INTERNAL)
+        finally:
+            if not streams:
+                self.underway.leave(snapshot.id)
 
     def simulate(
         self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
@@ -185,6 +208,12 @@ class Pipeline:
             yield live.tail() + done(progress) if progress.snapshot.native else live.tail()
         except TokenHubError as error:
             yield await self._break(progress, error.fault)
+        except asyncio.CancelledError as error:
+            if not stopped(error):
+                raise
+            # Before the record is made: what was said so far is to be paid.
+            await live.close()
+            yield await self._break(progress, LEAVING)
         except Exception:
             logger.exception("stream of %s failed", progress.snapshot.id)
             yield await self._break(progress, INTERNAL)
@@ -193,6 +222,7 @@ class Pipeline:
 
     async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
+        self.underway.leave(progress.snapshot.id)
         await live.close()
         self._leave(progress)
         if not progress.recorded:
@@ -253,7 +283,7 @@ class Pipeline:
         """Record a failure; that the store is down too must not hide it."""
         if progress.recorded:
             return
-        if not self._recordable():
+        if fault is FULL or not self._recordable():
             # Its caller is not to wait for what is waited for in vain.
             self._leave(progress)
             progress.recorded = True
@@ -279,6 +309,6 @@ class Pipeline:
 
 def _worth_retrying(fault: Fault) -> bool:
     """Tell whether the caller's SDK may try again: not where we have just tried everything ourselves."""
-    if fault is UNRECORDABLE:
+    if fault in (UNRECORDABLE, FULL, LEAVING):
         return True
     return fault.kind is Kind.RATE_LIMITED or fault.blame is Blame.CLIENT or fault.http_status < 500

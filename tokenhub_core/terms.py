@@ -40,6 +40,11 @@ def patience(settings: Settings) -> Patience:
     )
 
 
+def connections(settings: Settings) -> int:
+    """Return how many connections to providers there may be: calls of several steps and hedges have more than one."""
+    return 2 * settings.max_calls if settings.max_calls is not None else 1 << 20
+
+
 def insight(learning: Learning, catalog: Catalog) -> Insight:
     """Return what was learned, as far as routing may use it now."""
     bandit, affinity = learning.bandit, learning.affinity

@@ -28,6 +28,7 @@ from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.decisions import of_record
 from tokenhub_core.launch.hardening import harden
+from tokenhub_core.launch.notify import READY, STOPPING, notifier
 from tokenhub_core.launch.paths import data_dir
 from tokenhub_core.ports import Secret
 from tokenhub_core.siblings import Siblings, first
@@ -157,7 +158,10 @@ async def _serve(
         if telling:
             console.print(next_steps(served, terminal=console.is_terminal))
         settle()
+        tell = notifier(environ if work is None else {})
+        tell(READY)
         await (leave.wait() if work is None else _either(leave, work.siblings.lost))
+        tell(STOPPING)
         for number in _LOOP_SIGNALS:
             loop.add_signal_handler(number, _hurried, served, loop, number)
         if work is None:

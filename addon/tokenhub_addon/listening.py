@@ -7,7 +7,7 @@ import fcntl
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -34,12 +34,16 @@ from tokenhub_core.launch.paths import run_dir
 from tokenhub_core.launch.serveinfo import ServeInfo, clear_serve_info, write_serve_info
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.telemetry.logs import discreet
+from tokenhub_core.underway import Underway
 
 KEEPALIVE: Final = 75.0
 """Seconds that an idle connection of a client stays open: longer than SDKs keep theirs."""
 
 _AT_ONCE: Final = 0.1
 """Seconds; to aiohttp zero would mean no limit."""
+_LOOK: Final = 0.02
+_LAST_WORDS: Final = 2.0
+"""Seconds; for calls that were not let come to their end to say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,9 @@ async def serving(
         )
         await proxy.start()
         hurry = asyncio.Event()
-        stack.push_async_callback(_leave, proxy, side, settings.shutdown_drain_secs, hurry)
+        stack.push_async_callback(
+            _leave, proxy, side, _Drain(running.underway, settings.shutdown_drain_secs, hurry)
+        )
         if work is not None and tended is not None:
             work.siblings.tending(tended.tend)
             # Before the drain: what waits in a socket is then for whoever else has it.
@@ -181,7 +187,7 @@ async def _open_side(
         auto_decompress=False,
         keepalive_timeout=KEEPALIVE,
         logger=discreet(),
-        shutdown_timeout=max(settings.shutdown_drain_secs, _AT_ONCE),
+        shutdown_timeout=settings.shutdown_drain_secs + _LAST_WORDS,
     )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
@@ -204,13 +210,34 @@ async def _open_side(
     return runner
 
 
-async def _leave(proxy: ProxyServer, side: web.AppRunner, drain_seconds: float, hurry: asyncio.Event) -> None:
-    """Stop accepting everywhere, let calls end for at most `drain_seconds` or until there is no more time, close."""
+@dataclass(frozen=True, slots=True)
+class _Drain:
+    """How long calls are given to end, and what ends them then."""
+
+    underway: Underway
+    seconds: float
+    hurry: asyncio.Event
+    """Set: they are given no more time."""
+
+    async def over(self) -> None:
+        """Return when there is no more time, and every call that was left has said so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.seconds):
+                await self.hurry.wait()
+        self.underway.stop()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS / 2):
+                while self.underway:  # noqa: ASYNC110 -- the hot path tells nobody that a call has ended
+                    await asyncio.sleep(_LOOK)
+
+
+async def _leave(proxy: ProxyServer, side: web.AppRunner, drain: _Drain) -> None:
+    """Stop accepting everywhere, let calls end, tell those that did not that it is over, close."""
     for site in list(side.sites):
         await site.stop()
     side_ends = asyncio.create_task(side.cleanup(), name="leave the side server")
-    proxy_ends = asyncio.create_task(proxy.shutdown(drain_seconds), name="leave the proxy")
-    called = asyncio.create_task(_cut_when(hurry, proxy, side, side_ends), name="hurry")
+    proxy_ends = asyncio.create_task(proxy.shutdown(drain.seconds + _LAST_WORDS), name="leave the proxy")
+    called = asyncio.create_task(_cut_when(drain, proxy, side, side_ends), name="end of the drain")
     await asyncio.wait({side_ends, proxy_ends})
     called.cancel()
     if side_ends.cancelled():
@@ -219,9 +246,12 @@ async def _leave(proxy: ProxyServer, side: web.AppRunner, drain_seconds: float, 
 
 
 async def _cut_when(
-    hurry: asyncio.Event, proxy: ProxyServer, side: web.AppRunner, side_ends: asyncio.Task[None]
+    drain: _Drain, proxy: ProxyServer, side: web.AppRunner, side_ends: asyncio.Task[None]
 ) -> None:
-    await hurry.wait()
+    await drain.over()
+    if not drain.hurry.is_set():
+        # Their last bytes are on their way; whoever does not read them is cut a little later.
+        await asyncio.sleep(_LAST_WORDS / 4)
     await proxy.cut()
     if side.server is not None:
         await side.server.shutdown(_AT_ONCE)

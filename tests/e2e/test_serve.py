@@ -120,8 +120,8 @@ async def test_asked_to_leave_it_lets_streams_end(tmp_path: Path, lane: str) -> 
 
 
 @each_lane
-async def test_a_stream_that_outlasts_the_drain_is_cut_and_recorded(tmp_path: Path, lane: str) -> None:
-    """After the drain's seconds nobody waits any longer: clients see a break, and the records say cancelled."""
+async def test_a_stream_that_outlasts_the_drain_is_told_and_recorded(tmp_path: Path, lane: str) -> None:
+    """After the drain's seconds both read an error event and no ending; the records say why, and what it cost."""
     settings = {"TOKENHUB_SHUTDOWN_DRAIN_SECS": "0.4"}
     slow = Profile(tokens_per_second=20)
     async with (
@@ -136,13 +136,18 @@ async def test_a_stream_that_outlasts_the_drain_is_cut_and_recorded(tmp_path: Pa
         ):
             serve.process.send_signal(signal.SIGTERM)
             asked = time.monotonic()
-            ends = await asyncio.gather(one.read(), two.read(), return_exceptions=True)
+            bodies = await asyncio.gather(one.read(), two.read())
         assert await serve.process.wait() == 0
         assert time.monotonic() - asked > 0.3
 
-    assert [isinstance(end, aiohttp.ClientError) for end in ends] == [True, True]
+    for body in bodies:
+        assert b"TokenHub is stopping" in body
+        assert not body.endswith(LAST_WORDS["openai"])
     records = stored(serve.data)
-    assert [records[way.headers["x-request-id"]]["outcome"] for way in (one, two)] == ["cancelled"] * 2
+    for way in (one, two):
+        record = records[way.headers["x-request-id"]]
+        assert (record["outcome"], record["error_class"]) == ("error", "shutting_down")
+        assert record["cost_nanousd"] > 0
 
 
 async def test_a_data_directory_has_one_server(tmp_path: Path) -> None:
@@ -172,7 +177,8 @@ async def test_asked_twice_it_cuts_calls_short_and_records_them(tmp_path: Path, 
             assert await serve.process.wait() == 0
 
     records = stored(serve.data)
-    assert [records[way.headers["x-request-id"]]["outcome"] for way in (one, two)] == ["cancelled"] * 2
+    ended = [records[way.headers["x-request-id"]]["error_class"] for way in (one, two)]
+    assert ended == ["shutting_down"] * 2
 
 
 async def test_a_line_that_cannot_be_read_is_not_written_to_the_log(tmp_path: Path) -> None:

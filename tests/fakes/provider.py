@@ -80,7 +80,7 @@ class Peer:
 
 
 @dataclass(slots=True)
-class _Line:
+class Line:
     """The provider's end of one connection."""
 
     reader: asyncio.StreamReader
@@ -151,7 +151,7 @@ class FakeProvider:
     def script(self, model: str, faults: Sequence[str]) -> None:
         """Say what the next calls of a model meet, from now on; `*` is every model without a script."""
         for name in faults:
-            if name.partition(":")[0] not in _RAW:
+            if not self.knows(name.partition(":")[0]):
                 Profile(faults=(name,))  # raises ValueError for a name that nobody knows
         self._scripts[model] = tuple(faults)
         self._calls.pop(model, None)
@@ -173,7 +173,7 @@ class FakeProvider:
         self._tasks.add(task)
         peer = Peer(time.monotonic())
         self.connections.append(peer)
-        line = _Line(reader, writer, peer, len(self.connections) - 1)
+        line = Line(reader, writer, peer, len(self.connections) - 1)
         try:
             while await self._exchange(line):
                 pass
@@ -185,7 +185,7 @@ class FakeProvider:
             self._tasks.discard(task)
             writer.transport.abort() if self.tls else writer.close()
 
-    async def _exchange(self, line: _Line) -> bool:
+    async def _exchange(self, line: Line) -> bool:
         received = await _receive(line)
         self.requests.append(received)
         line.peer.requests += 1
@@ -201,10 +201,11 @@ class FakeProvider:
         self._calls[key] = number + 1
         faults = self._scripts.get(key, ("ok",))
         name, _, argument = faults[min(number, len(faults) - 1)].partition(":")
-        raw = name in _RAW
+        raw = self.knows(name)
         fault = "ok" if raw else f"{name}:{argument}" if argument else name
+        dialect = dialect_at(received.path) or Dialect.OPENAI_CHAT
         script = play(
-            dialect_at(received.path) or Dialect.OPENAI_CHAT,
+            dialect,
             received.body,
             target=received.path,
             profile=replace(self.profile, faults=(fault,)),
@@ -213,9 +214,21 @@ class FakeProvider:
         )
         # This plays a real provider, so the simulator's mark goes.
         script = replace(script, headers=tuple(item for item in script.headers if item != MARK))
+        self.meant(dialect, script)
         if raw:
-            return await _raw(line, script, name, argument)
+            return await self.misbehave(line, script, name, argument)
         return await _perform(line, script)
+
+    def meant(self, dialect: Dialect, script: Script) -> None:
+        """Hear what is to be answered, before HTTP's own faults."""
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a fault is one of HTTP itself, and not one that a script plays."""
+        return name in _RAW
+
+    async def misbehave(self, line: Line, script: Script, name: str, argument: str) -> bool:
+        """Answer with such a fault, where `script` is the good answer; True where the connection may serve again."""
+        return await _raw(line, script, name, argument)
 
 
 _RAW = frozenset(
@@ -236,7 +249,7 @@ def closed_port() -> int:
         return port
 
 
-async def _receive(line: _Line) -> Received:
+async def _receive(line: Line) -> Received:
     head = await line.reader.readuntil(b"\r\n\r\n")
     first, *fields = head.decode("latin-1").split("\r\n")[:-2]
     method, path, _ = first.split(" ")
@@ -257,7 +270,7 @@ def _whole(body: bytes, headers: Headers = ()) -> Script:
     return Script(200, (*length, *headers), ((0.0, body),))
 
 
-async def _perform(line: _Line, script: Script, *, piece: int = 0, gap: float = 0.0) -> bool:
+async def _perform(line: Line, script: Script, *, piece: int = 0, gap: float = 0.0) -> bool:
     """Play a script; True where the connection may serve another request."""
     if not script.status:
         if script.ending is Ending.HANG:
@@ -295,7 +308,7 @@ def _cut(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)] if size else [data]
 
 
-async def _raw(line: _Line, script: Script, name: str, argument: str) -> bool:
+async def _raw(line: Line, script: Script, name: str, argument: str) -> bool:
     body = b"".join(data for _, data in script.frames)
     kind = header(script.headers, "content-type")
     match name:
@@ -328,7 +341,7 @@ async def _raw(line: _Line, script: Script, name: str, argument: str) -> bool:
             return await _perform(line, _whole(packed, (("content-encoding", encoding),)))
 
 
-async def _bad_head(line: _Line, name: str) -> bool:
+async def _bad_head(line: Line, name: str) -> bool:
     if name == "bad-http":
         await line.write(b"This is not HTTP\r\n\r\n")
         return False
@@ -342,7 +355,7 @@ async def _bad_head(line: _Line, name: str) -> bool:
     return True
 
 
-async def _flood(line: _Line, size: int) -> bool:
+async def _flood(line: Line, size: int) -> bool:
     await line.write(_head(200, (("content-type", "application/json"), ("transfer-encoding", "chunked"))))
     block = b"%x\r\n%b\r\n" % (65_536, b"x" * 65_536)
     for _ in range(-(-size // 65_536)):

@@ -232,6 +232,70 @@ def test_undrained_transitions_stay_bounded() -> None:
     assert len(tracker.transitions()) == 256
 
 
+def recovered(now: float = 30.0) -> HealthTracker:
+    tracker = ejected()
+    assert tracker.admit("a", now)
+    tracker.succeeded("a", now, 5.0, started=now)
+    return tracker
+
+
+def wave(tracker: HealthTracker, now: float) -> list[float]:
+    """Return when those were admitted who may go within half a second."""
+    return [now + at / 1000 for at in range(500) if tracker.admit("a", now + at / 1000)]
+
+
+def test_a_provider_that_is_back_gets_its_load_by_steps() -> None:
+    """Two calls, then four, and so on; past the last step any number."""
+    tracker, sizes = recovered(), []
+    for now in range(31, 38):
+        calls = wave(tracker, float(now))
+        sizes.append(len(calls))
+        for started in calls:
+            tracker.succeeded("a", now + 0.6, 5.0, started=started)
+    assert sizes == [2, 4, 8, 16, 32, 500, 500]
+
+
+def test_a_fault_on_the_way_back_halves_the_load() -> None:
+    """One is no reason to send everybody away again; five in a row are."""
+    tracker = recovered()
+    for now in (31.0, 32.0):
+        for started in wave(tracker, now):
+            tracker.succeeded("a", now + 0.6, 5.0, started=started)
+    calls = wave(tracker, 33.0)
+    tracker.failed("a", DOWN, 33.6, started=calls[0])
+    for started in calls[1:]:
+        tracker.released("a", started=started)
+    assert (len(calls), len(wave(tracker, 34.0)), state(tracker, 34.9)) == (8, 4, State.HEALTHY)
+
+
+def test_a_stream_on_the_way_back_holds_its_place_until_it_begins() -> None:
+    """That it has begun is what the step waits for; how long it goes on is not. Its end counts no second time."""
+    tracker = recovered()
+    first, second = wave(tracker, 31.0)
+    assert not tracker.standing("a", 32.0).available
+    tracker.began("a", 32.0, started=first)
+    assert tracker.admit("a", 32.1)
+    tracker.succeeded("a", 33.0, 5.0, started=first)
+    assert not tracker.admit("a", 33.0)
+    tracker.released("a", started=second)
+    assert tracker.admit("a", 33.1)
+
+
+def test_a_call_that_is_lost_on_the_way_back_does_not_hold_the_others_up_for_ever() -> None:
+    """After ten minutes without a word its place is free."""
+    tracker = recovered()
+    assert len(wave(tracker, 31.0)) == 2
+    assert not tracker.admit("a", 600.0)
+    assert tracker.admit("a", 632.0)
+
+
+def test_ejections_end_at_different_moments() -> None:
+    """Up to a tenth longer, by chance."""
+    tracker = HealthTracker(random=lambda: 0.5)
+    fail(tracker, 5, 0.0)
+    assert tracker.snapshot(0.0)["a"].cooldown_until == pytest.approx(31.5)
+
+
 EVENTS = st.tuples(
     st.sampled_from(["ask", "ask", "ok", "fault", "client", "release", "straggler"]), st.floats(0, 40)
 )
@@ -251,7 +315,8 @@ def test_at_most_one_probe_is_in_flight(events: list[tuple[str, float]]) -> None
             probe = None
         if event == "ask":
             admitted = tracker.admit("a", now)
-            assert admitted == (before is not State.DOWN and probe is None)
+            if before in (State.DOWN, State.HALF_OPEN):
+                assert admitted == (before is not State.DOWN and probe is None)
             if admitted and before is State.HALF_OPEN:
                 probe = now
             elif admitted:

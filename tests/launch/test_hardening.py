@@ -41,6 +41,20 @@ def look(how: str) -> dict[str, object]:
     return told
 
 
+def test_as_many_files_may_be_open_as_the_system_lets_us_have() -> None:
+    """The usual soft limit of 1,024 is raised to the hard one, and a hard one that is little is told."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        assert hardening.many_files(enough=1) == ""
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 512
+        few = hardening.many_files(enough=1 << 30)
+        assert few.startswith("only ")
+        assert few.endswith(" streams")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
 def test_a_hardened_process_cannot_be_dumped_or_looked_into() -> None:
     """No core file, not dumpable, and its files are its owner's alone; without it the process is an open book."""

@@ -4,6 +4,10 @@
 of recent ejections, five minutes at most (the method of Envoy's outlier detection). Then it is half-open: one call at
 a time goes through as a probe, and only a probe's verdict ends the ejection.
 
+A provider that is back gets its load back by steps: two calls at once, and whenever as many have been answered as may
+be under way, twice as many. A fault halves them. Past `Rules.ramp` the steps are over. Whoever waited for it meanwhile
+would otherwise come in one moment, and what has just recovered would break down again.
+
 What callers get wrong moves nothing, and what a credential meets is that credential's affair (`admission.keyring`):
 a rate limit, an empty balance or a refusal says nothing about health. Nor do the results of calls that were sent
 before an ejection and end during it: a provider that flaps would otherwise talk itself back in. The error rate looks
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -57,6 +62,10 @@ class Rules:
     """A probe that was not heard of for so long is taken for lost."""
     forgotten_after: float = 3600.0
     """Without any use."""
+    ramp: int = 64
+    """Calls at once from which on a provider that came back is used like all others; 0: at once."""
+    jitter: float = 0.1
+    """Share of an ejection that chance adds, so that several processes do not come back in one moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +140,11 @@ class _Health:
         "last_error_at",
         "last_success_at",
         "latency_ms",
+        "places",
         "probed_at",
+        "ramp",
         "state",
+        "steps",
         "touched",
         "window",
     )
@@ -150,6 +162,40 @@ class _Health:
         self.last_error_at = _NEVER
         self.last_success_at = _NEVER
         self.touched = now
+        self.ramp = 0
+        """Calls that may be under way while the load comes back; 0: any number."""
+        self.steps = 0
+        """Answers until there may be twice as many."""
+        self.places: dict[float, int] = {}
+        """Those under way, by when they were admitted."""
+
+    def back(self, most: int) -> None:
+        """Begin the steps: the probe was answered."""
+        self.ramp = self.steps = 2 if most > 2 else 0
+        self.places.clear()
+
+    def landed(self, started: float | None, *, answered: bool | None, most: int) -> None:
+        """Hear that a call admitted during the steps has its verdict, None where there is none."""
+        at = started if started is not None else next(iter(self.places), None)
+        if at is None or at not in self.places:
+            return
+        self.places[at] -= 1
+        if not self.places[at]:
+            del self.places[at]
+        if answered:
+            self.steps -= 1
+            if self.steps <= 0:
+                self.ramp = self.steps = 2 * self.ramp if 2 * self.ramp < most else 0
+        elif answered is not None:
+            self.ramp = self.steps = max(self.ramp // 2, 1)
+        if not self.ramp:
+            self.places.clear()
+
+    def full(self, now: float, lease: float) -> bool:
+        """Tell whether the steps let no other call through now; calls that were not heard of for long do not count."""
+        while self.places and now - (oldest := min(self.places)) >= lease:
+            del self.places[oldest]
+        return bool(self.ramp) and sum(self.places.values()) >= self.ramp
 
     def probed_by(self, started: float | None) -> bool:
         """Tell whether the call that was admitted at `started` is the probe: none is admitted after it."""
@@ -163,8 +209,10 @@ class HealthTracker:
     probe is told from a straggler that was sent before the ejection; without it every report is the probe's.
     """
 
-    def __init__(self, rules: Rules = Rules()) -> None:
+    def __init__(self, rules: Rules = Rules(), *, random: Callable[[], float] = float) -> None:
+        """`random` is uniform in [0, 1); by default there is no chance."""
         self._rules = rules
+        self._random = random
         self._all: dict[str, _Health] = {}
         self._transitions: deque[Transition] = deque(maxlen=_TRANSITIONS)
 
@@ -183,19 +231,20 @@ class HealthTracker:
         match health.state:
             case State.HEALTHY | State.DEGRADED:
                 health.consecutive = 0
+                health.landed(started, answered=True, most=self._rules.ramp)
                 self._move(provider, health, State.HEALTHY, now, "recovered")
             case State.HALF_OPEN if health.probed_by(started):
-                health.consecutive = 0
-                health.probed_at = None
-                self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
+                self._back(provider, health, now)
 
     def began(self, provider: str, now: float, *, started: float | None = None) -> None:
         """Hear that the provider has begun to answer: for a probe that is verdict enough, long streams included."""
         health = self._all.get(provider)
-        if health is not None and health.state is State.HALF_OPEN and health.probed_by(started):
-            health.consecutive = 0
-            health.probed_at = None
-            self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
+        if health is None:
+            return
+        if health.state is State.HALF_OPEN and health.probed_by(started):
+            self._back(provider, health, now)
+        elif health.places:
+            health.landed(started, answered=True, most=self._rules.ramp)
 
     def failed(
         self,
@@ -224,13 +273,19 @@ class HealthTracker:
         health.touched = now
         if health.state is State.HALF_OPEN:
             health.probed_at = now
+        elif health.ramp:
+            health.places[now] = health.places.get(now, 0) + 1
         return True
 
     def released(self, provider: str, *, started: float | None = None) -> None:
         """Hear that an admitted call ended without a verdict on the provider: the next one may probe."""
         health = self._all.get(provider)
-        if health is not None and health.probed_by(started):
+        if health is None:
+            return
+        if health.probed_by(started):
             health.probed_at = None
+        elif health.places:
+            health.landed(started, answered=None, most=self._rules.ramp)
 
     # --- what others may know
 
@@ -278,6 +333,7 @@ class HealthTracker:
         match health.state:
             case State.HEALTHY | State.DEGRADED:
                 health.consecutive += 1
+                health.landed(started, answered=False, most=rules.ramp)
                 if health.consecutive >= rules.eject_after:
                     self._eject(provider, health, now, fault.label)
                 elif health.consecutive >= rules.degraded_after:
@@ -289,8 +345,10 @@ class HealthTracker:
     def _eject(self, provider: str, health: _Health, now: float, reason: str) -> None:
         rules = self._rules
         health.ejections = self._recent(health, now) + 1
-        health.ejected_until = now + min(rules.ejection * health.ejections, rules.longest_ejection)
-        health.probed_at = None
+        seconds = min(rules.ejection * health.ejections, rules.longest_ejection)
+        health.ejected_until = now + seconds * (1 + rules.jitter * self._random())
+        health.probed_at, health.ramp = None, 0
+        health.places.clear()
         self._move(provider, health, State.DOWN, now, reason)
 
     def _recent(self, health: _Health, now: float) -> int:
@@ -305,9 +363,16 @@ class HealthTracker:
         if health.state is State.DOWN:
             return False
         lease = self._rules.probe_lease
-        return (
-            health.state is not State.HALF_OPEN or health.probed_at is None or now - health.probed_at >= lease
-        )
+        if health.state is State.HALF_OPEN:
+            return health.probed_at is None or now - health.probed_at >= lease
+        return not health.ramp or not health.full(now, lease)
+
+    def _back(self, provider: str, health: _Health, now: float) -> None:
+        """End an ejection."""
+        health.consecutive = 0
+        health.probed_at = None
+        health.back(self._rules.ramp)
+        self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
 
     def _touch(self, provider: str, now: float) -> _Health:
         if provider not in self._all:

@@ -280,6 +280,7 @@ class Metrics:
         self._refusals = Counter(
             "tokenhub_limit_refusals", "Requests refused by the operator's limits on callers", ("limit",)
         )
+        self._blocked = Counter("tokenhub_loop_blocked", "Times that the event loop stood still")
         self._proofs = Counter("tokenhub_proofs", "Answers that were proved, by verdict", ("verdict",))
         self._fallbacks = Counter(
             "tokenhub_temporal_fallback", "Durable calls that were made directly for want of Temporal"
@@ -462,6 +463,10 @@ class Metrics:
     def proved(self, verdict: str) -> None:
         """Count an answer that was compared with what its provider sent."""
         self._proofs.add(verdict)
+
+    def blocked(self) -> None:
+        """Count a time that the event loop stood still."""
+        self._blocked.add()
 
     def fell_back(self) -> None:
         """Count one durable call that is made directly."""
