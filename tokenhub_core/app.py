@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -353,18 +354,7 @@ async def _doors(
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
     tls = tls_context(terms.path(settings.ca_file))
-    session = await stack.enter_async_context(
-        aiohttp.ClientSession(
-            # Without a limit of its own: what passes through waits for nobody.
-            connector=aiohttp.TCPConnector(
-                ssl=tls,
-                limit=0,
-                resolver=GuardedResolver(terms.guard(settings)),
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-    )
+    session = await stack.enter_async_context(_session(settings, tls))
     passthrough = Passthrough(
         door,
         recorder,
@@ -431,6 +421,15 @@ async def _doors(
         underway=pipeline.underway,
         follow=follower.listen,
         login_ticket=lambda: logins.ticket(register.bootstrap),
+    )
+
+
+def _session(settings: Settings, tls: ssl.SSLContext) -> aiohttp.ClientSession:
+    """Return what asks the hosts of calls that pass through."""
+    # Without a limit of its own: what passes through waits for nobody.
+    connector = aiohttp.TCPConnector(ssl=tls, limit=0, resolver=GuardedResolver(terms.guard(settings)))
+    return aiohttp.ClientSession(
+        connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
     )
 
 

@@ -32,6 +32,8 @@ WITHOUT_JSON = {
     "worker": "runs until it is told to end",
     "openapi": "prints JSON anyway",
     "audit export": "prints JSON anyway",
+    "logs export": "has formats of its own",
+    "config export": "has formats of its own",
     "completion": "prints for a shell",
     "man": "writes files",
 }

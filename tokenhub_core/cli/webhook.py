@@ -26,8 +26,11 @@ def webhook() -> None:
 
 
 @webhook.command()
-def kinds() -> None:
+@as_json
+def kinds(*, json: bool) -> None:
     """List the kinds of events."""
+    if shown({name: KINDS[name] for name in CHOICE}, json=json):
+        return
     for name in CHOICE:
         tell(f"{name}: {KINDS[name]}")
 
@@ -65,37 +68,46 @@ def list_(*, json: bool, data: Path | None) -> None:
 
 @webhook.command()
 @_hook
+@as_json
 @data_option
-def remove(*, hook: str, data: Path | None) -> None:
+def remove(*, hook: str, json: bool, data: Path | None) -> None:
     """Tell somebody no more; what waits is not told."""
     admin_client(data).delete(_at(hook))
-    tell(plain(f"removed {hook}"))
+    if not shown({"removed": hook}, json=json):
+        tell(plain(f"removed {hook}"))
 
 
 @webhook.command()
 @_hook
+@as_json
 @data_option
-def enable(*, hook: str, data: Path | None) -> None:
+def enable(*, hook: str, json: bool, data: Path | None) -> None:
     """Tell somebody again."""
-    admin_client(data).patch(_at(hook), {"enabled": True})
-    tell(plain(f"enabled {hook}"))
+    told = admin_client(data).patch(_at(hook), {"enabled": True})
+    if not shown(told, json=json):
+        tell(plain(f"enabled {hook}"))
 
 
 @webhook.command()
 @_hook
+@as_json
 @data_option
-def disable(*, hook: str, data: Path | None) -> None:
+def disable(*, hook: str, json: bool, data: Path | None) -> None:
     """Tell somebody nothing for now; what waits, waits on."""
-    admin_client(data).patch(_at(hook), {"enabled": False})
-    tell(plain(f"disabled {hook}"))
+    told = admin_client(data).patch(_at(hook), {"enabled": False})
+    if not shown(told, json=json):
+        tell(plain(f"disabled {hook}"))
 
 
 @webhook.command()
 @_hook
+@as_json
 @data_option
-def secret(*, hook: str, data: Path | None) -> None:
+def secret(*, hook: str, json: bool, data: Path | None) -> None:
     """Sign with another secret from now on, and print it."""
-    click.echo(admin_client(data).post(f"{_at(hook)}/secret")["secret"])
+    told = admin_client(data).post(f"{_at(hook)}/secret")
+    if not shown(told, json=json):
+        click.echo(told["secret"])
 
 
 @webhook.command()
@@ -139,10 +151,13 @@ def deliveries(*, hook: str, dead: bool, json: bool, data: Path | None) -> None:
 
 @webhook.command()
 @_hook
+@as_json
 @data_option
-def retry(*, hook: str, data: Path | None) -> None:
+def retry(*, hook: str, json: bool, data: Path | None) -> None:
     """Try anew what was given up."""
-    tell(f"{admin_client(data).post(f'{_at(hook)}/retry')['retried']} events are tried anew")
+    told = admin_client(data).post(f"{_at(hook)}/retry")
+    if not shown(told, json=json):
+        tell(f"{told['retried']} events are tried anew")
 
 
 def _at(hook: str) -> str:

@@ -24,6 +24,8 @@ KINDS: Final[Mapping[str, str]] = {
     "audit": "The audit log has a new entry: this is it.",
     "proof_changed": "A caller was given something else than the provider sent.",
     "ca_expiring": "The root of the CA ends soon.",
+    "limits_shared": "Limits on callers are counted together with other processes again, or not any more.",
+    "loop_blocked": "The event loop stood still: all calls waited for so long.",
     "rows_deleted": "Rows whose time was over were deleted: how many of which table.",
     "webhook_dead": "A webhook was not told of an event, and is not going to be.",
     "webhook_lost": "More events wait for a webhook than are kept: so many were left out.",

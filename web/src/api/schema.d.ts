@@ -305,6 +305,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/config": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Export what is configured; no secret is in it */
+        get: operations["get_config"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/config/apply": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Change exactly what was planned, or nothing */
+        post: operations["post_config_apply"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/config/plan": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say what a document would change */
+        post: operations["post_config_plan"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/decisions/{id}": {
         parameters: {
             query?: never;
@@ -442,6 +493,26 @@ export interface paths {
         };
         /** List the latest calls */
         get: operations["get_logs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/logs/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Export calls as a file, oldest first; the audit log has it first
+         * @description What was cut short goes on behind the last `seq` that arrived.
+         */
+        get: operations["get_logs_export"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1204,6 +1275,110 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/webhooks": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List who is told of what */
+        get: operations["get_webhooks"];
+        put?: never;
+        /** Tell somebody of events; the secret is shown this once */
+        post: operations["post_webhooks"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/webhooks/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Tell somebody no more; what waits is not told */
+        delete: operations["delete_webhooks_id"];
+        options?: never;
+        head?: never;
+        /** Change who is told of what */
+        patch: operations["patch_webhooks_id"];
+        trace?: never;
+    };
+    "/admin/v1/webhooks/{id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** List what waits, or was given up */
+        get: operations["get_webhooks_id_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/webhooks/{id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Try anew what was given up */
+        post: operations["post_webhooks_id_retry"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/webhooks/{id}/secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sign with another secret from now on */
+        post: operations["post_webhooks_id_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/webhooks/{id}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Send an event of the kind `test` now */
+        post: operations["post_webhooks_id_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/workflows": {
         parameters: {
             query?: never;
@@ -1383,7 +1558,7 @@ export interface paths {
         };
         /**
          * Show metrics in Prometheus' text format
-         * @description Open to this machine; from elsewhere it needs the admin token.
+         * @description Open to whom `TOKENHUB_METRICS_ACCESS` says, by default to this machine; else it needs a viewer.
          */
         get: operations["get_metrics"];
         put?: never;
@@ -1880,6 +2055,16 @@ export interface components {
             updated_at: number;
         };
         /**
+         * ApplyBody
+         * @description `POST /config/apply`: what was planned, and the fingerprint of the plan.
+         */
+        ApplyBody: {
+            config: components["schemas"]["Blueprint"];
+            fingerprint: string;
+            /** @default false */
+            prune?: boolean;
+        };
+        /**
          * Asking
          * @description Who is asking; id and `csrf` are those of a session, null where it was a token.
          */
@@ -1902,6 +2087,7 @@ export interface components {
             cost_nanousd: number;
             ended_ms: number | null;
             first_byte_ms: number | null;
+            head_ms?: number | null;
             input_tokens: number;
             message: string;
             model: string;
@@ -1967,6 +2153,26 @@ export interface components {
         Bad: {
             name: string;
             why: string;
+        };
+        /**
+         * Blueprint
+         * @description What is to be configured. A part that is null is left as it is.
+         */
+        Blueprint: {
+            /** @default null */
+            aliases?: components["schemas"]["AliasBody"][] | null;
+            /** @default null */
+            budgets?: components["schemas"]["BudgetBody"][] | null;
+            /** @default null */
+            models?: components["schemas"]["ModelItem"][] | null;
+            /** @default null */
+            modes?: components["schemas"]["ModeBody"][] | null;
+            /** @default null */
+            providers?: components["schemas"]["ProviderItem"][] | null;
+            /** @default null */
+            routing?: components["schemas"]["RoutingBody"] | null;
+            /** @enum {unknown} */
+            version: 1;
         };
         /**
          * Bond
@@ -2137,6 +2343,18 @@ export interface components {
             until: number;
         };
         /**
+         * Change
+         * @description What becomes of one item.
+         */
+        Change: {
+            /** @enum {unknown} */
+            action: "add" | "change" | "remove";
+            /** @default [] */
+            fields?: components["schemas"]["Difference"][];
+            name: string;
+            part: string;
+        };
+        /**
          * ChatAnswered
          * @description A chat completion with the decision around it.
          */
@@ -2295,6 +2513,16 @@ export interface components {
             name: string;
         };
         /**
+         * CredentialItem
+         * @description A further credential of a provider: where it is, never what it is.
+         */
+        CredentialItem: {
+            cred_store: string;
+            /** @default true */
+            enabled?: boolean;
+            name: string;
+        };
+        /**
          * CredentialPatch
          * @description `PATCH`: whether it may be used.
          */
@@ -2406,11 +2634,43 @@ export interface components {
             whole: boolean;
         };
         /**
+         * Deliveries
+         * @description One page, newest first; `next` goes into `before` for the page after this one, null at the end.
+         */
+        Deliveries: {
+            items: components["schemas"]["DeliveryShown"][];
+            next: number | null;
+        };
+        /**
+         * DeliveryShown
+         * @description One event that is still to be told to one webhook, or was given up.
+         */
+        DeliveryShown: {
+            attempts: number;
+            body: Record<string, never>;
+            cause: string;
+            due_at: number | null;
+            event_id: string;
+            kind: string;
+            made_at: number;
+            seq: number;
+            webhook_id: string;
+        };
+        /**
          * Dialect
          * @description The wire format of one operation, as clients and providers speak it.
          * @enum {unknown}
          */
         Dialect: "anthropic_count_tokens" | "anthropic_messages" | "gemini" | "ollama_chat" | "ollama_generate" | "openai_chat" | "openai_completions" | "openai_embeddings" | "openai_responses";
+        /**
+         * Difference
+         * @description One field, before and after.
+         */
+        Difference: {
+            after: unknown;
+            before: unknown;
+            field: string;
+        };
         /**
          * Draw
          * @description One sampled value and the Beta distribution it came from.
@@ -2564,6 +2824,12 @@ export interface components {
          * @enum {unknown}
          */
         Form: "json" | "markdown" | "text" | "xml";
+        /**
+         * Format
+         * @description What a line is.
+         * @enum {unknown}
+         */
+        Format: "csv" | "jsonl";
         /**
          * GenerateRequest
          * @description Content, as Google's SDKs ask for it. A single content may stand without its list.
@@ -2940,10 +3206,14 @@ export interface components {
         };
         /**
          * Logs
-         * @description One page, newest first; `next` goes into `before` for the page after this one, null at the end.
+         * @description One page, newest first, which may be short, or empty, where there are more.
+         *
+         *     `next` goes into `before` for what is older, and is null at the end; `newer` goes into `after` for what is newer,
+         *     now or later.
          */
         Logs: {
             logs: components["schemas"]["LogEntry"][];
+            newer: number;
             next: number | null;
         };
         /**
@@ -3082,6 +3352,47 @@ export interface components {
             output_per_1k?: number | null;
             /** @default [] */
             price_tiers?: components["schemas"]["TierBody"][];
+            provider_id: string;
+            /** @default [] */
+            quirks?: string[];
+            /** @default null */
+            reasoning_per_1k?: number | null;
+            /** @default  */
+            upstream?: string;
+            /** @default 5 */
+            weight?: number;
+        };
+        /**
+         * ModelItem
+         * @description A model. Without prices they come from the price list.
+         */
+        ModelItem: {
+            /** @default null */
+            batch_share?: number | null;
+            /** @default null */
+            cache_read_per_1k?: number | null;
+            /** @default null */
+            cache_write_per_1k?: number | null;
+            /** @default true */
+            enabled?: boolean;
+            id: string;
+            /** @default null */
+            input_per_1k?: number | null;
+            /** @default [] */
+            lacks?: components["schemas"]["Need"][];
+            /** @default 0 */
+            max_context_tokens?: number;
+            /** @default 0 */
+            max_output_tokens?: number;
+            /** @default null */
+            output_per_1k?: number | null;
+            /** @default [] */
+            price_tiers?: components["schemas"]["TierBody"][];
+            /**
+             * @description Where the prices are from; empty: they are yours.
+             * @default
+             */
+            pricing_source?: string;
             provider_id: string;
             /** @default [] */
             quirks?: string[];
@@ -3384,6 +3695,12 @@ export interface components {
             type?: components["schemas"]["Form"] | null;
         };
         /**
+         * Packing
+         * @description How the whole is made smaller.
+         * @enum {unknown}
+         */
+        Packing: "gzip" | "none" | "zstd";
+        /**
          * Pair[float]
          * @description A figure of the policy that was followed and of the one that is rehearsed.
          */
@@ -3440,34 +3757,12 @@ export interface components {
          */
         Period: "day" | "month" | "total" | "week";
         /**
-         * PlanBody
-         * @description `POST /v1/plan`.
+         * Plan
+         * @description What a document changes.
          */
-        PlanBody: {
-            /** @default {} */
-            capabilities?: Record<string, never>;
-            /**
-             * @default {
-             *       "iterations": 0,
-             *       "mode": "",
-             *       "primary_min_weight": 0,
-             *       "primary_model_id": "",
-             *       "quorum": 1,
-             *       "return_plan_only": false,
-             *       "review_min_weight": 0,
-             *       "review_model_id": "",
-             *       "voters": null
-             *     }
-             */
-            orchestration?: components["schemas"]["Orchestration"];
-            /**
-             * @default {
-             *       "max_budget_usd": null,
-             *       "max_latency_ms": null
-             *     }
-             */
-            policy?: components["schemas"]["PlanPolicy"];
-            request: components["schemas"]["PlanRequest"];
+        Plan: {
+            changes: components["schemas"]["Change"][];
+            fingerprint: string;
         };
         /**
          * PlanPolicy
@@ -3717,6 +4012,24 @@ export interface components {
             id: string;
             /** @default null */
             type?: components["schemas"]["ProviderType"] | null;
+        };
+        /**
+         * ProviderItem
+         * @description A provider.
+         */
+        ProviderItem: {
+            /**
+             * @description vault, memory, env:NAME or none.
+             * @default none
+             */
+            cred_store?: string;
+            /** @default [] */
+            credentials?: components["schemas"]["CredentialItem"][];
+            /** @default true */
+            enabled?: boolean;
+            endpoints: string[];
+            id: string;
+            type: components["schemas"]["ProviderType"];
         };
         /**
          * ProviderPatch
@@ -3977,6 +4290,13 @@ export interface components {
          * @enum {unknown}
          */
         Result: "denied" | "done" | "failed" | "refused";
+        /**
+         * Retried
+         * @description How many events are tried anew.
+         */
+        Retried: {
+            retried: number;
+        };
         /**
          * Role
          * @description What someone may do; each role may also do what those before it may.
@@ -4411,6 +4731,15 @@ export interface components {
             weight?: number;
         };
         /**
+         * Tested
+         * @description What came of one event that was sent at once.
+         */
+        Tested: {
+            cause: string;
+            status: number;
+            told: boolean;
+        };
+        /**
          * TextShown
          * @description One direction of a call. `size` is in bytes; `whole` tells whether all of it was kept.
          */
@@ -4700,6 +5029,67 @@ export interface components {
          */
         Verdict: "changed" | "changed:quirk" | "lost" | "partial" | "same" | "unproved";
         /**
+         * WebhookBody
+         * @description `POST /webhooks`: who is told, and of which kinds of events.
+         */
+        WebhookBody: {
+            kinds: string[];
+            url: string;
+        };
+        /**
+         * WebhookMade
+         * @description Who is told. Moments in seconds since the epoch.
+         */
+        WebhookMade: {
+            created_at: number;
+            enabled: boolean;
+            id: string;
+            kinds: string[];
+            secret: string;
+            updated_at: number;
+            url: string;
+        };
+        /**
+         * WebhookPatch
+         * @description `PATCH /webhooks/{id}`: what is absent stays.
+         */
+        WebhookPatch: {
+            /** @default null */
+            enabled?: boolean | null;
+            /** @default null */
+            kinds?: string[] | null;
+            /** @default null */
+            url?: string | null;
+        };
+        /**
+         * WebhookSecret
+         * @description What signs everything from now on; it is not shown again.
+         */
+        WebhookSecret: {
+            /** @description As Standard Webhooks has it: whsec_ and base64. */
+            secret: string;
+        };
+        /**
+         * WebhookShown
+         * @description Who is told. Moments in seconds since the epoch.
+         */
+        WebhookShown: {
+            created_at: number;
+            enabled: boolean;
+            id: string;
+            kinds: string[];
+            updated_at: number;
+            url: string;
+        };
+        /**
+         * WebhookShownList
+         * @description All of them.
+         */
+        WebhookShownList: {
+            items: components["schemas"]["WebhookShown"][];
+            total: number;
+        };
+        /**
          * WindowShown
          * @description What the calls of a window came to. Times in milliseconds, of answers; None where there are none.
          */
@@ -4778,6 +5168,15 @@ export interface components {
          */
         "tokenhub_core.health.tracker.State": "degraded" | "down" | "half_open" | "healthy";
         /**
+         * PlanBody
+         * @description `POST /config/plan`. With `prune` what is not in a part of the document is removed.
+         */
+        "tokenhub_core.http.config.PlanBody": {
+            config: components["schemas"]["Blueprint"];
+            /** @default false */
+            prune?: boolean;
+        };
+        /**
          * Done
          * @description It is done.
          */
@@ -4791,6 +5190,36 @@ export interface components {
          */
         "tokenhub_core.http.operations.workflows.Done": {
             ok: boolean;
+        };
+        /**
+         * PlanBody
+         * @description `POST /v1/plan`.
+         */
+        "tokenhub_core.orchestration.plancall.PlanBody": {
+            /** @default {} */
+            capabilities?: Record<string, never>;
+            /**
+             * @default {
+             *       "iterations": 0,
+             *       "mode": "",
+             *       "primary_min_weight": 0,
+             *       "primary_model_id": "",
+             *       "quorum": 1,
+             *       "return_plan_only": false,
+             *       "review_min_weight": 0,
+             *       "review_model_id": "",
+             *       "voters": null
+             *     }
+             */
+            orchestration?: components["schemas"]["Orchestration"];
+            /**
+             * @default {
+             *       "max_budget_usd": null,
+             *       "max_latency_ms": null
+             *     }
+             */
+            policy?: components["schemas"]["PlanPolicy"];
+            request: components["schemas"]["PlanRequest"];
         };
         /**
          * Kind
@@ -6616,6 +7045,98 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_config: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Blueprint"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_config_apply: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ApplyBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plan"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            409: components["responses"]["Error409"];
+            413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_config_plan: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["tokenhub_core.http.config.PlanBody"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Plan"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_decisions_id: {
         parameters: {
             query?: never;
@@ -6823,14 +7344,24 @@ export interface operations {
     get_logs: {
         parameters: {
             query?: {
-                limit?: number;
-                before?: number;
                 model?: string;
                 provider?: string;
                 key?: string;
                 project?: string;
                 outcome?: components["schemas"]["Outcome"] | null;
                 q?: string;
+                host?: string;
+                program?: string;
+                mode?: string;
+                directive?: string;
+                tag?: string;
+                status?: string;
+                error?: string;
+                since?: number | null;
+                until?: number | null;
+                limit?: number;
+                before?: number;
+                after?: number | null;
             };
             header?: never;
             path?: never;
@@ -6854,6 +7385,144 @@ export interface operations {
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
             503: components["responses"]["Error503"];
+        };
+    };
+    get_logs_export: {
+        parameters: {
+            query?: {
+                model?: string;
+                provider?: string;
+                key?: string;
+                project?: string;
+                outcome?: components["schemas"]["Outcome"] | null;
+                q?: string;
+                host?: string;
+                program?: string;
+                mode?: string;
+                directive?: string;
+                tag?: string;
+                status?: string;
+                error?: string;
+                since?: number | null;
+                until?: number | null;
+                format?: components["schemas"]["Format"];
+                compress?: components["schemas"]["Packing"];
+                after?: number;
+                through?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/gzip": unknown;
+                    "application/jsonl": unknown;
+                    "application/zstd": unknown;
+                    "text/csv": unknown;
+                };
+            };
+            /** @description Bad Request */
+            400: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Unauthorized */
+            401: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Expectation Failed */
+            417: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    /** @description Where the export begins. */
+                    "x-tokenhub-first-seq"?: string;
+                    /** @description Where it ends: `through` of another one that is to go on with it. */
+                    "x-tokenhub-last-seq"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
         };
     };
     get_logs_id: {
@@ -8783,6 +9452,253 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShownList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_webhooks: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookBody"];
+            };
+        };
+        responses: {
+            /** @description Created */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookMade"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    delete_webhooks_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["tokenhub_core.http.operations.fleet.Done"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    patch_webhooks_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookPatch"];
+            };
+        };
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_webhooks_id_deliveries: {
+        parameters: {
+            query?: {
+                state?: "dead" | "waiting";
+                before?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Deliveries"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_webhooks_id_retry: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Retried"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_webhooks_id_secret: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookSecret"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    post_webhooks_id_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Tested"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_workflows: {
         parameters: {
             query?: {
@@ -9602,7 +10518,7 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["PlanBody"];
+                "application/json": components["schemas"]["tokenhub_core.orchestration.plancall.PlanBody"];
             };
         };
         responses: {
