@@ -289,9 +289,13 @@ async def _slowly_asked(it: World, n: int) -> None:
             writer.transport.abort()
 
 
+_LINGERING: Final = 10.0
+"""Seconds for which aiohttp reads what is left of a request that was answered before its end."""
+
+
 async def _ends(reader: asyncio.StreamReader) -> bool:
     try:
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(_LINGERING + 4):
             await reader.read()
     except TimeoutError:
         return False
