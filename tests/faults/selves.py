@@ -33,20 +33,22 @@ from tokenhub_addon import listening
 from tokenhub_core import config
 from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.audit.journal import Audit
+from tokenhub_core.dispatch.job import INTERNAL, Job, Live, Whole
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.ports import Secret
+from tokenhub_core.progress import Progress
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.types import ApiKey, Caller, Lane, Snapshot
 from tokenhub_core.underway import Underway
-from tokenhub_core.vault import sealing
+from tokenhub_core.vault import manifest, sealing
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.sealing import Params
 from tokenhub_core.vault.vault import Custody, Vault
-from tokenhub_core.workflows.breaker import Breaker
+from tokenhub_core.workflows.client import Durable
 
 # --- the vault ----------------------------------------------------------------------------------------------
 
@@ -117,9 +119,9 @@ _bound = sealing._bound
 
 
 def _unbound(purpose: str, vault_id: bytes, number: int, name: str) -> bytes:
-    """Say nothing of whose entry it is."""
-    del name
-    return _bound(purpose, vault_id, number, "")
+    """Say nothing of whose entry it is, nor which one."""
+    del number, name
+    return _bound(purpose, vault_id, 0, "")
 
 
 async def _rotated(lab: Lab, n: int) -> None:
@@ -330,14 +332,22 @@ def _unguarded(lab: Lab) -> Any:
 # --- others -------------------------------------------------------------------------------------------------
 
 
+async def _no_way(self: Durable, job: Job, progress: Progress) -> Whole | Live:
+    """Fail, as Temporal has."""
+    del self, job, progress
+    raise TokenHubError(INTERNAL)
+
+
 async def _no_temporal(lab: Lab, n: int) -> None:
-    """Calls that should be durable are made directly, once each; after three failures nobody waits to find out."""
+    """Calls that should be durable are made directly, once each and at once, and counted."""
     settings = {
         "temporal_enabled": "true",
         "temporal_host": f"127.0.0.1:{closed_port()}",
         "temporal_calls": "all",
         "temporal_begin_secs": "0.3",
         "temporal_worker": "false",
+        # Without its key nothing is sealed, and Temporal is not even asked.
+        "vault_password": "correct horse battery",
     }
     async with lab.alone(slots=1, **settings) as it:
         for number in range(n):
@@ -346,11 +356,9 @@ async def _no_temporal(lab: Lab, n: int) -> None:
                 got = await turn.call()
             assert got.status == 200, got.body[:200]
             assert turn.asked == 1, "it was made twice"
-        metrics = await it.metrics()
-        (state,) = [
-            line for line in metrics.splitlines() if line.startswith("tokenhub_temporal_circuit_state ")
-        ]
-        assert float(state.split()[1]) == 1, state
+        told = dict(line.rsplit(" ", 1) for line in (await it.metrics()).splitlines())
+        assert float(told["tokenhub_temporal_up"]) == 0
+        assert float(told["tokenhub_temporal_fallback_total"]) == n
 
 
 async def _blocked(lab: Lab, n: int) -> None:
@@ -454,10 +462,12 @@ CASES: Final = (
         "F46",
         "wrong passwords, entries moved to each other's place",
         "nothing opens, nothing is written, and the sixth password has to wait",
-        "entries are bound to their names",
-        "they are not",
+        "entries are bound to their names, and the set of them to the vault",
+        "neither is",
         _tampered,
-        off.patched(sealing, "_bound", _unbound),
+        off.all_of(
+            off.patched(sealing, "_bound", _unbound), off.patched(manifest, "_wrong", off.returning(""))
+        ),
         lanes=(),
         n=21,
         red=3,
@@ -533,11 +543,11 @@ CASES: Final = (
     Case(
         "F54",
         "Temporal cannot be reached",
-        "calls are made directly, once each, and after three failures nobody waits to find that out",
-        "the breaker in front of Temporal",
-        "failures are not counted",
+        "calls are made directly, once each and at once",
+        "the direct way for calls that nobody could follow",
+        "there is none",
         _no_temporal,
-        off.patched(Breaker, "failed", off.returning(None)),
+        off.patched(Durable, "directly", _no_way),
         red=6,
     ),
     Case(

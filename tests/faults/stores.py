@@ -372,7 +372,10 @@ async def _server_gone(lab: Lab, n: int) -> None:
     async with _postgres() as own:
         for _ in range(n):
             for scene in scenes:
-                await scene(own)
+                try:
+                    await scene(own)
+                except TokenHubError as error:
+                    raise AssertionError(f"{scene.__name__}: {error}") from error
     lab.told["scenes"] = len(scenes)
 
 
