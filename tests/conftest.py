@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.fakes import postgres
 from tests.fakes.databases import Shared
+from tests.lanes import is_long
 
 # Without changes a run has the result of the one before; `scripts/test search` looks for examples that no run has
 # had. How long an example takes is the machine's affair.
@@ -25,6 +26,14 @@ settings.register_profile(
     "search", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long, before marks are looked at."""
+    for item in items:
+        if is_long(item.nodeid):
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session")

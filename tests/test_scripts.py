@@ -117,7 +117,7 @@ def test_ci_runs_what_we_run() -> None:
         line for line in path.read_text().splitlines() if line and not line.startswith(("#", "set", "cd"))
     ]
 
-    assert commands[-2:] == ["scripts/check", "scripts/test"]
+    assert commands[-2:] == ["scripts/check", "scripts/test unit"]
     assert os.access(path, os.X_OK)
 
 
@@ -299,7 +299,8 @@ def test_without_any_python_it_says_what_is_missing(house: House) -> None:
 @pytest.mark.parametrize(
     ("args", "select", "rest"),
     [
-        ((), f"{SHARED}<-m><not load and not agents>", ""),
+        ((), f"{SHARED}<-m><not long and not load and not agents>", ""),
+        (("quick", "-x"), f"{SHARED}<-m><not long and not load and not agents>", "<-x>"),
         (("tests/x.py", "-x"), f"{SHARED}<-m><not load and not agents>", "<tests/x.py><-x>"),
         (("unit", "-n", "0"), f"{SHARED}<-m><not load and not agents>", "<-n><0>"),
         (("search",), f"{SHARED}<-m><hypothesis><--hypothesis-profile><search>", ""),
@@ -314,12 +315,12 @@ def test_without_any_python_it_says_what_is_missing(house: House) -> None:
     ],
 )
 def test_a_lane_chooses_what_is_run(house: House, args: tuple[str, ...], select: str, rest: str) -> None:
-    """Without a lane the one of CI runs, on every core; what follows goes to pytest, and has the last word."""
+    """Without anything the quick one, without a lane that of CI; what follows goes to pytest, with the last word."""
     house.python()
     _, out, err = house.run("test", *args)
 
     assert out == f"<pytest>{select}{rest}"
-    assert "unit search load soak crash agents all faults fuzz" in err
+    assert "quick unit search load soak crash agents all faults fuzz" in err
 
 
 @pytest.mark.parametrize(
