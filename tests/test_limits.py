@@ -203,7 +203,7 @@ async def test_an_operator_unparks_and_every_change_is_kept(tmp_path: Path) -> N
         ]
         metrics = (await it.ask("GET", "/metrics", headers=it.bearer)).body.decode()
         assert (
-            'tokenhub_credential_parkings_total{credential="default",provider="p",reason="exhausted"} 1.0'
+            'tokenhub_credential_parkings_total{provider="p",credential="default",reason="exhausted"} 1.0'
             in metrics
         )
 

@@ -344,7 +344,7 @@ async def test_a_replay_is_answered_by_the_engine(confdir: Path) -> None:
         assert flow.response.status_code == 200
         assert flow.request.pretty_url == f"https://{OPENAI}{CHAT}"
         assert flow.comment
-        assert lane.addon.remembered() == 0
+        await lane.until(lambda: lane.addon.remembered() == 0)
 
 
 async def test_a_streamed_replay_comes_in_one_piece(confdir: Path) -> None:
@@ -397,7 +397,7 @@ async def test_a_replay_that_is_killed_ends(confdir: Path) -> None:
         await lane.until(lambda: lane.call("replay.client.count") == 0)
         lane.call("replay.client", [flow])
         await lane.until(lambda: flow.response is not None)
-        assert lane.addon.remembered() == 0
+        await lane.until(lambda: lane.addon.remembered() == 0)
 
 
 # --- tidiness ----------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ async def test_nothing_is_remembered_of_a_call_that_has_ended(confdir: Path) -> 
         async with await H1.tls(lane.proxy) as left:
             await left.send(headers={"Content-Length": "100"})
         await lane.until(lambda: not lane.call("proxyserver.active_connections"))
-        assert lane.addon.remembered() == 0
+        await lane.until(lambda: lane.addon.remembered() == 0)
 
 
 def _kill(lane: Inspection, by: str) -> None:

@@ -8,6 +8,8 @@ is how names leave us.
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Final
@@ -131,7 +133,7 @@ FORMULAS: Final = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "=cmd|' /C calc'!A0"]
 
 @pytest.mark.parametrize("name", FORMULAS)
 async def test_b37_what_is_exported_is_no_table_of_formulas(bad: Bad, name: str) -> None:
-    """A name like a formula comes back as the JSON text it was, or was never taken."""
+    """A name like a formula comes back as the JSON text it was, or was never taken; in a table it is text."""
     async with bad.harmless():
         made = await bad.it.admin("POST", "/apikeys", {"name": name})
         if made.status == 201:
@@ -145,7 +147,14 @@ async def test_b37_what_is_exported_is_no_table_of_formulas(bad: Bad, name: str)
         for answer in one["responses"].values()
         for kind in answer.get("content", {})
     }
-    assert not [kind for kind in kinds if "csv" in kind or "excel" in kind or "spreadsheet" in kind]
+    assert [kind for kind in kinds if "csv" in kind or "excel" in kind or "spreadsheet" in kind] == [
+        "text/csv"
+    ]
+    await bad.it.chat(name, bad.shown)
+    table = (await bad.it.admin("GET", "/logs/export?format=csv")).body.decode()
+    cells = [cell for row in csv.reader(io.StringIO(table)) for cell in row]
+    assert any(name.strip() in cell for cell in cells)
+    assert not [cell for cell in cells if cell[:1] in {"=", "+", "-", "@", "\t", "\r"}]
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ ALL = dict(commands(_tokenhub))
 
 
 def told(*args: str, **environ: str) -> tuple[int, str]:
+    for command in ALL.values():
+        # click keeps the option that it made where a command was called by itself, without our `-h`.
+        command._help_option = None
     result = CliRunner(env={"COLUMNS": "80", **environ}).invoke(_tokenhub, list(args), prog_name="tokenhub")
     return result.exit_code, result.output
 

@@ -63,11 +63,10 @@ async def test_a_setting_that_makes_no_sense_is_one_line(tmp_path: Path) -> None
 
 
 @needs_curl
-async def test_it_is_ready_soon_and_what_it_tells_to_try_works(tmp_path: Path) -> None:
+async def test_what_it_tells_to_try_works(tmp_path: Path) -> None:
     """Cold, then warm; the printed command with curl is answered; while nobody serves, none says so."""
     async with serving(tmp_path, "--simulate") as serve:
         measured(f"cold start: ready after {serve.ready_after:.2f} s")
-        assert serve.ready_after < 10
         async with serve.session.get(f"{serve.info.side_url}/readyz") as response:
             assert (response.status, (await response.json())["status"]) == (200, "ready")
     assert read_serve_info(serve.data) is None

@@ -40,7 +40,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "top": ("tokenhub_core.cli.top:top", "Watch calls, costs, health and budgets as they are."),
     "logs": ("tokenhub_core.cli.logs:logs", "List the latest calls."),
     "explain": ("tokenhub_core.cli.logs:explain", "Show how one call was routed."),
-    "stats": ("tokenhub_core.cli.stats:stats", "Show what the last minute, hour and day came to."),
+    "stats": (
+        "tokenhub_core.cli.stats:stats",
+        "Show what the last minute, hour and day came to.",
+    ),
     "simulate": ("tokenhub_core.cli.simulate:simulate", "Show where a call would go, without making it."),
     "rehearse": (
         "tokenhub_core.cli.rehearse:rehearse",

@@ -29,7 +29,7 @@ _RIGHT = ("calls", "failed", "cost", "tokens", "p50", "p95", "first token")
 @as_json
 @data_option
 def stats(*, by: str | None, window: str, json: bool, data: Path | None) -> None:
-    """Show what calls came to in the last minute, five minutes, hour and day."""
+    """Show what the last minute, hour and day came to."""
     found = admin_client(data).get("/admin/v1/stats")
     if shown(found, json=json):
         return
