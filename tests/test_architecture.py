@@ -518,7 +518,8 @@ print(json.dumps([sorted(new - sys.stdlib_module_names - {"tokenhub_core"}), see
 def _imported(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Import modules in a fresh interpreter; return others' packages that came along, and what was touched."""
     result = subprocess.run(
-        [sys.executable, "-c", _PROBE, json.dumps([*names])],
+        # Without bytecode: where there is none yet, writing it would be touching something.
+        [sys.executable, "-B", "-c", _PROBE, json.dumps([*names])],
         capture_output=True,
         text=True,
         check=True,
