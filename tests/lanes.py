@@ -1,4 +1,5 @@
-"""Which tests `scripts/test` leaves out where no lane is named: scenes of whole programs, which take most of the time.
+"""Which tests `scripts/test` leaves out where no lane is named: mostly scenes of whole programs, and a few tests that
+compute for long. They take most of the time.
 
 CI runs all of them (`scripts/test unit`).
 """
@@ -11,9 +12,24 @@ _LONG: Final = (
     "tests/addon/",
     "tests/bad_inputs/",
     "tests/cli/",
+    "tests/dialects/test_bad_inputs.py",
+    "tests/dialects/test_linear.py",
     "tests/e2e/",
     "tests/fuzz/",
     "tests/http/",
+    "tests/launch/test_clients.py",
+    "tests/launch/test_node.py",
+    "tests/otel/",
+    "tests/privacy/",
+    "tests/store/test_crash.py",
+    "tests/store/test_outage.py",
+    "tests/store/test_postgresql.py",
+    "tests/test_changes.py",
+    "tests/test_drawing.py",
+    "tests/test_mutation.py",
+    "tests/vault/test_rotation.py",
+    "tests/vault/test_traffic.py",
+    "tests/webhooks/",
     "tests/workflows/",
 )
 _SHORT: Final = (
