@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from tokenhub_core import config
 from tokenhub_core.admission.apikeys import Notice
@@ -14,89 +17,53 @@ from tokenhub_core.telemetry.kinds import KINDS
 from tokenhub_core.telemetry.metrics import Metrics
 
 DOCS = Path(__file__).parents[1] / "docs"
-START = "<!-- settings: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
-END = "<!-- end of settings -->\n"
-KINDS_START = "<!-- kinds: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
-KINDS_END = "<!-- end of kinds -->\n"
-QUIRKS_START = "<!-- quirks: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
-QUIRKS_END = "<!-- end of quirks -->\n"
-METRICS_START = "<!-- metrics: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
-METRICS_END = "<!-- end of metrics -->\n"
 
 
-def settings_table() -> str:
+def _settings() -> list[tuple[str, ...]]:
+    rows = [(f"`{name}`", f"`{default}`" if default else "", text) for name, default, text in config.table()]
+    return [("variable", "default", "meaning"), *rows]
+
+
+def _quirks() -> list[tuple[str, ...]]:
+    return [("quirk", "what is done"), *((f"`{name}`", quirk.text) for name, quirk in QUIRKS.items())]
+
+
+def _metrics() -> list[tuple[str, ...]]:
     rows = [
-        f"| `{name}` | {f'`{default}`' if default else ''} | {text} |"
-        for name, default, text in config.table()
-    ]
-    return "\n".join(["", "| variable | default | meaning |", "| --- | --- | --- |", *rows, "", ""])
-
-
-def test_the_table_of_settings_is_the_codes_own() -> None:
-    """Every setting stands in the manual with its default and meaning."""
-    path = DOCS / "operating.md"
-    text = path.read_text()
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    wanted = f"{head}{START}{settings_table()}{END}{tail}"
-    if os.environ.get("UPDATE_DOCS"):
-        path.write_text(wanted)
-        return
-    assert text == wanted
-
-
-def quirks_table() -> str:
-    rows = [f"| `{name}` | {quirk.text} |" for name, quirk in QUIRKS.items()]
-    return "\n".join(["", "| quirk | what is done |", "| --- | --- |", *rows, "", ""])
-
-
-def test_the_table_of_quirks_is_the_codes_own() -> None:
-    """Every repair stands in the manual with what it does."""
-    path = DOCS / "quirks.md"
-    text = path.read_text()
-    head, _, rest = text.partition(QUIRKS_START)
-    _, _, tail = rest.partition(QUIRKS_END)
-    wanted = f"{head}{QUIRKS_START}{quirks_table()}{QUIRKS_END}{tail}"
-    if os.environ.get("UPDATE_DOCS"):
-        path.write_text(wanted)
-        return
-    assert text == wanted
-
-
-def metrics_table() -> str:
-    rows = [
-        f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {meaning} |"
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), meaning)
         for name, kind, labels, meaning in Metrics().described()
     ]
-    return "\n".join(["", "| name | type | labels | meaning |", "| --- | --- | --- | --- |", *rows, "", ""])
+    return [("name", "type", "labels", "meaning"), *rows]
 
 
-def test_the_table_of_metrics_is_the_codes_own() -> None:
-    """Every family stands in the reference with its type, labels and meaning."""
-    path = DOCS / "metrics.md"
+def _kinds() -> list[tuple[str, ...]]:
+    return [("kind", "what has happened"), *((f"`{name}`", text) for name, text in KINDS.items())]
+
+
+@pytest.mark.parametrize(
+    ("what", "page", "made"),
+    [
+        ("settings", "operating.md", _settings),
+        ("quirks", "quirks.md", _quirks),
+        ("metrics", "metrics.md", _metrics),
+        ("kinds", "events.md", _kinds),
+    ],
+)
+def test_a_table_in_the_manual_is_the_codes_own(
+    what: str, page: str, made: Callable[[], list[tuple[str, ...]]]
+) -> None:
+    """Every setting, repair, metric and kind of event stands there with what the code says of it."""
+    start = f"<!-- {what}: made from the code by `UPDATE_DOCS=1 scripts/test tests/test_docs.py` -->\n"
+    end = f"<!-- end of {what} -->\n"
+    path = DOCS / page
     text = path.read_text()
-    head, _, rest = text.partition(METRICS_START)
-    _, _, tail = rest.partition(METRICS_END)
-    wanted = f"{head}{METRICS_START}{metrics_table()}{METRICS_END}{tail}"
-    if os.environ.get("UPDATE_DOCS"):
-        path.write_text(wanted)
-        return
-    assert text == wanted
-
-
-def kinds_table() -> str:
-    rows = [f"| `{name}` | {text} |" for name, text in KINDS.items()]
-    return "\n".join(["", "| kind | what has happened |", "| --- | --- |", *rows, "", ""])
-
-
-def test_the_table_of_events_is_the_codes_own() -> None:
-    """Every kind of event stands in the manual with what it says."""
-    path = DOCS / "events.md"
-    text = path.read_text()
-    head, _, rest = text.partition(KINDS_START)
-    _, _, tail = rest.partition(KINDS_END)
-    wanted = f"{head}{KINDS_START}{kinds_table()}{KINDS_END}{tail}"
-    if os.environ.get("UPDATE_DOCS"):
+    head, found, rest = text.partition(start)
+    _, _, tail = rest.partition(end)
+    titles, *rows = made()
+    lines = [titles, ("---",) * len(titles), *rows]
+    table = "\n".join(["", *(f"| {' | '.join(cells)} |" for cells in lines), "", ""])
+    wanted = f"{head}{start}{table}{end}{tail}"
+    if found and os.environ.get("UPDATE_DOCS"):
         path.write_text(wanted)
         return
     assert text == wanted
