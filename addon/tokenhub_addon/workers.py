@@ -31,6 +31,7 @@ from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.launch.serveinfo import clear_serve_info
 from tokenhub_core.opening import prepare
+from tokenhub_core.ports import Secret
 from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.siblings import Frame, Put, packed, received
 from tokenhub_core.supervision import Action, End, Kill, Patience, Phase, Start, Stop, Supervision, Tell, Tend
@@ -115,7 +116,7 @@ def supervising(
         CertificateAuthority.open(settings.data_dir / "ca", hosts, now=SystemClock().now)
         prepare(settings)
         given = {name: value for name, value in environ.items() if name not in _SECRETS}
-        yield Supervisor(settings, flags, given, (groups, sockets), password.reveal() if password else "")
+        yield Supervisor(settings, flags, given, (groups, sockets), password or Secret(""))
     finally:
         for one in sockets:
             one.close()
@@ -131,7 +132,7 @@ class Supervisor:
         flags: Mapping[str, Any],
         environ: Mapping[str, str],
         listening: tuple[list[Group], list[socket.socket]],
-        password: str,
+        password: Secret,
     ) -> None:
         self._settings = settings
         self._flags = dict(flags)
@@ -246,7 +247,7 @@ class Supervisor:
             data_dir=os.fspath(self._settings.data_dir),
             flags=self._flags,
             groups=tuple(self._groups),
-            password=self._password if order.alone else "",
+            password=self._password.reveal() if order.alone else "",
         )
         with theirs:
             descriptors = [one.fileno() for one in self._sockets if one.fileno() >= 0]
