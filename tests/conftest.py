@@ -36,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.long)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not even read files of which nothing is to be run: each worker would for a minute."""
+    if "not long" not in config.option.markexpr or collection_path.is_dir():
+        return None
+    return is_long(collection_path.relative_to(config.rootpath).as_posix()) or None
+
+
 @pytest.fixture(scope="session")
 def shared_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], str]]:
     """Return what gives the address of an empty PostgreSQL database, the same one each time."""
