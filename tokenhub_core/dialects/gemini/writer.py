@@ -132,8 +132,10 @@ class Writer:
         """
         parts: list[Json] = []
         for index, call in list(self._calls.items()):
+            if call.asked and not at_end:
+                continue
             text = "".join(call.fragments)
-            if not at_end and (call.asked or not _is_object(text)):
+            if not at_end and not _is_object(text):
                 call.asked = True
                 continue
             del self._calls[index]
