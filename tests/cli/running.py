@@ -80,8 +80,19 @@ def running(
     finally:
         loop.call_soon_threadsafe(leave.set)
         thread.join()
+        loop.run_until_complete(_settled())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+async def _settled() -> None:
+    """Return when connections that were closed last are gone: a loop does that in its next turns."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 @dataclass
