@@ -69,17 +69,20 @@ _SPENT: Final = {
 }
 
 
+async def _left_alone(turn: Turn) -> None:
+    """A call is answered; the next one too, by the other provider, and who refused the first is not asked."""
+    turn.whole(await turn.call())
+    before = len(turn.first.requests)
+    turn.whole(await turn.call(), turn.spare)
+    assert len(turn.first.requests) == before, "it was asked again"
+
+
 async def _spent(turn: Turn) -> None:
     """The first call finds out, and the second one does not ask there again."""
     speaks = "openai" if turn.speaks == "gemini" else turn.speaks
     turn = replace(turn, speaks=speaks, spare_speaks=speaks)
     turn.meets(f"said:429:{_SPENT[turn.speaks]}")
-    turn.whole(await turn.call())
-    spent, other = turn.first, turn.spare
-    before = len(spent.requests)
-    got = await turn.call()
-    turn.whole(got, other)
-    assert len(spent.requests) == before, "it was asked again"
+    await _left_alone(turn)
     assert any(_parked(turn.world, name) for name in turn.providers)
     untouched(turn)
 
@@ -101,14 +104,9 @@ async def _refused_key(turn: Turn) -> None:
     status = (401, 403)[turn.number % 2]
     message = f'{{"error":{{"message":"Incorrect API key provided: sk-canary-lab","code":{status}}}}}'
     turn.meets(f"said:{status}:{message}")
-    turn.whole(await turn.call())
-    refused, other = turn.first, turn.spare
-    before = len(refused.requests)
-    got = await turn.call()
-    turn.whole(got, other)
-    assert len(refused.requests) == before, "the same key was shown again"
+    await _left_alone(turn)
     untouched(turn)
-    for fake in (refused, other):
+    for fake in (turn.first, turn.spare):
         fake.script("*", [f"said:{status}:{message}"])
     last = await turn.call()
     assert b"sk-canary" not in last.body + repr(last.headers).encode()

@@ -16,7 +16,7 @@ TUNNEL = Sighting(Saw.TUNNEL, HOST, listed=True)
 HELLO = Sighting(Saw.HELLO, HOST, listed=True, alpn=("h2", "http/1.1"))
 REQUEST = Sighting(Saw.REQUEST, HOST, listed=True, http="HTTP/1.1", encodings=("gzip", "zstd"))
 REFUSED = Sighting(Saw.REFUSED, HOST, listed=True, words="the client does not trust the certificate")
-ELSEWHERE = Sighting(Saw.TUNNEL, "pypi.org")
+ELSEWHERE = Sighting(Saw.TUNNEL, "files.example")
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,14 @@ ELSEWHERE = Sighting(Saw.TUNNEL, "pypi.org")
             f"base URL to {SIDE}",
         ),
         ([CONNECTED, TUNNEL, HELLO], HOST, State.WARNING, "made no request", "run it for longer"),
-        ([CONNECTED, ELSEWHERE], "other hosts", State.WARNING, "tunnelled, unread: pypi.org", "ca add-host"),
-        ([TUNNEL, HELLO, REQUEST, ELSEWHERE], "other hosts", State.OK, "pypi.org", ""),
+        (
+            [CONNECTED, ELSEWHERE],
+            "other hosts",
+            State.WARNING,
+            "tunnelled, unread: files.example",
+            "ca add-host",
+        ),
+        ([TUNNEL, HELLO, REQUEST, ELSEWHERE], "other hosts", State.OK, "files.example", ""),
         (
             [TUNNEL, HELLO, REQUEST, REQUEST],
             HOST,
