@@ -115,6 +115,17 @@ async def test_another_key_seals_everything_anew(vault: Vault, start: Start, dat
         assert opened.bad == {}
 
 
+async def test_who_looks_at_the_rows_meanwhile_finds_them_with_their_key(vault: Vault) -> None:
+    """A look that was waiting for its turn while the key was replaced sees both new: the vault stays open."""
+    rotating = asyncio.create_task(vault.rotate(OLD))
+    while not vault._changing.locked():  # noqa: ASYNC110 - the vault tells nobody
+        await asyncio.sleep(0)
+    looks = [asyncio.create_task(vault.refresh()) for _ in range(5)]
+    await asyncio.gather(rotating, *looks)
+    assert vault.state is State.UNLOCKED
+    assert revealed(vault) == "sk-the-key"
+
+
 async def test_an_old_ciphertext_does_not_open_under_another_key(
     vault: Vault, start: Start, database: Database
 ) -> None:

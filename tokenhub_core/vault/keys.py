@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 
 from tokenhub_core.audit.chain import Signer
 from tokenhub_core.vault import sealing
-from tokenhub_core.vault.sealing import Sealer
+from tokenhub_core.vault.sealing import Header, Sealer
 
 
 class Keys:
@@ -106,3 +108,13 @@ class KeyHolder:
 def wipe(buffer: bytearray) -> None:
     """Overwrite a key."""
     buffer[:] = bytes(len(buffer))
+
+
+def keeping(header: Header, keys: Keys, old: Keys, entropy: Callable[[int], bytes]) -> Header:
+    """Return the header with the audit keys of all roots before, and give them to `keys` too."""
+    keys.past = {key_id: bytearray(key) for key_id, key in {**old.past, old.audit_id: old.audit}.items()}
+    sealed = {
+        key_id: sealing.keep(keys.kept, header, key_id, key, entropy(sealing.NONCE_BYTES))
+        for key_id, key in keys.past.items()
+    }
+    return replace(header, kept=sealed)

@@ -28,7 +28,7 @@ from tokenhub_core.store.database import Database
 from tokenhub_core.store.writer import Work
 from tokenhub_core.vault import manifest, sealing, storing
 from tokenhub_core.vault.gate import Gate
-from tokenhub_core.vault.keys import KeyHolder, Keys, wipe
+from tokenhub_core.vault.keys import KeyHolder, Keys, keeping, wipe
 from tokenhub_core.vault.manifest import Judgement, Sealed, SetState, VaultRows
 from tokenhub_core.vault.passwords import encoded, new_password, password_bytes
 from tokenhub_core.vault.sealing import Header, Identity, Params, Place, TamperedError
@@ -62,8 +62,8 @@ class Custody:
 class Vault:
     """Belongs to one event loop. Reads are synchronous and decrypt what they return each time.
 
-    The entries' ciphertexts stand in memory and in the database alike. They are read when the vault is unlocked; what
-    another process writes after that is refused to be written over, and seen after the next unlocking.
+    The entries' ciphertexts stand in memory and in the database alike. What another process writes is never written
+    over, and seen by `refresh`.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class Vault:
         locks = self._locks
         header, root, given = await self._tried(password, throttled=throttled)
         if accept or header.version == 1:
-            keys = await self._replaced(header, root, given, accept=accept)
-            self._take(keys, {}, locks)
+            take = partial(self._take, bad={}, locks=locks)
+            await self._replaced(header, root, given, take, accept=accept)
         elif not self.open:
             keys, bad = await self._in_turn(partial(self._trusted, header, root))
             self._take(keys, bad, locks)
@@ -187,7 +187,7 @@ class Vault:
         given = new_password(new)
         header, root, _ = await self._tried(old)
         if header.version == 1:
-            (await self._replaced(header, root, given)).forget()
+            await self._replaced(header, root, given, Keys.forget)
             return
         identity = Identity(header.vault_id, header.generation, header.created_at)
         fresh = await self._wrapped(given, identity, root)
@@ -207,11 +207,14 @@ class Vault:
         Refuses (503) where any entry is not what was stored. A vault that is locked stays so.
         """
         header, root, given = await self._tried(password)
-        keys = await self._replaced(header, root, given)
-        if self.open:
-            self._hold(keys)
-        else:
-            keys.forget()
+
+        def take(keys: Keys) -> None:
+            if self.open:
+                self._hold(keys)
+            else:
+                keys.forget()
+
+        await self._replaced(header, root, given, take)
 
     # --- secrets
 
@@ -264,9 +267,8 @@ class Vault:
             keys = self._opened()
             state = self._known()
             if state.seals >= sealing.MAX_SEALS:
-                raise storing.unusable(
-                    "the vault's key was used 2^32 times: replace it with tokenhub vault rotate", "vault_worn"
-                )
+                why = "the vault's key was used 2^32 times: replace it with tokenhub vault rotate"
+                raise storing.unusable(why, "vault_worn")
             version = state.counter + 1
             place = Place(keys.vault_id, name, version)
             nonce = self._entropy(sealing.NONCE_BYTES)
@@ -444,9 +446,8 @@ class Vault:
         """Return the header, the root that the password opens, and the password's bytes."""
         text = self._rows.header
         if text is None:
-            raise client_fault(
-                "the vault has no password yet: run tokenhub vault init", cause="vault_uninitialised"
-            )
+            why = "the vault has no password yet: run tokenhub vault init"
+            raise client_fault(why, cause="vault_uninitialised")
         given = password_bytes(password)
         try:
             header = Header.from_json(text)
@@ -471,10 +472,21 @@ class Vault:
         return keys, found.bad
 
     async def _replaced(
-        self, header: Header, root: bytearray, password: bytes, *, accept: bool = False
-    ) -> Keys:
-        """Seal everything anew under a new root and return its keys."""
-        return await self._in_turn(partial(self._resealed, header, root, password, accept=accept))
+        self,
+        header: Header,
+        root: bytearray,
+        password: bytes,
+        take: Callable[[Keys], None],
+        *,
+        accept: bool = False,
+    ) -> None:
+        """Seal everything anew under a new root, and give its keys to `take`."""
+
+        async def replaced() -> None:
+            # Within the turn: who comes next, `refresh` for one, must not find new rows beside old keys.
+            take(await self._resealed(header, root, password, accept=accept))
+
+        await self._in_turn(replaced)
 
     async def _resealed(self, header: Header, root: bytearray, password: bytes, *, accept: bool) -> Keys:
         await self._reloaded(header, root)
@@ -496,7 +508,7 @@ class Vault:
             fresh = await self._wrapped(password, identity, fresh_root)
             fresh_keys = self._keys(fresh_root, fresh)
             if not first:
-                fresh = self._keeping(fresh, fresh_keys, keys)
+                fresh = keeping(fresh, fresh_keys, keys, self._entropy)
             await self._put_anew(header, fresh, fresh_keys, plain)
         finally:
             wipe(old)
@@ -513,15 +525,6 @@ class Vault:
     def _refuse_doubtful(self, found: Judgement) -> None:
         if why := found.grave or next(iter(found.bad.values()), ""):
             raise storing.tampered(f"the vault cannot be trusted: {why}")
-
-    def _keeping(self, header: Header, keys: Keys, old: Keys) -> Header:
-        """Return the header with the audit keys of all roots before, and give them to `keys` too."""
-        keys.past = {key_id: bytearray(key) for key_id, key in {**old.past, old.audit_id: old.audit}.items()}
-        sealed = {
-            key_id: sealing.keep(keys.kept, header, key_id, key, self._entropy(sealing.NONCE_BYTES))
-            for key_id, key in keys.past.items()
-        }
-        return replace(header, kept=sealed)
 
     async def _put_anew(
         self, old: Header, fresh: Header, keys: Keys, plain: Mapping[str, tuple[int, bytes]]
