@@ -24,7 +24,6 @@ from mitmproxy.addons import (
     disable_h2c,
     next_layer,
     proxyauth,
-    proxyserver,
     tlsconfig,
     upstream_auth,
 )
@@ -32,6 +31,7 @@ from mitmproxy.proxy import mode_specs
 
 from tokenhub_addon.dispatch import CachedMaster, quiet, unchecked
 from tokenhub_addon.handoff import Handoff
+from tokenhub_addon.servers import Servers
 from tokenhub_core.admission.doorkeeper import loopback
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Secret
@@ -74,7 +74,7 @@ class ProxyServer:
         self._settings = settings
         self._handoff = handoff
         self._addons = tuple(addons)
-        self._servers = proxyserver.Proxyserver()  # type: ignore[no-untyped-call] # mitmproxy's
+        self._servers = Servers()  # type: ignore[no-untyped-call] # mitmproxy's
         self._exchanges = _Exchanges()
         self._master: CachedMaster | None = None
         self._check_again: Callable[[], None] = _as_it_is

@@ -19,7 +19,6 @@ from mitmproxy.addons import (
     intercept,
     next_layer,
     proxyauth,
-    proxyserver,
     save,
     tlsconfig,
     view,
@@ -32,6 +31,7 @@ from tests.addon.upstream import Upstream
 from tests.patience import PATIENCE
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.host import AddonOptions, EngineFactory
+from tokenhub_addon.servers import Servers
 from tokenhub_core import ports
 from tokenhub_core.ports import Engine
 
@@ -135,7 +135,7 @@ async def inspecting(
         stack.enter_context(mock.patch("asyncio.open_connection", upstream.dial))
         ours = addon or make_addon(engine, upstream, make=make, own_ports=own_ports, clock=clock)
         master = Master(options.Options())
-        servers, flows = proxyserver.Proxyserver(), view.View()  # type: ignore[no-untyped-call] # mitmproxy's
+        servers, flows = Servers(), view.View()  # type: ignore[no-untyped-call] # mitmproxy's
         chain: list[Any] = [
             core.Core(),
             clientplayback.ClientPlayback(),  # type: ignore[no-untyped-call] # mitmproxy's
@@ -162,7 +162,7 @@ async def inspecting(
         yield Inspection(Proxy(host, port, cafile, mode), master, ours, flows, upstream)
 
 
-async def _shut(master: Master, run: asyncio.Task[None], servers: proxyserver.Proxyserver) -> None:
+async def _shut(master: Master, run: asyncio.Task[None], servers: Servers) -> None:
     await servers.servers.update([])
     for handler in tuple(servers.connections.values()):
         if handler.client in handler.transports:
