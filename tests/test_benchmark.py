@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
-from scripts.benchmark import certificates, figures, load, pairs, profiles, report, rounds, subjects, traffic
+from scripts.benchmark import (
+    certificates,
+    figures,
+    idle,
+    kept,
+    load,
+    pairs,
+    profiles,
+    report,
+    rounds,
+    subjects,
+    traffic,
+)
 from scripts.benchmark.figures import Bar, Spread
 from scripts.benchmark.load import LoadError, Pace, Route
 from scripts.benchmark.processes import cpu_seconds, times
@@ -74,7 +89,7 @@ def test_a_bar_is_about_the_middle_of_the_rounds(middle: float, met: bool) -> No
 
 
 def _measured(cpu: float, first: float) -> Measured:
-    return Measured(answers=10, per_second=1.0, cpu=cpu, first=first, whole=first, late=first)
+    return Measured(answers=10, per_second=1.0, cpu=cpu, first=first, whole=first, late=first, latest=first)
 
 
 def test_latency_is_what_is_added_to_the_floor_of_the_same_round() -> None:
@@ -92,6 +107,48 @@ def test_latency_is_what_is_added_to_the_floor_of_the_same_round() -> None:
 
     assert report.added(outcome, rounds.ONE_WHOLE, "first")[subjects.HANDOFF] == Spread(1.0, 1.5, 2.0)
     assert report.added_share(outcome, rounds.ONE_WHOLE, "first")[subjects.HANDOFF] == Spread(0.5, 0.5, 0.5)
+
+
+# --- the run that is kept
+
+
+def _shares(**by_subject: float) -> Outcome:
+    """Return a run of one workload with one round; mitmdump's answer takes a millisecond."""
+    found = {subjects.BUFFERING: [_measured(1.0, 1.0)]}
+    found |= {name.replace("_", "-"): [_measured(cpu, 1.0)] for name, cpu in by_subject.items()}
+    results: rounds.Results = {
+        workload.name: {} for workload in (*rounds.LOADED, *rounds.SINGLE, *rounds.RATED)
+    }
+    return Outcome({**results, rounds.WHOLE.name: found})
+
+
+def test_what_has_become_dearer_than_its_rounds_explain_is_told() -> None:
+    """By the middle share; a run that lies within what was seen before is no news."""
+    before = {"whole": {"hand-off": [0.30, 0.33, 0.40], "inspect": [0.6, 0.7, 0.8]}}
+
+    assert kept.grown(before, kept.shares(_shares(hand_off=0.39, inspect=0.81))) == [
+        ("whole", "inspect", 0.7, 0.81)
+    ]
+
+
+def test_a_run_is_kept_and_compared(tmp_path: Path) -> None:
+    """Beside its picture; the bars stand in it with what was measured."""
+    assert kept.stored(tmp_path) is None
+    outcome = _shares(hand_off=0.25, inspect=0.9)
+    kept.store(outcome, tmp_path)
+    run = kept.stored(tmp_path)
+
+    assert run is not None
+    assert run["cpu_ratios"]["whole"]["hand-off"] == [0.25, 0.25, 0.25]
+    bars = {(one["workload"], one["subject"], one["of"]): one["met"] for one in run["bars"]}
+    assert bars["whole", "hand-off", "mitmdump"] is True
+    assert bars["whole", "inspect", "mitmdump"] is False
+    assert bars["whole", "side server", "LiteLLM"] is None
+    drawn = ET.parse(tmp_path / kept.PICTURE)
+    assert "0.25  hand-off" in [one.text for one in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    told = io.StringIO()
+    kept.show(run, _shares(hand_off=0.5, inspect=0.9), Console(file=told, width=100))
+    assert "dearer" in told.getvalue()
 
 
 # --- /proc
@@ -197,6 +254,41 @@ def test_the_upstream_answers_what_the_request_asks_for(chosen: Traffic, tmp_pat
     assert all(0 < answer.first <= answer.whole for answer in tally.answers)
 
 
+@pytest.mark.parametrize(
+    ("pace", "least"), [(Pace(2, 0.05, fresh=True), 2), (Pace(3, 0.2, rate=50), 10)], ids=["fresh", "rate"]
+)
+def test_calls_can_have_a_connection_each_or_a_rate(pace: Pace, least: int, tmp_path: Path) -> None:
+    """At a rate there are as many as were due, however long each took."""
+    with subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up:
+        tally = asyncio.run(load.measure(subjects.direct(up).route, Traffic(), pace))
+
+    assert len(tally.answers) == least if pace.rate else len(tally.answers) >= least
+
+
+def test_pieces_of_many_streams_say_how_long_they_took(tmp_path: Path) -> None:
+    """Each piece of each stream is there, once."""
+    with subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up:
+        held = asyncio.run(idle.hold(subjects.direct(up), 20, 1))
+
+    assert (held.streams, held.pieces) == (20, 20)
+    assert 0 < held.middle <= held.late
+
+
+@pytest.mark.parametrize(
+    ("body", "streamed", "why"),
+    [
+        (b"{}", False, "not an answer"),
+        (b'{"choices":[]}', False, "not an answer"),
+        (b"", True, r"does not end with \[DONE\]"),
+        (b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n', True, r"does not end with \[DONE\]"),
+    ],
+)
+def test_what_is_no_answer_says_nothing(body: bytes, streamed: bool, why: str) -> None:
+    """A translated answer that is cut short, or none, is an error and not an empty text."""
+    with pytest.raises(ValueError, match=why):
+        traffic.said(body, streamed=streamed)
+
+
 def test_a_wrong_answer_ends_the_run() -> None:
     """An answer that differs in a byte is no answer, however fast it came."""
 
@@ -217,12 +309,12 @@ def test_a_wrong_answer_ends_the_run() -> None:
 
 
 def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path) -> None:
-    """The real thing, for a moment: TokenHub starts, answers whole and streamed, costs time, and records all."""
+    """The real thing, for a moment: whole and streamed, translated and not; it costs time, and records all."""
     place = Place(tmp_path / "subject", ANYWHERE)
 
     async def scene(subject: Subject) -> int:
         answered = 0
-        for chosen in (Traffic(), Traffic(100)):
+        for chosen in (Traffic(), Traffic(100), Traffic(foreign=True), Traffic(100, foreign=True)):
             tally = await load.measure(
                 subject.route, chosen, Pace(2, 0.1), clock=lambda: cpu_seconds(subject.pid)
             )

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from scripts.benchmark import (
     coverage,
     imports,
+    kept,
     pairs,
     profiles,
     regret,
@@ -41,10 +42,17 @@ _TRAFFIC: Final = {
 
 @click.command()
 @click.option(
-    "--quick", is_flag=True, help="Three short rounds, within a minute; otherwise seven, within five."
+    "--quick", is_flag=True, help="Three short rounds, within two minutes; otherwise seven, within fifteen."
 )
 @click.option(
-    "--json", "kept", type=click.Path(path_type=Path, dir_okay=False), help="Write every value there."
+    "--litellm",
+    "peer",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="LiteLLM's program, installed apart: its proxy takes part, too.",
+)
+@click.option("--store", is_flag=True, help="Keep this run as the one that later ones are compared with.")
+@click.option(
+    "--json", "written", type=click.Path(path_type=Path, dir_okay=False), help="Write every value there."
 )
 @click.option(
     "--profile",
@@ -101,10 +109,12 @@ _TRAFFIC: Final = {
     default=_ROOT / "var",
     help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
 )
-def main(
+def main(  # noqa: PLR0913 - one an option
     quick: bool,
-    kept: Path | None,
+    written: Path | None,
     *,
+    peer: Path | None,
+    store: bool,
     profiled: str | None,
     traffic: str,
     folder: Path,
@@ -134,7 +144,7 @@ def main(
             imports.show(taken, Console())
             return
         case "pairs":
-            _pairs(quick, kept)
+            _pairs(quick, written)
             return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
@@ -145,28 +155,32 @@ def main(
                 found = asyncio.run(profiles.profile(profiled, _TRAFFIC[traffic], Path(place), cores()))
                 profiles.show(found, Console())
                 return
-            outcome = _measured(Path(place), rounds.QUICK if quick else rounds.FULL)
+            outcome = _measured(Path(place), rounds.QUICK if quick else rounds.FULL, peer)
     except (LoadError, SubjectError) as error:
         raise click.ClickException(str(error)) from None
     report.show(outcome, Console())
-    if kept is not None:
-        kept.write_text(json.dumps(report.as_json(outcome), indent=1) + "\n")
+    if (before := kept.stored(_ROOT / "docs")) is not None:
+        kept.show(before, outcome, Console())
+    if store:
+        kept.store(outcome, _ROOT / "docs")
+    if written is not None:
+        written.write_text(json.dumps(report.as_json(outcome), indent=1) + "\n")
 
 
-def _pairs(quick: bool, kept: Path | None) -> None:
+def _pairs(quick: bool, written: Path | None) -> None:
     with _progress() as progress:
         try:
             found = pairs.run(pairs.QUICK if quick else pairs.FULL, _teller(progress))
         except pairs.PairError as error:
             raise click.ClickException(str(error)) from None
     pairs.show(found, Console(width=110))
-    if kept is not None:
-        kept.write_text(json.dumps({"pairs": pairs.as_json(found)}, indent=1) + "\n")
+    if written is not None:
+        written.write_text(json.dumps({"pairs": pairs.as_json(found)}, indent=1) + "\n")
 
 
-def _measured(place: Path, length: rounds.Length) -> rounds.Outcome:
+def _measured(place: Path, length: rounds.Length, peer: Path | None) -> rounds.Outcome:
     with _progress() as progress:
-        return asyncio.run(rounds.run(place, length, cores(), _teller(progress)))
+        return asyncio.run(rounds.run(place, length, cores(), _teller(progress), peer))
 
 
 def _teller(progress: Progress) -> Callable[[int, int, str], None]:

@@ -87,6 +87,43 @@ def scatter(title: str, points: Sequence[tuple[str, float, float, bool]]) -> str
     return "\n".join(drawn)
 
 
+def bars(title: str, groups: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a document with a group of bars for each name, on a logarithmic axis around 1."""
+    names = list(dict.fromkeys(name for group in groups.values() for name in group))
+    values = [value for group in groups.values() for value in group.values()]
+    low, high = min(*values, 0.5) / 1.1, max(*values, 2.0) * 1.1
+    left, right, thick = 170, 90, 14
+    wide = _WIDTH - left - right
+
+    def across(value: float) -> float:
+        return left + wide * float(np.log(value / low) / np.log(high / low))
+
+    drawn = [_text(20, 24, title, weight="bold")]
+    top, y = 44.0, 44.0
+    for heading, group in groups.items():
+        drawn.append(_text(20, y + 12, heading))
+        for name, value in group.items():
+            colour = _COLOURS[names.index(name) % len(_COLOURS)]
+            begin, end = sorted((across(1.0), across(value)))
+            size = f'width="{max(end - begin, 1.5):.1f}" height="{thick - 3}"'
+            drawn.append(f'<rect x="{begin:.1f}" y="{y:.1f}" {size} fill="{colour}"/>')
+            drawn.append(_text(end + 5, y + 10, f"{value:.2f}  {name}", colour=colour))
+            y += thick
+        y += 12
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0) if low <= tick <= high]
+    for tick in ticks:
+        x = across(tick)
+        strong = "#495057" if tick == 1 else "#dee2e6"
+        drawn.insert(1, f'<line x1="{x:.1f}" y1="{top - 6}" x2="{x:.1f}" y2="{y:.1f}" stroke="{strong}"/>')
+        drawn.append(_text(x, y + 14, f"{tick:g}", anchor="middle"))
+    tall = y + 26
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {tall:.0f}" width="{_WIDTH}" '
+        f'height="{tall:.0f}" font-family="sans-serif" font-size="12">\n'
+        '<rect width="100%" height="100%" fill="white"/>\n' + "\n".join(drawn) + "\n</svg>\n"
+    )
+
+
 def _band(band: Event, count: int) -> str:
     begin = _x(band.at / count)
     if band.until >= count:

@@ -45,10 +45,12 @@ def rotated[T](items: Sequence[T], number: int) -> list[T]:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What a subject may cost at most, as a share of the reference."""
+    """What a subject may cost at most, as a share of another."""
 
     subject: str
     most: float
+    of: str = ""
+    """The other; empty for the workload's reference."""
 
     def met(self, found: Mapping[str, Spread]) -> bool | None:
         """Tell whether the middle is within the bar; None where the subject was not measured."""

@@ -9,15 +9,17 @@ import asyncio
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, first_content, request_body
+from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, first_content, request_body, said, text
 
 _PATIENCE: Final = 30.0
 """Seconds that one answer, or opening a connection, may take."""
 _GOODBYE: Final = 1.0
 """Seconds that the other side has to end a connection that we have ended."""
+_OPENING: Final = 32
+"""Connections that are opened at a time, where there are many."""
 _LAST_CHUNK: Final = b"\r\n0\r\n\r\n"
 
 
@@ -34,6 +36,10 @@ class Route:
     """`host:port` for CONNECT; empty for a connection straight to the subject."""
     trust: str = ""
     """The PEM file of the authority behind the certificates that are shown; empty for plain http."""
+    alike: bool = True
+    """Whether the upstream's own bytes come out; otherwise what they say is compared."""
+    translates: bool = True
+    """Whether an upstream of another dialect can be asked this way."""
 
     @property
     def host(self) -> str:
@@ -49,11 +55,15 @@ class Pace:
     seconds: float
     warm: int = 2
     """Requests on each connection before any counts."""
+    fresh: bool = False
+    """Whether each request has a connection of its own."""
+    rate: float = 0.0
+    """Requests a second, begun whether those before them have ended or not; 0 for one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """When an answer came, in seconds after its request was written."""
+    """When an answer came, in seconds after its request was written, or at a rate was due."""
 
     first: float
     """Its first content."""
@@ -76,17 +86,62 @@ class Tally:
 async def measure(
     route: Route, traffic: Traffic, pace: Pace, *, clock: Callable[[], float] = lambda: 0.0
 ) -> Tally:
-    """Load the subject for `pace.seconds`. Raises `LoadError` on the first answer that is not as expected."""
+    """Load the subject for `pace.seconds`. Raises `LoadError` on the first answer that is not as expected.
+
+    Who cannot translate is asked for the same answer in its own dialect.
+    """
     tally = Tally()
+    if traffic.foreign and not route.translates:
+        traffic = replace(traffic, foreign=False)
     async with asyncio.timeout(_PATIENCE):
         clients = [await _connect(route) for _ in range(pace.connections)]
+    asked = _Asked(_request(route, traffic), traffic, alike=route.alike and not traffic.foreign)
     for client in clients:
-        client.prepare(_request(route, traffic), expected(traffic), first_content(traffic))
+        client.asked = asked
     try:
         await _all(_times(client, pace.warm) for client in clients)
         tally.warmed = pace.warm * len(clients)
         before, began = clock(), time.perf_counter()
-        await _all(_until(client, began + pace.seconds, tally.answers) for client in clients)
+        until = began + pace.seconds
+        if pace.rate:
+            await _at_rate(clients, pace, tally.answers)
+        elif pace.fresh:
+            await _all(_anew(route, asked, until, tally.answers) for _ in clients)
+        else:
+            await _all(_until(client, until, tally.answers) for client in clients)
+        tally.seconds, tally.cpu = time.perf_counter() - began, clock() - before
+    finally:
+        await asyncio.gather(*(client.close() for client in clients))
+    return tally
+
+
+async def hold(
+    route: Route,
+    traffic: Traffic,
+    streams: int,
+    saw: Callable[[bytes], None],
+    *,
+    clock: Callable[[], float] = lambda: 0.0,
+) -> Tally:
+    """Ask once on each of so many connections, begun evenly over one gap; `saw` gets every piece as it comes."""
+    tally = Tally()
+    gate = asyncio.Semaphore(_OPENING)
+
+    async def opened() -> _Client:
+        async with gate:
+            return await _connect(route)
+
+    clients = await asyncio.gather(*(opened() for _ in range(streams)))
+    for client in clients:
+        client.asked, client.saw = _Asked(_request(route, traffic), traffic, alike=False), saw
+    before, began = clock(), time.perf_counter()
+
+    async def one(number: int, client: _Client) -> None:
+        await asyncio.sleep(number * traffic.gap_ms / 1000 / streams)
+        tally.answers.append(await client.ask())
+
+    try:
+        await _all(one(number, client) for number, client in enumerate(clients))
         tally.seconds, tally.cpu = time.perf_counter() - began, clock() - before
     finally:
         await asyncio.gather(*(client.close() for client in clients))
@@ -110,6 +165,34 @@ async def _times(client: _Client, number: int) -> None:
 async def _until(client: _Client, deadline: float, answers: list[Answer]) -> None:
     while time.perf_counter() < deadline:
         answers.append(await client.ask())
+
+
+async def _anew(route: Route, asked: _Asked, deadline: float, answers: list[Answer]) -> None:
+    while time.perf_counter() < deadline:
+        async with asyncio.timeout(_PATIENCE):
+            client = await _connect(route)
+        client.asked = asked
+        try:
+            answers.append(await client.ask())
+        finally:
+            await client.close()
+
+
+async def _at_rate(clients: Iterable[_Client], pace: Pace, answers: list[Answer]) -> None:
+    """Begin each request when it is due. One that waits for a free connection is late, and its answer with it."""
+    free: asyncio.Queue[_Client] = asyncio.Queue()
+    for client in clients:
+        free.put_nowait(client)
+
+    async def one(due: float) -> None:
+        await asyncio.sleep(due - time.perf_counter())
+        client = await free.get()
+        answers.append(await client.ask(due))
+        free.put_nowait(client)
+
+    began = time.perf_counter()
+    number = max(1, round(pace.rate * pace.seconds))
+    await _all(one(began + each / pace.rate) for each in range(number))
 
 
 def _request(route: Route, traffic: Traffic) -> bytes:
@@ -139,6 +222,37 @@ async def _connect(route: Route) -> _Client:
     return client
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is sent, and what must come back."""
+
+    request: bytes
+    traffic: Traffic
+    alike: bool
+    """Whether byte by byte."""
+
+    def check(self, body: bytes) -> None:
+        """Raise `LoadError` where this is not the answer."""
+        if self.traffic.stamped:
+            return
+        if self.alike:
+            wanted = expected(self.traffic)
+            if body != wanted:
+                raise LoadError(
+                    f"{len(body)} bytes of answer are not the {len(wanted)} that were sent: {body[-300:]!r}"
+                )
+            return
+        try:
+            found = said(body, streamed=self.traffic.chunks > 0)
+        except ValueError as error:
+            raise LoadError(f"{error}: {body[-300:]!r}") from None
+        if found != text(self.traffic):
+            raise LoadError(f"the answer does not say what was sent: {found[-300:]!r}")
+
+
+_NOTHING: Final = _Asked(b"", Traffic(), alike=True)
+
+
 class _Client(asyncio.Protocol):
     """One connection: one request at a time."""
 
@@ -146,32 +260,31 @@ class _Client(asyncio.Protocol):
         # Kept though only its transport is used: a writer that nobody holds closes its transport.
         self._writer = writer
         self._transport = writer.transport
-        self._request = b""
-        self._expected = b""
-        self._content = b""
+        self.asked = _NOTHING
+        self.saw: Callable[[bytes], None] | None = None
+        """Hears of every piece."""
         self._pieces = bytearray()
         self._body = 0
         """Where the body begins; 0 while the head is not complete."""
         self._end: int | None = None
         """Where the answer ends, None where chunks tell."""
+        self._content = b""
+        """By what the first content is known."""
         self._first = 0.0
         self._waiter: asyncio.Future[None] | None = None
         self._lost: Exception | None = None
         self._gone = asyncio.Event()
 
-    def prepare(self, request: bytes, answer: bytes, content: bytes) -> None:
-        """Say what to send, what must come back, and by what the first content is known."""
-        self._request, self._expected, self._content = request, answer, content
-
-    async def ask(self) -> Answer:
+    async def ask(self, due: float = 0.0) -> Answer:
         """Send the request and return when its answer came; raises `LoadError` where it is a wrong one."""
         if self._lost is not None:
             raise self._lost
         self._pieces.clear()
+        self._content = first_content(self.asked.traffic)
         self._body, self._end, self._first = 0, None, 0.0
         self._waiter = asyncio.get_running_loop().create_future()
-        began = time.perf_counter()
-        self._transport.write(self._request)
+        began = due or time.perf_counter()
+        self._transport.write(self.asked.request)
         async with asyncio.timeout(_PATIENCE):
             await self._waiter
         whole = time.perf_counter() - began
@@ -188,6 +301,8 @@ class _Client(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self.saw is not None:
+            self.saw(data)
         pieces = self._pieces
         pieces += data
         if not self._body:
@@ -213,11 +328,7 @@ class _Client(asyncio.Protocol):
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise LoadError(f"not a good answer: {answer[:500]!r}")
         body = answer[self._body :]
-        got = _joined(body) if self._end is None else body
-        if got != self._expected:
-            raise LoadError(
-                f"{len(got)} bytes of answer are not the {len(self._expected)} that were sent: {got[-300:]!r}"
-            )
+        self.asked.check(_joined(body) if self._end is None else body)
 
 
 def _end(head: bytes, body: int) -> int | None:

@@ -12,17 +12,48 @@ from rich.table import Table
 
 from scripts.benchmark import subjects
 from scripts.benchmark.figures import Bar, Spread, differences, ratios, spread
-from scripts.benchmark.rounds import LOADED, SINGLE, Outcome, Workload
+from scripts.benchmark.rounds import (
+    BURST,
+    FOREIGN_BURST,
+    LOADED,
+    PACED,
+    RATED,
+    SINGLE,
+    WHOLE,
+    Outcome,
+    Workload,
+)
 
-BARS: Final = (Bar(subjects.HANDOFF, 0.5), Bar(subjects.INSPECT, 1.0))
-"""What a lane may cost at most, as a share of what mitmdump costs."""
+BARS: Final[Mapping[str, tuple[Bar, ...]]] = {
+    WHOLE.name: (
+        Bar(subjects.HANDOFF, 0.33),
+        Bar(subjects.INSPECT, 0.70),
+        Bar(subjects.SIDE, 1 / 20, of=subjects.LITELLM),
+    ),
+    BURST.name: (Bar(subjects.HANDOFF, 0.40), Bar(subjects.SIDE, 1 / 20, of=subjects.LITELLM)),
+    PACED.name: (Bar(subjects.HANDOFF, 0.40),),
+    FOREIGN_BURST.name: (Bar(subjects.HANDOFF, 0.80),),
+}
+"""What each may cost at most, by workload."""
 
 
-def cpu_ratios(outcome: Outcome, workload: Workload) -> dict[str, Spread]:
-    """Return each subject's CPU time for one answer as a share of the reference's, over the rounds."""
+def cpu_ratios(outcome: Outcome, workload: Workload, of: str = "") -> dict[str, Spread]:
+    """Return each subject's CPU time for one answer as a share of the reference's, or of another's, over the rounds."""
     found = outcome.results[workload.name]
-    reference = [one.cpu for one in found[workload.reference]]
+    if (of or workload.reference) not in found:
+        return {}
+    reference = [one.cpu for one in found[of or workload.reference]]
     return {name: spread(ratios([one.cpu for one in rounds], reference)) for name, rounds in found.items()}
+
+
+def verdicts(outcome: Outcome) -> list[tuple[Workload, Bar, float | None]]:
+    """Return every bar with the share that was measured, None where one of its subjects took no part."""
+    found = []
+    for workload in LOADED:
+        for bar in BARS.get(workload.name, ()):
+            measured = cpu_ratios(outcome, workload, bar.of).get(bar.subject)
+            found.append((workload, bar, measured.middle if measured else None))
+    return found
 
 
 def added(outcome: Outcome, workload: Workload, field: str) -> dict[str, Spread]:
@@ -53,14 +84,15 @@ def show(outcome: Outcome, console: Console) -> None:
     """Print the tables."""
     console.print(_cpu_table(outcome))
     console.print(_latency_table(outcome))
+    if any(outcome.results[workload.name] for workload in RATED):
+        console.print(_rated_table(outcome))
+    console.print(_size_table(outcome))
     where = outcome.surroundings
     console.print(
         f"{where['system']}, {where['cores']} cores, Python {where['python']}, mitmproxy {where['mitmproxy']}, "
         f"aiohttp {where['aiohttp']}; load average {where['load_average']}, busy {where['busy_percent']} %, "
         f"stolen {where['stolen_percent']} %{'' if where['pinned'] else '; not pinned'}"
     )
-    memory = ", ".join(f"{name} {size:.0f} MB" for name, size in outcome.memory.items())
-    console.print(f"Resident at the end: {memory}.")
     told = ", ".join(f"{name} {count}" for name, count in outcome.records.items())
     console.print(f"One record an answer: {told}.")
 
@@ -80,34 +112,31 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "added_ms": {
             workload.name: {
                 field: {name: asdict(value) for name, value in added(outcome, workload, field).items()}
-                for field in ("first", "whole", "late")
+                for field in ("first", "whole", "late", "latest")
             }
-            for workload in SINGLE
+            for workload in (*SINGLE, *RATED)
+            if outcome.results[workload.name]
         },
         "bars": [
             {
                 "workload": workload.name,
                 "subject": bar.subject,
+                "of": bar.of or workload.reference,
                 "most": bar.most,
-                "met": bar.met(cpu_ratios(outcome, workload)),
+                "measured": measured,
+                "met": None if measured is None else measured <= bar.most,
             }
-            for workload in LOADED
-            for bar in BARS
+            for workload, bar, measured in verdicts(outcome)
         ],
         "memory_mb": outcome.memory,
+        "started": {name: asdict(one) for name, one in outcome.started.items()},
+        "streams": {name: asdict(one) for name, one in outcome.held.items()},
         "records": outcome.records,
     }
 
 
 def _cpu_table(outcome: Outcome) -> Table:
-    table = Table(
-        title="CPU time of one answer, eight at a time, as a share of mitmdump's",
-        title_justify="left",
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("workload", no_wrap=True)
-    table.add_column("subject", no_wrap=True)
+    table = _table("CPU time of one answer, eight at a time, as a share of mitmdump's")
     for heading in ("ms", "min", "median", "max", "bar"):
         table.add_column(heading, justify="right", no_wrap=True)
     for workload in LOADED:
@@ -118,21 +147,14 @@ def _cpu_table(outcome: Outcome) -> Table:
                 name,
                 f"{spread([one.cpu for one in found[name]]).middle:.2f}",
                 *_numbers(share, 2),
-                _verdict(name, shares),
+                _verdict(outcome, workload, name),
                 end_section=number == len(shares) - 1,
             )
     return table
 
 
 def _latency_table(outcome: Outcome) -> Table:
-    table = Table(
-        title="Added latency, ms: first content, its share of mitmdump's, the end",
-        title_justify="left",
-        box=SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("workload", no_wrap=True)
-    table.add_column("subject", no_wrap=True)
+    table = _table("Added latency, ms: first content, its share of mitmdump's, the end")
     for heading in ("min", "median", "max", "share", "end", "95 %"):
         table.add_column(heading, justify="right", no_wrap=True)
     for workload in SINGLE:
@@ -151,6 +173,62 @@ def _latency_table(outcome: Outcome) -> Table:
     return table
 
 
+def _rated_table(outcome: Outcome) -> Table:
+    table = _table("Added latency at a fixed rate of whole answers, ms, medians of the rounds")
+    for heading in ("half", "95 %", "99 %"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for workload in RATED:
+        half, late, latest = (added(outcome, workload, field) for field in ("whole", "late", "latest"))
+        for number, name in enumerate(_sorted(half)):
+            values = (half[name], late[name], latest[name])
+            table.add_row(
+                workload.name if not number else "",
+                name,
+                *(f"{value.middle:.2f}" for value in values),
+                end_section=number == len(half) - 1,
+            )
+    return table
+
+
+def _size_table(outcome: Outcome) -> Table:
+    table = _table(
+        "From nothing to ready; memory after the rounds; most answers a second; many streams at once"
+    )
+    for heading in ("ready s", "CPU s", "MB", "peak/s", "streams", "late ms", "99 %", "CPU ms", "KB each"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    peaks = outcome.results[WHOLE.name]
+    for name, size in _sorted(outcome.memory).items():
+        begun, held = outcome.started[name], outcome.held.get(name)
+        peak = spread([one.per_second for one in peaks[name]]).middle if name in peaks else None
+        table.add_row(
+            "",
+            name,
+            f"{begun.seconds:.1f}",
+            f"{begun.cpu:.1f}",
+            f"{size:.0f}",
+            "" if peak is None else f"{peak:.0f}",
+            *(
+                ()
+                if held is None
+                else (
+                    f"{held.streams:,}",
+                    f"{held.middle:.1f}",
+                    f"{held.late:.1f}",
+                    f"{held.cpu:.2f}",
+                    f"{held.memory:.0f}",
+                )
+            ),
+        )
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("workload", no_wrap=True)
+    table.add_column("subject", no_wrap=True)
+    return table
+
+
 def _sorted[V](by_name: Mapping[str, V]) -> dict[str, V]:
     """Return it in the order in which subjects are told, whatever the first round's was."""
     order = (
@@ -159,6 +237,7 @@ def _sorted[V](by_name: Mapping[str, V]) -> dict[str, V]:
         subjects.INSPECT,
         subjects.HANDOFF,
         subjects.SIDE,
+        subjects.LITELLM,
         subjects.DIRECT,
     )
     return {name: by_name[name] for name in order if name in by_name}
@@ -168,8 +247,11 @@ def _numbers(value: Spread, digits: int) -> tuple[str, str, str]:
     return f"{value.low:.{digits}f}", f"{value.middle:.{digits}f}", f"{value.high:.{digits}f}"
 
 
-def _verdict(name: str, shares: Mapping[str, Spread]) -> str:
-    for bar in BARS:
-        if bar.subject == name:
-            return f"{bar.most:g} {'met' if bar.met(shares) else 'over'}"
-    return ""
+def _verdict(outcome: Outcome, workload: Workload, name: str) -> str:
+    told = [
+        f"{bar.most:.2g}{f' of {bar.of} ({measured:.3f})' if bar.of else ''} "
+        f"{'met' if measured <= bar.most else 'over'}"
+        for work, bar, measured in verdicts(outcome)
+        if work is workload and bar.subject == name and measured is not None
+    ]
+    return ", ".join(told)

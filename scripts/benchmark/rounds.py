@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from scripts.benchmark import certificates, subjects
+from scripts.benchmark import certificates, idle, subjects
 from scripts.benchmark.figures import quantile, rotated
 from scripts.benchmark.load import LoadError, Pace, Tally, measure
 from scripts.benchmark.processes import Cores, Machine, cpu_seconds, machine, on, resident_mb
@@ -31,6 +32,10 @@ class Workload:
     connections: int
     reference: str
     """The subject whose CPU time the others' is divided by."""
+    fresh: bool = False
+    """Whether each call has a connection of its own."""
+    rate: float = 0.0
+    """Calls a second, begun when they are due; 0 for one after the other on each connection."""
 
 
 WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING)
@@ -38,10 +43,18 @@ BURST: Final = Workload("streamed at once", Traffic(CHUNKS), 8, subjects.STREAMI
 PACED: Final = Workload("streamed 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
 ONE_WHOLE: Final = Workload("whole, alone", Traffic(), 1, subjects.BUFFERING)
 ONE_PACED: Final = Workload("streamed, alone", Traffic(25, 2), 1, subjects.STREAMING)
-LOADED: Final = (WHOLE, BURST, PACED)
+LONG: Final = Workload("100 KB prompt", Traffic(prompt=102_400), 8, subjects.BUFFERING)
+FOREIGN: Final = Workload("whole, translated", Traffic(foreign=True), 8, subjects.BUFFERING)
+FOREIGN_BURST: Final = Workload("at once, translated", Traffic(CHUNKS, foreign=True), 8, subjects.STREAMING)
+FRESH: Final = Workload("a connection each", Traffic(), 8, subjects.BUFFERING, fresh=True)
+SLOW: Final = Workload("20 a second", Traffic(), 16, subjects.BUFFERING, rate=20)
+BUSY: Final = Workload("100 a second", Traffic(), 16, subjects.BUFFERING, rate=100)
+LOADED: Final = (WHOLE, BURST, PACED, LONG, FOREIGN, FOREIGN_BURST, FRESH)
 """Those that CPU time is read from: the subject has always something to do."""
 SINGLE: Final = (ONE_WHOLE, ONE_PACED)
 """Those that latency is read from: nothing ever waits for anything but the subject."""
+RATED: Final = (SLOW, BUSY)
+"""Those that latency is read from as callers that know nothing of each other see it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +64,16 @@ class Length:
     rounds: int
     loaded: float
     single: float
+    rated: float
+    """0 leaves it out."""
+    streams: int
+    """How many are held open at once, at the end; 0 leaves it out."""
 
 
-QUICK: Final = Length(3, 0.5, 0.3)
-FULL: Final = Length(7, 1.5, 0.8)
+QUICK: Final = Length(3, 0.5, 0.3, 0.0, 0)
+FULL: Final = Length(7, 1.0, 0.8, 2.0, 1000)
+_PIECES: Final = 8
+"""Of each stream that is held open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +90,17 @@ class Measured:
     """Median time to the end."""
     late: float
     """The time to the end that 95 of 100 answers kept."""
+    latest: float
+    """The same for 99 of 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What it took from nothing, an empty data directory included, to being ready for calls."""
+
+    seconds: float
+    cpu: float
+    """Seconds."""
 
 
 type Results = dict[str, dict[str, list[Measured]]]
@@ -84,13 +114,18 @@ class Outcome:
     results: Results
     surroundings: dict[str, object] = field(default_factory=dict)
     memory: dict[str, float] = field(default_factory=dict)
-    """Megabytes resident at the end, by subject."""
+    """Megabytes resident at the end of the rounds, by subject."""
+    started: dict[str, Started] = field(default_factory=dict)
+    held: dict[str, idle.Held] = field(default_factory=dict)
+    """Many streams at once, by subject; empty where that was left out."""
     records: dict[str, int] = field(default_factory=dict)
     """By subject: how many answers it gave, each of them on record."""
 
 
 def takes_part(subject: Subject, workload: Workload) -> bool:
     """Tell whether a workload says anything about a subject."""
+    if subject.name == subjects.LITELLM and workload in SINGLE:
+        return False
     if workload in LOADED and not subject.pid:
         return False  # only its latency is of interest
     if subject.name == subjects.STREAMING:
@@ -106,13 +141,22 @@ class _Step:
     seconds: float
     counts: bool = True
 
+    @property
+    def pace(self) -> Pace:
+        """Return how it is loaded."""
+        work = self.workload
+        warm = 1 if work.traffic.chunks else 4
+        return Pace(work.connections, self.seconds, warm, fresh=work.fresh, rate=work.rate)
+
 
 type Progress = Callable[[int, int, str], None]
 """Hears of each step: its number, of how many, and what is done."""
 
 
-async def run(folder: Path, length: Length, cores: Cores, progress: Progress) -> Outcome:
-    """Start everything in `folder` and go through the rounds.
+async def run(
+    folder: Path, length: Length, cores: Cores, progress: Progress, peer: Path | None = None
+) -> Outcome:
+    """Start everything in `folder` and go through the rounds. `peer` is LiteLLM's program, None for without it.
 
     Raises `LoadError` on a wrong answer and `SubjectError` where records and answers are not the same number.
     """
@@ -121,39 +165,62 @@ async def run(folder: Path, length: Length, cores: Cores, progress: Progress) ->
     answered: Counter[str] = Counter()
     with ExitStack() as stack:
         stack.enter_context(on(cores.rest))
-        taking_part = _started(stack, folder, cores, progress)
+        taking_part = _started(stack, folder, cores, progress, peer=peer, took=outcome.started)
         steps = _steps(taking_part, length)
         for number, step in enumerate(steps):
             workload, subject = step.workload, step.subject
             progress(number, len(steps), f"{workload.name}: {subject.name}")
-            pace = Pace(workload.connections, step.seconds, warm=1 if workload.traffic.chunks else 4)
             clock = functools.partial(cpu_seconds, subject.pid) if subject.pid else float
             try:
-                tally = await measure(subject.route, workload.traffic, pace, clock=clock)
+                tally = await measure(subject.route, workload.traffic, step.pace, clock=clock)
             except (LoadError, OSError) as error:
                 raise SubjectError(f"{subject.name}, {workload.name}: {error}") from error
             answered[subject.name] += tally.warmed + len(tally.answers)
             if step.counts:
                 outcome.results[workload.name][subject.name].append(_measured(tally))
-        progress(len(steps), len(steps), "stopping")
         outcome.memory = {one.name: resident_mb(one.pid) for one in taking_part if one.pid}
+        for subject in taking_part if length.streams else ():
+            if subject.name == subjects.BUFFERING:
+                continue  # it would hold back what is to arrive
+            progress(len(steps), len(steps), f"{length.streams:,} streams: {subject.name}")
+            try:
+                outcome.held[subject.name] = await idle.hold(subject, length.streams, _PIECES)
+            except (LoadError, OSError) as error:
+                raise SubjectError(f"{subject.name}, {length.streams} streams: {error}") from error
+            answered[subject.name] += length.streams
+        progress(len(steps), len(steps), "stopping")
         outcome.surroundings = _surroundings(load, began, cores)
     outcome.records = _compared(taking_part, answered)
     return outcome
 
 
-def _started(stack: ExitStack, folder: Path, cores: Cores, progress: Progress) -> list[Subject]:
+def _started(
+    stack: ExitStack,
+    folder: Path,
+    cores: Cores,
+    progress: Progress,
+    *,
+    peer: Path | None,
+    took: dict[str, Started],
+) -> list[Subject]:
     """Start the upstream and every subject; `stack` ends them."""
+    idle.open_files()
     up = stack.enter_context(subjects.upstream(certificates.make(folder), cores.rest))
     begun: list[Subject] = []
-    for number, streaming in enumerate((False, True)):
-        progress(0, 0, "starting mitmdump")
-        place = Place(folder / f"mitmdump{number}", cores.subject)
-        begun.append(stack.enter_context(subjects.mitmdump(up, place, streaming=streaming)))
-    for name in (subjects.HANDOFF, subjects.INSPECT, subjects.SIDE):
+
+    def start(name: str, make: Callable[[Place], AbstractContextManager[Subject]]) -> None:
         progress(0, 0, f"starting {name}")
-        place = Place(folder / name, cores.subject)
-        begun.append(stack.enter_context(subjects.tokenhub(name, up, place)))
+        before = time.perf_counter()
+        one = stack.enter_context(make(Place(folder / name.replace(" ", "-"), cores.subject)))
+        took[name] = Started(time.perf_counter() - before, cpu_seconds(one.pid))
+        begun.append(one)
+
+    start(subjects.BUFFERING, functools.partial(subjects.mitmdump, up, streaming=False))
+    start(subjects.STREAMING, functools.partial(subjects.mitmdump, up, streaming=True))
+    for name in (subjects.HANDOFF, subjects.INSPECT, subjects.SIDE):
+        start(name, functools.partial(subjects.tokenhub, name, up))
+    if peer is not None:
+        start(subjects.LITELLM, functools.partial(subjects.litellm, peer, up))
     return [*begun, subjects.direct(up)]
 
 
@@ -165,14 +232,20 @@ def _steps(taking_part: Sequence[Subject], length: Length) -> list[_Step]:
         for subject in taking_part
     ]
     for number in range(length.rounds):
-        for workload in (*LOADED, *SINGLE):
-            seconds = length.loaded if workload in LOADED else length.single
+        for workload in (*LOADED, *SINGLE, *(RATED if length.rated else ())):
+            seconds = _seconds(workload, length)
             steps += [
                 _Step(workload, subject, seconds)
                 for subject in rotated(taking_part, number)
                 if takes_part(subject, workload)
             ]
     return steps
+
+
+def _seconds(workload: Workload, length: Length) -> float:
+    if workload.rate:
+        return length.rated
+    return length.loaded if workload in LOADED else length.single
 
 
 def _measured(tally: Tally) -> Measured:
@@ -184,6 +257,7 @@ def _measured(tally: Tally) -> Measured:
         first=median(first),
         whole=median(whole),
         late=quantile(whole, 0.95),
+        latest=quantile(whole, 0.99),
     )
 
 

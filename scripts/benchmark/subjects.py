@@ -19,7 +19,7 @@ from typing import Any, Final
 from scripts.benchmark.certificates import Certificates
 from scripts.benchmark.load import Route
 from scripts.benchmark.processes import on
-from scripts.benchmark.traffic import HOST, MODEL
+from scripts.benchmark.traffic import FOREIGN_MODEL, HOST, MODEL
 
 BUFFERING: Final = "mitmdump"
 STREAMING: Final = "mitmdump streaming"
@@ -27,9 +27,12 @@ HANDOFF: Final = "hand-off"
 INSPECT: Final = "inspect"
 SIDE: Final = "side server"
 DIRECT: Final = "upstream alone"
+LITELLM: Final = "LiteLLM"
 
 _BIN: Final = Path(sys.executable).parent
 _START_SECONDS: Final = 30.0
+_SLOW_START_SECONDS: Final = 300.0
+"""Its first start compiles some thousand modules."""
 _STOP_SECONDS: Final = 15.0
 
 
@@ -89,7 +92,7 @@ def upstream(certificates: Certificates, cores: frozenset[int]) -> Iterator[Upst
 
 def direct(up: Upstream) -> Subject:
     """Return the upstream as a subject: the floor under every latency."""
-    return Subject(DIRECT, Route(up.port, trust=str(up.certificates.authority)))
+    return Subject(DIRECT, Route(up.port, trust=str(up.certificates.authority), translates=False))
 
 
 @contextmanager
@@ -114,7 +117,7 @@ def mitmdump(up: Upstream, place: Place, *, streaming: bool) -> Iterator[Subject
     with _process([_BIN / "mitmdump", *flags], place, {}) as process:
         trust = place.folder / "mitmproxy-ca-cert.pem"
         _until(lambda: trust.exists() and _listens(port), process, place.folder)
-        route = Route(port, connect=f"127.0.0.1:{up.port}", trust=str(trust))
+        route = Route(port, connect=f"127.0.0.1:{up.port}", trust=str(trust), translates=False)
         yield Subject(STREAMING if streaming else BUFFERING, route, process.pid)
 
 
@@ -141,6 +144,29 @@ def tokenhub(
         yield Subject(name, Route(side) if name == SIDE else intercepted, process.pid, data)
 
 
+@contextmanager
+def litellm(program: Path, up: Upstream, place: Place) -> Iterator[Subject]:
+    """Run LiteLLM's proxy with the same two models, one worker, a master key, and no database."""
+    port = _free_port()
+    base = f"https://127.0.0.1:{up.port}"
+    models = {MODEL: (f"openai/{MODEL}", f"{base}/v1"), FOREIGN_MODEL: (f"anthropic/{FOREIGN_MODEL}", base)}
+    config = {
+        "model_list": [
+            {"model_name": name, "litellm_params": {"model": model, "api_base": where, "api_key": "sk-bench"}}
+            for name, (model, where) in models.items()
+        ],
+        "litellm_settings": {"ssl_verify": False, "drop_params": True, "telemetry": False},
+        "general_settings": {"master_key": "sk-caller"},
+    }
+    flags = ["--host", "127.0.0.1", "--port", str(port), "--num_workers", "1", "--telemetry", "False"]
+    written = place.folder.with_suffix(".yaml")
+    written.write_text(json.dumps(config))
+    extra = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR"}
+    with _process([program, "--config", written, *flags], place, extra) as process:
+        _until(lambda: _listens(port), process, place.folder, _SLOW_START_SECONDS)
+        yield Subject(LITELLM, Route(port, alike=False), process.pid)
+
+
 def recorded(data: Path) -> int:
     """Return how many answered calls are on record in a data directory that nobody serves from any more."""
     with closing(sqlite3.connect(f"file:{data / 'tokenhub.sqlite'}?mode=ro", uri=True)) as database:
@@ -149,28 +175,42 @@ def recorded(data: Path) -> int:
 
 
 def _register(side: int, token: str, up: Upstream) -> None:
-    provider = {
-        "id": "bench",
-        "type": "openai",
-        "base_url": f"https://127.0.0.1:{up.port}",
-        "cred_store": "memory",
-        "api_key": "sk-bench",
-    }
-    model = {
-        "id": MODEL,
-        "provider_id": "bench",
-        "max_context_tokens": 128_000,
-        "max_output_tokens": 16_000,
-        "input_per_1k": 0.0025,
-        "output_per_1k": 0.01,
-    }
-    for path, body in (("/admin/v1/providers", provider), ("/admin/v1/models", model)):
+    providers = (
+        _provider("bench", "openai", up),
+        _provider("foreign", "anthropic", up),
+    )
+    models = (_model(MODEL, "bench"), _model(FOREIGN_MODEL, "foreign"))
+    for path, body in (
+        *(("/admin/v1/providers", provider) for provider in providers),
+        *(("/admin/v1/models", model) for model in models),
+    ):
         headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
         with closing(http.client.HTTPConnection("127.0.0.1", side, timeout=10)) as connection:
             connection.request("POST", path, json.dumps(body), headers)
             response = connection.getresponse()
             if response.status != 201:
                 raise SubjectError(f"POST {path} is answered {response.status}: {response.read()!r}")
+
+
+def _provider(name: str, kind: str, up: Upstream) -> dict[str, object]:
+    return {
+        "id": name,
+        "type": kind,
+        "base_url": f"https://127.0.0.1:{up.port}",
+        "cred_store": "memory",
+        "api_key": "sk-bench",
+    }
+
+
+def _model(name: str, provider: str) -> dict[str, object]:
+    return {
+        "id": name,
+        "provider_id": provider,
+        "max_context_tokens": 128_000,
+        "max_output_tokens": 16_000,
+        "input_per_1k": 0.0025,
+        "output_per_1k": 0.01,
+    }
 
 
 @contextmanager
@@ -205,8 +245,13 @@ def _ending[P: subprocess.Popen[Any]](process: P) -> Iterator[P]:
             process.wait()
 
 
-def _until(ready: Callable[[], bool], process: subprocess.Popen[bytes], folder: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def _until(
+    ready: Callable[[], bool],
+    process: subprocess.Popen[bytes],
+    folder: Path,
+    seconds: float = _START_SECONDS,
+) -> None:
+    deadline = time.monotonic() + seconds
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
             said = (folder / "log").read_text(errors="replace")[-2000:]

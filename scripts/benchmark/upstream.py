@@ -11,7 +11,18 @@ import ssl
 import sys
 from typing import Final
 
-from scripts.benchmark.traffic import Traffic, asked, events, usage_event, wants_usage, whole_answer
+from scripts.benchmark.traffic import (
+    FOREIGN_PATH,
+    Traffic,
+    asked,
+    events,
+    foreign_answer,
+    foreign_events,
+    stamped_event,
+    usage_event,
+    wants_usage,
+    whole_answer,
+)
 
 _STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\n"
@@ -54,37 +65,43 @@ class _Connection(asyncio.Protocol):
         buffer = self._buffer
         buffer += data
         while (end := buffer.find(b"\r\n\r\n")) >= 0:
-            length = _length(bytes(buffer[:end]))
+            head = bytes(buffer[:end])
+            length = _length(head)
             if len(buffer) < end + 4 + length:
                 return
             body = bytes(buffer[end + 4 : end + 4 + length])
             del buffer[: end + 4 + length]
-            self._answer(body)
+            if head.startswith(b"POST "):
+                self._answer(body, foreign=head.startswith(b"POST " + FOREIGN_PATH.encode()))
+            else:  # whoever asks first whether somebody is there
+                assert self._transport is not None
+                self._transport.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body: bytes, *, foreign: bool) -> None:
         transport = self._transport
         assert transport is not None
         traffic = asked(body)
         if not traffic.chunks:
-            transport.write(_whole())
+            transport.write(_whole(foreign=foreign))
             return
-        pieces = _chunked(traffic, usage=wants_usage(body))
+        pieces = _chunked(traffic, usage=wants_usage(body), foreign=foreign)
         if traffic.gap_ms:
-            self._stream = asyncio.create_task(_paced(transport, pieces, traffic.gap_ms / 1000))
+            self._stream = asyncio.create_task(_paced(transport, pieces, traffic))
             return
         transport.write(_STREAM_HEAD)
         for piece in pieces:
             transport.write(piece)
 
 
-async def _paced(transport: asyncio.Transport, pieces: list[bytes], gap: float) -> None:
+async def _paced(transport: asyncio.Transport, pieces: list[bytes], traffic: Traffic) -> None:
     """Write each piece at its own time, so that a late one does not delay those after it."""
     loop = asyncio.get_running_loop()
-    began = loop.time()
+    began, gap = loop.time(), traffic.gap_ms / 1000
+    content = range(1, traffic.chunks - 1) if traffic.stamped else ()
     transport.write(_STREAM_HEAD)
     for number, piece in enumerate(pieces):
         await asyncio.sleep(began + number * gap - loop.time())
-        transport.write(piece)
+        transport.write(_chunk(stamped_event()) if number in content else piece)
 
 
 def _length(head: bytes) -> int:
@@ -92,12 +109,12 @@ def _length(head: bytes) -> int:
         name, _, value = line.partition(b":")
         if name == b"content-length":
             return int(value)
-    raise ValueError("a request without content-length")
+    return 0
 
 
 @functools.cache
-def _whole() -> bytes:
-    body = whole_answer()
+def _whole(*, foreign: bool) -> bytes:
+    body = foreign_answer() if foreign else whole_answer()
     head = (
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: req-bench\r\n"
         f"content-length: {len(body)}\r\n\r\n"
@@ -106,13 +123,17 @@ def _whole() -> bytes:
 
 
 @functools.cache
-def _chunked(traffic: Traffic, *, usage: bool) -> list[bytes]:
+def _chunked(traffic: Traffic, *, usage: bool, foreign: bool) -> list[bytes]:
     """Return one HTTP chunk an event; the end of the body comes in one write with the last event."""
-    told = events(traffic)
-    if usage:
+    told = foreign_events(traffic) if foreign else events(traffic)
+    if usage and not foreign:
         told.insert(-1, usage_event())
-    pieces = [b"%x\r\n%b\r\n" % (len(event), event) for event in told]
+    pieces = [_chunk(event) for event in told]
     return [*pieces[:-1], pieces[-1] + b"0\r\n\r\n"]
+
+
+def _chunk(event: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 if __name__ == "__main__":
