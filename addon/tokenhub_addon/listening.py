@@ -42,6 +42,8 @@ KEEPALIVE: Final = 75.0
 _AT_ONCE: Final = 0.1
 """Seconds; to aiohttp zero would mean no limit."""
 _LOOK: Final = 0.02
+_ACCEPTED: Final = 0.5
+"""Seconds that a connection which a leaving worker has accepted has to begin its first request."""
 _LAST_WORDS: Final = 2.0
 """Seconds; for calls that were not let come to their end to say so."""
 
@@ -140,7 +142,7 @@ async def serving(
         if work is not None and tended is not None:
             work.siblings.tending(tended.tend)
             # Before the drain: what waits in a socket is then for whoever else has it.
-            stack.push_async_callback(tended.leave)
+            stack.push_async_callback(_linger, tended)
         proxy_port = proxy.listen_addrs()[0][1]
         told = ServeInfo(
             pid=os.getpid() if work is None else work.orders.parent,
@@ -229,6 +231,12 @@ class _Drain:
             async with asyncio.timeout(_LAST_WORDS / 2):
                 while self.underway:  # noqa: ASYNC110 -- the hot path tells nobody that a call has ended
                     await asyncio.sleep(_LOOK)
+
+
+async def _linger(tended: Tended) -> None:
+    """Accept no more, and wait for whoever was accepted in the last moment: silent, they look like the idle ones."""
+    await tended.leave()
+    await asyncio.sleep(_ACCEPTED)
 
 
 async def _leave(proxy: ProxyServer, side: web.AppRunner, drain: _Drain) -> None:

@@ -114,9 +114,10 @@ def test_without_a_command_usage_is_shown(serving: dict[str, str]) -> None:
 @pytest.fixture
 def _interruptible() -> Iterator[None]:
     """What runs in the background may have been started without these, and would hand that on."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
