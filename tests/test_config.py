@@ -33,6 +33,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "parking_retention_days": ("30", 30),
     "db_synchronous": ("NORMAL", "NORMAL"),
     "log_level": ("debug", "debug"),
+    "env_file": ("/etc/tokenhub/env", "/etc/tokenhub/env"),
     "credentials_file": ("~/keys", "~/keys"),
     "vault_enabled": ("0", False),
     "vault_password_file": ("/x", "/x"),

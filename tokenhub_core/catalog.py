@@ -80,6 +80,14 @@ class Catalog:
             self.modes = Modes((*self._set_modes, *self._stored.modes))
             self.fleet = self.together(self._stored)
 
+    def renew(self, settings: Settings, transient: Stock, modes: Sequence[Rule]) -> None:
+        """Go on with other settings, what only this process knows, and the modes that the settings name."""
+        self._settings, self._transient, self._set_modes = settings, transient, tuple(modes)
+        self._defaults = _defaults(settings, self._routing)
+        self._version += 1
+        self.modes = Modes((*self._set_modes, *self._stored.modes))
+        self.fleet = self.together(self._stored)
+
     def together(self, stored: Stock) -> Fleet:
         """Return the fleet that calls meet where this is stored."""
         first, second = stored, self._transient

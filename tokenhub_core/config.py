@@ -167,6 +167,11 @@ class Settings:
         _one_of("local", "token", "open"),
         "Who may read /metrics without a viewer's token: local, programs on this machine; token, nobody; open, all",
     )
+    env_file: str = _setting(
+        "",
+        _text,
+        "File of NAME=value lines, 0600, below the environment and flags; a reload reads it anew",
+    )
     log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
     admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
     credentials_file: str = _setting(
@@ -467,16 +472,26 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
 
 def table() -> list[tuple[str, str, str]]:
     """Return (variable, default, help) of every setting, for documents and `--help`."""
-    rows = []
-    for name, spec in _FIELDS.items():
-        default = "" if isinstance(spec.default, Secret) else spec.default
-        shown = ",".join(default) if isinstance(default, tuple) else str(default)
-        if default is None:
-            shown = spec.metadata["nothing"]
-        elif isinstance(default, bool):
-            shown = shown.lower()
-        rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
-    return rows
+    return [
+        (PREFIX + name.upper(), shown(name, spec.default), spec.metadata["help"])
+        for name, spec in _FIELDS.items()
+    ]
+
+
+def names() -> tuple[str, ...]:
+    """Return the settings' names, in their order."""
+    return tuple(_FIELDS)
+
+
+def shown(name: str, value: Any) -> str:
+    """Return the value of a setting as its variable would say it; of a secret only that there is one."""
+    if isinstance(value, Secret):
+        return "(redacted)" if value else ""
+    if value is None:
+        return str(_FIELDS[name].metadata["nothing"])
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reason(error: ValueError, name: str) -> str:

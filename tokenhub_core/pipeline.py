@@ -106,6 +106,10 @@ class Pipeline:
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
 
+    def renew(self, rules: Rules) -> None:
+        """Take the calls that come from now on by other rules; what is under way goes on by those that it has."""
+        self._ready.renew(rules)
+
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())

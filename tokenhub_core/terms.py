@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenhub_core import hostlist, sources
 from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.foreign import Foreign, parsed
 from tokenhub_core.admission.throttle import Throttle
@@ -13,10 +14,16 @@ from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.idempotency import Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
+from tokenhub_core.modes import Rule, checked
+from tokenhub_core.modes import parsed as parsed_modes
+from tokenhub_core.opening import Kept
 from tokenhub_core.preparing import Insight, Rules
+from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.signing import Signatures
+from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Retention
@@ -53,6 +60,14 @@ def insight(learning: Learning, catalog: Catalog) -> Insight:
         explorer=lambda: bandit if catalog.explore == "thompson" else STILL,
         bonds=lambda: affinity if catalog.affinity == "on" else LOOSE,
     )
+
+
+def catalogued(kept: Kept, fresh: Fresh) -> tuple[Settings, Stock, tuple[Rule, ...]]:
+    """Return what the catalogue goes on with; raises `ConfigError` where a mode is for a host that is not listed."""
+    settings = fresh.settings
+    items = (*hostlist.read(settings.data_dir), *settings.extra_hosts)
+    rules = tuple(checked(rule, Recogniser(extra_hosts(items))) for rule in parsed_modes(settings.host_modes))
+    return settings, sources.transient(settings, fresh.environ, kept.prices).stock, rules
 
 
 def rules(

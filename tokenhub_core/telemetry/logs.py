@@ -49,15 +49,20 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(clean).decode().translate(_ESCAPES)
 
 
-def configure(level: str) -> None:
-    """Send everything from `level` up to standard error."""
+def configure(least: str) -> None:
+    """Send everything from `least` up to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[level])
+    root.setLevel(_LEVELS[least])
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def level(name: str) -> None:
+    """Leave out what is less severe, from now on."""
+    logging.getLogger().setLevel(_LEVELS[name])
 
 
 class _Reticent(logging.Filter):
