@@ -450,6 +450,7 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         "strip_think": settings.strip_think,
         "validate": settings.validate_output,
         "buffered": settings.buffer_checked,
+        "guarded": settings.guarded,
     }
     values |= {name: value for name, value in output.items() if value}
     set_later = {

@@ -231,6 +231,11 @@ class Settings:
     buffer_checked: bool = _setting(
         False, _flag, "Hold streams that are checked until they have passed; they are repaired then, too"
     )
+    guarded: bool = _setting(
+        False, _flag, "Hold the beginning of streams, so that another provider can make a break in it good"
+    )
+    guard_secs: float = _setting(5.0, _number(0.05, 120), "Longest that it is held")
+    guard_bytes: int = _setting(32 << 10, _whole(256, 16 << 20), "Most of it that is held")
     directives: str = _setting(
         "reject",
         _one_of("reject", "ignore", "off"),
@@ -332,6 +337,13 @@ class Settings:
     keep_alive_secs: float = _setting(
         15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"
     )
+    drain_secs: float = _setting(
+        30.0,
+        _number(0.05, 3600),
+        "To read on after a caller has left, where the provider's policy for that is drain",
+    )
+    drain_bytes: int = _setting(4 << 20, _whole(1024, 1 << 30), "Most that is read on of one answer then")
+    drains: int = _setting(64, _whole(0, 100_000), "Most answers that are read on at once")
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
     capture: str = _setting(
         "none",

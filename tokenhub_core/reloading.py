@@ -100,6 +100,7 @@ class Reloader:
         self._one = asyncio.Lock()
         self._held: dict[bytes, _Made] = {}
         self._running: asyncio.Task[None] | None = None
+        self._again = False
         kept.siblings.answering(BEGIN, self._begun)
         kept.siblings.answering(_CHECK, self._checked)
         kept.siblings.answering(_TAKE, self._taken)
@@ -126,13 +127,20 @@ class Reloader:
 
     def hang_up(self) -> None:
         """Reload soon; what comes of it the log and an event tell."""
+        self._again = True
         if self._running is None or self._running.done():
-            self._running = asyncio.create_task(self._quietly(), name="reload")
+            self._running = asyncio.create_task(self._hung_up(), name="reload")
 
     async def close(self) -> None:
         """Let a reload that is under way come to its end."""
         if self._running is not None:
             await self._running
+
+    async def _hung_up(self) -> None:
+        # Who asks while one is under way may have changed what that one has read.
+        while self._again:
+            self._again = False
+            await self._quietly()
 
     async def _quietly(self) -> None:
         for _ in range(_TRIES):

@@ -10,7 +10,8 @@ from tokenhub_core.admission.foreign import Foreign, parsed
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
-from tokenhub_core.dispatch.job import Patience
+from tokenhub_core.dispatch.job import Drain, Patience
+from tokenhub_core.dispatch.job import Guard as Held
 from tokenhub_core.idempotency import Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
@@ -44,6 +45,8 @@ def patience(settings: Settings) -> Patience:
         whole=settings.provider_timeout_secs,
         gather=settings.stream_gather_ms / 1000,
         tick=settings.keep_alive_secs,
+        guard=Held(settings.guard_secs, settings.guard_bytes),
+        drain=Drain(settings.drain_secs, settings.drain_bytes, settings.drains),
     )
 
 

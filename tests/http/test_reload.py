@@ -12,13 +12,14 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.fakes.certificates import authority_file
+from tests.fakes import trust
+from tests.fakes.certificates import authority, server_context
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tokenhub_core import config, reloading
 from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.renewals import LIVE, Fresh, Renewals, changes, effective
-from tokenhub_core.types import Json
+from tokenhub_core.types import Json, header
 
 
 class Files:
@@ -164,7 +165,7 @@ async def test_the_credentials_file_is_read_again(tmp_path: Path) -> None:
 
         assert told["added"] == ["p"]
         assert (await it.chat("m")).status == 200
-        assert fake.requests[-1].headers["authorization"] == "Bearer sk-file"
+        assert header(fake.requests[-1].headers, "authorization") == "Bearer sk-file"
 
 
 async def test_a_key_in_the_environment_file_is_used_from_the_next_call_on(tmp_path: Path) -> None:
@@ -178,19 +179,20 @@ async def test_a_key_in_the_environment_file_is_used_from_the_next_call_on(tmp_p
         assert not any(b"sk-first" in one for one in it.seen)
 
 
-async def test_a_provider_is_held_to_the_authorities_that_the_file_names_now(tmp_path: Path) -> None:
+async def test_a_provider_is_held_to_the_authorities_that_the_file_names_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An authority that was added is trusted by the next connection, one that was taken out by none."""
-    ca, context = authority_file(tmp_path)
+    # Contexts are changed here: none is to be another scene's.
+    monkeypatch.setattr(trust, "_once", trust._once.__wrapped__)
+    ca = authority(tmp_path)
     async with (
-        FakeProvider(tls=context) as fake,
-        opened(tmp_path, ALLOW_PRIVATE="127.0.0.1,localhost") as (
-            it,
-            files,
-        ),
+        FakeProvider(tls=server_context(tmp_path, ca)) as fake,
+        opened(tmp_path, ALLOW_PRIVATE="127.0.0.1") as (it, files),
     ):
         await it.provider(fake, "p", "m")
         assert (await it.chat("m")).status == 502
-        files.say(CA_FILE=str(ca))
+        files.say(CA_FILE=str(ca[2]))
         await it.done("POST", "/reload")
         assert (await it.chat("m")).status == 200
         files.say()
@@ -210,8 +212,7 @@ async def test_a_call_that_is_under_way_goes_on_with_what_it_began_with(tmp_path
         await it.provider(fake, "p", "m")
         fake.profile = fake.profile.__class__(tokens_per_second=40.0)
         call = asyncio.create_task(it.chat("m", stream=True))
-        while not it.app.underway:
-            await asyncio.sleep(0.005)
+        await fake.until(requests=1)
         files.say(MAX_CALLS="1", QUEUE_MS="0", STALL_TIMEOUT_SECS="0.05", MAX_ATTEMPTS="1")
         await it.done("POST", "/reload")
         refused = await it.chat("m")
@@ -274,6 +275,9 @@ OTHER: dict[str, str] = {
     "strip_think": "true",
     "validate_output": "true",
     "buffer_checked": "true",
+    "guarded": "true",
+    "guard_secs": "0.5",
+    "guard_bytes": "1024",
     "directives": "ignore",
     "directive_roles": "system",
     "directive_hosts": "*=off",
@@ -298,6 +302,9 @@ OTHER: dict[str, str] = {
     "total_timeout_secs": "28",
     "stream_gather_ms": "29",
     "keep_alive_secs": "30",
+    "drain_secs": "30.5",
+    "drain_bytes": "2048",
+    "drains": "3",
     "capture": "full",
     "capture_days": "31",
     "capture_max_bytes": "512",
@@ -318,7 +325,8 @@ def inside(it: House) -> dict[str, Any]:
     capturing = engine._engine
     pipeline = capturing._engine
     executor, rules = pipeline._executor, pipeline._ready._rules
-    throttle, side = it.app.throttle, it.app.side.middlewares[-1].__self__
+    throttle, protect = it.app.throttle, it.app.side.middlewares[-1]
+    side: Any = getattr(protect, "__self__", None)
     return {
         "defaults": it.app.catalog.defaults(),
         "explore": (it.app.catalog.explore, it.app.catalog.affinity),

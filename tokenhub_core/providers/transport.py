@@ -249,11 +249,11 @@ class Authorities:
 
 
 def _content(ca_file: Path | None) -> bytes:
-    """Return what stands in a file, nothing where there is none."""
+    """Return what stands in a file, nothing where none is named; of one that cannot be read only that it is another."""
     try:
         return ca_file.read_bytes() if ca_file is not None else b""
     except OSError:
-        return b""
+        return b"unreadable"
 
 
 async def _exchange(
