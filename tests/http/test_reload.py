@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 
@@ -19,6 +20,7 @@ from tests.fakes.provider import FakeProvider
 from tokenhub_core import config, reloading
 from tokenhub_core.config import PREFIX, Settings
 from tokenhub_core.renewals import LIVE, Fresh, Renewals, changes, effective
+from tokenhub_core.siblings import Siblings
 from tokenhub_core.types import Json, header
 
 
@@ -250,6 +252,97 @@ async def test_a_hang_up_reloads_and_what_comes_of_it_is_an_event(tmp_path: Path
             pass
 
         assert (await it.done("GET", "/routing-config"))["effective"]["default_mode"] == "cheap"
+
+
+# --- several workers ----------------------------------------------------------------------------------------
+
+
+class Others:
+    """Stands in for the other workers: what they answer to a question, and what they were asked."""
+
+    def __init__(self, it: House, monkeypatch: pytest.MonkeyPatch, *answers: bytes) -> None:
+        self.siblings: Siblings = it.app.reload.__self__._kept.siblings  # type: ignore[attr-defined]
+        self.asked: list[tuple[str, bytes]] = []
+        self.answers = answers
+        self.turn = b""
+        monkeypatch.setattr(Siblings, "joined", True)
+        monkeypatch.setattr(self.siblings, "everybody", self.everybody)
+        monkeypatch.setattr(self.siblings, "nonce", self.nonce)
+
+    async def everybody(self, topic: str, body: bytes = b"", *, within: float = 1.0) -> tuple[bytes, ...]:
+        del within
+        self.asked.append((topic, body))
+        return self.answers if topic.startswith("reload") else ()
+
+    async def nonce(self, name: str, value: bytes, seconds: float, *, replace: bool) -> bytes:
+        del name, seconds
+        self.turn = value if replace or not self.turn else self.turn
+        return self.turn
+
+    async def told(self, topic: str, body: bytes) -> bytes:
+        """Ask this worker, as another one that reloads for all does."""
+        return await self.siblings._answers[topic](body)
+
+
+async def test_all_workers_go_on_or_none_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one cannot, or does not say that it can, nobody is told to; where all can, all are, in this turn."""
+    async with opened(tmp_path) as (it, files):
+        others = Others(it, monkeypatch, b"good", b"CA file x: no")
+        files.say(DEFAULT_MODE="cheap")
+        refused = await it.admin("POST", "/reload")
+        others.answers = (b"good", b"")
+        silent = await it.admin("POST", "/reload")
+
+        assert (refused.status, refused.fault["message"]) == (400, "CA file x: no")
+        assert (silent.status, silent.fault["message"]) == (400, "a worker does not answer: none has changed")
+        assert it.app.catalog.defaults().values["mode"] == "normal"
+        assert {topic for topic, _ in others.asked} == {"reload.check"}
+
+        others.answers = (b"good", b"good")
+        told = await it.done("POST", "/reload")
+        (_, checked), (_, taken) = others.asked[2:4]
+
+        assert told["workers"] == 3
+        assert msgspec.msgpack.decode(checked) == [taken, {"TOKENHUB_DEFAULT_MODE": "cheap"}]
+        assert it.app.catalog.defaults().values["mode"] == "cheap"
+
+
+async def test_while_one_worker_reloads_no_other_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else some would go on with what the one has read, and some with the other's."""
+    async with opened(tmp_path) as (it, _):
+        others = Others(it, monkeypatch)
+        others.turn = b"another's"
+        told = await it.admin("POST", "/reload")
+
+        assert (told.status, told.fault["code"]) == (409, "reloading")
+        assert others.asked == []
+
+
+async def test_a_worker_makes_its_parts_when_asked_and_goes_on_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was not told to take, and what it cannot use, changes nothing."""
+    async with opened(tmp_path) as (it, _):
+        others = Others(it, monkeypatch)
+
+        def mode() -> object:
+            return it.app.catalog.defaults().values["mode"]
+
+        async def check(turn: bytes, **variables: str) -> bytes:
+            named = {PREFIX + name: value for name, value in variables.items()}
+            return await others.told("reload.check", msgspec.msgpack.encode((turn, named)))
+
+        assert b"must be" in await check(b"1", MAX_ATTEMPTS="0")
+        assert await others.told("reload.take", b"1") == b""
+        assert await check(b"2", DEFAULT_MODE="cheap") == b"good"
+        assert mode() == "normal"
+        assert await check(b"3", DEFAULT_MODE="high_confidence") == b"good"
+        assert await others.told("reload.take", b"2") == b""
+        assert mode() == "normal"
+        assert await others.told("reload.take", b"3") == b"good"
+        assert mode() == "high_confidence"
 
 
 # --- the parts ----------------------------------------------------------------------------------------------
