@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
@@ -28,7 +28,10 @@ async def scene(*profiles: Profile, **how: Any) -> AsyncIterator[tuple[Bench, li
     for fake in fakes:
         fake.script("*", fake.profile.faults or ["ok"])
     names = "pqr"[: len(fakes)]
-    async with HttpTransport() as transport, fakes[0], fakes[-1]:
+    async with AsyncExitStack() as stack:
+        transport = await stack.enter_async_context(HttpTransport())
+        for fake in fakes:
+            await stack.enter_async_context(fake)
         bench = Bench(
             models=stock(*names),
             providers=[
@@ -57,13 +60,14 @@ async def test_a_break_before_the_bound_is_made_good_unseen(fault: str) -> None:
 
     assert body.endswith(b"data: [DONE]\n\n")
     assert b'"error"' not in body
-    assert len({line.partition(b'"id":"')[2].partition(b'"')[0] for line in body.split(b"\n\n")[:-2]}) == 1
+    assert body.count(b'"role":"assistant"') == 1, "two beginnings"
     record = bench.recorder.one
     assert (record.outcome, record.provider) == (Outcome.OK, "q")
     first, second = record.attempts
     assert (first.cause != "", second.cause) == (True, "")
     assert first.usage.output_tokens > 0, "it was said, and is billed"
-    assert record.policy.guarded
+    assert record.plan is not None
+    assert record.plan.policy.guarded
     assert [len(fake.requests) for fake in fakes] == [1, 1]
 
 
@@ -100,14 +104,12 @@ async def test_a_beginning_is_held_no_longer_than_the_bound_of_seconds() -> None
 
 async def test_a_whole_stream_within_the_bound_is_passed_as_it_came() -> None:
     """Byte for byte, with its end."""
-    async with scene(Profile(), Profile()) as (bench, fakes):
-        _, guarded = await bench.ask(call())
-        bench.defaults = {}
-        _, plain = await bench.ask(call())
+    async with scene(Profile()) as (bench, _):
+        _, body = await bench.ask(call())
 
-    assert guarded == plain
-    assert [record.provider for record in bench.recorder.records] == ["p", "p"]
-    assert fakes[1].requests == []
+    record = bench.recorder.one
+    assert (record.outcome, record.identical, len(record.attempts)) == (Outcome.OK, True, 1)
+    assert body.endswith(b"data: [DONE]\n\n")
 
 
 async def test_a_prompt_may_ask_for_a_guard_and_not_lift_one() -> None:
@@ -118,4 +120,4 @@ async def test_a_prompt_may_ask_for_a_guard_and_not_lift_one() -> None:
     async with scene(Profile(faults=("truncate",)), Profile()) as (bench, _):
         reply, body = await bench.ask(chat("@@tokenhub guarded=off\nHello", model="m", stream=True))
         assert body.endswith(b"[DONE]\n\n")
-        assert dict(reply.headers)["x-tokenhub-directive"] == "honoured; denied=guarded"
+        assert dict(reply.headers)["x-tokenhub-directive"] == "denied; guarded"

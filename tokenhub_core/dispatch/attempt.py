@@ -398,7 +398,9 @@ class Attempting:
     async def finish(self, fault: Fault | None) -> None:
         """End a committed stream."""
         if self.gate is not None and self._reservation is not None:
-            self._trace.stop, self._trace.left = self.gate.stop, self.gate.left
+            if self._trace.draining is None:
+                # What was read on nobody has been told.
+                self._trace.stop, self._trace.left = self.gate.stop, self.gate.left
             self._trace.identical = self.gate.identical and fault is None
             self._losses = (*self._losses, *self.gate.losses)
             final = fault is None or self.gate.stop is not None
