@@ -85,7 +85,11 @@ def test_flags_win_over_the_environment_and_the_environment_over_the_file(tmp_pa
 
     assert (found.port, found.admin_port, found.default_mode) == (3, 2, Mode.CHEAP)
     assert it.environment(variables)["OPENAI_API_KEY"] == "k"
-    assert it.shadowed(variables) == ["TOKENHUB_ADMIN_PORT", "TOKENHUB_PORT"]
+    assert it.warnings({**variables, "TOKENHUB_PROT": "1"}) == [
+        "TOKENHUB_PROT is not a setting; did you mean TOKENHUB_PORT?",
+        "TOKENHUB_ADMIN_PORT of the environment file does not hold: the process or a flag says it",
+        "TOKENHUB_PORT of the environment file does not hold: the process or a flag says it",
+    ]
     assert it.settings({}).default_mode is Mode.NORMAL
 
 

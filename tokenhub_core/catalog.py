@@ -356,6 +356,11 @@ class Catalog:
         """Return whether conversations are known again: `on` or `off`."""
         return self._routing.affinity or self._settings.affinity
 
+    @property
+    def on_malformed_directive(self) -> str:
+        """Return what a malformed directive does: `reject` or `ignore`; `off`: none is read."""
+        return self._routing.on_malformed_directive or self._settings.directives
+
     def defaults(self) -> Layer:
         """Return the lowest layer of every policy: the settings, and over them what was set at run time."""
         return self._defaults

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -101,30 +101,30 @@ class Given:
     def settings(self, variables: Mapping[str, str]) -> Settings:
         """Return the settings that hold with these variables of the file; raises `ConfigError`."""
         found = config.parse(self.environment(variables), data_dir=self.data_dir, overrides=self.flags)
-        if (fixed := self.fixed) is None:
-            return found
-        usual = Settings()
-        firm = {name: getattr(fixed, name) for name in config.names()}
-        return replace(found, **{name: one for name, one in firm.items() if one != getattr(usual, name)})
+        return replace(found, **self._firm())
 
-    def shadowed(self, variables: Mapping[str, str]) -> list[str]:
-        """Return the variables of the file that something else wins over, in order."""
-        flags = {PREFIX + name.upper() for name, value in self.flags.items() if value is not None}
-        return sorted(
-            name
-            for name, value in variables.items()
-            if name in flags or self.environ.get(name, value) != value
-        )
+    def warnings(self, variables: Mapping[str, str]) -> list[str]:
+        """Return what to tell of the file's variables that nothing reads, or that something else wins over."""
+        firm = {name for name, value in self.flags.items() if value is not None} | set(self._firm())
+        said = {PREFIX + name.upper() for name in firm} - self.without
+        over = [name for name in sorted(variables) if name in said or name in self.environ]
+        return [
+            *config.unknown(variables),
+            *(
+                f"{name} of the environment file does not hold: the process or a flag says it"
+                for name in over
+            ),
+        ]
+
+    def _firm(self) -> dict[str, Any]:
+        """Return the fixed settings that are no defaults."""
+        if (fixed := self.fixed) is None:
+            return {}
+        usual, said = Settings(), {name: getattr(fixed, name) for name in config.names()}
+        return {name: value for name, value in said.items() if value != getattr(usual, name)}
 
 
 def settings(environ: Mapping[str, str], data_dir: Path, flags: Mapping[str, Any] | None = None) -> Settings:
     """Return the settings of an environment and of the file that it names; raises `ConfigError`."""
     given = Given(data_dir, environ, flags or {})
     return given.settings(given.read())
-
-
-def warnings(given: Given, variables: Mapping[str, str]) -> Iterable[str]:
-    """Return what to tell of variables that nothing reads, or that something else wins over."""
-    yield from config.unknown(given.environment(variables))
-    for name in given.shadowed(variables):
-        yield f"{name} of the environment file does not hold: the process's own environment, or a flag, says it"

@@ -193,10 +193,7 @@ class Reloader:
         fresh = Fresh(effective(self._settings, settings), given.environment(variables))
         marks = await asyncio.to_thread(_marks, given, fresh.settings)
         sources.examine(fresh.settings, self._catalog)
-        notes = tuple(
-            f"{name} does not hold: the process's own environment, or a flag, says it"
-            for name in given.shadowed(variables)
-        )
+        notes = tuple(given.warnings(variables))
         return _Made(settings, fresh, self._kept.renewals.made(fresh), marks, notes)
 
     def _take(self, made: _Made) -> tuple[tuple[Change, ...], tuple[Source, ...]]:

@@ -86,7 +86,7 @@ def rules(
     return Rules(
         recordable=lambda: writer.able,
         origin=origin(settings),
-        directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
+        directives=lambda: catalog.on_malformed_directive,
         leaves=Leaves(
             Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
             by_host(settings.directive_hosts),

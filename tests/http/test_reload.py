@@ -98,6 +98,7 @@ async def test_what_something_else_wins_over_is_told(tmp_path: Path) -> None:
         told = await it.done("POST", "/reload")
 
         assert told["changes"] == []
+        assert "TOKENHUB_MAX_ATTEMPTS of the environment file does not hold" in told["notes"][0]
 
 
 @pytest.mark.parametrize(
