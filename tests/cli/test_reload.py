@@ -41,7 +41,4 @@ def test_what_was_changed_is_printed_and_what_cannot_be_used_is_one_line(it: Run
     assert [one["variable"] for one in run.json()["changes"]] == ["TOKENHUB_PORT", "TOKENHUB_REDIS_URL"]
 
     say(it, "TOKENHUB_DEFAULT_MODE=dear\n")
-    assert (
-        run.refusal()
-        == "TOKENHUB_DEFAULT_MODE='dear': must be one of cheap, normal, high_confidence, planning, adversarial"
-    )
+    assert "TOKENHUB_DEFAULT_MODE='dear': must be one of cheap" in run.refusal()
