@@ -47,6 +47,8 @@ SHELLS: Final = {
     "tokenhub_core.dispatch.attempt": "waits for providers",
     "tokenhub_core.dispatch.checking": "waits for attempts",
     "tokenhub_core.dispatch.executor": "waits for attempts",
+    "tokenhub_core.dispatch.guarding": "waits for providers",
+    "tokenhub_core.dispatch.leftovers": "waits for what is left of attempts",
     "tokenhub_core.http.access": "serves HTTP",
     "tokenhub_core.http.admin": "serves HTTP",
     "tokenhub_core.http.aliases": "serves HTTP",
@@ -190,8 +192,9 @@ _RANKS: Final = (
     "lending underway watchdog watching",
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
-    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool rolling sharing sources sweeper webhooks""",
+    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
+    dispatch.job dispatch.leftovers interception learning parkings pooling presence progress redispool rolling sharing
+    sources sweeper webhooks""",
     """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",

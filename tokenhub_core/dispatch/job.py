@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -61,6 +60,18 @@ class Job(msgspec.Struct, frozen=True):
     """What the answer has to be."""
 
 
+class Draining(Protocol):
+    """What reads on, as those see it who wait for its end."""
+
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
+    def add_done_callback(self, heard: Callable[[Any], object], /) -> None:
+        """Call `heard` when it has."""
+        ...
+
+
 @dataclass(slots=True)
 class Trace:
     """What happened so far; whoever started the run reads it, however the run ended."""
@@ -89,7 +100,7 @@ class Trace:
     """The record is made by whoever runs the call, and by nobody else."""
     gone: bool = False
     """The caller has left."""
-    draining: asyncio.Task[None] | None = None
+    draining: Draining | None = None
     """What reads on after the caller has left; the last attempt ends with it."""
     composition: Composition | None = None
     """The steps that made the answer, None where one call did."""

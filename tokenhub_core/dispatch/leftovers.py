@@ -59,6 +59,8 @@ class Leftovers:
 
     async def close(self) -> None:
         """Wait for what is left; what is read on for its usage alone is let go of."""
+        # One that was only just begun must have begun, or it could not end its attempt.
+        await asyncio.sleep(0)
         for task in self._draining:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._draining, return_exceptions=True)
