@@ -89,8 +89,8 @@ from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.rows import MICROS
 from tokenhub_core.sweeper import Sweeper
-from tokenhub_core.telemetry import logs
 from tokenhub_core.telemetry.events import Bus
+from tokenhub_core.telemetry.logs import Threshold
 from tokenhub_core.telemetry.metrics import METRICS, Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
@@ -184,7 +184,7 @@ async def running(
         await catalog.load()
         kept.renewals.follow(partial(terms.catalogued, kept), lambda made: catalog.renew(*made))
         kept.renewals.follow(lambda fresh: fresh.environ, kept.credentials.renew)
-        kept.renewals.add(lambda new: new.log_level, logs.level)
+        kept.renewals.add(lambda new: new.log_level, Threshold(settings.log_level).renew)
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
         alive = partial(notifier(environ), ALIVE)

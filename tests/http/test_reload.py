@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -441,11 +441,17 @@ def inside(it: House) -> dict[str, Any]:
     }
 
 
-async def test_a_reload_makes_what_a_start_would_have_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def level() -> Iterator[None]:
+    """The log's level is everybody's: it is as it was in the end."""
+    before = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(before)
+
+
+@pytest.mark.usefixtures("level")
+async def test_a_reload_makes_what_a_start_would_have_made(tmp_path: Path) -> None:
     """Every setting that holds at once: each part of a server that was told goes by what a new server's part would."""
-    monkeypatch.setattr(logging.getLogger(), "level", logging.getLogger().level)
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
     variables = {name.upper(): value for name, value in OTHER.items() if name != "credentials_file"}

@@ -49,20 +49,28 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(clean).decode().translate(_ESCAPES)
 
 
-def configure(least: str) -> None:
-    """Send everything from `least` up to standard error."""
+def configure(level: str) -> None:
+    """Send everything from `level` up to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(_LEVELS[least])
+    root.setLevel(_LEVELS[level])
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def level(name: str) -> None:
-    """Leave out what is less severe, from now on."""
-    logging.getLogger().setLevel(_LEVELS[name])
+class Threshold:
+    """The least level that is logged, as the settings have it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def renew(self, name: str) -> None:
+        """Leave out what is less severe than that, from now on."""
+        if name != self._name:
+            self._name = name
+            logging.getLogger().setLevel(_LEVELS[name])
 
 
 class _Reticent(logging.Filter):
