@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -244,12 +245,16 @@ async def test_a_hang_up_lets_every_worker_go_on_with_what_the_file_says_now(man
     async def modes() -> set[str]:
         return {told["effective"]["default_mode"] for told in await many.each("/admin/v1/routing-config")}
 
-    async def all_cheap() -> bool:
-        return await modes() == {"cheap"}
+    async def all_are(mode: str) -> bool:
+        return await modes() == {mode}
 
+    # One of them, as it would be without a supervisor; then the supervisor.
+    say(folder, DEFAULT_MODE="planning")
+    os.kill(min(before), signal.SIGHUP)
+    await eventually(partial(all_are, "planning"), within=PROGRAM_PATIENCE)
     say(folder, DEFAULT_MODE="cheap")
     many.serve.process.send_signal(signal.SIGHUP)
-    await eventually(all_cheap, within=PROGRAM_PATIENCE)
+    await eventually(partial(all_are, "cheap"), within=PROGRAM_PATIENCE)
 
     say(folder, DEFAULT_MODE="high_confidence", CA_FILE="/nowhere.pem")
     status, told = await many.ask("POST", "/admin/v1/reload")
