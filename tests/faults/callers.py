@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import socket
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Json, Lane, Snapshot
 
 _SLOW: Final = Profile(tokens_per_second=40)
+_COUNTS: Final = re.compile(rb'"(?:completion_tokens|output_tokens|candidatesTokenCount)":\s*(\d+)')
+"""What a provider says of the length of its answer; the last one counts."""
 _LET_GO: Final = 2.0
 """Seconds within which the provider's connection must be closed: one, and one for a busy machine."""
 
@@ -143,12 +146,11 @@ async def _left(turn: Turn) -> Json:
 
 async def _read_on(turn: Turn) -> None:
     """What is recorded is what the provider counted, and its connection serves again."""
-    whole = await turn.record(await turn.call())
     record = await _left(turn)
     assert (record["outcome"], record["error_class"]) == ("cancelled", "client_cancelled")
     assert not record["usage_estimated"], record
-    told = ("input_tokens", "output_tokens", "cost_nanousd")
-    assert [record[name] for name in told] == [whole[name] for name in told]
+    body = b"".join(data for _, data in turn.first.played[-1][1].frames)
+    assert record["output_tokens"] == int(_COUNTS.findall(body)[-1]), record
     peer = turn.first.connections[turn.first.requests[-1].connection]
     assert peer.closed is None, "its connection was cut"
     untouched(turn)
