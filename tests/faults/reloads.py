@@ -29,19 +29,19 @@ async def reload(it: World) -> tuple[int, Json]:
 
 
 @asynccontextmanager
-async def calling(it: World, gots: list[Got]) -> AsyncIterator[None]:
-    """Make calls one after another at every slot, through all lanes, for as long as the block lasts."""
+async def calling(it: World, gots: list[Got], *, slots: int = SLOTS) -> AsyncIterator[None]:
+    """Make calls one after another at so many slots, through all lanes, for as long as the block lasts."""
     over = asyncio.Event()
     turns = [
         replace(it.turn(slot), lane=LANES[slot % 3], caller=CALLERS[slot % 4], stream=slot % 2 == 0)
-        for slot in range(SLOTS)
+        for slot in range(slots)
     ]
 
     async def caller(slot: int) -> None:
         while not over.is_set():
             gots.append(await turns[slot].call())
 
-    callers = [asyncio.create_task(caller(slot)) for slot in range(SLOTS)]
+    callers = [asyncio.create_task(caller(slot)) for slot in range(slots)]
     try:
         yield
     finally:
