@@ -47,6 +47,8 @@ SHELLS: Final = {
     "tokenhub_core.dispatch.attempt": "waits for providers",
     "tokenhub_core.dispatch.checking": "waits for attempts",
     "tokenhub_core.dispatch.executor": "waits for attempts",
+    "tokenhub_core.dispatch.guarding": "waits for providers",
+    "tokenhub_core.dispatch.leftovers": "waits for what is left of attempts",
     "tokenhub_core.http.access": "serves HTTP",
     "tokenhub_core.http.admin": "serves HTTP",
     "tokenhub_core.http.aliases": "serves HTTP",
@@ -69,6 +71,7 @@ SHELLS: Final = {
     "tokenhub_core.http.prices": "serves HTTP",
     "tokenhub_core.http.proofs": "serves HTTP",
     "tokenhub_core.http.rehearse": "serves HTTP",
+    "tokenhub_core.http.reload": "serves HTTP",
     "tokenhub_core.http.resolver": "resolves names",
     "tokenhub_core.http.sessions": "serves HTTP",
     "tokenhub_core.http.shadow": "serves HTTP",
@@ -81,6 +84,7 @@ SHELLS: Final = {
     "tokenhub_core.http.workflows": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.gauges": "watches by the clock",
+    "tokenhub_core.envfile": "reads a file",
     "tokenhub_core.following": "waits for the next look",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
@@ -101,6 +105,7 @@ SHELLS: Final = {
     "tokenhub_core.otel.sending": "speaks with a collector",
     "tokenhub_core.otel.tracing": "waits for the engine",
     "tokenhub_core.parkings": "waits for the store",
+    "tokenhub_core.passing": "makes what speaks HTTP",
     "tokenhub_core.pipeline": "waits for the executor and the recorder",
     "tokenhub_core.pooling": "imports an extra where it is asked for",
     "tokenhub_core.preparing": "takes prices from the price list",
@@ -112,6 +117,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
+    "tokenhub_core.reloading": "reads files, waits for other workers",
     "tokenhub_core.rolling": "waits for the store",
     "tokenhub_core.sources": "reads credentials files",
     "tokenhub_core.redispool": "speaks with Redis",
@@ -180,18 +186,19 @@ _RANKS: Final = (
     "ports",
     """addresses admission certificates config dialects directives dispatch encoding health hops ids leave metering
     modes native orchestration policy providers.decoding providers.endpoints providers.vendors quirks recognise
-    redaction routing shaping signing supervision telemetry.kinds transcript
+    redaction renewals routing shaping signing supervision telemetry.kinds transcript
     webhooks.values""",
     "providers",
     "lending underway watchdog watching",
-    """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
-    siblings store telemetry vault""",
-    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool rolling sharing sources sweeper webhooks""",
+    """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
+    providers.transport siblings store telemetry vault""",
+    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
+    dispatch.job dispatch.leftovers interception learning parkings pooling presence progress redispool rolling sharing
+    sources sweeper webhooks""",
     """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",
-    "opening terms",
+    "opening passing reloading terms",
     "app",
     "cli tokenhub_addon",
 )

@@ -169,7 +169,7 @@ async def test_what_only_this_process_knows_is_not_changed_here(shelf: Shelf) ->
     assert catalog.fleet.providers["env"] == spoken(ENV)
 
 
-async def test_a_simulation_leaves_stored_providers_out(shelf: Shelf) -> None:
+async def test_a_simulation_disconnects_stored_providers_out(shelf: Shelf) -> None:
     """They can be seen and changed, do not serve, and do not push a simulated one aside."""
     await (await shelf.catalog()).put_provider(P)
     sim = Provider("sim", ProviderType.SIMULATOR, ("sim://openai",))

@@ -43,6 +43,21 @@ async def test_places_go_to_those_who_waited_longest() -> None:
     assert len(places) == 0
 
 
+@pytest.mark.parametrize("most", [3, None])
+async def test_who_waits_comes_in_where_there_are_more_places(most: int | None) -> None:
+    """At once, without anybody leaving; where there are fewer, whoever is inside stays."""
+    places = Underway(1, patience=30, queue=2)
+    await places.enter("a")
+    waiting = [asyncio.create_task(places.enter(name)) for name in ("b", "c")]
+    await asyncio.sleep(0)
+    places.resize(most, 0.01)
+    await asyncio.gather(*waiting)
+    places.resize(1, 0.01)
+    assert len(places) == 3
+    with pytest.raises(TokenHubError):
+        await places.enter("d")
+
+
 async def test_who_leaves_the_queue_takes_no_place_along() -> None:
     """Whether it left before or after one was held for it."""
     places = Underway(1, patience=30, queue=2)

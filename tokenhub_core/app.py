@@ -8,16 +8,14 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
-import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 
-import aiohttp
 from aiohttp import web
 
-from tokenhub_core import gauges, opening, sources, terms
+from tokenhub_core import gauges, opening, passing, sources, terms
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Marks
 from tokenhub_core.access.register import Register
@@ -35,6 +33,7 @@ from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means
+from tokenhub_core.envfile import Given
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
@@ -55,7 +54,7 @@ from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
 from tokenhub_core.http.rehearse import Rehearsals
-from tokenhub_core.http.resolver import GuardedResolver
+from tokenhub_core.http.reload import ReloadPages
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Entrance, Probes, SideServer
@@ -68,9 +67,7 @@ from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.interception import Follower, Heard, Interception, unfollowed
 from tokenhub_core.launch.notify import ALIVE, notifier
 from tokenhub_core.learning import Learning
-from tokenhub_core.lending import Lender
 from tokenhub_core.lookout import Leaks, Watched, blocked, look
-from tokenhub_core.modes import checked
 from tokenhub_core.opening import Kept, cancelled
 from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
@@ -79,11 +76,11 @@ from tokenhub_core.pooling import pooled
 from tokenhub_core.ports import Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
-from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
-from tokenhub_core.providers.transport import HttpTransport, tls_context
+from tokenhub_core.providers.transport import Authorities, HttpTransport, tls_context
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
+from tokenhub_core.reloading import Reloader, unheard
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.signing import Signatures
@@ -93,6 +90,7 @@ from tokenhub_core.store.proofs import ProofLog
 from tokenhub_core.store.rows import MICROS
 from tokenhub_core.sweeper import Sweeper
 from tokenhub_core.telemetry.events import Bus
+from tokenhub_core.telemetry.logs import Threshold
 from tokenhub_core.telemetry.metrics import METRICS, Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.telemetry.refusals import Refusals
@@ -145,6 +143,8 @@ class App:
     """Hears what goes out at every front door, where that is to be proved."""
     refused: Callable[[Record], None] | None = None
     """Hears of those who are refused before there is an exchange; None: they are recorded like all others."""
+    reload: Callable[[], None] = unheard
+    """Reads the settings anew and goes on with them, where that can be done, as a hang-up asks for."""
     follow: Callable[[Heard], None] = unfollowed
     """Says who is to hear when hosts are added or the CA is another one."""
 
@@ -160,9 +160,15 @@ class _Admission:
 
 @asynccontextmanager
 async def running(
-    settings: Settings, environ: Mapping[str, str], siblings: Siblings | None = None
+    settings: Settings,
+    environ: Mapping[str, str],
+    siblings: Siblings | None = None,
+    given: Given | None = None,
 ) -> AsyncIterator[App]:
-    """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start."""
+    """Build, start and, on the way out, close the engine. Raises `ConfigError` where it cannot start.
+
+    `given` is where the settings come from, and where a reload reads them; without it they win over any file.
+    """
     mended = close_to_others(settings.data_dir)
     async with AsyncExitStack() as stack:
         kept = await opening.opened(stack, settings, environ, siblings or Siblings())
@@ -176,18 +182,28 @@ async def running(
             transient=seeds.stock,
         )
         await catalog.load()
+        kept.renewals.follow(partial(terms.catalogued, kept), lambda made: catalog.renew(*made))
+        kept.renewals.follow(lambda fresh: fresh.environ, kept.credentials.renew)
+        kept.renewals.add(lambda new: new.log_level, Threshold(settings.log_level).renew)
         told = await sources.seed(settings, catalog, kept.credentials, kept.vault)
         watched = await _watch(stack, kept)
         alive = partial(notifier(environ), ALIVE)
         stack.enter_context(Watchdog(partial(blocked, watched.bus, watched.metrics), alive=alive))
+        reloader = Reloader(
+            given or Given(settings.data_dir, environ, fixed=settings), kept, catalog, watched.bus
+        )
+        stack.push_async_callback(reloader.close)
         admission = _Admission(
             throttle(settings, watched.metrics.refused),
             await _keys(stack, kept, watched),
             Signatures(kept.vault.directive_secret),
         )
+        kept.renewals.add(partial(throttle, refused=watched.metrics.refused), admission.throttle.renew)
         pipeline = await _engine(stack, kept, watched, catalog, admission)
         warnings = (*mended, *kept.warnings, *seeds.warnings, *told, *await admission.keys.load())
-        yield await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
+        opened = await _doors(stack, kept, watched, catalog, pipeline, admission=admission, warnings=warnings)
+        opened.side.add_routes(ReloadPages(reloader.told).routes())
+        yield replace(opened, reload=reloader.hang_up)
 
 
 async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
@@ -240,6 +256,7 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     sweeper = Sweeper(
         kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
     )
+    kept.renewals.add(terms.retention, sweeper.renew)
     sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
     stack.push_async_callback(cancelled, sweeping)
     leaks = Leaks(bus, metrics)
@@ -302,24 +319,32 @@ async def _engine(
         more=watched.budgets.more,
     )
     executor = Executor(means, terms.patience(settings))
+    kept.renewals.add(terms.patience, partial(setattr, executor, "patience"))
+    kept.renewals.add(terms.connections, network.resize)
+    kept.renewals.add(lambda new: network.trusting(terms.path(new.ca_file)), network.trust)
     stack.push_async_callback(executor.close)
+    rules = partial(
+        terms.rules,
+        catalog=catalog,
+        vault=kept.vault,
+        writer=kept.writer,
+        limits=admission.throttle,
+        signatures=admission.signatures,
+    )
     pipeline = Pipeline(
         executor=executor,
         recorder=watched.recorder,
         catalogue=kept.prices,
         fleet=lambda: catalog.fleet,
         defaults=catalog.defaults,
-        rules=terms.rules(
-            settings,
-            catalog,
-            kept.vault,
-            kept.writer,
-            limits=admission.throttle,
-            signatures=admission.signatures,
-        ),
+        rules=rules(settings),
         insight=terms.insight(watched.learning, catalog),
     )
+    kept.renewals.add(rules, pipeline.renew)
     pipeline.underway = Underway(settings.max_calls, settings.queue_ms / 1000)
+    kept.renewals.add(
+        lambda new: (new.max_calls, new.queue_ms / 1000), lambda made: pipeline.underway.resize(*made)
+    )
     pipeline.durable = joined(
         stack,
         settings,
@@ -352,9 +377,11 @@ async def _doors(
     stack.push_async_callback(cancelled, following)
     if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
-    watcher = _watcher(kept, watched, catalog, pipeline, recogniser)
+    watcher = passing.watcher(kept, watched, catalog, pipeline, recogniser)
     tls = tls_context(terms.path(settings.ca_file))
-    session = await stack.enter_async_context(_session(settings, tls))
+    authorities = Authorities(tls, terms.path(settings.ca_file))
+    kept.renewals.add(lambda new: authorities.made(terms.path(new.ca_file)), authorities.put)
+    session = await stack.enter_async_context(passing.session(settings, tls))
     passthrough = Passthrough(
         door,
         recorder,
@@ -384,13 +411,17 @@ async def _doors(
         origin=terms.origin(settings),
         entrance=Entrance(settings.allowed_hosts, settings.metrics_access),
     )
+    kept.renewals.add(lambda new: Entrance(new.allowed_hosts, new.metrics_access), side.renew)
     pages = _pages(kept, watched, catalog, pipeline, sessions=sessions, recogniser=recogniser)
     hooks = Hooked(kept.writer, kept.audit, kept.vault, watched.bus, clock)
     pages += await stack.enter_async_context(
         hooked(hooks, terms.guard(settings), tls, allow_http=settings.allow_http)
     )
     pages += ApiKeyPages(admission.keys, clock).routes()
-    pages += CaPages(Interception(settings.data_dir, follower.configured, kept.audit, clock.now)).routes()
+    interception = Interception(settings.data_dir, follower.configured, kept.audit, clock.now)
+    kept.renewals.add(lambda new: follower.checked(new.extra_hosts), follower.renew)
+    kept.renewals.add(lambda new: new.extra_hosts, partial(setattr, interception, "configured"))
+    pages += CaPages(interception).routes()
     pages += AccessPages(register, logins, sessions, kept.audit, clock).routes()
     served = side.application(pages)
     watch = Watch(kept.audit, sessions, clock, door.entropy)
@@ -424,23 +455,16 @@ async def _doors(
     )
 
 
-def _session(settings: Settings, tls: ssl.SSLContext) -> aiohttp.ClientSession:
-    """Return what asks the hosts of calls that pass through."""
-    # Without a limit of its own: what passes through waits for nobody.
-    connector = aiohttp.TCPConnector(ssl=tls, limit=0, resolver=GuardedResolver(terms.guard(settings)))
-    return aiohttp.ClientSession(
-        connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
-    )
-
-
 async def _door(
     stack: AsyncExitStack, kept: Kept, watched: Watched, pipeline: Pipeline, admission: _Admission
 ) -> Door:
     """Return what every front door needs."""
     shelf = Shelf(kept.writer, kept.holder, kept.settings, clock=kept.clock, entropy=secrets.token_bytes)
     stack.push_async_callback(shelf.close)
+    capturing = Capturing(pipeline, kept.settings, kept.holder, shelf)
+    kept.renewals.add(lambda new: new, capturing.renew)
     engine = Idempotent(
-        Capturing(pipeline, kept.settings, kept.holder, shelf),
+        capturing,
         terms.keeping(kept.settings, kept.writer),
         recorder=watched.recorder,
         dialects=DIALECTS,
@@ -457,6 +481,8 @@ async def _door(
         changes=kept.changes,
         told=(watched.bus, watched.metrics, secrets.token_hex(8)),
     )
+    foreign = Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell)
+    kept.renewals.add(lambda new: parsed(new.client_credentials), foreign.renew)
     keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)
     admission.keys.watched(keeper.tenures.look)
     return Door(
@@ -469,7 +495,7 @@ async def _door(
         overheard=watched.keyring.overheard,
         throttle=admission.throttle,
         keeper=keeper,
-        foreign=Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell),
+        foreign=foreign,
         prover=watched.prover,
     )
 
@@ -482,28 +508,6 @@ async def _access(kept: Kept, token: Secret) -> tuple[Register, Logins]:
     await register.load()
     return register, Logins(
         register, kept.audit, clock=clock, marks=marks, entropy=entropy, siblings=kept.siblings
-    )
-
-
-def _watcher(
-    kept: Kept, watched: Watched, catalog: Catalog, pipeline: Pipeline, recogniser: Recogniser
-) -> Watcher:
-    """Return what watches calls that pass; raises `ConfigError` where a setting names a host that is not listed."""
-    for rule in catalog.modes.rules:
-        if not catalog.is_stored(rule):
-            checked(rule, recogniser)
-    return Watcher(
-        engine=pipeline,
-        modes=lambda: catalog.modes,
-        prices=kept.prices.price_at,
-        price_list=catalogue.SOURCE,
-        dialects=DIALECTS,
-        estimates=watched.learning.learner,
-        clock=kept.clock,
-        max_body_bytes=kept.settings.max_body_bytes,
-        tunnelled=watched.metrics.tunnelled,
-        admit=watched.budgets.ledger.admit,
-        lender=Lender(lambda: catalog.fleet, kept.credentials, watched.keyring, kept.clock),
     )
 
 

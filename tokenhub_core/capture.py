@@ -89,6 +89,12 @@ class Capturing:
         self._shelf = shelf
         self._shut = False
 
+    def renew(self, settings: Settings) -> None:
+        """Keep what other settings say, of calls that come from now on."""
+        self._usual = _Wish(Capture(settings.capture), settings.capture_days)
+        self._limit = settings.capture_max_bytes
+        self._shelf.renew(settings)
+
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call."""
         wish = self._wish(snapshot)
@@ -183,6 +189,11 @@ class Shelf:
         self._clock = clock
         self._entropy = entropy
         self._tasks: set[asyncio.Task[None]] = set()
+
+    def renew(self, settings: Settings) -> None:
+        """Take over how much of a text is kept, and for how long at most."""
+        self._limit = settings.capture_max_bytes
+        self._most_days = settings.log_retention_days
 
     def take(self, call: _Call) -> None:
         """Keep a call. Returns at once; where too much is under way already, nothing of it is kept."""

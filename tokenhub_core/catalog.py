@@ -80,6 +80,14 @@ class Catalog:
             self.modes = Modes((*self._set_modes, *self._stored.modes))
             self.fleet = self.together(self._stored)
 
+    def renew(self, settings: Settings, transient: Stock, modes: Sequence[Rule]) -> None:
+        """Go on with other settings, what only this process knows, and the modes that the settings name."""
+        self._settings, self._transient, self._set_modes = settings, transient, tuple(modes)
+        self._defaults = _defaults(settings, self._routing)
+        self._version += 1
+        self.modes = Modes((*self._set_modes, *self._stored.modes))
+        self.fleet = self.together(self._stored)
+
     def together(self, stored: Stock) -> Fleet:
         """Return the fleet that calls meet where this is stored."""
         first, second = stored, self._transient
@@ -348,6 +356,11 @@ class Catalog:
         """Return whether conversations are known again: `on` or `off`."""
         return self._routing.affinity or self._settings.affinity
 
+    @property
+    def on_malformed_directive(self) -> str:
+        """Return what a malformed directive does: `reject` or `ignore`; `off`: none is read."""
+        return self._routing.on_malformed_directive or self._settings.directives
+
     def defaults(self) -> Layer:
         """Return the lowest layer of every policy: the settings, and over them what was set at run time."""
         return self._defaults
@@ -442,6 +455,7 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         "strip_think": settings.strip_think,
         "validate": settings.validate_output,
         "buffered": settings.buffer_checked,
+        "guarded": settings.guarded,
     }
     values |= {name: value for name, value in output.items() if value}
     set_later = {

@@ -167,6 +167,11 @@ class Settings:
         _one_of("local", "token", "open"),
         "Who may read /metrics without a viewer's token: local, programs on this machine; token, nobody; open, all",
     )
+    env_file: str = _setting(
+        "",
+        _text,
+        "File of NAME=value lines, 0600, below the environment and flags; a reload reads it anew",
+    )
     log_level: str = _setting("info", _one_of("debug", "info", "warn", "error"), "Least severe level logged")
     admin_token: Secret = _setting(_NO_SECRET, Secret, "Token of the admin API; made on first start if empty")
     credentials_file: str = _setting(
@@ -226,6 +231,11 @@ class Settings:
     buffer_checked: bool = _setting(
         False, _flag, "Hold streams that are checked until they have passed; they are repaired then, too"
     )
+    guarded: bool = _setting(
+        False, _flag, "Hold the beginning of streams, so that another provider can make a break in it good"
+    )
+    guard_secs: float = _setting(5.0, _number(0.05, 120), "Longest that it is held")
+    guard_bytes: int = _setting(32 << 10, _whole(256, 16 << 20), "Most of it that is held")
     directives: str = _setting(
         "reject",
         _one_of("reject", "ignore", "off"),
@@ -327,6 +337,13 @@ class Settings:
     keep_alive_secs: float = _setting(
         15.0, _number(0.05, 3600), "After so much silence in a stream the caller gets a sign of life"
     )
+    drain_secs: float = _setting(
+        30.0,
+        _number(0.05, 3600),
+        "To read on after a caller has left, where the provider's policy for that is drain",
+    )
+    drain_bytes: int = _setting(4 << 20, _whole(1024, 1 << 30), "Most that is read on of one answer then")
+    drains: int = _setting(64, _whole(0, 100_000), "Most answers that are read on at once")
     shutdown_drain_secs: float = _setting(30.0, _number(0, 3600), "To let calls end when asked to stop")
     capture: str = _setting(
         "none",
@@ -467,16 +484,26 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
 
 def table() -> list[tuple[str, str, str]]:
     """Return (variable, default, help) of every setting, for documents and `--help`."""
-    rows = []
-    for name, spec in _FIELDS.items():
-        default = "" if isinstance(spec.default, Secret) else spec.default
-        shown = ",".join(default) if isinstance(default, tuple) else str(default)
-        if default is None:
-            shown = spec.metadata["nothing"]
-        elif isinstance(default, bool):
-            shown = shown.lower()
-        rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
-    return rows
+    return [
+        (PREFIX + name.upper(), shown(name, spec.default), spec.metadata["help"])
+        for name, spec in _FIELDS.items()
+    ]
+
+
+def names() -> tuple[str, ...]:
+    """Return the settings' names, in their order."""
+    return tuple(_FIELDS)
+
+
+def shown(name: str, value: Any) -> str:
+    """Return the value of a setting as its variable would say it; of a secret only that there is one."""
+    if isinstance(value, Secret):
+        return "(redacted)" if value else ""
+    if value is None:
+        return str(_FIELDS[name].metadata["nothing"])
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reason(error: ValueError, name: str) -> str:

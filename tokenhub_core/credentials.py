@@ -45,6 +45,10 @@ class Credentials:
         """Let `tell` hear of every change of what is held."""
         self._tell = tell
 
+    def renew(self, environ: Mapping[str, str]) -> None:
+        """Read another environment from now on."""
+        self._environ = environ
+
     def held(self) -> Held:
         """Return everything that is held."""
         return [(provider, name, secret.reveal()) for (provider, name), secret in self._held.items()]

@@ -449,6 +449,7 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "output_max_tokens": _tokens,
     "validate": _flag,
     "buffered": _flag,
+    "guarded": _flag,
     "voters": _count(2, MAX_VOTERS),
     "iterations": _count(1, MAX_ITERATIONS),
 }

@@ -81,13 +81,13 @@ class Interception:
         self, directory: Path, configured: Sequence[str], audit: Audit, now: Callable[[], float]
     ) -> None:
         self._directory = directory
-        self._configured = tuple(configured)
+        self.configured = tuple(configured)
         self._audit = audit
         self._now = now
 
     async def show(self) -> Shown:
         """Return what there is to know; raises `ConfigError` where there is no CA."""
-        return await asyncio.to_thread(shown, self._directory, self._configured, self._now())
+        return await asyncio.to_thread(shown, self._directory, self.configured, self._now())
 
     async def rotate(self) -> Shown:
         """Make a new root with a new key. Programs that trust the old one do not trust it. Raises `ConfigError`."""
@@ -134,7 +134,7 @@ class Interception:
             return was
 
     def _hosts(self, items: Sequence[str]) -> tuple[str, ...]:
-        return Recogniser(extra_hosts((*items, *self._configured))).hosts
+        return Recogniser(extra_hosts((*items, *self.configured))).hosts
 
     def _rotate(self) -> str:
         """Return the fingerprint of the root before, empty where there was none."""
@@ -170,6 +170,23 @@ class Follower:
     def listen(self, heard: Heard) -> None:
         """Call `heard` after each change of the list or of the root, in order."""
         self._heard.append(heard)
+
+    def checked(self, items: Sequence[str]) -> tuple[str, ...]:
+        """Return the items that the settings are to name, once the CA's root vouches for them; raises `ConfigError`."""
+        given, authority = tuple(items), self._directory / "ca"
+        if given != self.configured:
+            with hostlist.held(self._directory):
+                hosts = Recogniser(extra_hosts((*hostlist.read(self._directory), *given))).hosts
+                if authority.is_dir():
+                    CertificateAuthority.open(authority, hosts, now=self._now)
+        return given
+
+    def renew(self, configured: tuple[str, ...]) -> None:
+        """Go on with these items of the settings, and look at the files at once."""
+        if configured != self.configured:
+            self.configured = configured
+            self._seen = ()
+        self.look()
 
     def look(self) -> None:
         """Take over what has changed. Where that cannot be done, what was goes on, and the next look tries again."""

@@ -40,6 +40,7 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "output_max_tokens": "output_max_tokens",
         "validate": "validate",
         "buffered": "buffered",
+        "guarded": "guarded",
     }
 )
 """What a directive calls the fields of a policy."""
@@ -158,7 +159,7 @@ def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) ->
             return bool(value >= limits.get(field, 0))
         case "model":
             return value is None or value in ANY_MODEL or _listed(value, leave.models)
-        case "validate" | "strip_think" | "buffered":
+        case "validate" | "strip_think" | "buffered" | "guarded":
             return bool(value) or not limits.get(field)
         case "provider":
             return _listed(value, leave.providers)

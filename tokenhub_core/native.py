@@ -53,6 +53,8 @@ class PolicyAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hold the answer to the schema in `parameters.response_format`."""
     buffered: bool | UnsetType = UNSET
     """Hold a stream that is checked until it has passed."""
+    guarded: bool | UnsetType = UNSET
+    """Hold the beginning of a stream, so that a break in it is made good unseen."""
 
 
 class OutputAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

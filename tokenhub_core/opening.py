@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.changes import Changes
@@ -19,6 +19,7 @@ from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
+from tokenhub_core.renewals import Renewals
 from tokenhub_core.rolling import Roller, rolling
 from tokenhub_core.sharing import Sharing
 from tokenhub_core.siblings import Siblings
@@ -47,6 +48,8 @@ class Kept:
     siblings: Siblings
     changes: Changes
     roller: Roller
+    renewals: Renewals = field(default_factory=Renewals)
+    """How the parts follow other settings."""
 
 
 def prepare(settings: Settings) -> None:

@@ -106,6 +106,10 @@ class Pipeline:
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
 
+    def renew(self, rules: Rules) -> None:
+        """Take the calls that come from now on by other rules; what is under way goes on by those that it has."""
+        self._ready.renew(rules)
+
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
         progress = Progress(snapshot, Trace())
@@ -223,7 +227,17 @@ class Pipeline:
     async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
         self.underway.leave(progress.snapshot.id)
+        trace = progress.trace
+        trace.gone = not progress.recorded
         await live.close()
+        if trace.draining is not None and not trace.draining.done():
+            self._leave(progress)
+            trace.draining.add_done_callback(lambda _: self._gone(progress))
+        else:
+            self._gone(progress)
+
+    def _gone(self, progress: Progress) -> None:
+        """Record, where nothing is recorded yet, that the caller has left."""
         self._leave(progress)
         if not progress.recorded:
             progress.recorded = True
@@ -250,7 +264,11 @@ class Pipeline:
     def _leave(self, progress: Progress) -> None:
         """Give the caller's limits back what the call did not use."""
         if progress.stay is not None:
-            spent = [attempt.usage for attempt in progress.trace.attempts]
+            trace = progress.trace
+            spent = [attempt.usage for attempt in trace.attempts]
+            if trace.draining is not None:
+                # Its attempt has not ended yet: this is what it was when its caller left.
+                spent.append(trace.usage)
             used = sum(usage.input_tokens + usage.output_tokens for usage in spent)
             progress.stay.leave(used, self._ready.instant())
 

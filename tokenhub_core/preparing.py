@@ -167,6 +167,10 @@ class Preparation:
         self._dialects: Mapping[Dialect, DialectModule] = means.dialects
         self._clock = means.clock
 
+    def renew(self, rules: Rules) -> None:
+        """Prepare the calls that come from now on by other rules."""
+        self._rules = rules
+
     def enter(self, progress: Progress) -> None:
         """Let the call in where its caller's limits do; raises `TokenHubError` where they do not.
 

@@ -40,6 +40,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     `answers`  to a worker: what the others say, or what it has drawn
     `draw`     from a worker: a claim on the supervisor's pool
     `nonce`    from a worker: a value for the supervisor's nonces
+    `reloaded` from a worker: the variables of the environment file that those who start are to have
     """
 
     kind: str
@@ -135,6 +136,10 @@ class Siblings:
         """Tell the supervisor that this worker serves."""
         self._send(Frame("ready"))
 
+    def reloaded(self, variables: bytes) -> None:
+        """Tell the supervisor what workers that start are to have of the environment file."""
+        self._send(Frame("reloaded", body=variables))
+
     def tending(self, tend: Callable[[frozenset[int]], Awaitable[None]]) -> None:
         """Let `tend` hear which slots have nobody of their own."""
         self._tending = tend
@@ -145,6 +150,10 @@ class Siblings:
 
     async def ask(self, topic: str, body: bytes = b"", *, within: float = WITHIN) -> tuple[bytes, ...]:
         """Ask all others, and return what they say in time; empty answers are left out."""
+        return tuple(filter(None, await self.everybody(topic, body, within=within)))
+
+    async def everybody(self, topic: str, body: bytes = b"", *, within: float = WITHIN) -> tuple[bytes, ...]:
+        """Ask all others that serve, and return an answer for each: an empty one of who does not give it in time."""
         if self._writer is None:
             return ()
         self._last += 1
@@ -154,9 +163,9 @@ class Siblings:
         self._send(Frame("ask", number, topic, body, seconds=within))
         try:
             # The supervisor answers in time; a little more, because it is another process.
-            return tuple(filter(None, await asyncio.wait_for(future, within + WITHIN)))
+            return await asyncio.wait_for(future, within + WITHIN)
         except TimeoutError:
-            return ()
+            return (b"",)
         finally:
             self._waiting.pop(number, None)
 

@@ -190,6 +190,36 @@ async def seed(
     return tuple(told)
 
 
+def examine(settings: Settings, catalog: Catalog) -> None:
+    """Hold the credentials file to what can be registered, and register nothing; raises `ConfigError`."""
+    if settings.simulate or not settings.credentials_file:
+        return
+    file = _read(settings.credentials_file)
+    for entry in file.providers:
+        try:
+            _wanted(entry, catalog, "memory")
+        except TokenHubError as error:
+            raise ConfigError(f"credentials file, provider {entry.id!r}: {error}") from None
+    for model in file.models:
+        try:
+            catalog.check_name(model.id)
+            prices_per_1k(model.input_per_1k, model.output_per_1k)
+        except TokenHubError as error:
+            raise ConfigError(f"credentials file, model {model.id!r}: {error}") from None
+
+
+def _wanted(entry: _FileProvider, catalog: Catalog, place: str) -> tuple[Provider, list[Credential]]:
+    """Return an entry as it is to be registered, and its further credentials; raises `TokenHubError`."""
+    store = place if entry.api_key else "none"
+    further = [Credential(name, place) for name, key in entry.api_keys.items() if key]
+    for one in further:
+        catalog.check_credential(one)
+    kind, usual = starting(entry.id, entry.type)
+    base = entry.base_url or usual
+    provider = Provider(entry.id, kind, (base,) if base else (), dialect_of(kind), entry.enabled, store)
+    return catalog.checked(provider), further
+
+
 def _read(name: str) -> _File:
     path = _expanded(name)
     try:
@@ -215,15 +245,8 @@ async def _seed_provider(
     entry: _FileProvider, catalog: Catalog, credentials: Credentials, vault: Vault
 ) -> list[str]:
     place = "vault" if vault.open else "memory"
-    store = place if entry.api_key else "none"
-    further = [Credential(name, place) for name, key in entry.api_keys.items() if key]
-    for one in further:
-        catalog.check_credential(one)
-    kind, usual = starting(entry.id, entry.type)
-    base = entry.base_url or usual
-    wanted = catalog.checked(
-        Provider(entry.id, kind, (base,) if base else (), dialect_of(kind), entry.enabled, store)
-    )
+    wanted, further = _wanted(entry, catalog, place)
+    store = wanted.cred_store
     known = catalog.fleet.providers.get(entry.id)
     if known is not None and (entry.api_key or further) and (reason := _unwanted(known, wanted)):
         return [f"credentials file: the key of provider {entry.id} is left out: {reason}"]

@@ -56,6 +56,10 @@ class Sweeper:
         self._audit = audit
         self._tell = tell
 
+    def renew(self, kept: Retention) -> None:
+        """Keep for other times from the next look on."""
+        self._kept = kept
+
     async def keep(self) -> None:
         """Delete for as long as the service runs; where the store fails, later."""
         while True:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tokenhub_core import hostlist, sources
 from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.foreign import Foreign, parsed
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.catalog import Catalog
 from tokenhub_core.config import Settings
-from tokenhub_core.dispatch.job import Patience
+from tokenhub_core.dispatch.job import Drain, Patience
+from tokenhub_core.dispatch.job import Guard as Held
 from tokenhub_core.idempotency import Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
+from tokenhub_core.modes import Rule, checked
+from tokenhub_core.modes import parsed as parsed_modes
+from tokenhub_core.opening import Kept
 from tokenhub_core.preparing import Insight, Rules
+from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
 from tokenhub_core.signing import Signatures
+from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.idempotency import Marks as CallMarks
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Retention
@@ -37,6 +45,8 @@ def patience(settings: Settings) -> Patience:
         whole=settings.provider_timeout_secs,
         gather=settings.stream_gather_ms / 1000,
         tick=settings.keep_alive_secs,
+        guard=Held(settings.guard_secs, settings.guard_bytes),
+        drain=Drain(settings.drain_secs, settings.drain_bytes, settings.drains),
     )
 
 
@@ -55,6 +65,14 @@ def insight(learning: Learning, catalog: Catalog) -> Insight:
     )
 
 
+def catalogued(kept: Kept, fresh: Fresh) -> tuple[Settings, Stock, tuple[Rule, ...]]:
+    """Return what the catalogue goes on with; raises `ConfigError` where a mode is for a host that is not listed."""
+    settings = fresh.settings
+    items = (*hostlist.read(settings.data_dir), *settings.extra_hosts)
+    rules = tuple(checked(rule, Recogniser(extra_hosts(items))) for rule in parsed_modes(settings.host_modes))
+    return settings, sources.transient(settings, fresh.environ, kept.prices).stock, rules
+
+
 def rules(
     settings: Settings,
     catalog: Catalog,
@@ -68,7 +86,7 @@ def rules(
     return Rules(
         recordable=lambda: writer.able,
         origin=origin(settings),
-        directives=lambda: catalog.routing.on_malformed_directive or settings.directives,
+        directives=lambda: catalog.on_malformed_directive,
         leaves=Leaves(
             Leave(frozenset(settings.directive_roles), max_steps=settings.directive_steps),
             by_host(settings.directive_hosts),

@@ -50,6 +50,12 @@ class Underway:
     def __len__(self) -> int:
         return len(self._tasks)
 
+    def resize(self, most: int | None, patience: float) -> None:
+        """Have so many places from now on; whoever has one keeps it."""
+        self._most = self._queue = most
+        self._patience = patience
+        self._let_in()
+
     async def enter(self, call: object) -> None:
         """Take a place; raises `TokenHubError` (503) where there is none in time, or everybody is leaving."""
         if self._stopped:
@@ -87,7 +93,10 @@ class Underway:
         """Give a place back; any number of times."""
         if self._tasks.pop(call, self) is self or self._most is None:
             return
-        while self._waiting and len(self._tasks) < self._most:
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and (self._most is None or len(self._tasks) < self._most):
             place = self._waiting.popleft()
             if not place.done():
                 # Held for it: whoever comes before it has woken up must not take it.

@@ -21,10 +21,11 @@ from rich.console import Console
 from tokenhub_addon.listening import Served, Work, only_one, serving
 from tokenhub_addon.loop import loop_factory, settle
 from tokenhub_addon.telling import next_steps
-from tokenhub_addon.workers import Orders, supervising
+from tokenhub_addon.workers import SECRETS, Orders, supervising
 from tokenhub_core import config, hostlist, sources
 from tokenhub_core.cli.decision import explained
 from tokenhub_core.config import Settings
+from tokenhub_core.envfile import Given
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.http.decisions import of_record
 from tokenhub_core.launch.hardening import harden
@@ -60,6 +61,12 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
             help="Open file descriptor that the vault password comes from.",
         ),
         click.option(
+            "--env-file",
+            type=click.Path(dir_okay=False),
+            metavar="FILE",
+            help="NAME=value lines for what the environment does not say.",
+        ),
+        click.option(
             "--log-level", type=click.Choice(["debug", "info", "warn", "error"]), help="What is logged."
         ),
         click.option(
@@ -88,21 +95,24 @@ def serve(data: Path | None, simulate_if_empty: bool, demo: bool, worker: int | 
         sys.exit(_work(worker, environ))
     directory = data or data_dir(environ)
     flags["modes"] = flags.get("modes") or None
-    settings = config.parse(environ, data_dir=directory, overrides=flags)
-    if simulate_if_empty and not settings.simulate and not sources.configured(settings, environ):
+    given = Given(directory, environ, flags)
+    variables = given.read()
+    settings = given.settings(variables)
+    everything = given.environment(variables)
+    if simulate_if_empty and not settings.simulate and not sources.configured(settings, everything):
         flags["simulate"] = True
-        settings = config.parse(environ, data_dir=directory, overrides=flags)
+        settings = given.settings(variables)
     logs.configure(settings.log_level)
     for weakness in soft:
         _log.warning("%s", weakness)
     if settings.workers > 1 and not demo:
         with (
             only_one(directory),
-            supervising(hostlist.merged(settings), flags, environ) as supervisor,
+            supervising(hostlist.merged(settings), flags, environ, variables) as supervisor,
         ):
             sys.exit(asyncio.run(supervisor.run()))
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        code = runner.run(_serve(hostlist.merged(settings), environ, demo=demo))
+        code = runner.run(_serve(hostlist.merged(settings), everything, given, demo=demo))
     sys.exit(code)
 
 
@@ -112,22 +122,25 @@ def _work(descriptor: int, environ: Mapping[str, str]) -> int:
     orders = msgspec.msgpack.decode(first(end).body, type=Orders)
     flags = {name: tuple(one) if isinstance(one, list) else one for name, one in orders.flags.items()}
     sys.argv[0] = orders.command
-    given = {
+    firm = {
         **flags,
         "workers": orders.workers,
         "vault_password": Secret(orders.password),
         "vault_password_file": "",
     }
-    settings = config.parse(environ, data_dir=Path(orders.data_dir), overrides=given)
+    given = Given(Path(orders.data_dir), environ, firm, without=SECRETS)
+    settings = given.settings(orders.variables)
+    everything = given.environment(orders.variables)
     logs.configure(settings.log_level)
     work = Work(orders, Siblings())
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_serve(hostlist.merged(settings), environ, work=work, end=end))
+        return runner.run(_serve(hostlist.merged(settings), everything, given, work=work, end=end))
 
 
 async def _serve(
     settings: Settings,
     environ: Mapping[str, str],
+    given: Given,
     *,
     demo: bool = False,
     work: Work | None = None,
@@ -143,9 +156,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in _LOOP_SIGNALS:
         loop.add_signal_handler(number, _asked, leave)
-    # A hang-up must not cut every stream; reloading comes with a signal of its own meaning later.
+    # Until everything is open there is nothing to be read anew: it is being read.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    async with serving(settings, environ, work) as served:
+    async with serving(settings, environ, work, given) as served:
+        loop.add_signal_handler(signal.SIGHUP, served.app.reload)
         if work is not None:
             work.siblings.ready()
         for warning in served.app.warnings if telling else ():

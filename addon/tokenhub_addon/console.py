@@ -19,7 +19,7 @@ from mitmproxy.tools.web.master import WebMaster
 
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.engines import alone
-from tokenhub_core import config, hostlist
+from tokenhub_core import envfile, hostlist
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
@@ -53,7 +53,7 @@ def preset(environ: Mapping[str, str]) -> dict[str, object]:
     The addon's own options have their defaults from the same settings.
     Raises `ConfigError` where a setting cannot be used.
     """
-    settings = hostlist.merged(config.parse(environ, data_dir=data_dir(environ)))
+    settings = hostlist.merged(envfile.settings(environ, data_dir(environ)))
     return {
         "confdir": str(_confdir(settings)),
         "listen_host": settings.host,

@@ -34,7 +34,7 @@ from rich.text import Text
 from tokenhub_addon.listening import serving
 from tokenhub_addon.loop import loop_factory
 from tokenhub_addon.witness import Witness
-from tokenhub_core import __version__, config
+from tokenhub_core import __version__, config, envfile
 from tokenhub_core.cli.admin import running_client
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.cli.place import database_path, opened
@@ -277,7 +277,7 @@ async def _said(
 
 def _machine(place: Path) -> Iterator[Finding]:
     yield Finding("versions", State.OK, _versions())
-    settings = config.parse(os.environ, data_dir=place)
+    settings = envfile.settings(os.environ, place)
     yield from _server(place, settings)
     yield _certificate(place, settings)
     yield from _database(place)

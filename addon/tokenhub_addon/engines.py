@@ -14,12 +14,13 @@ from mitmproxy import ctx
 from tokenhub_addon.addon import TokenHub
 from tokenhub_addon.guard import addon
 from tokenhub_addon.host import AddonOptions, Office, Running
-from tokenhub_core import app, config, hostlist
+from tokenhub_core import app, envfile, hostlist
 from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.dialects.base import ErrorReply
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.envfile import Given
 from tokenhub_core.errors import Fault
 from tokenhub_core.ids import request_id
 from tokenhub_core.launch.paths import data_dir
@@ -75,7 +76,7 @@ def alone() -> TokenHub:
 
     Raises `ConfigError` where a setting of the environment cannot be used.
     """
-    settings = hostlist.merged(config.parse(os.environ, data_dir=data_dir(os.environ)))
+    settings = hostlist.merged(envfile.settings(os.environ, data_dir(os.environ)))
     return TokenHub(_own, errors=told, clock=SystemClock(), new_id=fresh_id, defaults=_options(settings))
 
 
@@ -93,19 +94,18 @@ def _options(settings: Settings) -> AddonOptions:
 
 @asynccontextmanager
 async def _own(options: AddonOptions) -> AsyncIterator[Running]:
-    settings = config.parse(
-        os.environ,
-        data_dir=_directory(options),
-        overrides={
-            "simulate": options.simulate,
-            "origin": options.origin,
-            "extra_hosts": options.extra_hosts,
-            "anonymous": options.anonymous,
-            "allow_private": options.allow_private,
-            "max_body_bytes": options.max_body,
-        },
-    )
-    async with app.running(settings, os.environ) as running:
+    flags = {
+        "simulate": options.simulate,
+        "origin": options.origin,
+        "extra_hosts": options.extra_hosts,
+        "anonymous": options.anonymous,
+        "allow_private": options.allow_private,
+        "max_body_bytes": options.max_body,
+    }
+    given = Given(_directory(options), os.environ, flags)
+    variables = given.read()
+    settings, environ = given.settings(variables), given.environment(variables)
+    async with app.running(settings, environ, given=given) as running:
         office = Office(running.requests.get, running.catalog.put_mode)
         yield replace(of(running), office=office)
 

@@ -28,6 +28,7 @@ from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.datadir import private_directory
+from tokenhub_core.envfile import Given
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.files import write_atomic
 from tokenhub_core.launch.paths import run_dir
@@ -70,9 +71,11 @@ class Work:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, environ: Mapping[str, str], work: Work | None = None
+    settings: Settings, environ: Mapping[str, str], work: Work | None = None, given: Given | None = None
 ) -> AsyncIterator[Served]:
     """Open everything, and on the way out let calls end before anything closes.
+
+    `given` is where the settings come from, and where a reload reads them.
 
     Raises `ConfigError` with one line where a port is taken or a setting cannot be used.
     """
@@ -85,11 +88,11 @@ async def serving(
         tended: Tended | None = None
         if work is None:
             stack.enter_context(only_one(settings.data_dir))
-            running = await stack.enter_async_context(app.running(settings, environ))
+            running = await stack.enter_async_context(app.running(settings, environ, given=given))
         else:
             tended = Tended(work.orders.slot, work.orders.groups)
             stack.callback(listen_by(tended))
-            running = await stack.enter_async_context(app.running(settings, environ, work.siblings))
+            running = await stack.enter_async_context(app.running(settings, environ, work.siblings, given))
         clock = SystemClock()
         authority = CertificateAuthority.open(
             settings.data_dir / "ca", running.recogniser.hosts, now=clock.now

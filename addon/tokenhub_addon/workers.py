@@ -3,8 +3,8 @@
 What is to be done `tokenhub_core.supervision` says; this does it. The supervisor serves nothing itself: it holds the
 data directory's lock and the listening sockets, makes the CA and brings the database up to date before anyone starts.
 
-SIGTERM and SIGINT: all leave in good order, the second time in a hurry. SIGHUP: each worker has a successor, which
-reads settings files anew and runs what is installed now.
+SIGTERM and SIGINT: all leave in good order, the second time in a hurry. SIGHUP: all go on with settings that are read
+anew, or none does. SIGUSR2: each worker has a successor, which runs what is installed now and has all settings.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ from tokenhub_core.admission.pool import Claim, Nonces, Reservoir
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import PREFIX, Settings
+from tokenhub_core.envfile import Given
+from tokenhub_core.errors import ConfigError
 from tokenhub_core.launch.serveinfo import clear_serve_info
 from tokenhub_core.opening import prepare
 from tokenhub_core.ports import Secret
 from tokenhub_core.recognise import Recogniser, extra_hosts
+from tokenhub_core.reloading import BEGIN
 from tokenhub_core.siblings import Frame, Put, packed, received
 from tokenhub_core.supervision import Action, End, Kill, Patience, Phase, Start, Stop, Supervision, Tell, Tend
 from tokenhub_core.vault.passwords import password_from
@@ -48,7 +51,7 @@ _COMMAND: Final = (
 """`-P`: nothing is imported from the directory that somebody happens to start it in."""
 _GRACE: Final = 15.0
 """Seconds beyond the drain after which a worker that should leave is killed."""
-_SECRETS: Final = frozenset(
+SECRETS: Final = frozenset(
     {
         "CREDENTIALS_DIRECTORY",
         f"{PREFIX}VAULT_PASSWORD",
@@ -78,6 +81,8 @@ class Orders(msgspec.Struct, frozen=True):
     flags: dict[str, Any]
     groups: tuple[Group, ...]
     password: str = ""
+    variables: dict[str, str] = {}
+    """Of the environment file: all workers have the same, whenever they start."""
 
     def __repr__(self) -> str:
         return f"Orders(slot={self.slot})"
@@ -88,6 +93,7 @@ class _Worker:
     number: int
     process: asyncio.subprocess.Process
     writer: asyncio.StreamWriter
+    variables: dict[str, str]
     ready: bool = False
 
 
@@ -104,7 +110,7 @@ class _Question:
 
 @contextmanager
 def supervising(
-    settings: Settings, flags: Mapping[str, Any], environ: Mapping[str, str]
+    settings: Settings, flags: Mapping[str, Any], environ: Mapping[str, str], variables: Mapping[str, str]
 ) -> Iterator[Supervisor]:
     """Prepare what all workers share; raises `ConfigError` where that cannot be done."""
     password = password_from(
@@ -115,8 +121,10 @@ def supervising(
         hosts = Recogniser(extra_hosts(settings.extra_hosts)).hosts
         CertificateAuthority.open(settings.data_dir / "ca", hosts, now=SystemClock().now)
         prepare(settings)
-        given = {name: value for name, value in environ.items() if name not in _SECRETS}
-        yield Supervisor(settings, flags, given, (groups, sockets), password or Secret(""))
+        given = {name: value for name, value in environ.items() if name not in SECRETS}
+        supervisor = Supervisor(settings, flags, given, (groups, sockets), password or Secret(""))
+        supervisor.variables = dict(variables)
+        yield supervisor
     finally:
         for one in sockets:
             one.close()
@@ -139,6 +147,8 @@ class Supervisor:
         self._environ = dict(environ)
         self._groups, self._sockets = listening
         self._password = password
+        self.variables: dict[str, str] = {}
+        """Of the environment file, as the last reload has read it."""
         self._machine = Supervision(settings.workers, Patience(leave=settings.shutdown_drain_secs + _GRACE))
         self._workers: dict[int, _Worker] = {}
         self._pool = Reservoir()
@@ -156,7 +166,8 @@ class Supervisor:
         self._end = loop.create_future()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self._do(self._machine.reload(_now())))
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGUSR2, self._renew)
         ticking = asyncio.create_task(self._tick(), name="supervisor clock")
         self._do(self._machine.begin(_now()))
         try:
@@ -170,6 +181,25 @@ class Supervisor:
         for one in self._sockets:
             one.close()
         self._do(self._machine.stop(_now()))
+
+    def _reload(self) -> None:
+        """Let one of those that serve reload for all; what comes of it, it tells."""
+        for worker in self._workers.values():
+            if worker.ready:
+                self._send(worker, Frame("asked", next(self._ids), BEGIN))
+                return
+
+    def _renew(self) -> None:
+        """Let all have successors, with the file as it is now; where it cannot be used, nobody has one."""
+        given = Given(self._settings.data_dir, self._environ, self._flags)
+        try:
+            variables = given.read()
+            given.settings(variables)
+        except ConfigError as error:
+            _log.error("workers are as they were: %s", error)
+            return
+        self.variables = variables
+        self._do(self._machine.reload(_now()))
 
     async def _tick(self) -> None:
         while True:
@@ -248,6 +278,7 @@ class Supervisor:
             flags=self._flags,
             groups=tuple(self._groups),
             password=self._password.reveal() if order.alone else "",
+            variables=self.variables,
         )
         with theirs:
             descriptors = [one.fileno() for one in self._sockets if one.fileno() >= 0]
@@ -262,7 +293,7 @@ class Supervisor:
             )
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
-        worker = _Worker(order.number, process, writer)
+        worker = _Worker(order.number, process, writer, orders.variables)
         self._send(worker, Frame("orders", body=msgspec.msgpack.encode(orders)))
         return worker, reader
 
@@ -286,6 +317,13 @@ class Supervisor:
                 worker.ready = True
                 self._send(worker, Frame("tend", body=bytes(self._machine.tended)))
                 self._do(self._machine.ready(worker.number, _now()))
+                if worker.variables != self.variables:
+                    # It has begun before a reload, and was not asked.
+                    self._send(worker, Frame("asked", next(self._ids), BEGIN))
+            case "reloaded":
+                self.variables = msgspec.msgpack.decode(frame.body, type=dict[str, str])
+                for one in self._workers.values():
+                    one.variables = self.variables if one.ready else one.variables
             case "ask":
                 self._asked(worker, frame)
             case "answer":
@@ -327,7 +365,9 @@ class Supervisor:
         if question.timer is not None:
             question.timer.cancel()
         if (worker := self._workers.get(question.asker)) is not None:
-            self._send(worker, Frame("answers", question.id, parts=tuple(question.parts)))
+            # Who did not answer has said nothing, and that is told, too.
+            parts = (*question.parts, *(b"" for _ in question.waits))
+            self._send(worker, Frame("answers", question.id, parts=parts))
 
 
 def _now() -> float:

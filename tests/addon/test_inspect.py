@@ -54,7 +54,7 @@ async def test_a_flow_tells_its_decision(confdir: Path) -> None:
         assert told == f"POST {OPENAI}{CHAT}: gpt-4o-mini @ openai · routed-weight-7 · 2 attempts"
 
 
-def test_a_decision_leaves_out_what_it_does_not_know() -> None:
+def test_a_decision_disconnects_out_what_it_does_not_know() -> None:
     """A call that nobody served is described by its fault alone."""
     assert describe(Summary("r", fault="no_candidate")) == "no_candidate"
     assert describe(Summary("r", "m", "p", attempts=1)) == "m @ p · 1 attempt"

@@ -121,7 +121,7 @@ def test_scopes_may_be_the_text_of_a_list() -> None:
         (
             {"trust": {"names": ["shell"]}},
             "trust.names",
-            "'shell' is none of budget, buffered, durable, latency",
+            "'shell' is none of budget, buffered, durable, guarded, latency",
         ),
         (
             {"expires_in": "soon"},

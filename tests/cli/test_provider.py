@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from tests.cli.running import Running, Shell
 from tokenhub_core.cli.provider import provider
 from tokenhub_core.ports import Secret
+from tokenhub_core.types import OnDisconnect
 
 KEY = "sk-CANARY-on-stdin"
 
@@ -47,7 +48,17 @@ def test_there_is_no_way_to_put_a_key_on_the_command_line(run: Shell) -> None:
             for name in option.opts
             if name.startswith("--") and not getattr(option, "is_flag", False)
         }
-        assert taking <= {"--type", "--base-url", "--model", "--api-key-env", "--data-dir"}
+        assert taking <= {"--type", "--base-url", "--model", "--api-key-env", "--on-disconnect", "--data-dir"}
+
+
+def test_what_becomes_of_those_who_leave_is_a_providers_own_policy(run: Shell, served: Running) -> None:
+    """It is let go of, unless somebody says at its registration, or later, that it bills on."""
+    assert run.json(*local(served))["provider"]["on_disconnect"] == "cancel"
+    assert run("on-disconnect", "local", "drain") == "local: drain\n"
+    assert run.json("list")[0]["on_disconnect"] == "drain"
+    assert served.it.app.catalog.fleet.providers["local"].on_disconnect is OnDisconnect.DRAIN
+    assert run.json(*local(served, "--on-disconnect", "drain"))["provider"]["on_disconnect"] == "drain"
+    assert "'nobody'" in run.refusal("on-disconnect", "nobody", "drain")
 
 
 def test_a_key_goes_to_the_vault_where_it_is_open(run: Shell, served: Running) -> None:

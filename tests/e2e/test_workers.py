@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,13 @@ def workers(serve: Serve) -> list[int]:
     """Return the process ids of the workers that are there."""
     children = Path(f"/proc/{serve.process.pid}/task/{serve.process.pid}/children")
     return [int(pid) for pid in children.read_text().split()]
+
+
+def say(folder: Path, **variables: str) -> None:
+    """Let the environment file say this, and nothing else."""
+    path = folder / "env"
+    path.write_text("".join(f"TOKENHUB_{name}={value}\n" for name, value in variables.items()))
+    path.chmod(0o600)
 
 
 def alive(pid: int) -> bool:
@@ -92,7 +100,14 @@ class Many:
 async def many(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Many]:
     """Serve with two workers for the scenes of this file."""
     folder = tmp_path_factory.mktemp("workers")
-    settings = {"TOKENHUB_ALLOW_PRIVATE": "localhost", "TOKENHUB_ADMIN_TOKEN": TOKEN}
+    say(folder)
+    settings = {
+        "TOKENHUB_ALLOW_PRIVATE": "localhost",
+        "TOKENHUB_ADMIN_TOKEN": TOKEN,
+        "TOKENHUB_ENV_FILE": str(folder / "env"),
+        # Of a tree that is installed nowhere.
+        **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
+    }
     async with FakeProvider() as fake, aiohttp.ClientSession() as session:
         serve = await start(folder, "--workers", "2", settings=settings, session=session)
         assert not isinstance(serve, Exit), serve
@@ -223,8 +238,37 @@ async def test_when_a_worker_is_killed_the_others_go_on_and_it_comes_back(many: 
     assert "has ended (exit -9)" in many.serve.output
 
 
-async def test_a_reload_renews_every_worker_and_no_call_notices(many: Many) -> None:
-    """SIGHUP: successors accept from the same sockets before the older ones leave."""
+async def test_a_hang_up_lets_every_worker_go_on_with_what_the_file_says_now(many: Many) -> None:
+    """All of them or, where it cannot be used, none; and each is the process that it was."""
+    before, folder = set(workers(many.serve)), many.serve.data.parent
+
+    async def modes() -> set[str]:
+        return {told["effective"]["default_mode"] for told in await many.each("/admin/v1/routing-config")}
+
+    async def all_are(mode: str) -> bool:
+        return await modes() == {mode}
+
+    # One of them, as it would be without a supervisor; then the supervisor.
+    say(folder, DEFAULT_MODE="planning")
+    os.kill(min(before), signal.SIGHUP)
+    await eventually(partial(all_are, "planning"), within=PROGRAM_PATIENCE)
+    say(folder, DEFAULT_MODE="cheap")
+    many.serve.process.send_signal(signal.SIGHUP)
+    await eventually(partial(all_are, "cheap"), within=PROGRAM_PATIENCE)
+
+    say(folder, DEFAULT_MODE="high_confidence", CA_FILE="/nowhere.pem")
+    status, told = await many.ask("POST", "/admin/v1/reload")
+    assert (status, told["error"]["code"]) == (400, "settings_unusable")
+    assert await modes() == {"cheap"}
+
+    say(folder, DEFAULT_MODE="normal")
+    assert (await many.done("POST", "/reload"))["workers"] == 2
+    assert await modes() == {"normal"}
+    assert set(workers(many.serve)) == before
+
+
+async def test_a_renewal_renews_every_worker_and_no_call_notices(many: Many) -> None:
+    """SIGUSR2: successors accept from the same sockets before the older ones leave."""
     before = set(workers(many.serve))
     stop = asyncio.Event()
     told: list[int] = []
@@ -234,7 +278,7 @@ async def test_a_reload_renews_every_worker_and_no_call_notices(many: Many) -> N
             told.append(await many.call())
 
     callers = [asyncio.create_task(calling()) for _ in range(4)]
-    many.serve.process.send_signal(signal.SIGHUP)
+    many.serve.process.send_signal(signal.SIGUSR2)
 
     async def renewed() -> bool:
         pids = set(workers(many.serve))

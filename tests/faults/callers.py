@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import socket
 from collections.abc import Iterator
@@ -21,17 +22,20 @@ from tests.faults import off
 from tests.faults.case import Case, Lab
 from tests.faults.refusals import untouched
 from tests.faults.sizes import resident
-from tests.faults.world import LANES, Turn, World
+from tests.faults.world import CALM, LANES, Turn, World
 from tests.patience import PATIENCE
 from tokenhub_core.dispatch import attempt
 from tokenhub_core.dispatch.gate import _Verbatim
+from tokenhub_core.dispatch.job import Drain
 from tokenhub_core.pipeline import Pipeline
 from tokenhub_core.ports import Reply
 from tokenhub_core.providers import pool
 from tokenhub_core.providers.simulator import Profile
-from tokenhub_core.types import Lane, Snapshot
+from tokenhub_core.types import Json, Lane, Snapshot
 
 _SLOW: Final = Profile(tokens_per_second=40)
+_COUNTS: Final = re.compile(rb'"(?:completion_tokens|output_tokens|candidatesTokenCount)":\s*(\d+)')
+"""What a provider says of the length of its answer; the last one counts."""
 _LET_GO: Final = 2.0
 """Seconds within which the provider's connection must be closed: one, and one for a busy machine."""
 
@@ -112,14 +116,54 @@ def _deaf(lab: Lab) -> Iterator[None]:
 
 
 async def _billed_after(lab: Lab, n: int) -> None:
-    """A provider that bills on: its policy may say that its answers are read to their end, capped."""
+    """Providers that bill on: answers are read to their end, and no further than the caps say."""
     it = await lab.world()
-    del n
-    body = {"id": "drains", "type": "openai", "base_url": it.slots[0].first.url, "on_disconnect": "drain"}
-    url = f"{it.served.side_url}/admin/v1/providers"
-    async with it.session.post(url, json=body | {"cred_store": "memory"}, headers=it.bearer) as response:
-        answered = response.status
-    assert answered < 300, "there is no such policy: every provider is let go of, and its use is estimated"
+    names = [name for slot in it.slots for name in slot.providers()]
+    try:
+        for name in names:
+            await it.admin("PATCH", f"/providers/{name}", {"on_disconnect": "drain"})
+        await lab.turns(n, _read_on, stream=True)
+        short = replace(CALM, drain=Drain(seconds=0.2))
+        await lab.turns(2, _given_up, patience=short, stream=True)
+        few = replace(CALM, drain=Drain(most=0))
+        await lab.turns(1, _given_up, patience=few, stream=True)
+    finally:
+        for name in names:
+            await it.admin("PATCH", f"/providers/{name}", {"on_disconnect": "cancel"})
+
+
+async def _left(turn: Turn) -> Json:
+    """Leave behind the first words of a slow answer, and return the record."""
+    turn.slot.first.profile = turn.slot.spare.profile = Profile(tokens_per_second=60)
+    try:
+        async with turn.open() as response:
+            name = response.headers["x-request-id"]
+            await response.content.readany()
+        return await turn.world.record(name)
+    finally:
+        turn.slot.first.profile = turn.slot.spare.profile = Profile()
+
+
+async def _read_on(turn: Turn) -> None:
+    """What is recorded is what the provider counted, and its connection serves again."""
+    record = await _left(turn)
+    assert (record["outcome"], record["error_class"]) == ("cancelled", "client_cancelled")
+    assert not record["usage_estimated"], record
+    body = b"".join(data for _, data in turn.first.played[-1][1].frames)
+    assert record["output_tokens"] == int(_COUNTS.findall(body)[-1]), record
+    peer = turn.first.connections[turn.first.requests[-1].connection]
+    assert peer.closed is None, "its connection was cut"
+    untouched(turn)
+
+
+async def _given_up(turn: Turn) -> None:
+    """At a cap the provider is let go of, and the bill says that it is an estimate."""
+    record = await _left(turn)
+    assert record["error_class"] == "client_cancelled"
+    assert record["usage_estimated"]
+    assert record["cost_nanousd"] > 0
+    await _let_go(turn)
+    untouched(turn)
 
 
 async def _slow_readers(lab: Lab, n: int) -> None:
@@ -350,10 +394,10 @@ CASES: Final = (
         "a provider bills answers to their end although the client has left",
         "its policy says whether it is let go of or read to its end, capped in number and time",
         "a policy of each provider",
-        "there is none to switch off",
+        "every provider is let go of",
         _billed_after,
-        None,
-        n=1,
+        off.patched(attempt.Attempting, "drain", off.returning(False)),
+        red=1,
     ),
     Case(
         "F35",

@@ -24,7 +24,7 @@ from tests.addon import test_guard
 from tests.e2e.serving import eventually, until
 from tests.fakes.engine import Bench, chat
 from tests.fakes.provider import closed_port
-from tests.faults import off
+from tests.faults import off, reloads
 from tests.faults.case import Case, Lab
 from tests.faults.world import CALLERS, LANES, Turn, World
 from tests.vault import test_rotation, test_throttle, test_traffic, test_vault
@@ -39,6 +39,7 @@ from tokenhub_core.idempotency import Idempotent
 from tokenhub_core.ports import Secret
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.simulator import Profile
+from tokenhub_core.renewals import Renewals
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.writer import Writer
@@ -250,16 +251,6 @@ async def _drained(lab: Lab, n: int) -> None:
 def _no_last_words(lab: Lab) -> Any:
     del lab
     return mock.patch.object(Underway, "stop", off.returning(None))
-
-
-async def _reloaded(lab: Lab, n: int) -> None:
-    """Settings are read anew from their sources, swapped whole, and kept where the new ones cannot be used."""
-    del n
-    it = await lab.world()
-    url = f"{it.served.side_url}/admin/v1/reload"
-    async with it.session.post(url, headers=it.bearer) as response:
-        answered = response.status
-    assert answered < 300, "settings are read at start only; a hang-up changes nothing and cuts nothing"
 
 
 def _settings(folder: Path, **given: str) -> config.Settings:
@@ -510,11 +501,12 @@ CASES: Final = (
         "F50",
         "settings are changed while calls run, and some cannot be used",
         "they are read from their sources, swapped whole, told; bad ones change nothing; no call is dropped",
-        "reloading",
-        "there is nothing to switch off",
-        _reloaded,
-        None,
-        n=1,
+        "everything is made before anything is put in its place",
+        "each part is put in its place as soon as it is made",
+        reloads.reloaded,
+        off.patched(Renewals, "made", reloads.piecemeal),
+        n=40,
+        red=4,
     ),
     Case(
         "F51",

@@ -45,6 +45,7 @@ async def test_a_provider_is_registered_and_shown_without_its_key(it: House, fak
         "dialect": "openai_chat",
         "enabled": True,
         "cred_store": "memory",
+        "on_disconnect": "cancel",
         "credential": True,
         "credentials": [
             {

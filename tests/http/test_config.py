@@ -32,6 +32,7 @@ from tokenhub_core.types import (
     Mode,
     Model,
     Need,
+    OnDisconnect,
     Prices,
     Provider,
     ProviderType,
@@ -95,6 +96,7 @@ def _states(draw: st.DrawFn) -> State:
             dialect=dialect_of(kind),
             enabled=draw(st.booleans()),
             cred_store=draw(st.sampled_from(["vault", "none", "env:A"])),
+            on_disconnect=draw(st.sampled_from(OnDisconnect)),
             credentials=tuple(Credential(one, "vault") for one in draw(st.sets(_names, max_size=2))),
         )
         for name in sorted(draw(st.sets(_names, min_size=1, max_size=3)))

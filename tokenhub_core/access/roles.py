@@ -113,6 +113,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/models": "POST",
         "/models/{id}": "DELETE",
         "/config/apply": "POST",
+        "/reload": "POST",
         "/webhooks": "POST",
         "/webhooks/{id}": "PATCH DELETE",
         "/webhooks/{id}/secret": "POST",

@@ -82,6 +82,10 @@ class Foreign:
         self._rules = rules
         self._tell = tell
 
+    def renew(self, rules: Mapping[str, Use]) -> None:
+        """Go by other rules from now on."""
+        self._rules = rules
+
     def rule(self, host: str) -> Use:
         """Return what is done with the credentials that clients bring for a host (a bare name)."""
         return self._exact(host) or self._rules.get(ANY, Use.USE)

@@ -275,6 +275,11 @@ class Throttle:
         """Count together with other processes, by what is drawn from a common pool."""
         self._stocks = stocks
 
+    def renew(self, other: Throttle) -> None:
+        """Take over another one's limits; what was counted so far stays counted."""
+        self._keys, self._addresses, self._admin = other._keys, other._addresses, other._admin
+        self._finder = other._finder
+
     def subject(self, caller: Caller, headers: Headers) -> tuple[str, KeyLimits] | None:
         """Return under which name a caller draws, and its limits; None where it has none."""
         who = self._who(caller, headers)

@@ -78,6 +78,8 @@ class Action(StrEnum):
     CA_HOST_ADD = "ca.host.add"
     CA_HOST_REMOVE = "ca.host.remove"
     """What is intercepted, and with which root."""
+    SETTINGS_RELOAD = "settings.reload"
+    """Settings were read anew while the server runs; `after` says what was changed, secrets redacted."""
     LOGIN_LINK = "login.link"
     LOGIN_LOCK = "login.lock"
     """Too many passwords were wrong: the next one has to wait."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from tokenhub_core import config
+from tokenhub_core import envfile
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.cli.options import as_json, data_option, plain, tell
 from tokenhub_core.cli.options import shown as printed
@@ -109,7 +109,7 @@ def _tell_server(settings: Settings) -> None:
 
 
 def _settings(data: Path | None) -> Settings:
-    return config.parse(os.environ, data_dir=data or data_dir(os.environ))
+    return envfile.settings(os.environ, data or data_dir(os.environ))
 
 
 def _tell(about: Shown) -> None:

@@ -15,7 +15,7 @@ from tokenhub_core.cli.model import described
 from tokenhub_core.cli.options import as_json, data_option, listing, plain, shown, tell
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.providers import vendors
-from tokenhub_core.types import Json, ProviderType
+from tokenhub_core.types import Json, OnDisconnect, ProviderType
 
 _TYPES: Final = [t.value for t in ProviderType if t not in {ProviderType.ORIGIN, ProviderType.SIMULATOR}]
 
@@ -42,6 +42,12 @@ provider.add_command(key)
     metavar="NAME",
     help="Let the server read the key from its own environment.",
 )
+@click.option(
+    "--on-disconnect",
+    type=click.Choice([one.value for one in OnDisconnect]),
+    default=OnDisconnect.CANCEL.value,
+    help="What is done with a stream whose caller has left: let go of it, or read on so that its usage is known.",
+)
 @click.option("--memory", is_flag=True, help="Keep the key until the server stops, not in the vault.")
 @as_json
 @data_option
@@ -50,6 +56,7 @@ def add(
     id: str,  # noqa: A002 - the argument's name in the help text
     urls: tuple[str, ...],
     models: tuple[str, ...],
+    on_disconnect: str,
     json: bool,
     data: Path | None,
     **more: Any,
@@ -65,7 +72,12 @@ def add(
     wanted = more.pop("type_")
     vendor = vendors.named(id)
     type_, url = vendors.starting(id, ProviderType(wanted) if wanted else None)
-    body: Json = {"id": id, "type": type_.value, "endpoints": list(urls) or [url]}
+    body: Json = {
+        "id": id,
+        "type": type_.value,
+        "endpoints": list(urls) or [url],
+        "on_disconnect": on_disconnect,
+    }
     if not body["endpoints"][0]:
         raise ConfigError("--base-url is required")
     client = admin_client(data)
@@ -106,6 +118,23 @@ def list_(*, json: bool, data: Path | None) -> None:
             "yes" if item["enabled"] else "no",
         )
     tell(table)
+
+
+@provider.command("on-disconnect")
+@click.argument("id", shell_complete=Names("provider"))
+@click.argument("policy", type=click.Choice([one.value for one in OnDisconnect]))
+@as_json
+@data_option
+def on_disconnect(*, id: str, policy: str, json: bool, data: Path | None) -> None:  # noqa: A002 - as above
+    """Say what is done with streams of provider ID whose callers have left.
+
+    cancel lets go of them at once, and what was used is an estimate. drain reads on, up to TOKENHUB_DRAIN_SECS and
+    TOKENHUB_DRAIN_BYTES, so that the usage is known: for providers that bill an answer to its end anyway.
+    """
+    path = f"/admin/v1/providers/{quote(id, safe='')}"
+    answer = admin_client(data).patch(path, {"on_disconnect": policy})
+    if not shown(answer, json=json):
+        tell(plain(f"{id}: {policy}"))
 
 
 @provider.command()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from tokenhub_core import config
+from tokenhub_core import envfile
 from tokenhub_core.app import running
 from tokenhub_core.cli.options import data_option, plain, tell
 from tokenhub_core.config import Settings
@@ -33,7 +33,7 @@ def worker(*, vault_password_fd: int | None, data: Path | None) -> None:
     """
     harden()
     flags = {"temporal_enabled": True, "temporal_worker": True, "vault_password_fd": vault_password_fd}
-    settings = config.parse(os.environ, data_dir=data or data_dir(os.environ), overrides=flags)
+    settings = envfile.settings(os.environ, data or data_dir(os.environ), flags)
     logs.configure(settings.log_level)
     asyncio.run(_work(settings))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from typing import Final
 
 from msgspec import structs
@@ -21,9 +20,11 @@ from tokenhub_core.dispatch import classify
 from tokenhub_core.dispatch.bodies import Body
 from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.gate import Gate
+from tokenhub_core.dispatch.guarding import held
 from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.dispatch.job import (
     CANCELLED,
+    DRAINED,
     INTERNAL,
     OUTRUN,
     STOPPED,
@@ -34,6 +35,7 @@ from tokenhub_core.dispatch.job import (
     Trace,
     Whole,
 )
+from tokenhub_core.dispatch.leftovers import Leftovers, rest
 from tokenhub_core.dispatch.whole import left, length
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import (
@@ -54,6 +56,7 @@ from tokenhub_core.types import (
     Attempt,
     Headers,
     Json,
+    OnDisconnect,
     Skip,
     Skipped,
     Usage,
@@ -67,8 +70,6 @@ MAX_ANSWER: Final = 64 << 20
 MAX_ERROR: Final = 64 << 10
 """Bytes of an error body that are read; error pages may be of any length."""
 
-_LINGER_SECONDS: Final = 0.05
-_LINGER_BYTES: Final = 16 << 10
 _MAYBE_BILLED: Final = frozenset(
     {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label, STOPPED.label}
 )
@@ -115,6 +116,9 @@ class Attempting:
         self.spare = False
         """It failed by its credential, and its provider has another one that can take the call."""
         self._abandoned = False
+        self._scope: asyncio.Timeout | None = None
+        self._held = False
+        """What came was held, as that of a guarded stream."""
         self.gate: Gate | None = None
         self.chunks: AsyncIterator[bytes] | None = None
         self.headers: Headers = ()
@@ -126,7 +130,7 @@ class Attempting:
         try:
             limit, cause = self._limit()
             try:
-                async with asyncio.timeout(limit):
+                async with asyncio.timeout(limit) as self._scope:
                     await self._admitted()
                     return await self._answer()
             except TimeoutError:
@@ -335,7 +339,10 @@ class Attempting:
             if gate.failed is not None and not gate.committed:
                 raise TokenHubError(classify.classify_failed(self._source.name, gate.failed))
             if gate.committed:
-                self._first_byte = self._means.clock.monotonic()
+                begun = self._means.clock.monotonic()
+                if self._job.plan.policy.guarded:
+                    ready = await self._guarded(gate, ready, response, chunks)
+                self._first_byte = begun
                 self.headers = self._labelled(self.headers, self._target.stream_type(self._job.request))
                 self._trace.candidate = self._candidate
                 response.ease(gather=self._patience.gather, tick=self._patience.tick)
@@ -346,6 +353,22 @@ class Attempting:
                     self, gate, ready, chunks, _Quiet(self._means.clock, self._patience.whole, alive)
                 )
         raise TokenHubError(gate.cut() or _bad_answer("the provider's stream is empty", "empty_answer"))
+
+    async def _guarded(
+        self, gate: Gate, ready: bytes, response: UpstreamResponse, chunks: AsyncIterator[bytes]
+    ) -> bytes:
+        """Return the beginning once it is past the guard; raises `TokenHubError` where it breaks before that."""
+        self._held = True
+        if self._scope is not None:
+            # Its first content is here: from now on silence has a limit of its own.
+            self._scope.reschedule(None)
+        ready, over = await held(
+            gate, ready, response, chunks, patience=self._patience, clock=self._means.clock
+        )
+        if over and (fault := self.broken(gate) or gate.cut()):
+            raise TokenHubError(fault)
+        self._held = False
+        return ready
 
     # --- the end
 
@@ -375,12 +398,29 @@ class Attempting:
     async def finish(self, fault: Fault | None) -> None:
         """End a committed stream."""
         if self.gate is not None and self._reservation is not None:
-            self._trace.stop, self._trace.left = self.gate.stop, self.gate.left
+            if self._trace.draining is None:
+                # What was read on nobody has been told.
+                self._trace.stop, self._trace.left = self.gate.stop, self.gate.left
             self._trace.identical = self.gate.identical and fault is None
             self._losses = (*self._losses, *self.gate.losses)
             final = fault is None or self.gate.stop is not None
             self._note_usage(self.gate.usage, self.gate.output_chars, final=final)
         await self._end(fault)
+
+    def drain(self, gate: Gate) -> bool:
+        """Read on, apart from the reply, where the caller has left and the provider bills on; tell whether it is so."""
+        response, trace = self._response, self._trace
+        if self._candidate.provider.on_disconnect is not OnDisconnect.DRAIN or not trace.gone:
+            return False
+        if response is None or self.chunks is None:
+            return False
+        if trace.draining is None:
+            trace.draining = self._leftovers.drain(
+                self, rest(response, self.chunks), gate, self._patience.drain
+            )
+        if trace.draining is not None:
+            self._note_usage(gate.usage, gate.output_chars, final=False)
+        return trace.draining is not None
 
     async def _end(self, fault: Fault | None) -> None:
         response, self._response = self._response, None
@@ -406,7 +446,7 @@ class Attempting:
         if fault is None:
             latency = ((self._first_byte or now) - self._started) * 1000
             means.health.succeeded(candidate.provider.id, now, latency, started=self._started)
-        elif fault in (CANCELLED, OUTRUN, STOPPED):
+        elif fault in (CANCELLED, DRAINED, OUTRUN, STOPPED):
             means.health.released(candidate.provider.id, started=self._started)
         else:
             means.health.failed(candidate.provider.id, fault, now, started=self._started)
@@ -421,6 +461,10 @@ class Attempting:
     def _wasted(self, fault: Fault | None) -> Usage:
         """Return what an attempt without an answer has used: what was told, or what may have been read."""
         told = self.gate.usage if self.gate is not None else Usage()
+        if self._held and self.gate is not None:
+            # The model has said it, and nobody has heard it.
+            said = Usage(output_tokens=-(-self.gate.output_chars // estimate.BYTES_PER_TOKEN))
+            told = (told or Usage(input_tokens=self._job.plan.input_tokens)).merge(said)
         if not told and fault is not None and fault.cause in _MAYBE_BILLED:
             told = Usage(input_tokens=self._job.plan.input_tokens)
         self._trace.usage_estimated = self._trace.usage_estimated or bool(told)
@@ -520,55 +564,9 @@ class _Stream:
         return self._gate.tail()
 
     async def close(self) -> None:
-        """End the attempt as cancelled unless it has ended already."""
-        await self._tried.finish(CANCELLED)
-
-
-class Leftovers:
-    """Responses whose last event has come and whose connection's end of the body has not.
-
-    They are read on for a moment, apart from the reply, so that their connections can serve again. Attempts that
-    were abandoned end here too: no reply waits for that.
-    """
-
-    def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    def add(self, response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
-        """Take a response over."""
-        task = asyncio.create_task(_linger(response, chunks), name="end of stream")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def end(self, tried: Attempting, running: asyncio.Task[Whole | Live]) -> None:
-        """Cancel an attempt that was abandoned, and let go of its connection."""
-        running.cancel()
-        task = asyncio.create_task(_ended(tried, running), name="end of an abandoned attempt")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def close(self) -> None:
-        """Wait for what is left."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-
-async def _linger(response: UpstreamResponse, chunks: AsyncIterator[bytes]) -> None:
-    try:
-        with suppress(TokenHubError, TimeoutError):
-            async with asyncio.timeout(_LINGER_SECONDS):
-                left = _LINGER_BYTES
-                async for chunk in chunks:
-                    left -= len(chunk)
-                    if left < 0:
-                        break
-    finally:
-        await response.close()
-
-
-async def _ended(tried: Attempting, running: asyncio.Task[Whole | Live]) -> None:
-    await asyncio.gather(running, return_exceptions=True)
-    # It may have been committed in the same moment: then nobody reads it, and it is still open.
-    await tried.finish(CANCELLED)
+        """End the attempt as cancelled unless it has ended already, or its provider is to be read on."""
+        if not self._tried.drain(self._gate):
+            await self._tried.finish(CANCELLED)
 
 
 async def _beginning(response: UpstreamResponse) -> bytes:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import assert_never
 
-from tokenhub_core.dispatch.attempt import Attempting, Leftovers
+from tokenhub_core.dispatch.attempt import Attempting
 from tokenhub_core.dispatch.checking import checked
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED, OUTRUN, Hedging, Job, Live, Means, Patience, Trace, Whole
+from tokenhub_core.dispatch.leftovers import Leftovers
 from tokenhub_core.errors import Fault, TokenHubError
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -36,6 +36,9 @@ from tokenhub_core.types import (
 )
 
 CANCELLED: Final = Fault(Kind.CANCELLED, Blame.CLIENT, "the caller left", cause="client_cancelled")
+DRAINED: Final = Fault(
+    Kind.CANCELLED, Blame.CLIENT, "the caller left; the answer was read to its end", cause="client_cancelled"
+)
 OUTRUN: Final = Fault(Kind.CANCELLED, Blame.US, "another attempt answered first", cause=LOST)
 STOPPED: Final = Fault(
     Kind.CANCELLED, Blame.US, "the other steps of the call have settled it", cause="step_stopped"
@@ -55,6 +58,18 @@ class Job(msgspec.Struct, frozen=True):
     limits: Limits
     check: Check | None = None
     """What the answer has to be."""
+
+
+class Draining(Protocol):
+    """What reads on, as those see it who wait for its end."""
+
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
+    def add_done_callback(self, heard: Callable[[Any], object], /) -> None:
+        """Call `heard` when it has."""
+        ...
 
 
 @dataclass(slots=True)
@@ -83,6 +98,10 @@ class Trace:
     """What of the answer comes back with the conversation's next call."""
     recorded: bool = False
     """The record is made by whoever runs the call, and by nobody else."""
+    gone: bool = False
+    """The caller has left."""
+    draining: Draining | None = None
+    """What reads on after the caller has left; the last attempt ends with it."""
     composition: Composition | None = None
     """The steps that made the answer, None where one call did."""
 
@@ -139,6 +158,24 @@ class Live(Protocol):
         ...
 
 
+class Drain(msgspec.Struct, frozen=True):
+    """How far an answer is read on whose caller has left."""
+
+    seconds: float = 30.0
+    size: int = 4 << 20
+    """Bytes."""
+    most: int = 64
+    """At once."""
+
+
+class Guard(msgspec.Struct, frozen=True):
+    """How much of a guarded stream is held."""
+
+    seconds: float = 5.0
+    size: int = 32 << 10
+    """Bytes for the caller."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long attempts may take, in seconds."""
@@ -152,6 +189,10 @@ class Patience:
     """What a stream's provider sends within this time of the last piece goes on together with what follows."""
     tick: float = 15.0
     """After so much silence of a committed stream's provider the caller gets a sign of life."""
+    drain: Drain = field(default_factory=Drain)
+    """For providers that bill on."""
+    guard: Guard = field(default_factory=Guard)
+    """For streams that are guarded."""
 
 
 class Hedging(msgspec.Struct, frozen=True):

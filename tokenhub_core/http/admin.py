@@ -246,8 +246,7 @@ class Admin:
                     "default_mode": effective.mode.value,
                     "default_max_budget_usd": effective.max_budget_usd,
                     "default_max_latency_ms": effective.max_latency_ms,
-                    "on_malformed_directive": self._catalog.routing.on_malformed_directive
-                    or self._desk.settings.directives,
+                    "on_malformed_directive": self._catalog.on_malformed_directive,
                     "fallback": effective.fallback,
                     "explore": self._catalog.explore,
                     "affinity": self._catalog.affinity,

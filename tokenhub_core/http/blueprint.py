@@ -36,7 +36,7 @@ from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store.catalog import RoutingConfig, Stock
-from tokenhub_core.types import Credential, Fleet, Json, Model, Prices, Provider, ProviderType
+from tokenhub_core.types import Credential, Fleet, Json, Model, OnDisconnect, Prices, Provider, ProviderType
 
 VERSION: Final = 1
 
@@ -61,6 +61,7 @@ class ProviderItem(msgspec.Struct, forbid_unknown_fields=True):
     enabled: bool = True
     cred_store: Annotated[str, Meta(description="vault, memory, env:NAME or none.")] = "none"
     credentials: list[CredentialItem] = []
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
 
 
 class ModelItem(ModelBody, forbid_unknown_fields=True):
@@ -162,6 +163,7 @@ def provider_item(provider: Provider) -> Json:
             {"name": one.name, "cred_store": one.store, "enabled": one.enabled}
             for one in sorted(provider.credentials, key=lambda one: one.name)
         ],
+        "on_disconnect": provider.on_disconnect.value,
     }
 
 
@@ -251,6 +253,7 @@ def _providers(
                 enabled=item.enabled,
                 cred_store=item.cred_store,
                 credentials=tuple(keys.values()),
+                on_disconnect=item.on_disconnect,
             )
             found[item.id] = rules.provider(provider)
             if old is not None:

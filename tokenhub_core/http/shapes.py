@@ -17,7 +17,18 @@ from tokenhub_core.providers import vendors
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.store.rows import MICROS
 from tokenhub_core.store.search import PAGE_MAX
-from tokenhub_core.types import Dialect, Json, Mode, Model, Need, Prices, Provider, ProviderType, Tier
+from tokenhub_core.types import (
+    Dialect,
+    Json,
+    Mode,
+    Model,
+    Need,
+    OnDisconnect,
+    Prices,
+    Provider,
+    ProviderType,
+    Tier,
+)
 
 MAX_BODY: Final = 1 << 20
 """Bytes of a request body."""
@@ -61,6 +72,7 @@ class ProviderBody(msgspec.Struct, forbid_unknown_fields=True):
     enabled: bool = True
     cred_store: str = ""
     api_key: str = ""
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
 
 
 class ProviderPatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -72,6 +84,7 @@ class ProviderPatch(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=Tr
     enabled: bool | msgspec.UnsetType = msgspec.UNSET
     cred_store: str | msgspec.UnsetType = msgspec.UNSET
     api_key: str | msgspec.UnsetType = msgspec.UNSET
+    on_disconnect: OnDisconnect | msgspec.UnsetType = msgspec.UNSET
 
 
 class TierBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -236,6 +249,7 @@ def provider_json(provider: Provider, *, models: int, credentials: list[Json]) -
         "dialect": provider.dialect.value,
         "enabled": provider.enabled,
         "cred_store": provider.cred_store,
+        "on_disconnect": provider.on_disconnect.value,
         "credential": any(one["credential"] for one in credentials),
         "credentials": credentials,
         "models": models,
@@ -296,6 +310,7 @@ def provider_of(body: ProviderBody, cred_store: str) -> Provider:
         dialect=dialect_of(kind),
         enabled=body.enabled,
         cred_store=body.cred_store or cred_store,
+        on_disconnect=body.on_disconnect,
     )
 
 

@@ -126,7 +126,10 @@ class SideServer:
         self._fleet = fleet
         self._probes = probes
         self._origin = origin
-        entrance = entrance or Entrance()
+        self.renew(entrance or Entrance())
+
+    def renew(self, entrance: Entrance) -> None:
+        """Let in whom these settings say, from now on."""
         self._hosts = frozenset(map(bare_host, entrance.hosts))
         self._scrapes = entrance.scrapes
 

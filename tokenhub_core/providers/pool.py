@@ -341,6 +341,8 @@ class Pool:
         # plain protocols have it, costs more than the rest of the read.
         self._buffer = memoryview(bytearray(_READ))
         self._open = True
+        self._distrusted: set[Wire] = set()
+        """Connections from before the authorities were changed: they serve to the end of their exchange."""
         self.opened = 0
         """Connections that were made,"""
         self.reused = 0
@@ -364,7 +366,8 @@ class Pool:
 
     def give(self, wire: Wire) -> None:
         """Take a connection back: kept where its exchange is over and it can serve another, else closed."""
-        if self._open and self._waiting < self._most and wire.rest(self._keepalive):
+        fit = self._open and self._waiting < self._most and wire not in self._distrusted
+        if fit and wire.rest(self._keepalive):
             self._idle.setdefault(wire.site, []).append(wire)
             self._waiting += 1
         else:
@@ -394,6 +397,14 @@ class Pool:
         self.opened += 1
         return wire
 
+    def trust(self, context: ssl.SSLContext) -> None:
+        """Hold those who are connected to from now on to other authorities; no connection of before is used again."""
+        self._context = context
+        self._distrusted = set(self._wires)
+        for wire in [one for wires in self._idle.values() for one in wires]:
+            wire.abort()
+        self._idle, self._waiting = {}, 0
+
     async def close(self) -> None:
         """Close every connection, and return once they are closed."""
         self._open = False
@@ -405,6 +416,7 @@ class Pool:
 
     def _lost(self, wire: Wire) -> None:
         self._wires.discard(wire)
+        self._distrusted.discard(wire)
         wires = self._idle.get(wire.site)
         if wires is not None:
             if wire in wires:

@@ -103,6 +103,7 @@ class HttpTransport:
         flight a send fails at once: admission is where callers wait.
         """
         self._ca_file = ca_file
+        self._trusted = b""
         self._guard = guard
         self._max = max_connections
         self._keepalive = keepalive
@@ -119,9 +120,25 @@ class HttpTransport:
 
     async def start(self) -> None:
         """Make the pool; raises `ConfigError` where the CA file cannot be used."""
+        self._trusted = _content(self._ca_file)
         self._pool = Pool(
             tls_context(self._ca_file), idle=self._max, keepalive=self._keepalive, guard=self._guard
         )
+
+    def trusting(self, ca_file: Path | None) -> tuple[ssl.SSLContext, bytes] | None:
+        """Return what `trust` takes, None where the file is as it was; raises `ConfigError` where it cannot be used."""
+        content = _content(ca_file)
+        return None if content == self._trusted else (tls_context(ca_file), content)
+
+    def trust(self, made: tuple[ssl.SSLContext, bytes] | None) -> None:
+        """Hold providers to these authorities: connections that idle are closed, those in use serve to their end."""
+        if made is not None and self._pool is not None:
+            context, self._trusted = made
+            self._pool.trust(context)
+
+    def resize(self, most: int) -> None:
+        """Allow so many connections in use from now on."""
+        self._max = most
 
     async def close(self) -> None:
         """Close every connection, answers in flight included. A closed transport may be started again."""
@@ -208,6 +225,35 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
                 f"CA file {ca_file}: {exc.strerror or 'not a PEM file of certificates'}"
             ) from exc
     return context
+
+
+class Authorities:
+    """The CA file as it was read last. A context that many hold is given what stands there now."""
+
+    def __init__(self, context: ssl.SSLContext, ca_file: Path | None) -> None:
+        self._context = context
+        self._read = _content(ca_file)
+
+    def made(self, ca_file: Path | None) -> bytes:
+        """Return what stands in the file; raises `ConfigError` where it cannot be used."""
+        content = _content(ca_file)
+        if content != self._read:
+            tls_context(ca_file)
+        return content
+
+    def put(self, content: bytes) -> None:
+        """Trust these as well; of a context nothing can be taken away."""
+        if content and content != self._read:
+            self._context.load_verify_locations(cadata=content.decode("ascii", "ignore"))
+        self._read = content
+
+
+def _content(ca_file: Path | None) -> bytes:
+    """Return what stands in a file, nothing where none is named; of one that cannot be read only that it is another."""
+    try:
+        return ca_file.read_bytes() if ca_file is not None else b""
+    except OSError:
+        return b"unreadable"
 
 
 async def _exchange(

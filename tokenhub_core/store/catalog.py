@@ -40,6 +40,7 @@ from tokenhub_core.types import (
     Mode,
     Model,
     Need,
+    OnDisconnect,
     Prices,
     Provider,
     ProviderType,
@@ -109,6 +110,7 @@ def put_provider(connection: Connection, provider: Provider, *, now: float) -> N
         "dialect": provider.dialect.value,
         "enabled": provider.enabled,
         "cred_store": provider.cred_store,
+        "on_disconnect": provider.on_disconnect.value,
         "updated_at": micros(now),
     }
     _put(connection, PROVIDERS, {"id": provider.id}, values, {"created_at": micros(now)})
@@ -310,6 +312,7 @@ def _provider(row: Row[Any], credentials: tuple[Credential, ...] = ()) -> Provid
         row.enabled,
         row.cred_store,
         credentials=credentials,
+        on_disconnect=OnDisconnect(row.on_disconnect),
     )
 
 

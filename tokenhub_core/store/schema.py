@@ -56,6 +56,7 @@ REVISIONS: Final = (
     "0023",
     "0024",
     "0025",
+    "0029",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -87,6 +88,7 @@ PROVIDERS: Final = Table(
     Column("cred_store", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("on_disconnect", Text, nullable=False, server_default="cancel"),
 )
 
 CREDENTIALS: Final = Table(

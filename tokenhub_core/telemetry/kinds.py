@@ -26,6 +26,8 @@ KINDS: Final[Mapping[str, str]] = {
     "ca_expiring": "The root of the CA ends soon.",
     "limits_shared": "Limits on callers are counted together with other processes again, or not any more.",
     "loop_blocked": "The event loop stood still: all calls waited for so long.",
+    "reloaded": "Settings were read anew; `changes` says which, and which of them hold from the next start on.",
+    "reload_refused": "Settings were to be read anew and cannot be used: everything is as it was.",
     "rows_deleted": "Rows whose time was over were deleted: how many of which table.",
     "webhook_dead": "A webhook was not told of an event, and is not going to be.",
     "webhook_lost": "More events wait for a webhook than are kept: so many were left out.",
@@ -54,6 +56,7 @@ _SEEN: Final = frozenset(
         "budget.cross",
         "secret.read",
         "apikey.warn",
+        "settings.reload",
     }
 )
 """Entries that are no change, or have a kind of their own."""

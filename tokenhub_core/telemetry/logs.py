@@ -60,6 +60,19 @@ def configure(level: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+class Threshold:
+    """The least level that is logged, as the settings have it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def renew(self, name: str) -> None:
+        """Leave out what is less severe than that, from now on."""
+        if name != self._name:
+            self._name = name
+            logging.getLogger().setLevel(_LEVELS[name])
+
+
 class _Reticent(logging.Filter):
     """Keeps what cannot be read out of the log: aiohttp quotes the line, and the line may be a credential."""
 

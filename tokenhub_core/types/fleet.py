@@ -31,6 +31,15 @@ class ProviderType(StrEnum):
     """The host that an intercepted call was meant for, with the caller's own credential."""
 
 
+class OnDisconnect(StrEnum):
+    """What is done with a provider's stream when its caller has left."""
+
+    CANCEL = "cancel"
+    """It is let go of at once; what was used is an estimate."""
+    DRAIN = "drain"
+    """It is read on, within limits, so that its usage is known: for providers that bill on anyway."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credential:
     """One of a provider's credentials: what it is called, where it is read at use, and whether it may be used."""
@@ -61,6 +70,7 @@ class Provider:
     """Further dialects that it speaks: calls in them stay as they are."""
     credentials: tuple[Credential, ...] = ()
     """Those beside its own one, by name; its own one too where that is switched off."""
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
 
     @property
     def keys(self) -> tuple[Credential, ...]:

@@ -72,4 +72,6 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether answers are held to the schema that the call itself brings."""
     buffered: bool = False
     """Whether a stream that is checked is held until it has passed."""
+    guarded: bool = False
+    """Whether the beginning of a stream is held, so that another provider can make a break in it good."""
     why: Mapping[str, str] = msgspec.field(default_factory=dict)

@@ -51,6 +51,34 @@ class Info(msgspec.Struct):
     listeners: int
 
 
+class SettingChange(msgspec.Struct):
+    """A setting that was changed; a secret is redacted. Where it is not applied, it holds from the next start on."""
+
+    variable: str
+    old: str
+    new: str
+    applied: bool
+
+
+class SettingSource(msgspec.Struct):
+    """A file that settings come from."""
+
+    name: str
+    path: str
+    state: Literal["absent", "same", "changed"]
+
+
+class Reloaded(msgspec.Struct):
+    """What came of reading the settings anew; `added` and `removed` are providers."""
+
+    changes: list[SettingChange]
+    sources: list[SettingSource]
+    added: list[str]
+    removed: list[str]
+    notes: list[str]
+    workers: int
+
+
 class TagHeaders(msgspec.Struct, rename="kebab"):
     """What is known already."""
 
@@ -123,6 +151,15 @@ AREA: Final = Area(
                 304: None,
             },
             refuses=(404,),
+        ),
+        Operation(
+            method="POST",
+            path=f"{BASE}/reload",
+            summary="Read the settings anew",
+            text="Read are the environment file, the credentials file, the CA file and the list of hosts. What cannot"
+            " be used changes nothing: 400 says what it is.",
+            answers={200: Reloaded},
+            refuses=(409, 503),
         ),
         Operation(method="GET", path=f"{BASE}/info", summary="Say what is running", answers={200: Info}),
     ),
