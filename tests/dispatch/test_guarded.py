@@ -103,9 +103,9 @@ async def test_a_beginning_is_held_no_longer_than_the_bound_of_seconds() -> None
 
 
 async def test_a_whole_stream_within_the_bound_is_passed_as_it_came() -> None:
-    """Byte for byte, with its end."""
+    """Byte for byte what came, with its end, from the one provider that was asked."""
     async with scene(Profile()) as (bench, _):
-        _, body = await bench.ask(call())
+        _, body = await bench.ask(call(stream_options={"include_usage": True}))
 
     record = bench.recorder.one
     assert (record.outcome, record.identical, len(record.attempts)) == (Outcome.OK, True, 1)
