@@ -81,7 +81,9 @@ SHELLS: Final = {
     "tokenhub_core.http.workflows": "serves HTTP",
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.gauges": "watches by the clock",
+    "tokenhub_core.fellowship": "waits for other processes",
     "tokenhub_core.following": "waits for the next look",
+    "tokenhub_core.hearsay": "waits for other processes",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
     "tokenhub_core.interception": "looks at files",
@@ -112,6 +114,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulated": "waits as long as a provider would",
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
+    "tokenhub_core.relay": "waits for other processes",
     "tokenhub_core.rolling": "waits for the store",
     "tokenhub_core.sources": "reads credentials files",
     "tokenhub_core.redispool": "speaks with Redis",
@@ -187,11 +190,12 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool rolling sharing sources sweeper webhooks""",
-    """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
+    interception learning parkings pooling presence progress redispool relay rolling sharing sources sweeper
+    webhooks""",
+    """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",
-    "opening terms",
+    "fellowship opening terms",
     "app",
     "cli tokenhub_addon",
 )
