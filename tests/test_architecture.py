@@ -95,6 +95,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
     "tokenhub_core.launch.notify": "tells the service manager",
     "tokenhub_core.learning": "waits for the store",
+    "tokenhub_core.leading": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
     "tokenhub_core.opening": "opens the database",
@@ -137,6 +138,7 @@ SHELLS: Final = {
     "tokenhub_core.store.generations": "speaks SQL",
     "tokenhub_core.store.idempotency": "speaks SQL",
     "tokenhub_core.store.learned": "speaks SQL",
+    "tokenhub_core.store.leading": "speaks SQL",
     "tokenhub_core.store.leases": "speaks SQL",
     "tokenhub_core.store.log": "speaks SQL",
     "tokenhub_core.store.parkings": "speaks SQL",
@@ -159,6 +161,7 @@ SHELLS: Final = {
     "tokenhub_core.telemetry.metrics": "counts",
     "tokenhub_core.telemetry.recorder": "waits for the store",
     "tokenhub_core.terms": "hands over what waits for the store",
+    "tokenhub_core.tidings": "waits for other processes",
     "tokenhub_core.underway": "waits for places",
     "tokenhub_core.vault.gate": "keeps a count in the store",
     "tokenhub_core.vault.passwords": "reads files",
@@ -190,8 +193,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool relay rolling sharing sources sweeper
-    webhooks""",
+    interception leading learning parkings pooling presence progress redispool relay rolling sharing sources sweeper
+    tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
 
 from tests.e2e.serving import until
+from tests.fakes.wire import Wire, kept
 from tokenhub_core.admission.keyring import Keyring
 from tokenhub_core.admission.parking import Change, Parked, Place, Reason
 from tokenhub_core.errors import Blame, Fault, Kind
@@ -22,42 +23,12 @@ from tokenhub_core.siblings import Frame, Siblings, packed, received
 DOWN: Final = Fault(Kind.TRANSIENT, Blame.PROVIDER, "boom", cause="http_500")
 
 
-class Wire:
-    """What goes from machine to machine, in memory."""
-
-    def __init__(self) -> None:
-        self.there = True
-        self._heard: list[Callable[[bytes], None]] = []
-
-    async def send(self, data: bytes) -> bool:
-        for heard in self._heard if self.there else ():
-            heard(data)
-        return self.there
-
-    async def receive(self, heard: Callable[[bytes], None]) -> None:
-        self._heard.append(heard)
-        await asyncio.Event().wait()
-
-
 class Source:
     """Permits everything."""
 
     async def nonce(self, name: str, value: bytes, seconds: float, *, replace: bool) -> bytes | None:
         del name, seconds, replace
         return value
-
-
-@asynccontextmanager
-async def kept(*relays: Relay) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(one.keep()) for one in relays]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def passed_on(one: asyncio.StreamReader, other: asyncio.StreamWriter) -> None:

@@ -239,7 +239,12 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.audited(entry.action, shown(entry)))
     sweeper = Sweeper(
-        kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
+        kept.writer,
+        kept.clock,
+        terms.retention(kept.settings),
+        audit=kept.audit,
+        tell=bus.publish,
+        turn=kept.lead.turn,
     )
     sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
     stack.push_async_callback(cancelled, sweeping)

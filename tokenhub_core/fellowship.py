@@ -10,6 +10,7 @@ from tokenhub_core.lookout import Watched
 from tokenhub_core.opening import cancelled
 from tokenhub_core.pooling import Common
 from tokenhub_core.ports import Clock
+from tokenhub_core.tidings import Tidings
 
 
 def fellowship(stack: AsyncExitStack, shared: Common | None, watched: Watched, clock: Clock) -> None:
@@ -20,5 +21,7 @@ def fellowship(stack: AsyncExitStack, shared: Common | None, watched: Watched, c
     told = hearsay(
         relay, shared.source, watched.health, watched.keyring, watched.parkings, now=clock.monotonic
     )
-    for name, work in {"relay": relay.keep, "hearsay": told.keep}.items():
+    tidings = Tidings(relay, watched.bus, clock.monotonic)
+    stack.callback(tidings.close)
+    for name, work in {"relay": relay.keep, "hearsay": told.keep, "tidings": tidings.keep}.items():
         stack.push_async_callback(cancelled, asyncio.create_task(work(), name=name))

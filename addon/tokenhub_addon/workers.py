@@ -139,7 +139,8 @@ class Supervisor:
         self._environ = dict(environ)
         self._groups, self._sockets = listening
         self._password = password
-        self._machine = Supervision(settings.workers, Patience(leave=settings.shutdown_drain_secs + _GRACE))
+        patience = Patience(leave=settings.shutdown_drain_secs + _GRACE, hung=settings.worker_hang_secs)
+        self._machine = Supervision(settings.workers, patience)
         self._workers: dict[int, _Worker] = {}
         self._pool = Reservoir()
         self._nonces = Nonces()
@@ -286,6 +287,8 @@ class Supervisor:
                 worker.ready = True
                 self._send(worker, Frame("tend", body=bytes(self._machine.tended)))
                 self._do(self._machine.ready(worker.number, _now()))
+            case "beat":
+                self._do(self._machine.beat(worker.number, _now()))
             case "ask":
                 self._asked(worker, frame)
             case "answer":

@@ -92,7 +92,11 @@ class Many:
 async def many(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Many]:
     """Serve with two workers for the scenes of this file."""
     folder = tmp_path_factory.mktemp("workers")
-    settings = {"TOKENHUB_ALLOW_PRIVATE": "localhost", "TOKENHUB_ADMIN_TOKEN": TOKEN}
+    settings = {
+        "TOKENHUB_ALLOW_PRIVATE": "localhost",
+        "TOKENHUB_ADMIN_TOKEN": TOKEN,
+        "TOKENHUB_WORKER_HANG_SECS": "10",
+    }
     async with FakeProvider() as fake, aiohttp.ClientSession() as session:
         serve = await start(folder, "--workers", "2", settings=settings, session=session)
         assert not isinstance(serve, Exit), serve
@@ -221,6 +225,36 @@ async def test_when_a_worker_is_killed_the_others_go_on_and_it_comes_back(many: 
     # Every second connection comes to the dead worker's sockets: without another one there each caller soon waits.
     assert meanwhile > 40, meanwhile
     assert "has ended (exit -9)" in many.serve.output
+
+
+async def test_a_worker_that_hangs_is_replaced(many: Many) -> None:
+    """Stopped in its tracks it says nothing: it is killed, and another one has its place."""
+    victim = workers(many.serve)[0]
+    os.kill(victim, signal.SIGSTOP)
+    await many.whole(victim)
+
+    assert "is killed: not heard of for 1" in many.serve.output
+    assert await asyncio.gather(*(many.call() for _ in range(8))) == [200] * 8
+
+
+async def test_a_provider_that_one_worker_has_ejected_all_leave_alone(many: Many) -> None:
+    """Whichever worker is asked, it is down."""
+    many.fake.script("*", ("status:500",))
+    await asyncio.gather(*(many.call() for _ in range(12)))
+
+    async def down() -> bool:
+        told = await many.each("/admin/v1/health")
+        return {one["providers"][0]["state"] for one in told} == {"down"}
+
+    await eventually(down)
+    many.fake.script("*", ("ok",))
+    await many.done("PATCH", "/providers/p", {"base_url": many.fake.url, "api_key": "sk-canary-q"})
+
+    async def healthy() -> bool:
+        told = await many.each("/admin/v1/health")
+        return {one["providers"][0]["state"] for one in told} == {"healthy"}
+
+    await eventually(healthy)
 
 
 async def test_a_reload_renews_every_worker_and_no_call_notices(many: Many) -> None:

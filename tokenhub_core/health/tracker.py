@@ -126,6 +126,11 @@ class Transition:
     at: float
     reason: str
 
+    @property
+    def told(self) -> bool:
+        """Tell whether it was only heard of: whoever has seen it says so."""
+        return self.reason.startswith("told ")
+
 
 @dataclass(frozen=True, slots=True)
 class View:

@@ -155,6 +155,10 @@ class Bandit:
 
     def __init__(self, known: Iterable[Kept] = (), forgetting: Forgetting = DEFAULT) -> None:
         self._forgetting = forgetting
+        self.replace(known)
+
+    def replace(self, known: Iterable[Kept]) -> None:
+        """Forget everything and begin with these records."""
         self._rows: dict[Arm, int] = {}
         # The last row stays empty: it is what an unknown arm reads.
         self._width = 16
