@@ -198,9 +198,9 @@ class Learning:
         self._number = saved
         # What was seen while this went on comes on top again, and is saved the next time.
         since = self._fresh()
-        self.bandit.replace(known.bandit.kept())
-        self.learner.replace(known.learner.averages().items())
-        self.spreads.replace(known.spreads.kept())
+        self.bandit.become(known.bandit)
+        self.learner.become(known.learner)
+        self.spreads.become(known.spreads)
         self._counted(since)
         return True
 

@@ -155,10 +155,6 @@ class Bandit:
 
     def __init__(self, known: Iterable[Kept] = (), forgetting: Forgetting = DEFAULT) -> None:
         self._forgetting = forgetting
-        self.replace(known)
-
-    def replace(self, known: Iterable[Kept]) -> None:
-        """Forget everything and begin with these records."""
         self._rows: dict[Arm, int] = {}
         # The last row stays empty: it is what an unknown arm reads.
         self._width = 16
@@ -169,6 +165,11 @@ class Bandit:
             step, at = max(0, kept.step), max(0, kept.at)
             records.columns[:, row] = _held(kept.won), _held(kept.lost), step, at
             records.steps = max(records.steps, step)
+
+    def become(self, other: Bandit) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._rows, self._width, self._contexts = other._rows, other._width, other._contexts
+        self._changed = set()
 
     def reward(self, arm: Arm, context: str, reward: float, now: float) -> None:
         """Count one attempt's reward, from 0 to 1; `now` is in seconds since the epoch."""

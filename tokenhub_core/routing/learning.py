@@ -102,13 +102,13 @@ class Learner:
     """All averages, and the estimates made of them. Implements `routing.estimate.Estimates`."""
 
     def __init__(self, known: Iterable[tuple[Key, Average]] = ()) -> None:
-        self._seen: deque[tuple[Key, float]] = deque(maxlen=SEEN)
-        self.replace(known)
-
-    def replace(self, known: Iterable[tuple[Key, Average]]) -> None:
-        """Forget every average and begin with these."""
         self._averages = {key: average for key, average in known if _sound(key, average)}
         self._changed: set[Key] = set()
+        self._seen: deque[tuple[Key, float]] = deque(maxlen=SEEN)
+
+    def become(self, other: Learner) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._averages, self._changed = other._averages, set()
 
     # --- what routing reads
 

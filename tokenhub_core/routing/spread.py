@@ -100,16 +100,16 @@ class Spreads:
 
     def __init__(self, known: Iterable[Kept] = ()) -> None:
         self._seen: deque[Seen] = deque(maxlen=SEEN)
-        self.replace(known)
-
-    def replace(self, known: Iterable[Kept]) -> None:
-        """Forget everything and begin with these."""
         self._spreads = {
             (one.model, one.provider): _Spread(one.weights, one.next, one.seen)
             for one in known
             if _sound(one)
         }
         self._changed: set[tuple[str, str]] = set()
+
+    def become(self, other: Spreads) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._spreads, self._changed = other._spreads, set()
 
     def after(self, model: str, provider: str, share: float) -> float | None:
         """Return the milliseconds within which `share` of this model's streams begin; None where too few were seen."""
