@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from tests.e2e.serving import eventually
+from tests.e2e.serving import eventually, measured
 from tests.fakes import redis as fake
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
@@ -72,7 +73,9 @@ async def test_what_one_has_ejected_the_other_leaves_alone_and_a_change_forgets_
             for _ in range(EJECTED_AFTER):
                 await first.chat(MODEL)
             assert await state(first) == "down"
+            begun = time.monotonic()
             await becomes(second, "down")
+            measured(f"an ejection is known elsewhere {time.monotonic() - begun:.3f} s after it was seen")
             asked = len(provider.requests)
 
             await first.done("DELETE", "/providers/p")

@@ -6,15 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from tests.test_learning import ANSWERED, FAILED, RECORD
+from tests.test_learning import ANSWERED, ARMS, FAILED, RECORD
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.learning import Learning
 from tokenhub_core.routing.affinity import Served
+from tokenhub_core.routing.bandit import sampled
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import MEMORY, Database, open_database
@@ -187,6 +189,22 @@ async def test_savings_at_the_same_time_are_all_counted(database: Database, writ
     assert known(several[0]) == known(several[1]) == known(several[2])
     rewards = sum(len(call(number + turn).attempts) for number in range(3) for turn in range(3))
     assert max(row.step for row in several[0].bandit.kept() if not row.context) == rewards
+
+
+async def test_what_was_drawn_before_others_were_heard_can_be_drawn_again() -> None:
+    """A decision holds the parameters that it was drawn with: what is learned since changes nothing of it."""
+    async with processes(2) as ((one, two), _):
+        one(call(1))
+        one.learn()
+        now = one._clock.now()
+        before = one.bandit.draw(ARMS, "large", penalties=[0.0, 0.0], seed="s", now=now)
+        two(call(2))
+        await exchange([two, one])
+        after = one.bandit.draw(ARMS, "large", penalties=[0.0, 0.0], seed="s", now=now)
+        alpha, beta = (np.array([getattr(row, name) for row in before]) for name in ("alpha", "beta"))
+
+        assert after != before
+        assert sampled(ARMS, alpha, beta, "s").tolist() == [row.sample for row in before]
 
 
 async def test_one_process_alone_reads_nothing_again() -> None:
