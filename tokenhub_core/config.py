@@ -151,7 +151,7 @@ class Settings:
     redis_url: Secret = _setting(
         _NO_SECRET,
         Secret,
-        "Redis that limits on callers are counted in together, as redis://…; empty for none",
+        "Redis that several machines share for limits, health and events, as redis://…; empty for none",
     )
     db_dsn: Secret = _setting(
         _NO_SECRET,
