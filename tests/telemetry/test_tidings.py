@@ -151,7 +151,7 @@ async def test_who_begins_now_gets_nothing_of_before_also_after_coming_back() ->
         with one.bus.listen() as listener:
             first = Reader(listener)
             await until(lambda: one.bus._heads["p1"])
-            two.happen(3)
+            one.happen(3)
             assert await first.until(1) == [3]
         with two.bus.listen(two.bus.place(first.place, replay=False)) as listener:
             two.happen(4)
