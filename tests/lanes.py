@@ -26,6 +26,7 @@ _LONG: Final = (
     "tests/store/test_postgresql.py",
     "tests/test_changes.py",
     "tests/test_drawing.py",
+    "tests/test_fellowship.py",
     "tests/test_mutation.py",
     "tests/vault/test_rotation.py",
     "tests/vault/test_traffic.py",

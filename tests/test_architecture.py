@@ -85,7 +85,9 @@ SHELLS: Final = {
     "tokenhub_core.http.websockets": "waits for both ends of a conversation",
     "tokenhub_core.gauges": "watches by the clock",
     "tokenhub_core.envfile": "reads a file",
+    "tokenhub_core.fellowship": "waits for other processes",
     "tokenhub_core.following": "waits for the next look",
+    "tokenhub_core.hearsay": "waits for other processes",
     "tokenhub_core.hostlist": "keeps a file",
     "tokenhub_core.idempotency": "waits for the engine and the store",
     "tokenhub_core.interception": "looks at files",
@@ -97,6 +99,7 @@ SHELLS: Final = {
     "tokenhub_core.launch.serveinfo": "asks whether a process and a port are alive",
     "tokenhub_core.launch.notify": "tells the service manager",
     "tokenhub_core.learning": "waits for the store",
+    "tokenhub_core.leading": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
     "tokenhub_core.opening": "opens the database",
@@ -118,6 +121,7 @@ SHELLS: Final = {
     "tokenhub_core.providers.simulator": "takes its prices from the price list",
     "tokenhub_core.providers.transport": "speaks HTTP with providers",
     "tokenhub_core.reloading": "reads files, waits for other workers",
+    "tokenhub_core.relay": "waits for other processes",
     "tokenhub_core.rolling": "waits for the store",
     "tokenhub_core.sources": "reads credentials files",
     "tokenhub_core.redispool": "speaks with Redis",
@@ -140,6 +144,7 @@ SHELLS: Final = {
     "tokenhub_core.store.generations": "speaks SQL",
     "tokenhub_core.store.idempotency": "speaks SQL",
     "tokenhub_core.store.learned": "speaks SQL",
+    "tokenhub_core.store.leading": "speaks SQL",
     "tokenhub_core.store.leases": "speaks SQL",
     "tokenhub_core.store.log": "speaks SQL",
     "tokenhub_core.store.parkings": "speaks SQL",
@@ -162,6 +167,7 @@ SHELLS: Final = {
     "tokenhub_core.telemetry.metrics": "counts",
     "tokenhub_core.telemetry.recorder": "waits for the store",
     "tokenhub_core.terms": "hands over what waits for the store",
+    "tokenhub_core.tidings": "waits for other processes",
     "tokenhub_core.underway": "waits for places",
     "tokenhub_core.vault.gate": "keeps a count in the store",
     "tokenhub_core.vault.passwords": "reads files",
@@ -193,12 +199,12 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
-    dispatch.job dispatch.leftovers interception learning parkings pooling presence progress redispool rolling sharing
-    sources sweeper webhooks""",
-    """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
+    dispatch.job dispatch.leftovers interception leading learning parkings pooling presence progress redispool relay
+    rolling sharing sources sweeper tidings webhooks""",
+    """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",
-    "opening passing reloading terms",
+    "fellowship opening passing reloading terms",
     "app",
     "cli tokenhub_addon",
 )

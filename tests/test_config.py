@@ -21,6 +21,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "port": ("0", 0),
     "admin_port": ("65535", 65535),
     "workers": ("4", 4),
+    "worker_hang_secs": ("none", None),
     "modes": ("regular, socks5@1080,", ("regular", "socks5@1080")),
     "anonymous": ("off", False),
     "allowed_hosts": ("llm.example, b.example", ("llm.example", "b.example")),

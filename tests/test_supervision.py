@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from tokenhub_core.supervision import Action, End, Kill, Patience, Phase, Start, Stop, Supervision, Tell, Tend
+from tokenhub_core.supervision import (
+    LOOK,
+    Action,
+    End,
+    Kill,
+    Patience,
+    Phase,
+    Start,
+    Stop,
+    Supervision,
+    Tell,
+    Tend,
+)
 
-PATIENCE = Patience(start=60, leave=20, stable=10, first=0.5, most=4, failures=3)
+PATIENCE = Patience(start=60, leave=20, stable=10, first=0.5, most=4, failures=3, hung=None)
 
 
 def doing(actions: list[Action]) -> list[Action]:
@@ -14,9 +27,9 @@ def doing(actions: list[Action]) -> list[Action]:
     return [one for one in actions if not isinstance(one, Tell)]
 
 
-def serving(workers: int = 2) -> Supervision:
+def serving(workers: int = 2, patience: Patience = PATIENCE) -> Supervision:
     """Return a supervision whose workers, 1 to `workers`, all serve since the moment 0."""
-    it = Supervision(workers, PATIENCE)
+    it = Supervision(workers, patience)
     it.begin(0)
     for number in range(1, workers + 1):
         it.ready(number, 0)
@@ -159,3 +172,57 @@ def test_who_takes_too_long_is_killed() -> None:
     assert doing(it.tick(65.5)) == [Kill(3)]
     it.stop(70)
     assert {Kill(2), Kill(3)} == set(doing(it.tick(90)))
+
+
+WATCHED = msgspec.structs.replace(PATIENCE, quiet=5, hung=20)
+
+
+def watched(it: Supervision, until: float, *beating: int, since: float = 0.0) -> list[tuple[float, Action]]:
+    """Look as often as is due; these workers are heard of each time. Return what is done, and when."""
+    done: list[tuple[float, Action]] = []
+    now = since
+    while now < until:
+        now += LOOK
+        for number in beating:
+            done += [(now, one) for one in doing(it.beat(number, now))]
+        assert it.due is not None
+        done += [(now, one) for one in doing(it.tick(now))]
+    return done
+
+
+def test_who_is_not_heard_of_is_helped_first_and_killed_in_the_end() -> None:
+    """Others accept beside it soon; who is heard of is left alone."""
+    it = serving(patience=WATCHED)
+
+    assert watched(it, 30, 2) == [(6, Tend((0,))), (20, Kill(1))]
+    assert doing(it.gone(1, -9, 31)) == []
+    assert it.tick(31.5)[-1] == Start(0, 3, alone=False)
+    assert it.ready(3, 33) == [Tend(())]
+
+
+def test_who_is_only_busy_is_not_killed() -> None:
+    """It comes round before its time is over: nobody is needed beside it any more."""
+    it = serving(patience=WATCHED)
+    assert watched(it, 18, 2) == [(6, Tend((0,)))]
+
+    assert it.beat(1, 18.5) == [Tend(())]
+    assert watched(it, 36, 2, since=18) == [(24, Tend((0,)))]
+
+
+def test_a_supervisor_that_stood_still_itself_kills_nobody() -> None:
+    """What they said meanwhile waits to be read: everybody's time begins anew."""
+    it = serving(patience=WATCHED)
+    assert watched(it, 10, 1, 2) == []
+
+    assert doing(it.tick(500)) == []
+    assert watched(it, 516, 2, since=500)[-1] == (506, Tend((0,)))
+    assert it.phases == {1: Phase.READY, 2: Phase.READY}
+
+
+def test_nobody_is_killed_for_its_silence_who_leaves_or_starts_or_where_nobody_looks() -> None:
+    """Their time is another one, and `none` means for ever."""
+    it = serving(patience=WATCHED)
+    it.stop(10)
+    assert doing(it.tick(29)) == []
+
+    assert serving().due is None

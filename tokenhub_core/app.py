@@ -34,6 +34,7 @@ from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Hedging, Means
 from tokenhub_core.envfile import Given
+from tokenhub_core.fellowship import fellowship
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.admin import Admin, Desk
@@ -72,7 +73,7 @@ from tokenhub_core.opening import Kept, cancelled
 from tokenhub_core.otel import joining as otel
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.pipeline import Pipeline
-from tokenhub_core.pooling import pooled
+from tokenhub_core.pooling import common, pooled
 from tokenhub_core.ports import Engine, KeyBook, Overhearing, Recorder, Secret, deaf
 from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
@@ -254,7 +255,12 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     keyring.restore(await parkings.load())
     kept.audit.listen(lambda entry: bus.audited(entry.action, shown(entry)))
     sweeper = Sweeper(
-        kept.writer, kept.clock, terms.retention(kept.settings), audit=kept.audit, tell=bus.publish
+        kept.writer,
+        kept.clock,
+        terms.retention(kept.settings),
+        audit=kept.audit,
+        tell=bus.publish,
+        turn=kept.lead.turn,
     )
     kept.renewals.add(terms.retention, sweeper.renew)
     sweeping = asyncio.create_task(sweeper.keep(), name="retention sweeper")
@@ -472,15 +478,17 @@ async def _door(
         throttle=admission.throttle,
     )
     stack.push_async_callback(engine.close)
+    shared = await common(stack, kept.settings, kept.siblings, secrets.token_hex(8))
     together = await pooled(
         stack,
         kept.settings,
-        kept.siblings,
+        shared,
         (admission.throttle, admission.signatures),
         clock=kept.clock,
         changes=kept.changes,
-        told=(watched.bus, watched.metrics, secrets.token_hex(8)),
+        told=(watched.bus, watched.metrics),
     )
+    fellowship(stack, shared, watched, kept.clock)
     foreign = Foreign(parsed(kept.settings.client_credentials), tell=watched.leaks.tell)
     kept.renewals.add(lambda new: parsed(new.client_credentials), foreign.renew)
     keeper = Doorkeeper(admission.keys, anonymous=kept.settings.anonymous)

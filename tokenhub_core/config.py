@@ -128,6 +128,11 @@ class Settings:
     port: int = _setting(8080, _whole(0, 65535), "Port of the proxy; 0 picks a free one")
     admin_port: int = _setting(8090, _whole(0, 65535), "Port of the side server; 0 picks a free one")
     workers: int = _setting(1, _whole(1, 64), "Processes that serve the two ports together")
+    worker_hang_secs: float | None = _setting(
+        60.0,
+        _optional(_number(5, 86_400)),
+        "After which a worker that shows no sign of life is killed and started again; none for never",
+    )
     modes: tuple[str, ...] = _setting(("regular",), _words, "mitmproxy mode specs, comma separated")
     anonymous: bool = _setting(
         True, _flag, "Serve callers on this machine that show no key; others always need one"
@@ -146,7 +151,7 @@ class Settings:
     redis_url: Secret = _setting(
         _NO_SECRET,
         Secret,
-        "Redis that limits on callers are counted in together, as redis://…; empty for none",
+        "Redis that several machines share for limits, health and events, as redis://…; empty for none",
     )
     db_dsn: Secret = _setting(
         _NO_SECRET,

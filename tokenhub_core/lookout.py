@@ -88,6 +88,8 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
         await asyncio.sleep(TICK)
         now = clock.monotonic()
         for moved in health.transitions():
+            if moved.told:
+                continue
             await _note_health(audit, moved)
             bus.publish(
                 "health_change",

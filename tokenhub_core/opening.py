@@ -16,6 +16,7 @@ from tokenhub_core.config import Settings
 from tokenhub_core.credentials import Credentials
 from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.errors import ConfigError, TokenHubError
+from tokenhub_core.leading import Lead, leading
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
@@ -48,6 +49,7 @@ class Kept:
     siblings: Siblings
     changes: Changes
     roller: Roller
+    lead: Lead
     renewals: Renewals = field(default_factory=Renewals)
     """How the parts follow other settings."""
 
@@ -133,7 +135,8 @@ async def opened(
     stack.push_async_callback(cancelled, locker)
     if settings.capture != "none" and not vault.open:
         warnings += ("TOKENHUB_CAPTURE keeps nothing until the vault is open",)
-    roller = await stack.enter_async_context(rolling(settings, found, writer, clock))
+    lead = await stack.enter_async_context(leading(settings, writer, clock))
+    roller = await stack.enter_async_context(rolling(settings, found, writer, clock, lead.turn))
     return Kept(
         settings,
         clock,
@@ -148,6 +151,7 @@ async def opened(
         siblings,
         changes,
         roller,
+        lead,
     )
 
 

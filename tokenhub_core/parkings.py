@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -30,6 +31,11 @@ class Parkings:
         self._bus = bus
         self._metrics = metrics
         self._fresh: list[Change] = []
+        self._followers: tuple[Callable[[Change], None], ...] = ()
+
+    def follow(self, hear: Callable[[Change], None]) -> None:
+        """Let `hear` be called with every change from now on; it never waits and never fails."""
+        self._followers = (*self._followers, hear)
 
     async def load(self) -> list[Parked]:
         """Return what was parked when the last process ended."""
@@ -47,6 +53,8 @@ class Parkings:
         if change.parked:
             self._metrics.parked(one.place.provider, one.place.credential, one.reason.value)
         self._bus.publish(f"credential_{done}", described(change))
+        for hear in self._followers:
+            hear(change)
 
     def fresh(self) -> list[Change]:
         """Return what has changed since this was last asked."""

@@ -1,4 +1,7 @@
-"""Where limits on callers are counted together: in Redis, by the supervisor of several workers, or nowhere."""
+"""Where limits on callers are counted together: in Redis, by the supervisor of several workers, or nowhere.
+
+What else processes have in common goes the same ways: see `relay`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,6 +20,7 @@ from tokenhub_core.changes import Changes
 from tokenhub_core.config import Settings
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Clock, Engine, Reply
+from tokenhub_core.relay import Relay
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.signing import Signatures
 from tokenhub_core.telemetry.events import Bus
@@ -27,6 +32,16 @@ _log = logging.getLogger(__name__)
 
 class Source(Pool, Nonces, Protocol):
     """What all processes draw from, and know of nonces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What several processes have in common."""
+
+    source: Source
+    relay: Relay
+    redis: Any = None
+    """A `redispool.RedisPool`, None where it is their supervisor that they have."""
 
 
 class Drawn:
@@ -48,33 +63,41 @@ class Drawn:
         return await self._engine.exchange(snapshot)
 
 
+async def common(
+    stack: AsyncExitStack, settings: Settings, siblings: Siblings, process: str
+) -> Common | None:
+    """Return what this process has in common with others, None where it is alone; `stack` closes it.
+
+    Raises `ConfigError` where Redis is named and its package is not there.
+    """
+    if url := settings.redis_url.reveal():
+        redis = _redis(url, process)
+        stack.push_async_callback(redis.close)
+        return Common(redis, Relay(process, siblings, redis), redis)
+    return Common(siblings, Relay(process, siblings)) if siblings.joined else None
+
+
 async def pooled(
     stack: AsyncExitStack,
     settings: Settings,
-    siblings: Siblings,
+    shared: Common | None,
     alone: tuple[Throttle, Signatures],
     *,
     clock: Clock,
     changes: Changes,
-    told: tuple[Bus, Metrics, str],
+    told: tuple[Bus, Metrics],
 ) -> Callable[[Engine], Engine]:
     """Let limits and nonces be known to all processes until the stack unwinds, and return what an engine needs for it.
 
-    `alone` are those of this process. `told` has who hears of it, and the name of this process. Raises `ConfigError`
-    where Redis is named and its package is not there.
+    `alone` are those of this process. `told` has who hears of it.
     """
-    (throttle, signatures), (bus, metrics, process) = alone, told
-    source: Source
-    if url := settings.redis_url.reveal():
-        source = redis = _redis(url, process)
-        stack.push_async_callback(redis.close)
-        changes.also(redis.announce)
-        _beside(stack, redis.listen(lambda: _looked(changes)), "changes by Redis")
-    elif siblings.joined:
-        source = siblings
-    else:
+    if shared is None:
         return lambda engine: engine
-    vetting = Vetting(source, signatures, process, now=clock.now)
+    (throttle, signatures), (bus, metrics), source = alone, told, shared.source
+    if shared.redis is not None:
+        changes.also(shared.redis.announce)
+        _beside(stack, shared.redis.listen(lambda: _looked(changes)), "changes by Redis")
+    vetting = Vetting(source, signatures, shared.relay.process, now=clock.now)
     stack.push_async_callback(vetting.close)
 
     def became(up: bool) -> None:

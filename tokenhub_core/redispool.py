@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final, Self
 
 from redis.asyncio import Redis
@@ -30,6 +31,7 @@ _AGAIN: Final = 1.0
 _TAG: Final = "{tokenhub}"
 _CHANGED: Final = f"{_TAG}:changed"
 _PRESENT: Final = f"{_TAG}:present"
+_RELAY: Final = f"{_TAG}:relay"
 
 _DRAW: Final = f"""
 local t = redis.call('TIME')
@@ -79,7 +81,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class RedisPool:
-    """One process's way to Redis. Implements `drawing.Pool` and `vetting.Nonces`."""
+    """One process's way to Redis. Implements `drawing.Pool`, `vetting.Nonces` and `relay.Wire`."""
 
     def __init__(self, client: Redis, process: str) -> None:
         self._client = client
@@ -131,22 +133,44 @@ class RedisPool:
 
     async def announce(self) -> None:
         """Let every process look for changes; one that does not hear of it looks soon all the same."""
-        try:
-            async with asyncio.timeout(WAIT):
-                await self._client.publish(_CHANGED, self._process)
-        except (RedisError, OSError, TimeoutError) as error:
-            _log.debug("a change was not announced: %s", error)
+        await self._published(_CHANGED, self._process.encode())
+
+    async def send(self, data: bytes) -> bool:
+        """Send to all who receive; False where nobody can tell whether it came through."""
+        return await self._published(_RELAY, data)
 
     async def listen(self, changed: Callable[[], Awaitable[object]]) -> None:
         """Call `changed` whenever another process has announced something, for ever."""
+        async with aclosing(self._subscribed(_CHANGED)) as told:
+            async for data in told:
+                if data != self._process.encode():
+                    await changed()
+
+    async def receive(self, heard: Callable[[bytes], None]) -> None:
+        """Call `heard` with all that is sent, for ever."""
+        async with aclosing(self._subscribed(_RELAY)) as told:
+            async for data in told:
+                heard(data)
+
+    async def _published(self, channel: str, data: bytes) -> bool:
+        try:
+            async with asyncio.timeout(WAIT):
+                await self._client.publish(channel, data)
+        except (RedisError, OSError, TimeoutError) as error:
+            _log.debug("nothing could be told by Redis: %s", error)
+            return False
+        return True
+
+    async def _subscribed(self, name: str) -> AsyncGenerator[bytes]:
+        """Yield what is published on a channel, for ever; what is published while Redis is away is lost."""
         while True:
             try:
                 async with self._client.pubsub() as channel:
-                    await channel.subscribe(_CHANGED)
+                    await channel.subscribe(name)
                     while True:
                         told = await channel.get_message(ignore_subscribe_messages=True, timeout=None)
-                        if told is not None and told["data"] != self._process.encode():
-                            await changed()
+                        if told is not None:
+                            yield told["data"]
             except (RedisError, OSError, TimeoutError):
                 await asyncio.sleep(_AGAIN)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
@@ -29,6 +29,12 @@ _PAUSE: Final = 0.05
 """Seconds between two pieces, for whoever waits for the writer or the processor."""
 _log: Final = logging.getLogger(__name__)
 
+type Turn = Callable[[], Awaitable[None]]
+
+
+async def _at_once() -> None:
+    """Wait for nothing."""
+
 
 class Roller:
     """Takes the request log into the time series, here or in whichever process comes first.
@@ -36,14 +42,24 @@ class Roller:
     Nothing is done when a call is made: its record is read once it is durable.
     """
 
-    def __init__(self, database: Database, writer: Writer, clock: Clock, keep: Keep, *, most: int) -> None:
-        """`most` is how many series a day may have."""
+    def __init__(
+        self,
+        database: Database,
+        writer: Writer,
+        clock: Clock,
+        keep: Keep,
+        *,
+        most: int,
+        turn: Turn = _at_once,
+    ) -> None:
+        """`most` is how many series a day may have. `turn` returns when this process is to do it."""
         self.database = database
         self.clock = clock
         self.keep = keep
         self._writer = writer
         self._most = most
         self._turn = asyncio.Lock()
+        self._ours = turn
         self._told = 0
 
     async def roll(self, patience: float | None = None) -> int:
@@ -82,6 +98,7 @@ class Roller:
     async def follow(self) -> None:
         """Keep the series up to the log for as long as the service runs; where the store fails, later."""
         while True:
+            await self._ours()
             with _later():
                 await self.roll()
             await asyncio.sleep(EVERY)
@@ -89,6 +106,7 @@ class Roller:
     async def clear(self) -> None:
         """Delete what is due for as long as the service runs; where the store fails, later."""
         while True:
+            await self._ours()
             with _later():
                 await self.sweep()
             await asyncio.sleep(SWEEP)
@@ -129,7 +147,7 @@ def _later() -> Iterator[None]:
 
 @asynccontextmanager
 async def rolling(
-    settings: Settings, database: Database, writer: Writer, clock: Clock
+    settings: Settings, database: Database, writer: Writer, clock: Clock, turn: Turn
 ) -> AsyncIterator[Roller]:
     """Keep the series for as long as this is entered."""
     days = (
@@ -138,7 +156,7 @@ async def rolling(
         settings.series_1h_days,
         settings.series_1d_days,
     )
-    roller = Roller(database, writer, clock, Keep(days), most=settings.series_max)
+    roller = Roller(database, writer, clock, Keep(days), most=settings.series_max, turn=turn)
     tasks = [
         asyncio.create_task(roller.follow(), name="series follower"),
         asyncio.create_task(roller.clear(), name="series sweeper"),

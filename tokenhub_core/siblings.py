@@ -18,6 +18,8 @@ from tokenhub_core.admission.pool import Claim, Grant
 
 WITHIN: Final = 1.0
 """Seconds that an answer is waited for."""
+BEAT: Final = 1.0
+"""Seconds between two signs that the loop comes round."""
 _SOON: Final = 0.05
 """Seconds that the supervisor itself may take while a call waits."""
 _LENGTH: Final = 4
@@ -33,6 +35,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
 
     `orders`   to a worker, the first one: what it is to do
     `ready`    from a worker: it serves
+    `beat`     from a worker, every second: its loop comes round
     `tend`     to a worker: the slots that have nobody of their own
     `ask`      from a worker: to all others; `seconds` is how long it waits
     `asked`    to a worker: answer with the same id
@@ -103,6 +106,7 @@ class Siblings:
     def __init__(self) -> None:
         self._writer: asyncio.StreamWriter | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._answers: dict[str, Answer] = {}
         self._waiting: dict[int, asyncio.Future[tuple[bytes, ...]]] = {}
         self._busy: set[asyncio.Task[None]] = set()
@@ -127,14 +131,16 @@ class Siblings:
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
-        tasks = [*self._busy, *([self._reading] if self._reading else [])]
+        tasks = [*self._busy, *filter(None, [self._reading, self._beating])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def ready(self) -> None:
-        """Tell the supervisor that this worker serves."""
+        """Tell the supervisor that this worker serves, and from then on that its loop comes round."""
         self._send(Frame("ready"))
+        if self._writer is not None and self._beating is None:
+            self._beating = asyncio.create_task(self._beat(), name="siblings: beat")
 
     def reloaded(self, variables: bytes) -> None:
         """Tell the supervisor what workers that start are to have of the environment file."""
@@ -204,6 +210,11 @@ class Siblings:
     def _send(self, frame: Frame) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(packed(frame))
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT)
+            self._send(Frame("beat"))
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         while (frame := await received(reader)) is not None:

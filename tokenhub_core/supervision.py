@@ -5,9 +5,11 @@
     gone      whoever was not asked to leave is started again, each time later where that happens again and again
     reload    one slot after another gets a successor; where one does not become ready, the older ones stay
     stop      all leave; who is asked again is to hurry, and is killed in the end
+    beat      a worker's loop has come round; one that was not heard of for too long is killed, and started again
 
 A slot is a worker's place, with listening sockets of its own. There may be two workers in one slot while one follows
-the other. A slot with none that is ready is tended by all that are. Pure; times are monotonic seconds.
+the other. A slot with none that is ready, and is heard of, is tended by all that are. Pure; times are monotonic
+seconds.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ import msgspec
 
 _CANNOT: Final = 1
 """The exit code where nothing is left that serves."""
+LOOK: Final = 2.0
+"""Seconds between two looks at who was heard of."""
 
 
 class Phase(StrEnum):
@@ -44,6 +48,10 @@ class Patience(msgspec.Struct, frozen=True):
     """From a first failure to the next start; each further one waits twice as long."""
     most: float = 30.0
     failures: int = 5
+    quiet: float = 5.0
+    """For a worker that serves to be heard of before others accept beside it."""
+    hung: float | None = 60.0
+    """For a worker that serves to be heard of; None: for ever. It says so every second, however busy it is."""
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -96,6 +104,11 @@ class _Worker:
     since: float
     """When it came into its phase."""
     phase: Phase = Phase.STARTING
+    heard: float = 0.0
+    """When its loop last came round."""
+    quiet: bool = False
+    """It was not heard of for so long that others accept from its sockets, too."""
+    killed: bool = False
 
 
 @dataclass(slots=True)
@@ -120,6 +133,8 @@ class Supervision:
         self._rolling: list[int] = []
         """Slots that wait for a successor; the first has one that is starting."""
         self._tended: tuple[int, ...] = ()
+        self._looked = 0.0
+        """When it was last seen who is to be heard of."""
 
     @property
     def phases(self) -> dict[int, Phase]:
@@ -138,6 +153,8 @@ class Supervision:
         times += [
             one.since + self._allowed(one) for one in self._workers.values() if one.phase is not Phase.READY
         ]
+        if self._patience.hung is not None and self._any(Phase.READY):
+            times.append(self._looked + LOOK)
         return min(times, default=None)
 
     def begin(self, now: float) -> list[Action]:
@@ -149,7 +166,7 @@ class Supervision:
         worker = self._workers.get(number)
         if worker is None or worker.phase is not Phase.STARTING:
             return []
-        worker.phase, worker.since = Phase.READY, now
+        worker.phase, worker.since, worker.heard = Phase.READY, now, now
         actions: list[Action] = [
             self._asked(one, now)
             for one in self._in(worker.slot)
@@ -162,6 +179,17 @@ class Supervision:
             del self._rolling[0]
             actions += self._roll(now)
         return self._done(actions)
+
+    def beat(self, number: int, now: float) -> list[Action]:
+        """Hear that a worker's loop has come round."""
+        worker = self._workers.get(number)
+        if worker is None:
+            return []
+        worker.heard = now
+        if not worker.quiet:
+            return []
+        worker.quiet = False
+        return self._done([])
 
     def gone(self, number: int, code: int, now: float) -> list[Action]:
         """Hear that a worker has ended; a negative code is the signal that did it."""
@@ -205,6 +233,7 @@ class Supervision:
                     Kill(one.number),
                 ]
                 one.since = now
+        actions += self._hung(now)
         for number, slot in enumerate(self._slots):
             if slot.due is not None and now >= slot.due:
                 actions.append(self._started(number, now))
@@ -231,6 +260,29 @@ class Supervision:
         return self._ended([self._asked(one, now) for one in self._workers.values()])
 
     # --- inside
+
+    def _hung(self, now: float) -> list[Action]:
+        """Kill who serves and was not heard of. What it has accepted is lost anyhow; the rest others accept."""
+        late, self._looked = now - self._looked > 2 * LOOK, now
+        if self._patience.hung is None or self._stops:
+            return []
+        actions: list[Action] = []
+        for one in self._workers.values():
+            if one.phase is not Phase.READY:
+                continue
+            if late:
+                # It was we who did not come round, or were only just asked to look: what they said waits to be read.
+                one.heard = now
+                continue
+            seconds = now - one.heard
+            one.quiet = seconds >= self._patience.quiet
+            if seconds >= self._patience.hung and not one.killed:
+                one.killed = True
+                actions += [
+                    Tell(f"worker {one.number} is killed: not heard of for {seconds:.0f} s", bad=True),
+                    Kill(one.number),
+                ]
+        return actions
 
     def _started(self, slot: int, now: float) -> Start:
         self._slots[slot].due = None
@@ -274,7 +326,7 @@ class Supervision:
 
     def _done(self, actions: list[Action]) -> list[Action]:
         """Add who is to be tended, where that has changed."""
-        served = {one.slot for one in self._workers.values() if one.phase is Phase.READY}
+        served = {one.slot for one in self._workers.values() if one.phase is Phase.READY and not one.quiet}
         tended = tuple(slot for slot in range(len(self._slots)) if slot not in served)
         if tended == self._tended or not served:
             return actions

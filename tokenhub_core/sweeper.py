@@ -24,6 +24,10 @@ PAUSE: Final = 0.05
 _log: Final = logging.getLogger(__name__)
 
 
+async def _at_once() -> None:
+    """Wait for nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """For how many days what is kept; None: for ever."""
@@ -49,12 +53,15 @@ class Sweeper:
         *,
         audit: Audit | None = None,
         tell: Callable[[str, Json], None] = lambda *_: None,
+        turn: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
+        """`turn` returns when this process is to do it."""
         self._writer = writer
         self._clock = clock
         self._kept = kept
         self._audit = audit
         self._tell = tell
+        self._turn = turn
 
     def renew(self, kept: Retention) -> None:
         """Keep for other times from the next look on."""
@@ -63,6 +70,7 @@ class Sweeper:
     async def keep(self) -> None:
         """Delete for as long as the service runs; where the store fails, later."""
         while True:
+            await self._turn()
             try:
                 await self.sweep()
             except TokenHubError as error:

@@ -149,7 +149,8 @@ class Supervisor:
         self._password = password
         self.variables: dict[str, str] = {}
         """Of the environment file, as the last reload has read it."""
-        self._machine = Supervision(settings.workers, Patience(leave=settings.shutdown_drain_secs + _GRACE))
+        patience = Patience(leave=settings.shutdown_drain_secs + _GRACE, hung=settings.worker_hang_secs)
+        self._machine = Supervision(settings.workers, patience)
         self._workers: dict[int, _Worker] = {}
         self._pool = Reservoir()
         self._nonces = Nonces()
@@ -324,6 +325,8 @@ class Supervisor:
                 self.variables = msgspec.msgpack.decode(frame.body, type=dict[str, str])
                 for one in self._workers.values():
                     one.variables = self.variables if one.ready else one.variables
+            case "beat":
+                self._do(self._machine.beat(worker.number, _now()))
             case "ask":
                 self._asked(worker, frame)
             case "answer":

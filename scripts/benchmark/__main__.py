@@ -27,6 +27,7 @@ from scripts.benchmark import (
     rounds,
     several,
     subjects,
+    writes,
 )
 from scripts.benchmark.load import LoadError
 from scripts.benchmark.processes import cores
@@ -104,6 +105,12 @@ _TRAFFIC: Final = {
     help="Instead: how fast streams are read and written, for every client and provider; within a minute.",
 )
 @click.option(
+    "--writes",
+    "instead",
+    flag_value="writes",
+    help="Instead: records a second, on SQLite and on the PostgreSQL of TOKENHUB_DB_DSN; within a minute.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
@@ -146,6 +153,9 @@ def main(  # noqa: PLR0913 - one an option
         case "pairs":
             _pairs(quick, written)
             return
+        case "writes":
+            _writes(quick, folder)
+            return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,6 +186,15 @@ def _pairs(quick: bool, written: Path | None) -> None:
     pairs.show(found, Console(width=110))
     if written is not None:
         written.write_text(json.dumps({"pairs": pairs.as_json(found)}, indent=1) + "\n")
+
+
+def _writes(quick: bool, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        seconds = writes.QUICK if quick else writes.SECONDS
+        dsn = os.environ.get("TOKENHUB_DB_DSN", "")
+        found = writes.run(Path(place), dsn, seconds=seconds, tell=_teller(progress))
+    writes.show(found, Console(width=110))
 
 
 def _measured(place: Path, length: rounds.Length, peer: Path | None) -> rounds.Outcome:

@@ -17,7 +17,7 @@ import pytest_asyncio
 from tests.e2e.calling import asked
 from tests.e2e.serving import Exit, Serve, eventually, start, until
 from tests.fakes.provider import FakeProvider
-from tests.patience import PROGRAM_PATIENCE
+from tests.patience import PATIENCE, PROGRAM_PATIENCE
 from tokenhub_core.types import Json
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -107,6 +107,7 @@ async def many(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Many]:
         "TOKENHUB_ENV_FILE": str(folder / "env"),
         # Of a tree that is installed nowhere.
         **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},
+        "TOKENHUB_WORKER_HANG_SECS": "10",
     }
     async with FakeProvider() as fake, aiohttp.ClientSession() as session:
         serve = await start(folder, "--workers", "2", settings=settings, session=session)
@@ -236,6 +237,59 @@ async def test_when_a_worker_is_killed_the_others_go_on_and_it_comes_back(many: 
     # Every second connection comes to the dead worker's sockets: without another one there each caller soon waits.
     assert meanwhile > 40, meanwhile
     assert "has ended (exit -9)" in many.serve.output
+
+
+async def test_a_listener_at_one_worker_hears_the_calls_of_all(many: Many) -> None:
+    """Each once, whichever worker makes it."""
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    url = f"{many.serve.info.side_url}/admin/v1/events"
+    marked = {"user-agent": "marked/1"}
+    body = asked("openai", MODEL, stream=False) | {"max_tokens": 9}
+    async with (
+        asyncio.timeout(PATIENCE),
+        aiohttp.ClientSession() as session,
+        session.get(url, headers=headers) as stream,
+    ):
+        event = b""
+        # An id that names two processes: the other one has heard that somebody listens.
+        while b"," not in event.partition(b"\n")[0]:
+            await many.call()
+            event = await stream.content.readuntil(b"\n\n")
+        calls = (many.ask("POST", "/v1/chat/completions", body, headers=marked) for _ in range(16))
+        assert {status for status, _ in await asyncio.gather(*calls)} == {200}
+        heard = 0
+        while heard < 16:
+            heard += b'"program":"marked/1"' in await stream.content.readuntil(b"\n\n")
+
+
+async def test_a_worker_that_hangs_is_replaced(many: Many) -> None:
+    """Stopped in its tracks it says nothing: it is killed, and another one has its place."""
+    victim = workers(many.serve)[0]
+    os.kill(victim, signal.SIGSTOP)
+    await many.whole(victim)
+
+    assert "is killed: not heard of for 1" in many.serve.output
+    assert await asyncio.gather(*(many.call() for _ in range(8))) == [200] * 8
+
+
+async def test_a_provider_that_one_worker_has_ejected_all_leave_alone(many: Many) -> None:
+    """Whichever worker is asked, it is down."""
+    many.fake.script("*", ("status:500",))
+    await asyncio.gather(*(many.call() for _ in range(12)))
+
+    async def down() -> bool:
+        told = await many.each("/admin/v1/health")
+        return {one["providers"][0]["state"] for one in told} == {"down"}
+
+    await eventually(down)
+    many.fake.script("*", ("ok",))
+    await many.done("PATCH", "/providers/p", {"base_url": many.fake.url, "api_key": "sk-canary-q"})
+
+    async def healthy() -> bool:
+        told = await many.each("/admin/v1/health")
+        return {one["providers"][0]["state"] for one in told} == {"healthy"}
+
+    await eventually(healthy)
 
 
 async def test_a_hang_up_lets_every_worker_go_on_with_what_the_file_says_now(many: Many) -> None:

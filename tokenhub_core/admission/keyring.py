@@ -98,6 +98,17 @@ class Keyring:
         """Go on from what was kept; called once, before the first call."""
         self._parked = {one.place: one for one in parkings}
 
+    def adopt(self, change: Change) -> None:
+        """Take over what another process was told of a credential; nobody is told again."""
+        place = change.parking.place
+        if change.parked:
+            known = self._parked.get(place)
+            if known is None or known.until < change.parking.until:
+                self._parked[place] = change.parking
+        else:
+            self._parked.pop(place, None)
+            self._probes.pop(place, None)
+
     # --- before a call
 
     @property

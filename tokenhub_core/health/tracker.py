@@ -13,6 +13,11 @@ a rate limit, an empty balance or a refusal says nothing about health. Nor do th
 before an ejection and end during it: a provider that flaps would otherwise talk itself back in. The error rate looks
 at the last minute, never at a lifetime, and the number of recent ejections shrinks by one for each five minutes
 without a new one.
+
+What other processes tell (`News`) is a hint with an age. Where this one has had no answer of its own for a while it
+takes an ejection over, for `Rules.hearsay` seconds at most; where it has, one fault of its own is enough. An answer
+that comes meanwhile ends an ejection that was only heard of. That a provider is back lets it back in where its ejection
+was only heard of; an ejection of this process's own becomes half-open, so that a probe of its own decides.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from tokenhub_core.errors import Blame, Fault
 from tokenhub_core.types import Standing
@@ -66,17 +73,63 @@ class Rules:
     """Calls at once from which on a provider that came back is used like all others; 0: at once."""
     jitter: float = 0.1
     """Share of an ejection that chance adds, so that several processes do not come back in one moment."""
+    hearsay: float = 30.0
+    """The longest ejection that was only heard of."""
+    own_word: float = 5.0
+    """For so long after an answer of its own a process is not moved by what others tell, but warned."""
+
+
+class Told(StrEnum):
+    """What one process tells the others of a provider."""
+
+    DOWN = "down"
+    UP = "up"
+    """A probe was answered."""
+    FORGOTTEN = "forgotten"
+    """It was removed or changed: what was known of it holds no more."""
+
+
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """What a process has seen of a provider itself. Its times are as of when it is sent: clocks are not compared."""
+
+    provider: str
+    told: Told
+    age: float = 0.0
+    """Seconds since it happened."""
+    seconds: float = 0.0
+    """What is left of the ejection."""
+    reason: str = ""
+    episode: int = 0
+    """Counts up in each process: what is told again is known by it."""
+
+
+def _untold(news: News) -> None:
+    del news
+
+
+def _permitted(provider: str) -> bool:
+    del provider
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """One change of state. `reason` is the label of the fault, `cooled_down`, `probe_succeeded` or `recovered`."""
+    """One change of state.
+
+    `reason` is the label of the fault, `cooled_down`, `probe_succeeded` or `recovered`; of what others told it is
+    `told`, a space, and theirs.
+    """
 
     provider: str
     before: State
     after: State
     at: float
     reason: str
+
+    @property
+    def told(self) -> bool:
+        """Tell whether it was only heard of: whoever has seen it says so."""
+        return self.reason.startswith("told ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +187,11 @@ class _Health:
 
     __slots__ = (
         "consecutive",
+        "ejected_at",
         "ejected_until",
         "ejections",
+        "episode",
+        "hearsay",
         "last_error",
         "last_error_at",
         "last_success_at",
@@ -155,7 +211,11 @@ class _Health:
         self.window = _Window(now)
         self.latency_ms: float | None = None
         self.ejections = 0
+        self.ejected_at = _NEVER
         self.ejected_until = _NEVER
+        self.episode = 0
+        self.hearsay = False
+        """The ejection was only heard of."""
         self.probed_at: float | None = None
         """When the probe that is under way was admitted."""
         self.last_error = ""
@@ -215,6 +275,13 @@ class HealthTracker:
         self._random = random
         self._all: dict[str, _Health] = {}
         self._transitions: deque[Transition] = deque(maxlen=_TRANSITIONS)
+        self._tell: Callable[[News], None] = _untold
+        self._permits: Callable[[str], bool] = _permitted
+        self._episodes = 0
+
+    def share(self, tell: Callable[[News], None], permits: Callable[[str], bool]) -> None:
+        """Let `tell` hear what this process sees itself; a half-open provider is probed where `permits` says so."""
+        self._tell, self._permits = tell, permits
 
     # --- what calls came to
 
@@ -235,6 +302,8 @@ class HealthTracker:
                 self._move(provider, health, State.HEALTHY, now, "recovered")
             case State.HALF_OPEN if health.probed_by(started):
                 self._back(provider, health, now)
+            case State.DOWN if health.hearsay:
+                self._again(provider, health, now, "recovered")
 
     def began(self, provider: str, now: float, *, started: float | None = None) -> None:
         """Hear that the provider has begun to answer: for a probe that is verdict enough, long streams included."""
@@ -243,6 +312,8 @@ class HealthTracker:
             return
         if health.state is State.HALF_OPEN and health.probed_by(started):
             self._back(provider, health, now)
+        elif health.hearsay and health.state is State.DOWN:
+            self._again(provider, health, now, "recovered")
         elif health.places:
             health.landed(started, answered=True, most=self._rules.ramp)
 
@@ -269,6 +340,8 @@ class HealthTracker:
         if health is None:
             return True
         if not self._open(health, now):
+            return False
+        if health.state is State.HALF_OPEN and not self._permits(provider):
             return False
         health.touched = now
         if health.state is State.HALF_OPEN:
@@ -314,7 +387,8 @@ class HealthTracker:
 
     def forget(self, provider: str) -> None:
         """Drop what is known of a provider: it was removed, or its address or credential changed."""
-        self._all.pop(provider, None)
+        if self._all.pop(provider, None) is not None:
+            self._tell(News(provider, Told.FORGOTTEN, episode=self._next()))
 
     def prune(self, now: float) -> None:
         """Forget the providers that were not used for an hour."""
@@ -322,6 +396,73 @@ class HealthTracker:
         for provider, health in tuple(self._all.items()):
             if now - health.touched >= rules.forgotten_after:
                 del self._all[provider]
+
+    # --- what others tell
+
+    def heard(self, news: News, now: float) -> None:
+        """Take what another process has seen for what it is worth here."""
+        match news.told:
+            case Told.DOWN:
+                self._known(news.provider, now)
+                self._heard_down(news, self._settle(news.provider, now), now)
+            case Told.UP if (health := self._find(news.provider, now)) is not None:
+                self._heard_up(news, health, now)
+            case Told.FORGOTTEN:
+                self._all.pop(news.provider, None)
+
+    def seen(self, now: float) -> list[News]:
+        """Return the ejections of this process's own that last: for those who were not there, or heard nothing."""
+        return [
+            self._news(provider, health, now)
+            for provider, health in self._all.items()
+            if health.state is State.DOWN and not health.hearsay and health.ejected_until > now
+        ]
+
+    def half_open(self, now: float) -> dict[str, bool]:
+        """Return the providers that wait for a probe, or whose probe is under way (True)."""
+        return {
+            provider: health.probed_at is not None
+            for provider in tuple(self._all)
+            if (health := self._settle(provider, now)).state is State.HALF_OPEN
+        }
+
+    def _heard_down(self, news: News, health: _Health, now: float) -> None:
+        rules = self._rules
+        if health.last_success_at > now - news.age:
+            return  # it was answered here since
+        if health.state is State.DOWN:
+            if health.hearsay:
+                until = now + min(news.seconds, rules.hearsay)
+                health.ejected_until = max(health.ejected_until, until)
+            return
+        if health.probed_at is not None:
+            return  # a probe of our own will tell
+        health.consecutive = max(health.consecutive, rules.eject_after - 1)
+        reason = f"told {news.reason}"
+        if now - health.last_success_at < rules.own_word:
+            self._move(news.provider, health, State.DEGRADED, now, reason)
+            return
+        seconds = min(news.seconds, rules.hearsay) * (1 + rules.jitter * self._random())
+        self._out(news.provider, health, now, seconds, reason=reason, hearsay=True)
+
+    def _heard_up(self, news: News, health: _Health, now: float) -> None:
+        if health.state not in {State.DOWN, State.HALF_OPEN} or health.probed_at is not None:
+            return
+        if health.hearsay:
+            self._again(news.provider, health, now, "told probe_succeeded")
+        elif health.state is State.DOWN and health.ejected_at < now - news.age:
+            health.ejected_until = now
+            self._move(news.provider, health, State.HALF_OPEN, now, "told probe_succeeded")
+
+    def _news(self, provider: str, health: _Health, now: float) -> News:
+        left = health.ejected_until - now
+        return News(
+            provider, Told.DOWN, now - health.ejected_at, left, health.last_error, episode=health.episode
+        )
+
+    def _next(self) -> int:
+        self._episodes += 1
+        return self._episodes
 
     # --- inside
 
@@ -346,7 +487,15 @@ class HealthTracker:
         rules = self._rules
         health.ejections = self._recent(health, now) + 1
         seconds = min(rules.ejection * health.ejections, rules.longest_ejection)
-        health.ejected_until = now + seconds * (1 + rules.jitter * self._random())
+        seconds *= 1 + rules.jitter * self._random()
+        self._out(provider, health, now, seconds, reason=reason, hearsay=False)
+        health.episode = self._next()
+        self._tell(self._news(provider, health, now))
+
+    def _out(
+        self, provider: str, health: _Health, now: float, seconds: float, *, reason: str, hearsay: bool
+    ) -> None:
+        health.ejected_at, health.ejected_until, health.hearsay = now, now + seconds, hearsay
         health.probed_at, health.ramp = None, 0
         health.places.clear()
         self._move(provider, health, State.DOWN, now, reason)
@@ -368,15 +517,23 @@ class HealthTracker:
         return not health.ramp or not health.full(now, lease)
 
     def _back(self, provider: str, health: _Health, now: float) -> None:
-        """End an ejection."""
-        health.consecutive = 0
-        health.probed_at = None
-        health.back(self._rules.ramp)
-        self._move(provider, health, State.HEALTHY, now, "probe_succeeded")
+        """End an ejection: the probe was answered."""
+        self._again(provider, health, now, "probe_succeeded")
+        self._tell(News(provider, Told.UP, reason="probe_succeeded", episode=self._next()))
 
-    def _touch(self, provider: str, now: float) -> _Health:
+    def _again(self, provider: str, health: _Health, now: float, reason: str) -> None:
+        health.consecutive = 0
+        health.probed_at, health.hearsay = None, False
+        health.back(self._rules.ramp)
+        self._move(provider, health, State.HEALTHY, now, reason)
+
+    def _known(self, provider: str, now: float) -> _Health:
         if provider not in self._all:
             self._all[provider] = _Health(now)
+        return self._all[provider]
+
+    def _touch(self, provider: str, now: float) -> _Health:
+        self._known(provider, now)
         health = self._settle(provider, now)
         health.touched = now
         return health

@@ -280,9 +280,9 @@ class Admin:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Stream events. `Last-Event-ID` resumes; `?replay=true` begins with the recent ones."""
         bus = self._desk.bus
-        last = request.headers.get("last-event-id", "")
-        resumed = int(last) if last.isascii() and last.isdigit() and len(last) < 19 else None
-        first = bus.oldest if request.query.get("replay") == "true" else None
+        first = bus.place(
+            request.headers.get("last-event-id", ""), replay=request.query.get("replay") == "true"
+        )
         response = web.StreamResponse(
             headers={"content-type": "text/event-stream", "cache-control": "no-store", "server": "tokenhub"}
         )
@@ -290,7 +290,7 @@ class Admin:
         await response.write(b'event: connected\ndata: {"status":"ok"}\n\n')
         over = self._desk.sessions.over(request, request.app[LEAVING])
         leaving = asyncio.create_task(over, name="events until leaving")
-        with bus.listen(first if resumed is None else resumed) as listener:
+        with bus.listen(first) as listener:
             try:
                 while not leaving.done():
                     await self._tell(response, listener, leaving)
@@ -311,7 +311,8 @@ class Admin:
         finally:
             ready.cancel()
         told = [
-            f"id: {event.id}\nevent: {event.type}\ndata: {dumps(event.data)}\n\n" for event in listener.take()
+            f"id: {listener.place(event)}\nevent: {event.type}\ndata: {dumps(event.data)}\n\n"
+            for event in listener.take()
         ]
         await response.write("".join(told).encode() or b": still here\n\n")
 

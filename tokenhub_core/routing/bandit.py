@@ -166,6 +166,11 @@ class Bandit:
             records.columns[:, row] = _held(kept.won), _held(kept.lost), step, at
             records.steps = max(records.steps, step)
 
+    def become(self, other: Bandit) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._rows, self._width, self._contexts = other._rows, other._width, other._contexts
+        self._changed = set()
+
     def reward(self, arm: Arm, context: str, reward: float, now: float) -> None:
         """Count one attempt's reward, from 0 to 1; `now` is in seconds since the epoch."""
         reward, row = min(1.0, _held(reward)), self._row(arm)

@@ -25,6 +25,7 @@ true (`_BOUNDS`): a provider that miscounts must not make a model look as if not
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
@@ -38,6 +39,8 @@ from tokenhub_core.types import Attempt, Bond, Features, Outcome, Record, StopRe
 
 KEEP: Final = 10_000
 """Averages that are kept; programs and models are named by strangers. The one longest unchanged goes first."""
+SEEN: Final = 20_000
+"""Observations that are remembered until they are saved."""
 _SLOWEST: Final = 0.1
 _FEW_TOKENS: Final = 8
 """Shorter answers say nothing of pace."""
@@ -101,6 +104,11 @@ class Learner:
     def __init__(self, known: Iterable[tuple[Key, Average]] = ()) -> None:
         self._averages = {key: average for key, average in known if _sound(key, average)}
         self._changed: set[Key] = set()
+        self._seen: deque[tuple[Key, float]] = deque(maxlen=SEEN)
+
+    def become(self, other: Learner) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._averages, self._changed = other._averages, set()
 
     # --- what routing reads
 
@@ -214,6 +222,10 @@ class Learner:
             return
         low, high = _BOUNDS[key.measure]
         seen = max(low, min(high, seen))
+        self._count(key, seen)
+
+    def _count(self, key: Key, seen: float) -> None:
+        self._seen.append((key, seen))
         # Taken out and put back, so that the order is that of the last change.
         old = self._averages.pop(key, None)
         self._averages[key] = Average(seen) if old is None else old.after(seen)
@@ -227,6 +239,21 @@ class Learner:
     def averages(self) -> dict[Key, Average]:
         """Return every average, the one longest unchanged first."""
         return dict(self._averages)
+
+    def seen(self) -> list[tuple[Key, float]]:
+        """Return what was seen since this was last asked, so that it can be counted elsewhere: the last `SEEN`."""
+        seen = list(self._seen)
+        self._seen.clear()
+        return seen
+
+    def count(self, seen: Iterable[tuple[Key, float]]) -> None:
+        """Count what was seen before, on top of what is known."""
+        for key, value in seen:
+            self._count(key, value)
+
+    def unsaved(self, seen: Iterable[tuple[Key, float]]) -> None:
+        """Remember again what was counted and could not be saved."""
+        self._seen = deque([*seen, *self._seen], maxlen=SEEN)
 
     def changes(self) -> list[tuple[Key, Average]]:
         """Return what has changed since this was last asked."""

@@ -16,6 +16,7 @@ is won, and more and more calls would be hedged. Failures, timeouts among them, 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -30,6 +31,10 @@ ENOUGH: Final = 20
 KEEP: Final = 2_000
 """Models at providers that are remembered. The one longest without a new time goes first."""
 
+SEEN: Final = 10_000
+"""Times that are remembered until they are saved."""
+type Seen = tuple[str, str, float, bool]
+"""A model, its provider, milliseconds, and whether it took longer than that."""
 _GROWTH: Final = math.log(1.1)
 _LAST: Final = 159
 """The bucket of an hour; nothing is longer."""
@@ -94,12 +99,17 @@ class Spreads:
     """The spreads of all models at their providers."""
 
     def __init__(self, known: Iterable[Kept] = ()) -> None:
+        self._seen: deque[Seen] = deque(maxlen=SEEN)
         self._spreads = {
             (one.model, one.provider): _Spread(one.weights, one.next, one.seen)
             for one in known
             if _sound(one)
         }
         self._changed: set[tuple[str, str]] = set()
+
+    def become(self, other: Spreads) -> None:
+        """Know from now on what another one knows, which nobody else uses any more."""
+        self._spreads, self._changed = other._spreads, set()
 
     def after(self, model: str, provider: str, share: float) -> float | None:
         """Return the milliseconds within which `share` of this model's streams begin; None where too few were seen."""
@@ -113,7 +123,20 @@ class Spreads:
         if record.composition is not None:
             return  # its steps are whole answers
         for attempt, milliseconds, censored in _times(record.attempts):
-            key = (attempt.model, attempt.provider)
+            self.count([(attempt.model, attempt.provider, milliseconds, censored)])
+
+    def seen(self) -> list[Seen]:
+        """Return what was seen since this was last asked, so that it can be counted elsewhere: the last `SEEN`."""
+        seen = list(self._seen)
+        self._seen.clear()
+        return seen
+
+    def count(self, seen: Iterable[Seen]) -> None:
+        """Count what was seen, on top of what is known."""
+        for one in seen:
+            self._seen.append(one)
+            model, provider, milliseconds, censored = one
+            key = (model, provider)
             # Taken out and put back, so that the order is that of the last change.
             spread = self._spreads.pop(key, None) or _Spread()
             spread.add(milliseconds, censored=censored)
@@ -121,6 +144,10 @@ class Spreads:
             self._changed.add(key)
             if len(self._spreads) > KEEP:
                 del self._spreads[next(iter(self._spreads))]
+
+    def unsaved(self, seen: Iterable[Seen]) -> None:
+        """Remember again what was counted and could not be saved."""
+        self._seen = deque([*seen, *self._seen], maxlen=SEEN)
 
     def kept(self) -> list[Kept]:
         """Return everything, the one longest unchanged first."""

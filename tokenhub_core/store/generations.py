@@ -16,6 +16,7 @@ ACCESS: Final = f"access{_END}"
 API_KEYS: Final = f"api_keys{_END}"
 BUDGETS: Final = f"budgets{_END}"
 CATALOG: Final = f"catalog{_END}"
+LEARNED: Final = f"learned{_END}"
 VAULT: Final = f"vault{_END}"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,11 @@ _RACED: Final = "hedge_lost"
 """The cause of an attempt that was let go of because another one was quicker."""
 KEPT: Final = 200
 """Events that wait for one listener, and that a new one, or one that comes back, can still get."""
+_ORIGINS: Final = 128
+"""Processes whose last event is remembered."""
+
+type Place = int | Mapping[str, int] | None
+"""The id of the last event that was had, or the last one of each process; None: begin now."""
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -26,6 +32,8 @@ class Event(msgspec.Struct, frozen=True):
     type: str
     told: Json | Record
     """What happened; of a record, `data` is made when somebody reads it, because mostly nobody does."""
+    origin: str = ""
+    """The name of the process where it happened, empty for this one. `id` counts there."""
 
     @property
     def data(self) -> Json:
@@ -37,6 +45,9 @@ class Bus:
     """Fans events out. `publish` never waits.
 
     Ids begin behind `first`, which is to grow with each start: so an id from before a restart is known for one.
+
+    Where processes share events (`share`) each counts its own, and a listener's place is one number for each process
+    whose events it has had. It means the same to all of them: whoever comes back to another one goes on just there.
     """
 
     def __init__(self, first: int = 0) -> None:
@@ -44,6 +55,14 @@ class Bus:
         self._sinks: tuple[Callable[[Event], None], ...] = ()
         self._recent: deque[Event] = deque(maxlen=KEPT)
         self._listeners: set[Listener] = set()
+        self._name = ""
+        self._heads: dict[str, int] = {}
+        """The last event of each other process, 0 where none was told; the one unheard of for longest first."""
+        self._begun: Callable[[], None] = _ignored
+
+    def share(self, name: str, begun: Callable[[], None]) -> None:
+        """Let others' events be heard here. They know this process by `name`; `begun` hears of new listeners."""
+        self._name, self._begun = name, begun
 
     @property
     def listeners(self) -> int:
@@ -76,6 +95,36 @@ class Bus:
         """Call `sink` with every event from now on; it never waits and never fails."""
         self._sinks = (*self._sinks, sink)
 
+    @property
+    def own(self) -> list[Event]:
+        """Return the events of this process that are still kept."""
+        return [event for event in self._recent if not event.origin]
+
+    def heard(self, origin: str, events: Iterable[Event], *, past: bool) -> None:
+        """Take another process's events; those that are known are left out. `past` ones are for those who go on.
+
+        They are for listeners only: what else follows events is told of them where they happen. None at all say that
+        the process is there.
+        """
+        self._heads[origin] = self._heads.pop(origin, 0)
+        for event in events:
+            if event.id <= self._heads[origin]:
+                continue
+            self._heads[origin] = event.id
+            self._recent.append(event)
+            for listener in self._listeners:
+                listener.put(event, past=past)
+        if len(self._heads) > _ORIGINS:
+            del self._heads[next(iter(self._heads))]
+
+    def place(self, last: str, *, replay: bool) -> Place:
+        """Return where a listener begins that names its last id; with `replay` one without begins with the oldest."""
+        if last.isascii() and last.isdigit() and len(last) < 19:
+            return int(last)
+        if self._name and (places := _places(last)):
+            return places
+        return {} if replay and self._name else self.oldest if replay else None
+
     def _publish(self, type_: str, told: Json | Record) -> None:
         self._last += 1
         event = Event(self._last, type_, told)
@@ -86,13 +135,15 @@ class Bus:
             listener.put(event)
 
     @contextmanager
-    def listen(self, after: int | None = None) -> Iterator[Listener]:
-        """Return a listener for as long as the block lasts. It first gets what came behind the id `after`.
+    def listen(self, after: Place = None) -> Iterator[Listener]:
+        """Return a listener for as long as the block lasts. It first gets what came behind the place `after`.
 
-        An id from before a restart is told that nobody knows what is missing, and everything that is kept is new then.
+        One from before a restart is told that nobody knows what is missing, and everything that is kept is new then.
         """
-        listener = Listener()
-        if after is not None:
+        listener = Listener(self._name, {**self._heads, self._name: self._last} if self._name else {})
+        if self._name:
+            self._go_on(listener, after)
+        elif isinstance(after, int):
             known = after if self._first <= after <= self._last else self.oldest
             listener.miss(self.oldest - known)
             if after < self._first:
@@ -101,27 +152,78 @@ class Bus:
                 if event.id > known:
                     listener.put(event)
         self._listeners.add(listener)
+        self._begun()
         try:
             yield listener
         finally:
             self._listeners.discard(listener)
 
+    def _go_on(self, listener: Listener, after: Place) -> None:
+        """Let a listener begin where events are shared."""
+        if after is None:
+            return
+        places = {} if isinstance(after, int) else after
+        listener.begin(places)
+        if isinstance(after, int) or (places and not places.keys() & listener.heads.keys()):
+            listener.put(Event(0, "lost", {"count": None, "restarted": True}))
+        for event in self._recent:
+            listener.put(event, past=True)
+        listener.catch_up()
+
 
 class Listener:
     """What waits for one reader. Where events were lost, a `lost` event with their count stands in for them."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "", heads: Mapping[str, int] = MappingProxyType({})) -> None:
+        """`heads` are the last events so far, by process, where they are shared; `name` is this process's."""
+        self.heads = heads
+        self._name = name
         self._waiting: deque[Event] = deque()
         self._lost = 0
         self._ready = asyncio.Event()
+        self._behind = False
+        """It goes on somewhere, and wants what was before."""
+        self._queued = {origin: head for origin, head in heads.items() if head}
+        self._told = dict(self._queued)
 
-    def put(self, event: Event) -> None:
+    def begin(self, places: Mapping[str, int]) -> None:
+        """Begin behind these events, by process; of a process that is not named everything is new."""
+        self._behind = True
+        self._queued, self._told = dict(places), dict(places)
+
+    def catch_up(self) -> None:
+        """Count what is gone already of the processes that it has heard of."""
+        for origin, number in self._queued.items():
+            head = self.heads.get(origin, number)
+            self.miss(head - number)
+            self._queued[origin] = max(head, number)
+
+    def put(self, event: Event, *, past: bool = False) -> None:
         """Let an event wait; the oldest one makes room."""
+        if self._name and event.type != "lost":
+            origin = event.origin or self._name
+            known = self._queued.get(origin)
+            if known is not None and event.id <= known:
+                return
+            self._queued[origin] = event.id
+            if past and not self._behind:
+                self._told[origin] = event.id
+                return
+            if known is not None:
+                self.miss(event.id - known - 1)
         if len(self._waiting) >= KEPT:
             self._waiting.popleft()
             self._lost += 1
         self._waiting.append(event)
         self._ready.set()
+
+    def place(self, event: Event) -> str:
+        """Return the id that the reader is to come back with once it has this event: what it has had by then."""
+        if not self._name:
+            return str(event.id)
+        if event.type != "lost":
+            self._told[event.origin or self._name] = event.id
+        return ",".join(f"{origin}.{number}" for origin, number in self._told.items())
 
     def miss(self, count: int) -> None:
         """Count events that are gone already; nothing where `count` is not above 0."""
@@ -140,6 +242,21 @@ class Listener:
             taken.insert(0, Event(taken[0].id - 1, "lost", {"count": self._lost}))
             self._lost = 0
         return taken
+
+
+def _ignored() -> None:
+    """Tell nobody."""
+
+
+def _places(text: str) -> dict[str, int]:
+    """Return the place that a listener names, empty where it is none."""
+    found: dict[str, int] = {}
+    for one in text.split(",")[:_ORIGINS]:
+        origin, _, number = one.partition(".")
+        if not (origin.isalnum() and number.isascii() and number.isdigit() and len(number) < 19):
+            return {}
+        found[origin] = int(number)
+    return found
 
 
 def described(record: Record) -> tuple[str, Json]:
