@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from tests.fakes.access import (
     PASSWORD,
@@ -97,20 +98,39 @@ async def test_whatever_is_wrong_the_answer_is_the_same(it: House) -> None:
 
 
 async def test_a_user_who_does_not_exist_costs_as_much(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their password is tried too, against a string of the same costs, and the same is written."""
+    """Step by step: the same statements, and a password that is tried against a string of the same costs."""
     await add_user(it, "ada")
-    costs = []
+    await it.done("PATCH", f"/users/{(await add_user(it, 'off'))['id']}", {"enabled": False})
+    work: list[str] = []
     matches = passwords.matches
 
     def seen(stored: str, password: bytes) -> bool:
-        costs.append(stored.split("$")[1:4])
+        work.append(" ".join(stored.split("$")[1:4]))
         return matches(stored, password)
 
+    def asked(*told: object) -> None:
+        # Others look at what has changed meanwhile: of them none asks for these.
+        if any(part in str(told[2]) for part in ("admin_attempts", "admin_users.name = ", "INTO audit ")):
+            work.append(str(told[2]))
+
+    async def cost(name: str, password: str, source: str) -> list[str]:
+        """Return the work of every wrong password before the lock."""
+        work.clear()
+        for number in range(throttle.FREE - 1):
+            assert await tried(it, name, password, f"{source}.{number}.1") == "login_failed"
+        return [*work]
+
     monkeypatch.setattr(passwords, "matches", seen)
-    for name in ("ada", "nobody"):
-        assert await tried(it, name) == "login_failed"
-    assert len(costs) == 2
-    assert costs[0] == costs[1]
+    event.listen(Engine, "before_cursor_execute", asked)
+    try:
+        wrong = await cost("ada", "wrong" * 3, "10.0")
+        assert await cost("nobody", "wrong" * 3, "10.1") == wrong
+        assert await cost("off", PASSWORD, "10.2") == wrong
+    finally:
+        event.remove(Engine, "before_cursor_execute", asked)
+    assert sum(one.startswith("argon2id") for one in wrong) == throttle.FREE - 1
+    assert sum("admin_users.name = " in one for one in wrong) == throttle.FREE - 1
+    assert any("INTO admin_attempts" in one for one in wrong)
 
 
 @pytest.mark.parametrize(
