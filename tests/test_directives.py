@@ -10,7 +10,7 @@ from tests.growth import Work, in_proportion
 from tokenhub_core.directives import MARKER, MAX_LENGTH, Reading, may_stand_in, read, scan, strip
 from tokenhub_core.leave import Leave
 from tokenhub_core.orchestration.asks import Way
-from tokenhub_core.types import Mode, TextSlot
+from tokenhub_core.types import Form, Mode, TextSlot
 
 PATH = ("messages", 0, "content")
 
@@ -55,6 +55,12 @@ def test_a_schema_on_one_line_may_hold_spaces() -> None:
         ("tags=team:search", "tags", ("team:search",)),
         ("durable=true", "durable", True),
         ("durable=false", "durable", False),
+        ("output_format=xml", "output_format", Form.XML),
+        ("strip_think=on", "strip_think", True),
+        ("validate=off", "validate", False),
+        ("buffered=on", "buffered", True),
+        ("output_max_tokens=1", "output_max_tokens", 1),
+        ("output_max_tokens=1000000", "output_max_tokens", 1_000_000),
     ],
 )
 def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
@@ -86,6 +92,15 @@ def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
         ("@@tokenhub tags=a,,b", "tags: must be up to 16"),
         ("@@tokenhub durable=yes", "durable: must be true or false"),
         ("@@tokenhub durable={}", "durable: must be true or false"),
+        ("@@tokenhub output_format=yaml", "output_format: must be one of json, "),
+        ("@@tokenhub output_format={}", "output_format: must be one of json, "),
+        ("@@tokenhub strip_think=true", "strip_think: must be on or off"),
+        ("@@tokenhub output_max_tokens=0", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=1000001", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=0000000001", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=٣", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=1.5", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens={}", "output_max_tokens: must be a whole number"),
         ("@@tokenhub mode=", "expected a value"),
         ("@@tokenhub", "a block needs a line @@end"),
         ("@@tokenhub\nmode=cheap\nHello", "a block needs a line @@end"),

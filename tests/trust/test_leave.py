@@ -53,6 +53,11 @@ async def asked(text: str, *, key: ApiKey | None = None, **how: Any) -> tuple[st
         ("min_weight=5", {"min_weight": 5}, "honoured", ("min_weight", 5)),
         ("min_weight=4", {"min_weight": 5}, "denied; min_weight", ("min_weight", 5)),
         ("min_weight=0", {}, "honoured", ("min_weight", 0)),
+        ("validate=off", {"validate": True}, "denied; validate", ("validate", True)),
+        ("validate=on", {"validate": True}, "honoured", ("validate", True)),
+        ("strip_think=off", {"strip_think": True}, "denied; strip_think", ("strip_think", True)),
+        ("strip_think=off", {}, "honoured", ("strip_think", False)),
+        ("buffered=off", {"buffered": True}, "denied; buffered", ("buffered", True)),
     ],
 )
 async def test_text_never_widens_what_the_operator_set(
