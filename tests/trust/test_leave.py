@@ -209,6 +209,14 @@ def test_a_setting_that_cannot_be_used_says_why(item: str, said: str) -> None:
     assert repr(item) in str(raised.value)
 
 
+def test_a_setting_names_what_may_be_said_and_how_far() -> None:
+    """Names after each other, some with a ceiling; nothing at all is one too."""
+    assert by_host(["a.example=mode:1+budget:0+tags", "b.example=off"]) == {
+        "a.example": Leave(ROLES, frozenset({"mode", "budget", "tags"}), max_budget_usd=0, max_steps=1),
+        "b.example": Leave(frozenset()),
+    }
+
+
 @pytest.mark.parametrize(
     ("hosts", "told"),
     [
