@@ -25,6 +25,8 @@ from tests.fakes.house import House, Told, house
 from tokenhub_core.access import passwords
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.tickets import LIFETIME
+from tokenhub_core.access.values import Kind as OwnerKind
+from tokenhub_core.access.values import Owner
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.ports import Secret
@@ -350,6 +352,38 @@ async def test_a_login_link_lets_in_once(it: House) -> None:
     (browser,) = [opened(it, told) for told in both if told.status == 200]
     assert (await browser.admin("GET", "/session")).json["actor"] == f"session:{browser.id}"
     assert (await browser.admin("GET", "/session")).json["role"] == "admin"
+
+
+class Another:
+    """The other workers, of whom one may know a ticket."""
+
+    def __init__(self, *told: bytes) -> None:
+        self._told = told
+
+    async def ask(self, kind: str, body: bytes) -> tuple[bytes, ...]:
+        return self._told if (kind, body) == ("ticket", b"thlogin_x") else ()
+
+
+async def test_a_login_link_lets_in_at_whichever_worker_it_is_shown(
+    it: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that gave it out spends it, once; where nobody knows it, or its owner is gone, it opens nothing."""
+    logins, ada = logins_of(it), await add_user(it, "ada")
+    owner = Owner(OwnerKind.USER, ada["id"])
+    ticket = logins.ticket(owner).encode()
+    told = await logins._redeemed(ticket)
+    assert await logins._redeemed(ticket) == b""
+    monkeypatch.setattr(logins, "_siblings", Another(told))
+    assert await logins.redeem("thlogin_x") == owner
+    for siblings, name in ((Another(), "thlogin_x"), (Another(told), "thlogin_y")):
+        monkeypatch.setattr(logins, "_siblings", siblings)
+        with pytest.raises(TokenHubError) as caught:
+            await logins.redeem(name)
+        assert caught.value.fault.label == "login_link"
+    await it.done("DELETE", f"/users/{ada['id']}")
+    monkeypatch.setattr(logins, "_siblings", Another(told))
+    with pytest.raises(TokenHubError):
+        await logins.redeem("thlogin_x")
 
 
 async def test_a_login_link_is_good_for_ten_minutes(it: House, clock: Shifted) -> None:

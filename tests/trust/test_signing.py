@@ -186,6 +186,12 @@ def test_what_is_no_signature_is_malformed(text: str) -> None:
     assert (reading.outcome, "a signature is" in reading.fault) == ("invalid", True)
 
 
+def test_a_text_with_half_a_character_is_one() -> None:
+    """JSON can write one; it is a text like any other."""
+    assert refusal(tag(), within="\ud800") == ""
+    assert MAX_SECONDS == 3600
+
+
 @given(st.text(max_size=60), st.binary(min_size=1, max_size=40))
 def test_whatever_is_signed_can_be_checked(text: str, root: bytes) -> None:
     """Any text, any secret."""
