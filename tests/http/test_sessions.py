@@ -26,7 +26,7 @@ from tests.fakes.access import (
 from tests.fakes.house import House, house
 from tests.fakes.register import bare_register
 from tests.http.test_admin_events import stream
-from tokenhub_core.access.register import IDLE, LIFETIME, Register
+from tokenhub_core.access.register import IDLE, LIFETIME, TOKEN_PREFIX, Register
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.http import sessions as door
 from tokenhub_core.http.access import AccessPages
