@@ -83,8 +83,10 @@ async def test_a_header_takes_the_place_of_the_one_that_was_read(made: Writer) -
 
 
 async def test_all_is_replaced_where_the_header_is_the_one_that_was_read(made: Writer) -> None:
-    """Entries and state with it, in one change."""
-    stored = VaultRows("[]", {"c": Sealed(b"y", 2)}, NEXT)
+    """Entries and state with it, in one change; an entry that is not among the new ones goes."""
+    for name in ("a", "b"):
+        await made.commit(lambda one, name=name: rows.put_entry(one, name, Sealed(b"x", 1), now=1.0))
+    stored = VaultRows("[]", {"a": Sealed(b"y", 2)}, NEXT)
     await made.commit(lambda one: storing.anew(one, old="{}", stored=stored, now=2.0))
     assert await seen(made) == ("[]", NEXT, 2)
     assert (await made.commit(rows.load)).entries == stored.entries
