@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -85,7 +86,7 @@ async def test_a_header_takes_the_place_of_the_one_that_was_read(made: Writer) -
 async def test_all_is_replaced_where_the_header_is_the_one_that_was_read(made: Writer) -> None:
     """Entries and state with it, in one change; an entry that is not among the new ones goes."""
     for name in ("a", "b"):
-        await made.commit(lambda one, name=name: rows.put_entry(one, name, Sealed(b"x", 1), now=1.0))
+        await made.commit(partial(rows.put_entry, name=name, entry=Sealed(b"x", 1), now=1.0))
     stored = VaultRows("[]", {"a": Sealed(b"y", 2)}, NEXT)
     await made.commit(lambda one: storing.anew(one, old="{}", stored=stored, now=2.0))
     assert await seen(made) == ("[]", NEXT, 2)
@@ -110,9 +111,9 @@ async def test_entries_change_with_what_is_known_of_them(made: Writer) -> None:
     known = replace(NEXT, counter=5)
     assert await seen(made) == ("{}", known, 3)
     for old in (NEXT, replace(known, removed=("x",))):
-        assert await refused(
-            made, lambda one, old=old: storing.changed(one, old=old, new=NEXT, work=work)
-        ) == ("vault_changed")
+        assert await refused(made, partial(storing.changed, old=old, new=NEXT, work=work)) == (
+            "vault_changed"
+        )
     assert await seen(made) == ("{}", known, 3)
 
 
