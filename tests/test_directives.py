@@ -91,6 +91,7 @@ def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
         ('@@tokenhub output_schema={"a":"\\ud800"}', "the JSON value does not parse"),
         ("@@tokenhub output_schema=" + '{"a":' * 65 + "1" + "}" * 65, "the JSON value does not parse"),
         ('@@tokenhub output_schema={"a":1}x', "white space must follow"),
+        ("@@tokenhub output_schema=[1]x", "white space must follow the value"),
         ("@@tokenhub tags=a,,b", "tags: must be up to 16"),
         ("@@tokenhub durable=yes", "durable: must be true or false"),
         ("@@tokenhub durable={}", "durable: must be true or false"),
