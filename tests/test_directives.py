@@ -10,7 +10,7 @@ from tests.growth import Work, in_proportion
 from tokenhub_core.directives import MARKER, MAX_LENGTH, Reading, may_stand_in, read, scan, strip
 from tokenhub_core.leave import Leave
 from tokenhub_core.orchestration.asks import Way
-from tokenhub_core.types import Mode, TextSlot
+from tokenhub_core.types import Form, Mode, TextSlot
 
 PATH = ("messages", 0, "content")
 
@@ -55,6 +55,12 @@ def test_a_schema_on_one_line_may_hold_spaces() -> None:
         ("tags=team:search", "tags", ("team:search",)),
         ("durable=true", "durable", True),
         ("durable=false", "durable", False),
+        ("output_format=xml", "output_format", Form.XML),
+        ("strip_think=on", "strip_think", True),
+        ("validate=off", "validate", False),
+        ("buffered=on", "buffered", True),
+        ("output_max_tokens=1", "output_max_tokens", 1),
+        ("output_max_tokens=1000000", "output_max_tokens", 1_000_000),
     ],
 )
 def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
@@ -75,17 +81,29 @@ def test_every_key_has_its_type(raw: str, name: str, value: object) -> None:
         ("@@tokenhub latency=0", "latency: must be milliseconds"),
         ("@@tokenhub latency=٣", "latency: must be milliseconds"),
         ("@@tokenhub min_weight=11", "min_weight: must be a whole number"),
+        ("@@tokenhub min_weight=0000000109", "min_weight: must be a whole number from 0 to 10"),
+        ("@@tokenhub latency=0000000019999999", "latency: must be milliseconds from 1 to 3600000, or none"),
         ("@@tokenhub model=http://evil/?x", "model: must be a name"),
         ("@@tokenhub output_schema={", "the JSON value does not parse"),
-        ("@@tokenhub output_schema=[1]", "must be a JSON object"),
+        ("@@tokenhub output_schema=[1, 2]", "must be a JSON object"),
         ('@@tokenhub output_schema={"a":NaN}', "the JSON value does not parse"),
         ('@@tokenhub output_schema={"a":1e999}', "the JSON value does not parse"),
         ('@@tokenhub output_schema={"a":"\\ud800"}', "the JSON value does not parse"),
         ("@@tokenhub output_schema=" + '{"a":' * 65 + "1" + "}" * 65, "the JSON value does not parse"),
         ('@@tokenhub output_schema={"a":1}x', "white space must follow"),
+        ("@@tokenhub output_schema=[1]x", "white space must follow the value"),
         ("@@tokenhub tags=a,,b", "tags: must be up to 16"),
         ("@@tokenhub durable=yes", "durable: must be true or false"),
         ("@@tokenhub durable={}", "durable: must be true or false"),
+        ("@@tokenhub output_format=yaml", "output_format: must be one of json, "),
+        ("@@tokenhub output_format={}", "output_format: must be one of json, "),
+        ("@@tokenhub strip_think=true", "strip_think: must be on or off"),
+        ("@@tokenhub output_max_tokens=0", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=1000001", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=00000000019999999", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=٣", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens=1.5", "output_max_tokens: must be a whole number"),
+        ("@@tokenhub output_max_tokens={}", "output_max_tokens: must be a whole number"),
         ("@@tokenhub mode=", "expected a value"),
         ("@@tokenhub", "a block needs a line @@end"),
         ("@@tokenhub\nmode=cheap\nHello", "a block needs a line @@end"),
@@ -284,6 +302,7 @@ def test_no_text_breaks_the_reader_and_none_is_lost(text: str) -> None:
     ("raw", "values"),
     [
         ("mode=vote", {"mode": Way.VOTE}),
+        ("mode=vote voters=2", {"mode": Way.VOTE, "voters": 2}),
         ("mode=vote voters=10", {"mode": Way.VOTE, "voters": 10}),
         ("iterations=2 mode=adversarial", {"mode": Way.ADVERSARIAL, "iterations": 2}),
         ("mode=refine iterations=1", {"mode": Way.REFINE, "iterations": 1}),

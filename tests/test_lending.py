@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from tests.fakes.keys import ANN, limited
 from tokenhub_core.admission.doorkeeper import Entry
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.parking import Change, Reason
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.lending import Lender
-from tokenhub_core.ports import Secret
+from tokenhub_core.lending import Lender, Loan
+from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.types import ApiKey, Dialect, Fleet, Headers, Origin, Provider, ProviderType
 
 KEY = "sk-proj-of-the-provider-0123456789"
 HOST = "api.openai.com"
 HERE = Origin("https", HOST, 443)
+_CLOCK = SystemClock()
 OPENAI = Provider("openai", ProviderType.OPENAI, (f"https://{HOST}/v1",), cred_store="vault")
 
 
@@ -42,9 +44,11 @@ class Locker:
         return Secret(self.secret) if self.secret else None
 
 
-def lender(*providers: Provider, locker: Locker | None = None) -> Lender:
+def lender(
+    *providers: Provider, locker: Locker | None = None, keyring: Keyring | None = None, clock: Clock = _CLOCK
+) -> Lender:
     view = Fleet(1, {one.id: one for one in providers or (OPENAI,)})
-    return Lender(lambda: view, locker or Locker(), Keyring(b"salt"), SystemClock())
+    return Lender(lambda: view, locker or Locker(), keyring or Keyring(b"salt"), clock)
 
 
 def entry(path: str = "/v1/files", key: ApiKey | None = ANN, headers: Headers = ()) -> Entry:
@@ -196,3 +200,142 @@ def test_an_answer_that_quotes_the_credential_is_veiled(
     told = b"".join(map(loan.veil, pieces)) + loan.veil(b"")
     assert told == whole.replace(key.encode(), b"*" * len(key))
     assert loan.veiled((("x", f"bad {key}!"),)) == (("x", f"bad {'*' * len(key)}!"),)
+
+
+CLAUDE = Provider("claude", ProviderType.ANTHROPIC, ("https://api.anthropic.com",), cred_store="vault")
+GEMINI = Provider(
+    "gemini", ProviderType.GEMINI, ("https://generativelanguage.googleapis.com",), cred_store="vault"
+)
+_SPOKEN = {
+    ProviderType.OPENAI: Dialect.OPENAI_CHAT,
+    ProviderType.ANTHROPIC: Dialect.ANTHROPIC_MESSAGES,
+    ProviderType.GEMINI: Dialect.GEMINI,
+}
+
+
+class Account:
+    """A credential that is lent again and again, by a clock that a scene turns, and what was told of it."""
+
+    def __init__(self, provider: Provider = OPENAI) -> None:
+        self.dialect = _SPOKEN[provider.type]
+        self.time = 0.0
+        self.changes: list[Change] = []
+        self.keyring = Keyring(b"salt", tell=self.changes.append)
+        base = provider.endpoints[0].partition("://")[2].partition("/")[0]
+        self.origin = Origin("https", base, 443)
+        self.lender = lender(provider, keyring=self.keyring, clock=self)
+
+    def now(self) -> float:
+        return 1_790_000_000.0 + self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def lend(self) -> Loan:
+        return self.lender.lend(entry(), self.origin, self.dialect)
+
+    def answered(self, status: int, body: bytes = b"", *headers: tuple[str, str]) -> None:
+        """Lend it, and let the host answer, each byte of the body for itself."""
+        loan = self.lend()
+        loan.began(status, headers)
+        for place in range(len(body)):
+            loan.veil(body[place : place + 1])
+        loan.veil(b"")
+        loan.ended()
+
+    @property
+    def parked(self) -> list[tuple[Reason, float]]:
+        """Why it is parked, and for how many seconds."""
+        return [(one.reason, one.until - self.now()) for one in self.keyring.parkings()]
+
+
+OUT = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
+WRONG = b'{"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}'
+SPENT = b'{"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to use the API"}}'
+SCOPES = b'{"error": {"message": "Missing scopes: api.usage.read.", "code": null}}'
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "parked"),
+    [
+        (OPENAI, 401, WRONG, [(Reason.REFUSED, 60.0)]),
+        (OPENAI, 401, b"", [(Reason.REFUSED, 60.0)]),
+        (OPENAI, 429, OUT, [(Reason.EXHAUSTED, 300.0)]),
+        (OPENAI, 402, b"<html>", [(Reason.EXHAUSTED, 300.0)]),
+        (CLAUDE, 400, SPENT, [(Reason.EXHAUSTED, 300.0)]),
+        (OPENAI, 404, WRONG.replace(b"invalid_api_key", b"x"), []),
+        (OPENAI, 403, b"", []),
+        (OPENAI, 401, SCOPES, []),
+        (OPENAI, 500, b"", []),
+        (OPENAI, 200, OUT, []),
+        (OPENAI, 204, b"", []),
+    ],
+)
+def test_a_refusal_parks_the_credential_that_was_lent(
+    provider: Provider, status: int, body: bytes, parked: list[tuple[Reason, float]]
+) -> None:
+    """As that of a routed call does, for all calls; what is said of one path or one call parks nothing."""
+    account = Account(provider)
+    account.answered(status, body)
+    assert account.parked == parked
+    assert len(account.changes) == len(parked)
+    if not parked:
+        account.lend().ended()
+        return
+    with pytest.raises(TokenHubError) as caught:
+        account.lend()
+    assert caught.value.fault.label == "credentials_parked"
+
+
+def test_a_burst_cools_the_credential_that_was_lent() -> None:
+    """For as long as the answer says; the next one waits, and nothing is parked."""
+    account = Account()
+    account.answered(429, b"", ("retry-after", "7"))
+    account.time = 6.5
+    with pytest.raises(TokenHubError) as caught:
+        account.lend()
+    assert (caught.value.fault.kind, caught.value.fault.retry_after) == (Kind.RATE_LIMITED, 0.5)
+    account.time = 7.0
+    account.answered(200)
+    assert account.changes == []
+
+
+def test_a_days_quota_of_one_model_parks_no_credential_that_was_lent() -> None:
+    """Nobody has read which model it was; the others have quotas of their own."""
+    body = (
+        b'{"error": {"status": "RESOURCE_EXHAUSTED", "message": "x", "details": [{'
+        b'"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{'
+        b'"quotaId": "GenerateRequestsPerDayPerProjectPerModel-FreeTier", "quotaValue": "50"}]}]}}'
+    )
+    account = Account(GEMINI)
+    account.answered(429, body)
+    assert account.parked == []
+    account.lend().ended()
+
+
+def test_what_was_lent_is_a_probe_when_its_parking_is_over() -> None:
+    """Its answer, as soon as its head is here, ends the parking; no answer at all says nothing."""
+    account = Account()
+    account.answered(401, WRONG)
+    account.time = 60.0
+    account.lend().ended()
+    assert [one.parked for one in account.changes] == [True]
+    account.answered(401, WRONG)
+    assert account.parked == [(Reason.REFUSED, 120.0)]
+    account.time = 180.0
+    loan = account.lend()
+    loan.began(101, ())
+    assert account.parked == []
+    loan.ended()
+    assert [one.parked for one in account.changes] == [True, True, False]
+
+
+def test_a_refusal_of_any_length_is_read_up_to_a_limit() -> None:
+    """The words behind it count no more than their status."""
+    account = Account()
+    loan = account.lend()
+    loan.began(429, ())
+    loan.veil(b" " * (64 << 10))
+    loan.veil(OUT)
+    loan.ended()
+    assert account.parked == []

@@ -49,7 +49,7 @@ _SPACE: Final = " \t\r\n"
 _KEY: Final = re.compile(r"([a-z][a-z_]{0,31})=")
 _BARE: Final = re.compile(r"[^ \t\r\n]+")
 _NUMBER: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
-_FEW: Final = re.compile(r"[0-9]{1,2}")
+_WHOLE: Final = re.compile(r"[0-9]{1,9}")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}")
 TAG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _JSON: Final = json.JSONDecoder()
@@ -345,13 +345,16 @@ def _mode(raw: Any) -> Mode | Way:
         raise ValueError(f"must be one of {', '.join(known)}") from None
 
 
-def _count(low: int, high: int) -> Callable[[Any], int]:
+def _count(low: int, high: int, what: str = "a whole number", end: str = "") -> Callable[[Any], int]:
     def read(raw: Any) -> int:
-        if not isinstance(raw, str) or not _FEW.fullmatch(raw) or not low <= int(raw) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
+        if not isinstance(raw, str) or not _WHOLE.fullmatch(raw) or not low <= int(raw) <= high:
+            raise ValueError(f"must be {what} from {low} to {high}{end}")
         return int(raw)
 
     return read
+
+
+_milliseconds: Final = _count(1, 3_600_000, "milliseconds", ", or none")
 
 
 def _budget(raw: Any) -> float | None:
@@ -363,22 +366,7 @@ def _budget(raw: Any) -> float | None:
 
 
 def _latency(raw: Any) -> int | None:
-    if raw == "none":
-        return None
-    if (
-        not isinstance(raw, str)
-        or not raw.isascii()
-        or not raw.isdigit()
-        or not 1 <= int(raw[:9]) <= 3_600_000
-    ):
-        raise ValueError("must be milliseconds from 1 to 3600000, or none")
-    return int(raw)
-
-
-def _weight(raw: Any) -> int:
-    if not isinstance(raw, str) or not raw.isascii() or not raw.isdigit() or int(raw[:9]) > 10:
-        raise ValueError("must be a whole number from 0 to 10")
-    return int(raw)
+    return None if raw == "none" else _milliseconds(raw)
 
 
 def _name(raw: Any) -> str:
@@ -423,22 +411,11 @@ def _flag(raw: Any) -> bool:
     return bool(raw == "on")
 
 
-def _tokens(raw: Any) -> int:
-    if (
-        not isinstance(raw, str)
-        or not raw.isascii()
-        or not raw.isdigit()
-        or not 1 <= int(raw[:9]) <= 1_000_000
-    ):
-        raise ValueError("must be a whole number from 1 to 1000000")
-    return int(raw)
-
-
 _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "mode": _mode,
     "max_budget_usd": _budget,
     "max_latency_ms": _latency,
-    "min_weight": _weight,
+    "min_weight": _count(0, 10),
     "output_schema": _schema,
     "model": _model,
     "provider": _name,
@@ -446,7 +423,7 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "tags": _tags,
     "output_format": _form,
     "strip_think": _flag,
-    "output_max_tokens": _tokens,
+    "output_max_tokens": _count(1, 1_000_000),
     "validate": _flag,
     "buffered": _flag,
     "guarded": _flag,

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from tokenhub_core.admission.doorkeeper import Entry, matches
 from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.dispatch import classify
 from tokenhub_core.dispatch.holding import Holding
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
 from tokenhub_core.ports import Clock, Secret, Secrets
@@ -34,19 +35,38 @@ from tokenhub_core.types import (
 
 _PLAIN: Final = ("accept-encoding", "identity")
 """An answer that is compressed could quote the credential unseen."""
-_UNHEARD: Final = Fault(Kind.TRANSIENT, Blame.US, "nobody has read the answer", cause="passed")
+_WORDS: Final = 64 << 10
+"""Bytes of a refusal that are read."""
+_UNHEARD: Final = Fault(Kind.TRANSIENT, Blame.US, "the host has not answered", cause="passed")
 
 
 class Loan:
-    """One provider's credential, on one request."""
+    """One provider's credential, on one request.
 
-    def __init__(self, provider: str, key: Headers, secret: Secret | None, holding: Holding) -> None:
-        self.provider = provider
+    Its answer is heard in this order: `began`, `veil` for each piece, `ended`, which always comes. What a refusal says
+    of the credential holds for every call that would go with it, as if the call had been routed.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        key: Headers,
+        secret: Secret | None,
+        holding: Holding,
+        clock: Clock,
+    ) -> None:
+        self.provider = candidate.provider.id
+        self._dialect = candidate.dialect
+        self._clock = clock
         self._key = key
         self._instead = adapters.ACCOUNT | {_PLAIN[0], *(name for name, _ in key)}
         self._holding = holding
         self._secret = secret.reveal().strip().encode() if secret else b""
         self._held = b""
+        self._status = 0
+        self._headers: Headers = ()
+        self._words = bytearray()
+        self._over = False
 
     def __repr__(self) -> str:
         return f"Loan({self.provider})"
@@ -61,11 +81,19 @@ class Loan:
         mask = "*" * len(secret)
         return tuple((name, value.replace(secret, mask)) for name, value in fields) if secret else fields
 
+    def began(self, status: int, headers: Headers) -> None:
+        """Hear the head of the answer; the names of `headers` in lower case."""
+        self._status, self._headers = status, headers
+        if status < 400:
+            self._settle(None)
+
     def veil(self, piece: bytes) -> bytes:
         """Return the next bytes of the answer without the credential, as many in all; an empty piece is the end.
 
         What could be its beginning waits for the piece after it.
         """
+        if self._status >= 400:
+            self._words += piece[: _WORDS - len(self._words)]
         secret = self._secret
         if not secret:
             return piece
@@ -74,9 +102,20 @@ class Loan:
         self._held = data[len(data) - kept :]
         return data[: len(data) - kept]
 
-    def ended(self, status: int) -> None:
-        """Hear how the host answered; 0 where it did not. Refusals are not learned from: their words go by unread."""
-        self._holding.ended(None if 0 < status < 400 else _UNHEARD)
+    def ended(self) -> None:
+        """Hear that it is over, however it ended."""
+        if self._status < 400:
+            self._settle(_UNHEARD)
+            return
+        words = bytes(self._words)
+        self._holding.answered(self._headers, words)
+        now = self._clock.now()
+        self._settle(classify.classify(self._dialect, self._status, self._headers, words, now=now))
+
+    def _settle(self, fault: Fault | None) -> None:
+        if not self._over:
+            self._over = True
+            self._holding.ended(fault)
 
 
 class Lender:
@@ -105,7 +144,7 @@ class Lender:
         except TokenHubError as error:
             holding.ended(_UNHEARD)
             raise _ours(error.fault) from None
-        return Loan(provider.id, key, secret, holding)
+        return Loan(candidate, key, secret, holding, self._clock)
 
     def _chosen(self, key: ApiKey | None, origin: Origin) -> tuple[Provider, str]:
         """Return the first provider that is registered there and that the key is good for, and its endpoint there."""

@@ -374,7 +374,11 @@ class TokenHub(Guarded):
         """Do not hold up what passes through."""
         assert flow.response is not None
         ticket = self._lane.ticket(flow)
-        if ticket is not None and not ticket.routed and flow.response.status_code != 101:
+        if ticket is None or ticket.routed:
+            return
+        if flow.response.status_code == 101:
+            ticket.passage.switched()
+        else:
             self._overhear(flow, flow.response, ticket)
             ticket.passage.begin(flow.response)
             flow.response.stream = ticket.passage.down

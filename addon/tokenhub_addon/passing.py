@@ -186,9 +186,16 @@ class Passage:
 
     def begin(self, response: http.Response) -> None:
         """Hear the head of the answer."""
-        self._watch.begin(response.status_code, lower(response.headers.fields))
+        headers = lower(response.headers.fields)
+        self._watch.begin(response.status_code, headers)
         if self.loan is not None:
-            response.headers.fields = raw(self.loan.veiled(lower(response.headers.fields)))
+            self.loan.began(response.status_code, headers)
+            response.headers.fields = raw(self.loan.veiled(headers))
+
+    def switched(self) -> None:
+        """Hear that its host has taken the request for a WebSocket."""
+        if self.loan is not None:
+            self.loan.began(101, ())
 
     def down(self, data: bytes) -> bytes:
         """Let a piece of the answer go by."""
@@ -233,7 +240,7 @@ class Passage:
         )
         record = self._watch.told(record)
         if self.loan is not None:
-            self.loan.ended(self._flow.response.status_code if self._flow.response else 0)
+            self.loan.ended()
         if self._stay is not None:
             used = record.usage.input_tokens + record.usage.output_tokens
             self._stay.leave(used, nanoseconds(self._clock.monotonic()))

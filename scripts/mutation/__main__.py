@@ -59,8 +59,9 @@ def main(
     reached: dict[str, Reach] = {}
     verdicts: list[Verdict] = []
     sources = {file: (_ROOT / file).read_text() for several in chosen.values() for file in several}
-    console = Console(width=max(140, Console().width))
-    with _progress() as progress:
+    # Not what stands for it later: while pytest runs in here, its own words go nowhere.
+    console = Console(file=sys.stdout, width=max(140, Console().width))
+    with _progress(console) as progress:
         for name, several in chosen.items():
             task = progress.add_task(f"{name}: its tests, once", total=None)
             try:
@@ -73,7 +74,7 @@ def main(
 
             def tell(one: Verdict, task: TaskID = task, name: str = name) -> None:
                 verdicts.append(one)
-                report.survivors([one], sources, progress.console)
+                report.survivors([one], sources, console)
                 survived = sum(one.outcome == SURVIVED for one in verdicts)
                 progress.update(task, advance=1, description=f"{name}, {survived} survived so far")
 
@@ -89,10 +90,10 @@ def _only(area: Area, files: Sequence[str]) -> list[str]:
     return [file for file in area.files(_ROOT) if file in files or not files]
 
 
-def _progress() -> Progress:
+def _progress(console: Console) -> Progress:
     """Return a progress bar that disappears."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, transient=True)
+    return Progress(*columns, console=console, transient=True)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,8 @@ def tried(
     wanted = sorted({test for several in tests.values() for test in several})
     quick = {mutant: code for mutant in mutants if (code := _code(subject, mutant)) is not None}
     bench = _Bench(subject, quick, tests, reach, tell)
-    _session(wanted, bench)
+    if quick:
+        _session(wanted, bench)
     for mutant in mutants:
         if mutant not in bench.done:
             tell(_loaded_anew(subject, mutant, tests[mutant], reach))

@@ -98,6 +98,18 @@ async def test_a_websocket_passes_with_the_providers_credential(passing: Passing
     assert (record.status, record.provider) == (101, "openai")
 
 
+async def test_a_refused_credential_is_lent_to_nobody_else(passing: Passing) -> None:
+    """Its host's 401 parks it: the next request is told so, and the host is not asked again with the same key."""
+    site = Site()
+    async with passing(site=site, foreign=REPLACE, watching=watcher(lender=lender())) as running:
+        async with await H1.tls(running.proxy) as client:
+            assert (await client.ask("/v1/files", headers=PLACEHOLDER)).status == 401
+            await records(running)
+            answer = await client.ask("/v1/files", headers=PLACEHOLDER)
+        assert (answer.status, len(site.seen)) == (503, 1)
+        assert orjson.loads(answer.body)["error"]["code"] == "credentials_parked"
+
+
 @pytest.mark.parametrize(
     ("how", "status", "code"),
     [

@@ -181,6 +181,23 @@ def test_a_denial_keeps_one_model_back() -> None:
     assert ring.room(LONE, Call("other")).wait == 0
 
 
+def test_a_cool_off_does_not_hide_a_window_that_lasts_longer() -> None:
+    """What lasts longest decides, and is what is told."""
+    ring = Ring()
+    chosen = ring.chosen(LONE)
+    ring.answered(chosen, 0)
+    ring.ended(chosen, replace(SLOW, retry_after=0.3))
+    room = ring.room(LONE)
+    assert (room.why, room.wait > 0.3) == ("requests", True)
+
+
+def test_a_denial_of_a_model_that_nobody_named_keeps_nothing_back() -> None:
+    """A call whose model is not known says nothing of all the others."""
+    ring = Ring()
+    ring.ended(ring.chosen(LONE, call=Call("", 100, 50)), NOT_THIS)
+    assert (ring.changes, ring.room(LONE).wait) == ([], 0)
+
+
 def test_a_callers_own_key_is_never_parked_and_held_back_by_its_own_limits_only() -> None:
     """What one caller's key has left says nothing of another's."""
     ring = Ring()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fakes import redis as fake
-from tokenhub_core.admission.pool import MINUTE, PRESENT, Claim, Grant, Reservoir, Stock, part
+from tokenhub_core.admission.pool import MINUTE, PRESENT, Claim, Grant, Nonces, Reservoir, Stock, part
 from tokenhub_core.redispool import RedisPool
 from tokenhub_core.types import KeyLimits
 
@@ -142,3 +142,15 @@ def test_what_is_not_used_in_time_is_lost_and_tokens_go_back_as_far_as_they_cann
 def test_a_part_is_even_and_at_least_one(limit: int | None, of: int, mine: int | None) -> None:
     """A limit of nothing stays one."""
     assert part(KeyLimits(limit, limit, limit, 7), of) == KeyLimits(mine, mine, mine, 7)
+
+
+def test_a_nonce_stands_until_its_end_or_is_replaced() -> None:
+    """Whoever is first is told its own value, everybody else the first one; what has ended is not kept."""
+    nonces = Nonces()
+    assert nonces.put("a", b"1", 0, 10, replace=False) == b"1"
+    assert nonces.put("a", b"2", 9, 20, replace=False) == b"1"
+    assert nonces.put("a", b"2", 9, 20, replace=True) == b"2"
+    assert nonces.put("a", b"3", 19, 30, replace=False) == b"2"
+    assert nonces.put("a", b"3", 20, 30, replace=False) == b"3"
+    assert nonces.put("b", b"4", 30, 40, replace=False) == b"4"
+    assert nonces._kept == {"b": (b"4", 40)}

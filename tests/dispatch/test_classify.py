@@ -117,6 +117,12 @@ def test_a_status_that_the_caller_caused_reaches_the_caller() -> None:
         (CHAT, 503, chat("That model is currently overloaded.", type="server_error"), Kind.OVERLOADED),
         (CHAT, 401, chat(code="invalid_api_key", type="invalid_request_error"), Kind.AUTH),
         (CHAT, 400, chat("API key not valid. Please pass a valid API key."), Kind.AUTH),
+        (
+            CHAT,
+            401,
+            chat("You have insufficient permissions. Missing scopes: model.request."),
+            Kind.FORBIDDEN,
+        ),
         (CHAT, 400, chat(code="string_above_max_length"), Kind.INVALID),
         (MESSAGES, 429, messages("rate_limit_error"), Kind.RATE_LIMITED),
         (

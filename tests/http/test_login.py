@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine, event
 
 from tests.fakes.access import (
     PASSWORD,
@@ -24,6 +25,8 @@ from tests.fakes.house import House, Told, house
 from tokenhub_core.access import passwords
 from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.tickets import LIFETIME
+from tokenhub_core.access.values import Kind as OwnerKind
+from tokenhub_core.access.values import Owner
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.ports import Secret
@@ -97,20 +100,39 @@ async def test_whatever_is_wrong_the_answer_is_the_same(it: House) -> None:
 
 
 async def test_a_user_who_does_not_exist_costs_as_much(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their password is tried too, against a string of the same costs, and the same is written."""
+    """Step by step: the same statements, and a password that is tried against a string of the same costs."""
     await add_user(it, "ada")
-    costs = []
+    await it.done("PATCH", f"/users/{(await add_user(it, 'off'))['id']}", {"enabled": False})
+    work: list[str] = []
     matches = passwords.matches
 
     def seen(stored: str, password: bytes) -> bool:
-        costs.append(stored.split("$")[1:4])
+        work.append(" ".join(stored.split("$")[1:4]))
         return matches(stored, password)
 
+    def asked(*told: object) -> None:
+        # Others look at what has changed meanwhile: of them none asks for these.
+        if any(part in str(told[2]) for part in ("admin_attempts", "admin_users.name = ", "INTO audit ")):
+            work.append(str(told[2]))
+
+    async def cost(name: str, password: str, source: str) -> list[str]:
+        """Return the work of every wrong password before the lock."""
+        work.clear()
+        for number in range(throttle.FREE - 1):
+            assert await tried(it, name, password, f"{source}.{number}.1") == "login_failed"
+        return [*work]
+
     monkeypatch.setattr(passwords, "matches", seen)
-    for name in ("ada", "nobody"):
-        assert await tried(it, name) == "login_failed"
-    assert len(costs) == 2
-    assert costs[0] == costs[1]
+    event.listen(Engine, "before_cursor_execute", asked)
+    try:
+        wrong = await cost("ada", "wrong" * 3, "10.0")
+        assert await cost("nobody", "wrong" * 3, "10.1") == wrong
+        assert await cost("off", PASSWORD, "10.2") == wrong
+    finally:
+        event.remove(Engine, "before_cursor_execute", asked)
+    assert sum(one.startswith("argon2id") for one in wrong) == throttle.FREE - 1
+    assert sum("admin_users.name = " in one for one in wrong) == throttle.FREE - 1
+    assert any("INTO admin_attempts" in one for one in wrong)
 
 
 @pytest.mark.parametrize(
@@ -330,6 +352,38 @@ async def test_a_login_link_lets_in_once(it: House) -> None:
     (browser,) = [opened(it, told) for told in both if told.status == 200]
     assert (await browser.admin("GET", "/session")).json["actor"] == f"session:{browser.id}"
     assert (await browser.admin("GET", "/session")).json["role"] == "admin"
+
+
+class Another:
+    """The other workers, of whom one may know a ticket."""
+
+    def __init__(self, *told: bytes) -> None:
+        self._told = told
+
+    async def ask(self, kind: str, body: bytes) -> tuple[bytes, ...]:
+        return self._told if (kind, body) == ("ticket", b"thlogin_x") else ()
+
+
+async def test_a_login_link_lets_in_at_whichever_worker_it_is_shown(
+    it: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that gave it out spends it, once; where nobody knows it, or its owner is gone, it opens nothing."""
+    logins, ada = logins_of(it), await add_user(it, "ada")
+    owner = Owner(OwnerKind.USER, ada["id"])
+    ticket = logins.ticket(owner).encode()
+    told = await logins._redeemed(ticket)
+    assert await logins._redeemed(ticket) == b""
+    monkeypatch.setattr(logins, "_siblings", Another(told))
+    assert await logins.redeem("thlogin_x") == owner
+    for siblings, name in ((Another(), "thlogin_x"), (Another(told), "thlogin_y")):
+        monkeypatch.setattr(logins, "_siblings", siblings)
+        with pytest.raises(TokenHubError) as caught:
+            await logins.redeem(name)
+        assert caught.value.fault.label == "login_link"
+    await it.done("DELETE", f"/users/{ada['id']}")
+    monkeypatch.setattr(logins, "_siblings", Another(told))
+    with pytest.raises(TokenHubError):
+        await logins.redeem("thlogin_x")
 
 
 async def test_a_login_link_is_good_for_ten_minutes(it: House, clock: Shifted) -> None:

@@ -26,11 +26,11 @@ from tests.fakes.access import (
 from tests.fakes.house import House, house
 from tests.fakes.register import bare_register
 from tests.http.test_admin_events import stream
-from tokenhub_core.access.register import IDLE, LIFETIME, Register
+from tokenhub_core.access.register import IDLE, LIFETIME, TOKEN_PREFIX, Register
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.http import sessions as door
 from tokenhub_core.http.access import AccessPages
-from tokenhub_core.http.sessions import COOKIE, Sessions
+from tokenhub_core.http.sessions import COOKIE, Sessions, refuse_secrets_in
 
 
 @pytest.fixture(autouse=True)
@@ -426,3 +426,19 @@ async def test_a_store_that_fails_opens_no_session(it: House, monkeypatch: pytes
     assert told.status == 503
     assert not told.header("set-cookie")
     assert register.sessions() == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["token=x", "ACCESS_TOKEN=", "a=1&csrf=x", "page=thlogin_0", f"q={TOKEN_PREFIX}x"],
+)
+def test_no_address_holds_what_opens_something(query: str) -> None:
+    """By its name, whatever it holds, or by how it begins: addresses end up in logs and histories."""
+    with pytest.raises(TokenHubError) as caught:
+        refuse_secrets_in(make_mocked_request("GET", f"/admin/v1/info?{query}"))
+    assert caught.value.fault.label == "token_in_query"
+
+
+def test_an_address_may_hold_anything_else() -> None:
+    """Also words that only look like it."""
+    refuse_secrets_in(make_mocked_request("GET", "/admin/v1/logs?tokens=9&page=a-thlogin_&before=2"))

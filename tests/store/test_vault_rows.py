@@ -28,7 +28,7 @@ def test_what_was_stored_comes_back(database: Database) -> None:
             vault.put_header(connection, header, now=1.0)
         vault.put_entry(connection, "a/b", OLD, now=1.0)
         vault.put_entry(connection, "a/b", Sealed(b"new", 3), now=2.0)
-        vault.put_state(connection, SetState(1, 1, {}))
+        vault.put_state(connection, SetState(1, 1, {}, (), anchored=False))
         vault.put_state(connection, state)
         vault.put_failures(connection, 4, now=5.0)
         vault.put_failures(connection, 5, now=6.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import socket
 from collections.abc import Iterator, Sequence
@@ -184,6 +185,20 @@ async def test_a_host_without_a_permitted_address_cannot_be_reached() -> None:
         async with aiohttp.ClientSession(connector=connector) as session:
             with pytest.raises(aiohttp.ClientConnectorError):
                 await session.get("https://intern.example/")
+
+
+async def test_what_a_name_leads_to_is_told_as_numbers_or_not_at_all() -> None:
+    """So that nobody looks it up again; where none is left the reason is one that systems have."""
+    asked = Trap()
+    with (
+        mock.patch.object(asyncio.get_running_loop(), "getaddrinfo", asked.look_up),
+        pytest.raises(OSError, match="leads to no address that is allowed") as caught,
+    ):
+        await GuardedResolver(Guard()).resolve("intern.example", 443)
+    assert caught.value.errno == errno.EACCES
+    (found, *_) = await GuardedResolver(Guard(allowed=("127.0.0.1",))).resolve("127.0.0.1", 443)
+    assert found["flags"] == socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+    assert (found["host"], found["port"]) == ("127.0.0.1", 443)
 
 
 # --- the guard itself --------------------------------------------------------------------------------------

@@ -53,6 +53,11 @@ async def asked(text: str, *, key: ApiKey | None = None, **how: Any) -> tuple[st
         ("min_weight=5", {"min_weight": 5}, "honoured", ("min_weight", 5)),
         ("min_weight=4", {"min_weight": 5}, "denied; min_weight", ("min_weight", 5)),
         ("min_weight=0", {}, "honoured", ("min_weight", 0)),
+        ("validate=off", {"validate": True}, "denied; validate", ("validate", True)),
+        ("validate=on", {"validate": True}, "honoured", ("validate", True)),
+        ("strip_think=off", {"strip_think": True}, "denied; strip_think", ("strip_think", True)),
+        ("strip_think=off", {}, "honoured", ("strip_think", False)),
+        ("buffered=off", {"buffered": True}, "denied; buffered", ("buffered", True)),
     ],
 )
 async def test_text_never_widens_what_the_operator_set(
@@ -202,6 +207,14 @@ def test_a_setting_that_cannot_be_used_says_why(item: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as raised:
         by_host([item])
     assert repr(item) in str(raised.value)
+
+
+def test_a_setting_names_what_may_be_said_and_how_far() -> None:
+    """Names after each other, some with a ceiling; nothing at all is one too."""
+    assert by_host(["a.example=mode:1+budget:0+tags", "b.example=off"]) == {
+        "a.example": Leave(ROLES, frozenset({"mode", "budget", "tags"}), max_budget_usd=0, max_steps=1),
+        "b.example": Leave(frozenset()),
+    }
 
 
 @pytest.mark.parametrize(

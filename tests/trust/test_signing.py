@@ -116,6 +116,66 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known.refusal(late, KEY, "", NOW + 10) == ""
 
 
+def vetted(*nonces: str, until: float = NOW + 5) -> Signatures:
+    """Return signatures that other processes share, with nonces that nobody else has met."""
+    known = signatures()
+    known.share(lambda *told: None)
+    for nonce in nonces:
+        known.vetted("k1", nonce, until)
+    return known
+
+
+def test_a_nonce_is_vetted_once_and_for_a_while() -> None:
+    """Where processes share theirs one that nobody has vetted is not honoured, nor one whose vetting is over."""
+    one = signature(tag(), TEXT)
+    assert vetted().refusal(one, KEY, "", NOW) == "signature-unsure"
+    known = vetted(NONCE)
+    assert known.refusal(one, KEY, "", NOW + 4.9) == ""
+    assert known.refusal(one, KEY, "other", NOW + 4.9) == "signature-replayed"
+    assert vetted(NONCE).refusal(one, KEY, "", NOW + 5) == "signature-unsure"
+
+
+def test_what_is_vetted_and_not_met_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that never come to the reading of their directives leave their nonces behind: the oldest ones go."""
+    monkeypatch.setattr(signing, "MAX_NONCES", 2)
+    nonces = [f"{number:016}" for number in range(3)]
+    known = vetted(*nonces)
+    told = [known.refusal(signature(tag(nonce=nonce), TEXT), KEY, "", NOW) for nonce in nonces]
+    assert told == ["signature-unsure", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("expires", "at", "why"),
+    [
+        (NOW + 60, NOW, "signature-replayed"),
+        (NOW + MAX_SECONDS, NOW, "signature-replayed"),
+        (NOW + MAX_SECONDS + 1, NOW, ""),
+        (NOW, NOW, ""),
+    ],
+)
+def test_a_nonce_that_was_met_elsewhere_is_remembered_for_as_long_as_one_of_ours(
+    expires: int, at: float, why: str
+) -> None:
+    """What somebody claims to have met for longer, or until now, is not kept: it would be for ever, or for nothing."""
+    known = signatures()
+    known.learn("k1", NONCE, b"another text's digest", expires, at)
+    assert known.refusal(signature(tag(), TEXT), KEY, "", NOW) == why
+    assert known.knows("k1", NONCE)
+
+
+def test_what_was_met_here_is_not_learned_anew() -> None:
+    """Another digest does not take the place of the text that the nonce stood in."""
+    known = signatures()
+    one = signature(tag(), TEXT)
+    assert known.refusal(one, KEY, "first", NOW) == ""
+    known.learn("k1", NONCE, b"another text's digest", NOW + 60, NOW)
+    assert known.refusal(one, KEY, "first", NOW) == ""
+    assert [(key, nonce, expires) for key, nonce, _, expires in known.met(NOW + 59.9)] == [
+        ("k1", NONCE, NOW + 60)
+    ]
+    assert known.met(NOW + 60) == []
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "a:b:c:d", "k1:short:1:" + "a" * 43, f"k1:{NONCE}:x:" + "a" * 43, f"k1:{NONCE}:1:" + "a" * 42],
@@ -124,6 +184,12 @@ def test_what_is_no_signature_is_malformed(text: str) -> None:
     """A bracket holds a signature or the directive is invalid."""
     reading = read([TextSlot("user", ("x", 0), f"@@tokenhub[{text}] mode=cheap")])
     assert (reading.outcome, "a signature is" in reading.fault) == ("invalid", True)
+
+
+def test_a_text_with_half_a_character_is_one() -> None:
+    """JSON can write one; it is a text like any other."""
+    assert refusal(tag(), within="\ud800") == ""
+    assert MAX_SECONDS == 3600
 
 
 @given(st.text(max_size=60), st.binary(min_size=1, max_size=40))

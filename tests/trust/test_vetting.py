@@ -28,8 +28,10 @@ class Table:
     def __init__(self) -> None:
         self.nonces = Nonces()
         self.there = True
+        self.heard: list[tuple[str, bytes, float]] = []
 
     async def nonce(self, name: str, value: bytes, seconds: float, *, replace: bool) -> bytes | None:
+        self.heard.append((name, value, seconds))
         if not self.there:
             return None
         now = NOW * 1000
@@ -37,9 +39,10 @@ class Table:
 
 
 class Process:
-    def __init__(self, table: Table, name: str) -> None:
+    def __init__(self, table: Table, name: str, now: float = NOW) -> None:
+        self.now = now
         self.signatures = Signatures(lambda key_id: SECRET)
-        self.vetting = Vetting(table, self.signatures, name, now=lambda: NOW)
+        self.vetting = Vetting(table, self.signatures, name, now=lambda: now)
 
     async def call(self, within: str, body: bytes = BODY) -> str:
         """Return why the directive in a text is not honoured, empty where it is."""
@@ -47,7 +50,7 @@ class Process:
         return self.read(within)
 
     def read(self, within: str) -> str:
-        return self.signatures.refusal(signature(TAG, "mode=cheap"), KEY, within, NOW)
+        return self.signatures.refusal(signature(TAG, "mode=cheap"), KEY, within, self.now)
 
 
 async def test_a_nonce_that_stood_in_a_text_at_one_process_stands_in_no_other_text_elsewhere() -> None:
@@ -73,11 +76,40 @@ async def test_of_two_that_come_at_once_one_is_honoured() -> None:
     await one.vetting.close()
 
 
+async def test_a_claim_that_stands_is_waited_for() -> None:
+    """Three looks, a moment apart: the first process may be about to say which text it was."""
+    table = Table()
+    one, two = Process(table, "one"), Process(table, "two")
+    await one.vetting.vet("k", BODY)
+    table.heard.clear()
+    assert await two.call("first") == "signature-unsure"
+    assert table.heard == [("k:" + "n" * 16, b"ctwo", 5.0)] * 3
+
+    assert one.read("first") == ""
+    assert await two.call("other") == "signature-replayed"
+
+
+@pytest.mark.parametrize(("now", "kept"), [(NOW, 60.0), (NOW + 58.5, 1.5), (NOW + 59.5, 1.0)])
+async def test_a_nonce_is_known_to_all_until_it_expires(now: float, kept: float) -> None:
+    """Claimed for a moment, then told with its text for as long as it is good; and asked about once."""
+    table = Table()
+    one = Process(table, "one", now)
+    assert await one.call("first") == ""
+    await one.vetting.close()
+    name = "k:" + "n" * 16
+    told = [(name, b"cone", 5.0), (name, b"d" + sha256(b"first").digest(), kept)]
+    assert table.heard == told
+    assert await one.call("first") == ""
+    assert table.heard == told
+    assert one.vetting._posts == set()
+
+
 async def test_where_nobody_can_be_asked_a_new_nonce_is_not_honoured() -> None:
     """A replay must not pass because something is down; what this process has met itself goes on."""
     table = Table()
     one, two = Process(table, "one"), Process(table, "two")
     assert await one.call("first") == ""
+    await one.vetting.close()
     table.there = False
 
     assert await two.call("first") == "signature-unsure"

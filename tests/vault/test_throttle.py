@@ -52,6 +52,15 @@ def test_nobody_waits_longer_than_that(failures: int, failed_at: float, now: flo
         assert wait == 0.0
 
 
+@pytest.mark.parametrize(
+    ("failures", "now", "wait"),
+    [(4, 100.0, 0.0), (6, 100.0, 2.0), (6, 101.5, 0.5), (6, 102.0, 0.0), (6, 99.9, 0.0)],
+)
+def test_the_wait_ends_by_the_clock(failures: int, now: float, wait: float) -> None:
+    """From the last failure on; a clock that was set back keeps nobody out."""
+    assert throttle.remaining(failures, 100.0, now) == wait
+
+
 async def test_the_sixth_wrong_password_has_to_wait(vault: Vault, clock: Hands) -> None:
     """It is not even tried, and the answer says when it can be; then each wait is twice the one before."""
     vault.lock()

@@ -278,7 +278,8 @@ class Keyring:
             self._cool(chosen, fault.retry_after, now)
         elif chosen.provider.type is not ProviderType.ORIGIN:
             given = parking.sentence(chosen.dialect, fault, seen, at=at)
-            if given is not None:
+            # What is said of one model, to a call that named none, is said of nobody that we know.
+            if given is not None and (chosen.model or not given.by_model):
                 self._park(chosen, given, fault.label, at)
 
     def _land(self, chosen: Chosen) -> None:

@@ -112,6 +112,8 @@ _OPENAI: Final = Table(
         ),
         *_signs(Kind.REFUSED, _BAD, "content management policy", "limited access to this content for safety"),
         *_signs(Kind.AUTH, _KEY, "incorrect api key", "api key not valid", "invalid api key"),
+        # The key is right, and restricted: it is good for other calls.
+        *_signs(Kind.FORBIDDEN, frozenset({401}), "missing scopes"),
         *_signs(Kind.OVERLOADED, _BUSY, "overloaded"),
     ),
     implied={

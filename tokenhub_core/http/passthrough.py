@@ -133,6 +133,8 @@ class Passthrough:
                 _cut(request)
             return self._refusal(error.fault, found, name)
         finally:
+            if course.loan is not None:
+                course.loan.ended()
             fault = course.fault
             record = Record(
                 id=name,
@@ -196,15 +198,16 @@ class Passthrough:
             course.loan = lender.lend(entry, origin, found.dialect)
         headers = course.loan.on(entry.headers) if course.loan else entry.headers
         body = _body(request, course, begun) if request.body_exists else None
-        upstream = await self._send(
-            request, connection, course, entry.path, headers, body=body, upgrade=upgrade
-        )
+        upstream = await self._send(request, connection, entry.path, headers, body=body, upgrade=upgrade)
         async with upstream:
+            told = _lower(upstream.headers)
+            if course.loan is not None:
+                course.loan.began(upstream.status, told)
             self._door.overheard(
                 connection.host,
                 found.dialect,
                 headers,
-                _lower(upstream.headers),
+                told,
                 model=course.watch.asked,
                 now=self._door.clock.monotonic(),
                 at=self._door.clock.now(),
@@ -229,7 +232,6 @@ class Passthrough:
         self,
         request: web.BaseRequest,
         connection: Connection,
-        course: _Course,
         path: str,
         headers: Headers,
         *,
@@ -239,9 +241,8 @@ class Passthrough:
         """Return once the head of the host's answer is here; the request's body may still be on its way."""
         port = "" if connection.port == 443 else f":{connection.port}"
         host = ("host", f"{connection.host}{port}")
-        status = 0
         try:
-            upstream = await self._session.request(
+            return await self._session.request(
                 request.method,
                 # Encoded: what the client wrote is what the host gets.
                 URL(self._base_url(connection) + path, encoded=True),
@@ -251,15 +252,10 @@ class Passthrough:
                 timeout=_TIMEOUT,
                 skip_auto_headers=_AUTOMATIC,
             )
-            status = upstream.status
-            return upstream
         except (aiohttp.ClientError, TimeoutError) as error:
             message = f"{connection.host} cannot be reached: {type(error).__name__}"
             fault = Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable")
             raise TokenHubError(fault) from None
-        finally:
-            if course.loan is not None:
-                course.loan.ended(status)
 
 
 def sizes(sent: int, received: int) -> str:

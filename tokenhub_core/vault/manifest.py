@@ -35,9 +35,9 @@ class SetState:
     """Nonces that the entries' key was used with."""
     manifest: Mapping[str, int]
     """The version of each entry by its name."""
-    removed: tuple[str, ...] = ()
+    removed: tuple[str, ...]
     """Names that went while the vault was locked, and are in the manifest still."""
-    anchored: bool = False
+    anchored: bool
     """Whether a file beside the database knows the counter too."""
     mac: bytes = b""
     """Over everything but `removed` and `anchored`."""

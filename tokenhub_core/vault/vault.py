@@ -141,7 +141,7 @@ class Vault:
         self._refuse_second()
         keys = self._keys(root, header)
         anchored = await self._remember(identity.vault_id, 0)
-        state = manifest.signed(keys, SetState(0, 0, {}, anchored=anchored))
+        state = manifest.signed(keys, SetState(0, 0, {}, (), anchored))
         stored = VaultRows(header.to_json(), {}, state)
 
         async def make() -> None:
