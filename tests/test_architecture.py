@@ -187,7 +187,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir following hostlist launch proof providers.simulated providers.transport
     siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
-    interception learning parkings pooling presence progress redispool rolling sharing sources sweeper webhooks""",
+    dispatch.mending interception learning parkings pooling presence progress redispool rolling sharing sources
+    sweeper webhooks""",
     """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
     workflows""",
     "http",

@@ -11,16 +11,22 @@ from collections.abc import Callable
 from typing import Final
 
 import msgspec
+from msgspec import structs
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from tokenhub_core.dispatch.attempt import Attempting
+from tokenhub_core.dispatch.checking import Watched
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import CANCELLED, Live, Trace, Whole
+from tokenhub_core.dispatch.job import CANCELLED, Job, Live, Trace, Whole
+from tokenhub_core.dispatch.mending import blame, repairing, unfit
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import record
+from tokenhub_core.shaping.shape import Said
 from tokenhub_core.store.durable import By, DurableCalls, Mark, Sealed
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.types import TextDelta
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
 from tokenhub_core.workflows import shapes
@@ -131,6 +137,11 @@ class Activities:
         finally:
             beating.cancel()
 
+    @activity.defn(name=shapes.CHECKED_ATTEMPT)
+    async def checked(self, step: Step) -> Told:
+        """Make one attempt whose answer is checked or shaped, as `attempt` does."""
+        return await self.attempt(step)
+
     @activity.defn(name=shapes.RECORD)
     async def record(self, closing: Closing) -> None:
         """Make the record of a call, once."""
@@ -198,7 +209,8 @@ class Activities:
     async def _made(self, call: Call, step: Step, running: _Attempt) -> Told:
         """Make the attempt and return what came of it, once that is durable."""
         provider = call.plan.candidates[step.candidate].provider.id
-        again = any(attempt.provider == provider for attempt in step.trace.attempts)
+        # A second try is no retry: there the provider has answered.
+        again = not step.repair and any(one.provider == provider for one in step.trace.attempts)
         retries, now = self._means.retries, self._means.clock.monotonic()
         # As rule 9 of the failover machine has it, with the budgets of the worker that sends.
         if again and not retries.withdraw(provider, now):
@@ -212,17 +224,17 @@ class Activities:
     async def _tried(self, call: Call, step: Step, running: _Attempt) -> Outcome:
         job, trace = shapes.job(call, self._means.dialects), Trace()
         shapes.restore(trace, step.trace, call.plan)
-        tried = self.executor.attempt(job, trace, shapes.attempted(call, step, self._means.clock.monotonic()))
-        answer: Answer | None = None
+        tried: Attempting | None = None
+        heard: _Heard | None = None
         fault: Fault | None = None
-        broken = False
         try:
-            result = await tried.start()
-            if isinstance(result, Whole):
-                answer = Answer(result.body, result.headers)
-            else:
-                answer, fault = await _gathered(result)
-                broken = fault is not None
+            made = shapes.attempted(call, step, self._means.clock.monotonic())
+            if step.repair:
+                job = await self._again(job, step, trace)
+                made = structs.replace(made, candidate=job.plan.candidates[0])
+            tried = self.executor.attempt(job, trace, made)
+            heard = await _heard(await tried.start(), job, trace)
+            fault = heard.fault
         except TokenHubError as error:
             fault = error.fault
         except asyncio.CancelledError:
@@ -230,8 +242,71 @@ class Activities:
             fault = shapes.LOST if activity.is_worker_shutdown() else CANCELLED
         finally:
             running.open = False
-        told = Told(shapes.traced(trace, call.plan), fault, tried.refused, tried.spare, broken)
-        return Outcome(told, answer)
+        if heard is not None and fault is None:
+            return self._answered(call, step, job, trace, heard)
+        if step.repair and heard is None:
+            trace.change = step.trace.change
+        told = Told(
+            shapes.traced(trace, call.plan),
+            fault,
+            refused=tried is None or tried.refused,
+            spare=tried is not None and tried.spare,
+            broken=heard is not None,
+        )
+        # Of a stream that is held nothing has flowed that the caller could get.
+        flowed = heard is not None and not heard.whole
+        return Outcome(told, heard.answer if heard is not None and flowed else None)
+
+    def _answered(self, call: Call, step: Step, job: Job, trace: Trace, heard: _Heard) -> Outcome:
+        """Return what came of an attempt that was answered: where the answer has to fit and does not, no answer."""
+        failure = None
+        if job.check is not None and heard.said is not None and heard.whole:
+            failure = job.check.failure(heard.said)
+        if failure is None or job.check is None or heard.said is None:
+            gist = ""
+            return Outcome(Told(shapes.traced(trace, call.plan), gist=gist), heard.answer)
+        blame(trace, failure)
+        said = heard.said.text
+        mended = None if step.repair else repairing(job, trace, job.check, said, failure)
+        again = None
+        if mended is not None:
+            again = shapes.start(mended, self._means.clock.monotonic(), name=step.id)
+        told = Told(shapes.traced(trace, call.plan), unfit(failure), unfit=True, again=again)
+        return Outcome(told, said=said)
+
+    async def _again(self, job: Job, step: Step, trace: Trace) -> Job:
+        """Return the second try of an answer that did not fit."""
+        marks = await self._safe.rows.marks(step.id)
+        kept = next((one.outcome for one in marks if one.n == step.repair), None)
+        if kept is None or job.check is None:
+            raise TokenHubError(shapes.LOST)
+        said = Said()
+        said.hear(TextDelta(self._safe.outcome(step.id, step.repair, kept).said))
+        failure = job.check.failure(said)
+        mended = None if failure is None else repairing(job, trace, job.check, said.text, failure)
+        if mended is None:
+            raise TokenHubError(shapes.LOST)
+        trace.stop = None
+        return mended
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """An answer that has come to its end, or to where it broke."""
+
+    answer: Answer
+    said: Said | None
+    whole: bool
+    """Nobody has seen anything of it yet; else what has flowed cannot be asked for again."""
+    fault: Fault | None = None
+
+
+async def _heard(result: Whole | Live, job: Job, trace: Trace) -> _Heard:
+    if isinstance(result, Whole):
+        return _Heard(Answer(result.body, result.headers), result.said, whole=True)
+    held = job.plan.policy.buffered
+    live = Watched(result, job.check, trace) if job.check is not None and not held else result
+    answer, fault = await _gathered(live)
+    return _Heard(answer, result.said, held, fault)
 
 
 async def _gathered(live: Live) -> tuple[Answer, Fault | None]:

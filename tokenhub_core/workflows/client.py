@@ -50,7 +50,7 @@ from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.breaker import Breaker, State
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
-from tokenhub_core.workflows.definitions import Chat
+from tokenhub_core.workflows.definitions import Chat, Checked
 from tokenhub_core.workflows.shapes import Answer, Done, Ending, Outcome, Traced
 from tokenhub_core.workflows.way import STATUSES, Happening, Workflow
 
@@ -166,8 +166,8 @@ class Durable:
         return Worker(
             client,
             task_queue=self.settings.temporal_task_queue,
-            workflows=[Chat],
-            activities=[self.activities.attempt, self.activities.record],
+            workflows=[Chat, Checked],
+            activities=[self.activities.attempt, self.activities.checked, self.activities.record],
             # The workflow is made of modules that the tests of the architecture hold to be pure.
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=500,
@@ -180,9 +180,8 @@ class Durable:
     # --- calls
 
     def takes(self, job: Job) -> bool:
-        """Tell whether the call is to be durable. One whose answer is checked or shaped is made directly."""
-        whole = job.check is None and not job.bodies.shaped
-        return whole and job.plan.policy.durable and job.request.dialect.billed
+        """Tell whether the call is to be durable."""
+        return job.plan.policy.durable and job.request.dialect.billed
 
     async def run(self, job: Job, progress: Progress) -> Whole | Live:
         """Return the answer of the call; raises `TokenHubError` where there is none."""

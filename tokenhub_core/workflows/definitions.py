@@ -34,27 +34,29 @@ _AGAIN: Final = RetryPolicy(
 """Of what only fails where a worker or the store does."""
 
 
-@workflow.defn(name=shapes.CHAT)
-class Chat:
-    """One call."""
+class Course:
+    """A call's way through its plan, and through the second try of an answer that does not fit."""
 
-    def __init__(self) -> None:
-        self._trace = Traced()
+    def __init__(self, start: Start, *, activity: str, name: str = "attempt") -> None:
+        self._start = start
+        self._activity = activity
+        self._name = name
+        self.trace = Traced()
+        """As far as it has come."""
 
-    @workflow.run
-    async def run(self, start: Start) -> Done:
-        """Return what came of the call, once its one record is made."""
-        try:
-            done = await self._dispatched(start)
-        except (asyncio.CancelledError, ActivityError) as error:
-            if not is_cancelled_exception(error):
-                raise
-            done = Done(self._trace, CANCELLED)
-        if not done.taken:
-            await _recorded(Closing(start.id, done.trace, done.fault))
-        return done
+    async def run(self) -> Done:
+        """Return what came of the call."""
+        told, n = await self._through(self._start)
+        if told.again is None:
+            return _done(told, n)
+        mended, second = await self._through(told.again, repaired=n)
+        if mended.fault is None or mended.unfit or mended.fault == CANCELLED:
+            return _done(mended, second)
+        # Why the first answer was refused is what its caller has to know.
+        return Done(mended.trace, told.fault)
 
-    async def _dispatched(self, start: Start) -> Done:
+    async def _through(self, start: Start, repaired: int = 0) -> tuple[Told, int]:
+        """Return the last attempt's outcome, and its number; of a second try, after the attempt `repaired`."""
         machine = Failover(
             start.plan,
             limits=start.limits,
@@ -63,19 +65,22 @@ class Chat:
             started=workflow.time() - start.elapsed,
             max_output_tokens=start.max_output_tokens,
         )
+        place = self.trace.candidate
         while True:
             step = machine.next(workflow.time(), workflow.random().random())
             match step:
                 case Wait(seconds):
                     await workflow.sleep(seconds)
                 case GiveUp(fault):
-                    return Done(self._trace, fault)
+                    return Told(self.trace, fault), 0
                 case Try():
-                    told = await _attempted(shapes.step(start, step, self._trace))
-                    self._trace = told.trace
-                    if told.taken or told.fault is None or told.broken:
-                        n = 0 if told.taken else step.n
-                        return Done(told.trace, told.fault, n, told.broken, told.taken)
+                    asked = shapes.step(start, step, self.trace)
+                    if repaired and place is not None:
+                        asked = shapes.repairing(asked, repaired, place)
+                    told = await self._attempted(asked)
+                    self.trace = told.trace
+                    if told.taken or told.fault is None or told.broken or told.unfit:
+                        return told, asked.n
                     if told.refused:
                         machine.refused(told.fault, step.n)
                     else:
@@ -83,26 +88,64 @@ class Chat:
                 case _:
                     assert_never(step)
 
+    async def _attempted(self, step: Step) -> Told:
+        limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
+        try:
+            told: Told = await workflow.execute_activity(
+                self._activity,
+                step,
+                result_type=Told,
+                activity_id=f"{self._name}-{step.n}",
+                schedule_to_close_timeout=limit,
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+                retry_policy=_AGAIN,
+                # What a cancelled attempt has cost is known only when it has ended.
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return Told(step.trace, shapes.LOST)
+        return told
 
-async def _attempted(step: Step) -> Told:
-    limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
-    try:
-        told: Told = await workflow.execute_activity(
-            shapes.ATTEMPT,
-            step,
-            result_type=Told,
-            activity_id=f"attempt-{step.n}",
-            schedule_to_close_timeout=limit,
-            heartbeat_timeout=timedelta(seconds=HEARTBEAT),
-            retry_policy=_AGAIN,
-            # What a cancelled attempt has cost is known only when it has ended.
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-        )
-    except ActivityError as error:
-        if is_cancelled_exception(error):
-            raise
-        return Told(step.trace, shapes.LOST)
-    return told
+
+def _done(told: Told, n: int) -> Done:
+    answered = (told.fault is None or told.broken) and not told.taken
+    return Done(told.trace, told.fault, n if answered else 0, told.broken, told.taken, told.gist)
+
+
+@workflow.defn(name=shapes.CHAT)
+class Chat:
+    """One call."""
+
+    activity = shapes.ATTEMPT
+    """What makes its attempts."""
+
+    @workflow.run
+    async def run(self, start: Start) -> Done:
+        """Return what came of the call, once its one record is made."""
+        course = Course(start, activity=self.activity)
+        try:
+            done = await course.run()
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            done = Done(course.trace, CANCELLED)
+        if not done.taken:
+            await _recorded(Closing(start.id, done.trace, done.fault))
+        return done
+
+
+@workflow.defn(name=shapes.CHECKED)
+class Checked(Chat):
+    """One call whose answer is checked or shaped."""
+
+    activity = shapes.CHECKED_ATTEMPT
+
+    @workflow.run
+    async def run(self, start: Start) -> Done:
+        """Return what came of the call, once its one record is made."""
+        return await super().run(start)
 
 
 async def _recorded(closing: Closing) -> None:
