@@ -189,7 +189,8 @@ _RANKS: Final = (
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.job
     dispatch.mending interception learning parkings pooling presence progress redispool rolling sharing sources
     sweeper webhooks""",
-    """composing gauges idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
+    """composing gauges idempotency lookout orchestration.runner orchestration.steps
+    orchestration.telling otel pipeline preparing
     workflows""",
     "http",
     "opening terms",

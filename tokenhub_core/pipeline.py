@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Final
 
-from tokenhub_core.composing import Composed, Composing
+from tokenhub_core.composing import Composing
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
 from tokenhub_core.preparing import UNRECORDABLE, Insight, Preparation, Rules

@@ -20,7 +20,7 @@ from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
-from tokenhub_core.composing import Composed, check_budget, purse
+from tokenhub_core.composing import check_budget
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -31,7 +31,9 @@ from tokenhub_core.leave import Leaves, granted
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.orchestration import asked, machines, plancall, steps
 from tokenhub_core.orchestration.asks import Goal, bound
+from tokenhub_core.orchestration.purse import purse
 from tokenhub_core.orchestration.steps import Frame
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.policy import Layer
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.catalogue import Catalogue, priced
@@ -205,7 +207,7 @@ class Preparation:
         view = self._fleet()
         goal = plan.goal if plan else asked.goal(reading.values, seed=snapshot.id)
         wishes = policy.for_call(self._defaults(), request.features.model, asked.policy(reading.values), said)
-        wishes = plancall.bounded(wishes, plan.policy) if plan else wishes
+        wishes = plancall.bounded(wishes, plan) if plan else wishes
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
