@@ -61,7 +61,7 @@ class Composing:
         self._composed = composed
         self._frame = composed.frame
         self._purse = purse(composed.frame.policy.max_budget_usd, composed.goal)
-        self._telling = Telling(composed, trace, executor.means.clock, executor.means.dialects)
+        self._telling = Telling(composed.frame, composed.goal, trace, executor.means.clock, composed.written)
         self._news: asyncio.Queue[Told | None] = asyncio.Queue()
         self._untold: deque[Told] = deque()
         """Outcomes from before the stream began."""

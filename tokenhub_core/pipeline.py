@@ -36,7 +36,7 @@ from tokenhub_core.types import (
     Snapshot,
 )
 from tokenhub_core.underway import FULL, LEAVING, Underway, stopped
-from tokenhub_core.workflows.way import Durability
+from tokenhub_core.workflows.way import Durability, Framing
 
 logger: Final = logging.getLogger(__name__)
 
@@ -106,6 +106,11 @@ class Pipeline:
         )
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
+
+    @property
+    def framed(self) -> Framing:
+        """Return what says what the steps of a call share, for whoever goes on with one."""
+        return self._ready.framed
 
     async def exchange(self, snapshot: Snapshot) -> Reply:
         """Answer one call. Raises nothing but cancellation."""
@@ -178,10 +183,10 @@ class Pipeline:
         )
 
     async def _run(self, ready: Job | Whole | Composed, progress: Progress) -> Whole | Live:
+        if not isinstance(ready, Whole) and self.durable is not None and self.durable.takes(ready):
+            return await self.durable.run(ready, progress)
         match ready:
             case Job():
-                if self.durable is not None and self.durable.takes(ready):
-                    return await self.durable.run(ready, progress)
                 return await self._executor.run(ready, progress.trace)
             case Composed():
                 return await Composing(self._executor, ready, progress.trace).start()

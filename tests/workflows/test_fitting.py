@@ -76,7 +76,7 @@ OWN = {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}
 
 
 def body_of(scene: Scene) -> Any:
-    more = {"response_format": OWN} if "validate" in scene.wishes else {}
+    more: dict[str, Any] = {"response_format": OWN} if "validate" in scene.wishes else {}
     return chat(model="m", stream=scene.stream, **more)
 
 

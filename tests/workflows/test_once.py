@@ -25,7 +25,7 @@ from tokenhub_core.store.durable import By
 from tokenhub_core.types import Json, Outcome, Snapshot
 from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.breaker import FAILURES
-from tokenhub_core.workflows.client import Waits
+from tokenhub_core.workflows.following import Waits
 from tokenhub_core.workflows.shapes import Closing, Step, Told, Traced
 
 BRIEF = Waits(start=30, begin=0.2, look=0.05)

@@ -8,17 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from tokenhub_core.dispatch.job import STOPPED
-from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.orchestration.asks import Ask, Batch, Composite, Machine, Told
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.orchestration.asks import AGREED, LATE, Ask, Batch, Composite, Machine, Told
 from tokenhub_core.orchestration.saying import voices
-
-AGREED: Final = Fault(Kind.CANCELLED, Blame.US, "enough others said the same before", cause="agreed")
-LATE: Final = Fault(
-    Kind.TIMEOUT, Blame.US, "the step's share of the call's time was over", cause="step_deadline"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +42,7 @@ async def run(machine: Machine, driving: Driving) -> Composite:
 
 
 async def made(batch: Batch, driving: Driving) -> Sequence[Told]:
-    """Return what came of each ask, in their order."""
+    """Return what came of each ask of a batch, in their order."""
     tasks = [asyncio.create_task(_asked(one, driving), name=f"step {one.step}") for one in batch.asks]
     now, until = driving.now(), driving.until
     limit = None if until is None else now + (until - now) * batch.share

@@ -5,7 +5,7 @@ Whoever drives the steps writes into `traces` and `told` by the step's name, in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -19,7 +19,7 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.orchestration.asks import Composite, Goal, Note, Told, bound, noted
 from tokenhub_core.orchestration.steps import Frame, Ready
 from tokenhub_core.ports import Clock
-from tokenhub_core.types import Answer, Composition, Dialect, Json, Plan, Request, Step, Usage
+from tokenhub_core.types import Answer, Composition, Json, Plan, Request, Step, Usage
 
 _JSON: Final = (("content-type", "application/json"),)
 
@@ -39,13 +39,18 @@ class Telling:
     """One call's steps as they are told. `trace` is the whole call's, of which the record is made."""
 
     def __init__(
-        self, composed: Composed, trace: Trace, clock: Clock, dialects: Mapping[Dialect, DialectModule]
+        self,
+        frame: Frame,
+        goal: Goal,
+        trace: Trace,
+        clock: Clock,
+        written: Callable[[Composite, int], Json] | None = None,
     ) -> None:
-        self._composed = composed
-        self._frame = composed.frame
+        self._frame = frame
+        self._goal = goal
         self._clock = clock
-        self._dialects = dialects
-        self.module = dialects[composed.frame.dialect]
+        self._written = written
+        self.module = frame.dialects[frame.dialect]
         """What the steps are said in."""
         self.trace = trace
         self.traces: dict[str, Trace] = {}
@@ -82,10 +87,10 @@ class Telling:
         One that was stopped has told nothing, and may have cost something all the same: costs are the attempts' own.
         """
         return Composition(
-            self._composed.goal.way.value,
+            self._goal.way.value,
             decided,
             tuple(self._step(note, self.traces.get(note.step, Trace())) for note in notes),
-            bound(self._composed.goal),
+            bound(self._goal),
         )
 
     def _step(self, note: Note, trace: Trace) -> Step:
@@ -111,19 +116,21 @@ class Telling:
 
     def whole(self, composite: Composite) -> Whole:
         """Return the answer in one piece; raises `TokenHubError` where there is none."""
-        if self._composed.written is not None:
+        if self._written is not None:
             return Whole(wire.encode(self._result(composite)), _JSON)
         request = self._frame.request
-        rendered = self._dialects[request.dialect].render_answer(self.answer(composite), request=request)
+        rendered = self._frame.dialects[request.dialect].render_answer(
+            self.answer(composite), request=request
+        )
         self.lose(rendered.losses)
         return Whole(wire.encode(rendered.data), _JSON)
 
     def form(self) -> Form:
         """Return how the answer is written as a stream."""
-        if self._composed.written is not None:
+        if self._written is not None:
             return _Events(self._result)
         request = self._frame.request
-        module, name = self._dialects[request.dialect], self._frame.snapshot.id.removeprefix("req_")
+        module, name = self._frame.dialects[request.dialect], self._frame.snapshot.id.removeprefix("req_")
         writer = module.writer(request=request, created=int(self._clock.now()), fallback_id=name)
         return _Deltas(module, request, writer, self)
 
@@ -134,8 +141,8 @@ class Telling:
     def _result(self, composite: Composite) -> Json:
         """Return the result of a call that is told no answer in a dialect."""
         self.checked(composite)
-        assert self._composed.written is not None
-        return self._composed.written(composite, self.trace.cost_nanousd)
+        assert self._written is not None
+        return self._written(composite, self.trace.cost_nanousd)
 
 
 class Form(Protocol):

@@ -1,8 +1,9 @@
-"""The workflow of one call: it asks the failover machine, has done what that says, and tells it what came of it.
+"""The workflows: of one call, which asks the failover machine, has done what that says, and tells it what came of it;
+and of one that several calls answer, each of them by the same way.
 
-It decides nothing itself and computes with nothing but pure code, its own clock and its own dice, which are the same
-whenever its history is read again. A change that makes it schedule something else is a new version under a new name:
-the old one stays until no open history needs it (`tests/workflows/histories` holds one of each).
+A workflow decides nothing itself and computes with nothing but pure code, its own clock and its own dice, which are the
+same whenever its history is read again. A change that makes it schedule something else is a new version under a new
+name: the old one stays until no open history needs it (`tests/workflows/histories` holds one of each).
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED
-from tokenhub_core.workflows import shapes
+from tokenhub_core.errors import Fault
+from tokenhub_core.orchestration.asks import AGREED, LATE, Ask, Batch
+from tokenhub_core.orchestration.asks import Told as Heard
+from tokenhub_core.orchestration.runner import Driving, made
+from tokenhub_core.workflows import composed, shapes
+from tokenhub_core.workflows.composed import Begin, Fact, Next, Prepared, Settling, Sofar
 from tokenhub_core.workflows.shapes import Closing, Done, Start, Step, Told, Traced
 
 HEARTBEAT: Final = 10.0
@@ -148,8 +154,99 @@ class Checked(Chat):
         return await super().run(start)
 
 
+@workflow.defn(name=composed.PLAN)
+class Planned:
+    """One call that several calls answer."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Fact, ...]] = []
+        self._under_way: dict[str, Fact | Course] = {}
+        """The steps of the batch that is being made, in their order."""
+
+    @workflow.run
+    async def run(self, begin: Begin) -> Done:
+        """Return what came of the call, once its answer is kept and its one record is made."""
+        cancelled = False
+        try:
+            if await self._driven(begin):
+                return Done(Traced(), taken=True)
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            cancelled = True
+        left = tuple(map(_fact, self._under_way, self._under_way.values())) if cancelled else ()
+        settling = Settling(begin.id, tuple(self._batches), left, cancelled)
+        making: workflow.ActivityHandle[Done] = workflow.start_activity(
+            composed.SETTLE,
+            settling,
+            result_type=Done,
+            activity_id="settle",
+            start_to_close_timeout=timedelta(seconds=60),
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+            retry_policy=_AGAIN,
+        )
+        return await _whatever(making)
+
+    async def _driven(self, begin: Begin) -> bool:
+        """Return when the machine of the goal has come to its end; True: the call is being made directly."""
+        seconds = begin.limits.total_seconds
+        until = None if seconds is None else workflow.time() - begin.elapsed + seconds
+        while True:
+            following: Next = await workflow.execute_activity(
+                composed.STEPS,
+                Sofar(begin.id, tuple(self._batches)),
+                result_type=Next,
+                activity_id=f"steps-{len(self._batches) + 1}",
+                start_to_close_timeout=timedelta(seconds=60),
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+                retry_policy=_AGAIN,
+            )
+            if following.taken or not following.steps:
+                return following.taken
+            self._batches.append(await self._made(following, until))
+            self._under_way = {}
+
+    async def _made(self, following: Next, until: float | None) -> tuple[Fact, ...]:
+        prepared = {one.step: one for one in following.steps}
+        self._under_way = {name: Fact(name, fault=CANCELLED) for name in prepared}
+        # Of an answer only its digest is known here, and that is enough to see whether voters agree.
+        batch = Batch(tuple(map(Ask, prepared)), following.agree, following.share)
+        driving = Driving(lambda ask: self._step(prepared[ask.step]), workflow.time, until)
+        told = await made(batch, driving)
+        return tuple(composed.settled(_fact(one.step, self._under_way[one.step], one.fault)) for one in told)
+
+    async def _step(self, prepared: Prepared) -> Heard:
+        """Return what came of one step, as far as the batch depends on it."""
+        name = prepared.step
+        if prepared.start is None:
+            self._under_way[name] = Fact(name, fault=prepared.fault)
+            return Heard(name, fault=prepared.fault)
+        course = Course(prepared.start, activity=shapes.CHECKED_ATTEMPT, name=name)
+        self._under_way[name] = course
+        try:
+            done = await course.run()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise asyncio.CancelledError from error
+            raise
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # What its attempt did cost was waited for; what it came to counts no more.
+            raise asyncio.CancelledError
+        self._under_way[name] = Fact(name, done.trace, done.fault, done.n)
+        model = done.trace.attempts[-1].model if done.trace.attempts else ""
+        return Heard(name, text=done.gist, model=model, fault=done.fault)
+
+
+def _fact(name: str, known: Fact | Course, fault: Fault | None = CANCELLED) -> Fact:
+    """Return what came of a step; of one that was given up, as far as it has come, and why."""
+    if isinstance(known, Course) or fault in (AGREED, LATE):
+        return Fact(name, known.trace, fault)
+    return known
+
+
 async def _recorded(closing: Closing) -> None:
-    """Return when the record is made. Nobody's leaving keeps it from being made."""
+    """Return when the record is made."""
     making = workflow.start_activity(
         shapes.RECORD,
         closing,
@@ -157,11 +254,14 @@ async def _recorded(closing: Closing) -> None:
         start_to_close_timeout=timedelta(seconds=30),
         retry_policy=_AGAIN,
     )
+    await _whatever(making)
+
+
+async def _whatever[T](making: workflow.ActivityHandle[T]) -> T:
+    """Return what an activity comes to. Nobody's leaving keeps it from being done."""
     while True:
         try:
-            await asyncio.shield(making)
+            return await asyncio.shield(making)
         except asyncio.CancelledError:
             if making.done():
                 raise
-        else:
-            return

@@ -85,6 +85,10 @@ class Call(msgspec.Struct, frozen=True):
     """Of a call that several calls answer: which of them this is."""
     dialect: Dialect | None = None
     """What its body is in, where that is not the snapshot's: of two dialects steps are said in another one."""
+    decided: Plan | None = None
+    """What a step's plan was before its ask put somebody else first; None where it did not."""
+    fault: Fault | None = None
+    """Why nobody may serve a step."""
     bare: bool = False
     """It is a question of ours, whose answer has no form and need not fit."""
 
