@@ -36,13 +36,14 @@ class Front:
     def __init__(self, house: House) -> None:
         self.house = house
         self.marks = Marks(house.writer)
+        self.throttle = Throttle()
         self.engine = Idempotent(
             house.bench.engine,
             Keeping(self.marks),
             recorder=house.bench.recorder,
             dialects=DIALECTS,
             clock=house.bench.clock,
-            throttle=Throttle(),
+            throttle=self.throttle,
             resumed=house.durable.resumed,
         )
 
@@ -50,7 +51,8 @@ class Front:
         """Leave a call as a front door does that dies once its workflow is started."""
         house, now = self.house, self.house.bench.clock.now()
         snapshot = house.bench.snapshot(body, headers=KEY)
-        await self.marks.claim(mark(snapshot, ""), snapshot.id, now=now, until=now + 60)
+        address = self.throttle.address(snapshot.caller.peer, snapshot.headers)
+        await self.marks.claim(mark(snapshot, address), snapshot.id, now=now, until=now + 60)
         if start:
             progress = Progress(snapshot, Trace())
             job = house.bench.engine._ready.prepare(progress)
