@@ -446,7 +446,6 @@ async def _door(
         dialects=DIALECTS,
         clock=kept.clock,
         throttle=admission.throttle,
-        resumed=pipeline.durable.resumed if pipeline.durable is not None else None,
     )
     stack.push_async_callback(engine.close)
     together = await pooled(

@@ -2,7 +2,6 @@
 
     running? ── joined: every caller gets the one answer, from its beginning
     kept?    ── replayed
-    durable? ── followed to its end, whatever has become of the process that took it
     marked?  ── 409: it was made before, and its answer is not here; or another process makes it: come again
     else     ── marked durably, made, and what came of it kept
 
@@ -15,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -30,10 +29,9 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Trace
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Engine, Recorder, Reply
-from tokenhub_core.progress import Progress, passed_on, record, refusal
+from tokenhub_core.progress import Progress, record, refusal
 from tokenhub_core.store.idempotency import Earlier
 from tokenhub_core.types import Dialect, Headers, Outcome, Record, Snapshot
-from tokenhub_core.workflows.way import Resumed
 
 _CAUSE: Final = "idempotency_"
 _ORIGINAL: Final = "x-tokenhub-original"
@@ -154,10 +152,8 @@ class Idempotent:
         dialects: Mapping[Dialect, DialectModule],
         clock: Clock,
         throttle: Throttle,
-        resumed: Callable[[str], Awaitable[Resumed | None]] | None = None,
     ) -> None:
         self._engine = engine
-        self._resumed = resumed
         self._keeping = keeping
         self._recorder = recorder
         self._dialects = dialects
@@ -242,42 +238,20 @@ class Idempotent:
     async def _claimed(self, run: _Run) -> bool:
         """Mark the call; False, and the run told of it, where another one has the mark."""
         now, keeping = self._clock.now(), self._keeping
-        while True:
-            earlier = await keeping.marks.claim(
-                run.mark, run.snapshot.id, now=now, until=now + keeping.seconds
-            )
-            if earlier is None:
-                return True
-            resumed = await self._durable(earlier, run)
-            if resumed is None or resumed.answer is not None:
-                break
-            # It has failed, and nobody was told: as after an error that its caller got, the call is made anew.
-            keeping.marks.drop(run.mark, earlier.request_id)
+        earlier = await keeping.marks.claim(run.mark, run.snapshot.id, now=now, until=now + keeping.seconds)
+        if earlier is None:
+            return True
         run.earlier = earlier.request_id
         if run.stay is not None:
             # The engine, which counts requests, hears nothing of this one.
             with suppress(TokenHubError):
                 run.stay.enter(self._instant())
             self._leave(run.stay)
-        if resumed is not None and resumed.answer is not None:
-            run.reply = _given(earlier.request_id, resumed.answer, resumed.headers)
-            kept = self._kept(run, earlier.request_id)
-            self._keeping.marks.finish(run.mark, earlier.request_id, kept)
-        elif earlier.asked == run.mark.asked and (answer := earlier.answer) is not None:
+        if earlier.asked == run.mark.asked and (answer := earlier.answer) is not None:
             run.reply = Reply(answer.status, answer.headers, answer.body)
         else:
             run.fault = self._why(earlier, run.mark)
         return False
-
-    async def _durable(self, earlier: Earlier, run: _Run) -> Resumed | None:
-        """Return what the earlier call came to, where it is one that goes on without whoever took it.
-
-        Of our own way to ask the answer alone is kept, without the decision that stands around it.
-        """
-        same = earlier.asked == run.mark.asked and not earlier.done
-        if self._resumed is None or not same or run.snapshot.native:
-            return None
-        return await self._resumed(earlier.request_id)
 
     def _why(self, earlier: Earlier, mark: Mark) -> Fault:
         """Return why a call is not made that has been made, or begun."""
@@ -325,13 +299,13 @@ class Idempotent:
             _log.error("what became of %s could not be stored: its key stays in use", request_id)
         run.changed()
 
-    def _kept(self, run: _Run, made_for: str = "") -> Kept | None:
-        """Return the answer as it is kept, None where it is too long for that; `made_for`: the call, if another one."""
+    def _kept(self, run: _Run) -> Kept | None:
+        """Return the answer as it is kept, None where it is too long for that."""
         reply = run.reply
         if reply is None or not run.tape.whole:
             return None
         body = reply.body if reply.frames is None else run.tape.all()
-        kept = Kept(made_for or run.snapshot.id, run.mark.asked, reply.status, reply.headers, body)
+        kept = Kept(run.snapshot.id, run.mark.asked, reply.status, reply.headers, body)
         return kept if kept.size <= self._keeping.cache_bytes else None
 
     # --- others get the answer
@@ -440,12 +414,6 @@ async def _written(run: _Run, frames: AsyncGenerator[bytes]) -> None:
                 await run.change()
     finally:
         await frames.aclose()
-
-
-def _given(first: str, body: bytes, upstream: Headers) -> Reply:
-    """Return the answer of a durable call as far as it is kept: what its head told of the decision is in its record."""
-    named = (("x-request-id", first), ("x-tokenhub-decision", first))
-    return Reply(200, (*passed_on(upstream, limited=True), *named), body)
 
 
 def _other(first: str) -> Fault:

@@ -14,7 +14,6 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -34,7 +33,7 @@ from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import Progress
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.durable import By, DurableCalls
+from tokenhub_core.store.durable import DurableCalls
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.metrics import Metrics
@@ -45,7 +44,7 @@ from tokenhub_core.workflows.codec import Codec, LockedError, converter
 from tokenhub_core.workflows.definitions import Chat, Checked, Planned
 from tokenhub_core.workflows.following import Errand, Line, Run, Waits
 from tokenhub_core.workflows.stepping import Stepping
-from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Resumed, Workflow
+from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Workflow
 
 _log: Final = logging.getLogger(__name__)
 
@@ -189,27 +188,6 @@ class Durable(Line):
             direct=lambda: Composing(self.executor, ready, progress.trace).start(),
             several=True,
         )
-
-    async def resumed(self, request_id: str) -> Resumed | None:
-        """Return what a call came to that another front door took, once it is over; None where nobody knows."""
-        until = self.clock.monotonic() + self.settings.total_timeout_secs + self.waits.grace
-        with suppress(LockedError):
-            while self.clock.monotonic() < until:
-                marks = await self.safe.rows.marks(request_id)
-                if any(mark.by is By.DIRECT for mark in marks):
-                    return None
-                # Looked for before the answer: between the two looks the record may be made, and the answer not lost.
-                recorded = await self.activities.recorded(request_id)
-                for mark in await self.safe.rows.marks(request_id):
-                    outcome = await self.safe.found(request_id, mark.n)
-                    if outcome is not None and outcome.answer is not None and outcome.told.fault is None:
-                        return Resumed(outcome.answer.body + outcome.answer.tail, outcome.answer.headers)
-                if recorded:
-                    return Resumed() if marks else None
-                if not marks and await self.safe.rows.load(request_id) is None:
-                    return None
-                await asyncio.sleep(self.waits.look)
-        return None
 
     # --- a look at them
 
