@@ -180,6 +180,8 @@ SHELLS: Final = {
     "tokenhub_core.workflows.client": "speaks with Temporal",
     "tokenhub_core.workflows.codec": "is asked by Temporal's loop",
     "tokenhub_core.workflows.definitions": "waits in workflows, whose clock and dice are their own",
+    "tokenhub_core.workflows.following": "speaks with Temporal",
+    "tokenhub_core.workflows.stepping": "waits for the store",
     "tokenhub_core.workflows.joining": "imports an extra where it is asked for",
     "tokenhub_core.cli": "reads the command line and prints",
     "tokenhub_addon": "lives in mitmproxy",
@@ -199,9 +201,10 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
-    dispatch.job dispatch.leftovers interception leading learning parkings pooling presence progress redispool relay
-    rolling sharing sources sweeper tidings webhooks""",
-    """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps otel pipeline preparing
+    dispatch.job dispatch.leftovers dispatch.mending interception leading learning parkings pooling presence progress
+    redispool relay rolling sharing sources sweeper tidings webhooks""",
+    """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
+    pipeline preparing
     workflows""",
     "http",
     "fellowship opening passing reloading terms",

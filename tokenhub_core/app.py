@@ -354,9 +354,9 @@ async def _engine(
     pipeline.durable = joined(
         stack,
         settings,
-        executor,
         watched.recorder,
         kept.holder,
+        engine=(executor, pipeline.framed),
         store=(kept.database, kept.writer),
         metrics=watched.metrics,
     )

@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from functools import partial
 from typing import Final
 
-from tokenhub_core.composing import Composed, Composing
+from tokenhub_core.composing import Composing
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Job, Live, Trace, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.policy import Layer
 from tokenhub_core.ports import Foreseen, Recorder, Reply
 from tokenhub_core.preparing import UNRECORDABLE, Insight, Preparation, Rules
@@ -35,7 +36,7 @@ from tokenhub_core.types import (
     Snapshot,
 )
 from tokenhub_core.underway import FULL, LEAVING, Underway, stopped
-from tokenhub_core.workflows.way import Durability
+from tokenhub_core.workflows.way import Durability, Framing
 
 logger: Final = logging.getLogger(__name__)
 
@@ -105,6 +106,11 @@ class Pipeline:
         )
         self._dialects: Mapping[Dialect, DialectModule] = executor.means.dialects
         self._clock = executor.means.clock
+
+    @property
+    def framed(self) -> Framing:
+        """Return what says what the steps of a call share, for whoever goes on with one."""
+        return self._ready.framed
 
     def renew(self, rules: Rules) -> None:
         """Take the calls that come from now on by other rules; what is under way goes on by those that it has."""
@@ -181,10 +187,10 @@ class Pipeline:
         )
 
     async def _run(self, ready: Job | Whole | Composed, progress: Progress) -> Whole | Live:
+        if not isinstance(ready, Whole) and self.durable is not None and self.durable.takes(ready):
+            return await self.durable.run(ready, progress)
         match ready:
             case Job():
-                if self.durable is not None and self.durable.takes(ready):
-                    return await self.durable.run(ready, progress)
                 return await self._executor.run(ready, progress.trace)
             case Composed():
                 return await Composing(self._executor, ready, progress.trace).start()

@@ -18,10 +18,9 @@ from tokenhub_core import directives, encoding, native, policy
 from tokenhub_core.admission.foreign import KEPT, Foreign, Use
 from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
-from tokenhub_core.admission.outlay import answers
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Throttle
-from tokenhub_core.composing import Composed, check_budget, purse
+from tokenhub_core.composing import check_budget
 from tokenhub_core.dialects import anthropic_count_tokens, wire
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
@@ -32,7 +31,9 @@ from tokenhub_core.leave import Leaves, granted
 from tokenhub_core.modes import ROUTED, Modes
 from tokenhub_core.orchestration import asked, machines, plancall, steps
 from tokenhub_core.orchestration.asks import Goal, bound
+from tokenhub_core.orchestration.purse import purse
 from tokenhub_core.orchestration.steps import Frame
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.policy import Layer
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.catalogue import Catalogue, priced
@@ -45,7 +46,8 @@ from tokenhub_core.routing.fleet import named
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.routing.replay import Ground
 from tokenhub_core.shaping import schemas
-from tokenhub_core.shaping.shape import STRUCTURED, Check, shape_of
+from tokenhub_core.shaping.shape import shape_of
+from tokenhub_core.shaping.wanted import check_of
 from tokenhub_core.signing import Signatures
 from tokenhub_core.types import (
     Bond,
@@ -55,7 +57,6 @@ from tokenhub_core.types import (
     Headers,
     Json,
     Model,
-    Need,
     Origin,
     Plan,
     Policy,
@@ -210,7 +211,7 @@ class Preparation:
         view = self._fleet()
         goal = plan.goal if plan else asked.goal(reading.values, seed=snapshot.id)
         wishes = policy.for_call(self._defaults(), request.features.model, asked.policy(reading.values), said)
-        wishes = plancall.bounded(wishes, plan.policy) if plan else wishes
+        wishes = plancall.bounded(wishes, plan) if plan else wishes
         meant = progress.meant = (
             aliases.Applied(wishes)
             if not shadow and self._rests(snapshot, wishes.model)
@@ -226,7 +227,7 @@ class Preparation:
         bodies = Bodies(
             request, self._dialects, wishes.output_schema, cap=cap, shape=shape_of(request, wishes)
         )
-        check = self._check(request, bodies, wishes)
+        check = check_of(request, wishes, bodies.own_schema, self._compiled)
         planned, fault = decide(
             view,
             features,
@@ -271,26 +272,14 @@ class Preparation:
         snapshot, model = progress.snapshot, progress.meant.model if progress.meant else ""
         steps.check(request, goal)
         bond = progress.thread.bond if progress.thread is not None else None
-        shape = shape_of(request, wishes)
-        bodies = Bodies(request, self._dialects, wishes.output_schema, shape=shape)
-
-        def now(origin: OriginOption | None) -> Circumstances:
-            # Nobody explores: rewards are for single calls, and the order of candidates decides who votes.
-            return structs.replace(self._circumstances(view, snapshot, origin, bond), explorer=STILL)
-
-        frame = Frame(
-            snapshot=snapshot,
-            request=request,
-            call=self._dialects[request.dialect].parse(request),
-            policy=wishes,
-            view=view,
-            dialects=self._dialects,
-            limits=self._limits(wishes),
-            origin=lambda said: self._origin(said, request, model),
-            now=now,
+        frame = self.framed(
+            snapshot,
+            request,
+            wishes,
+            model=model,
+            bond=bond,
             most_output=progress.stay.most_output if progress.stay is not None else None,
-            shape=shape,
-            check=self._check(request, bodies, wishes),
+            view=view,
         )
         ask = next(machines.machine(goal)).asks[0]
         first = steps.step(frame, ask, purse(wishes.max_budget_usd, goal).share())
@@ -305,6 +294,46 @@ class Preparation:
             tokens = first.plan.input_tokens + first.plan.output_tokens
             progress.stay.reserve(tokens * bound(goal), self.instant())
         return composed
+
+    def framed(
+        self,
+        snapshot: Snapshot,
+        request: Request,
+        wishes: Policy,
+        *,
+        model: str,
+        bond: Bond | None,
+        most_output: int | None,
+        view: Fleet | None = None,
+    ) -> Frame:
+        """Return what the steps of a call share; `view` is the fleet of now where none is given.
+
+        Raises `TokenHubError` where its answer is to fit a schema that is none.
+        """
+        known = self._fleet() if view is None else view
+        shape = shape_of(request, wishes)
+        bodies = Bodies(request, self._dialects, wishes.output_schema, shape=shape)
+
+        def now(origin: OriginOption | None) -> Circumstances:
+            # Nobody explores: rewards are for single calls, and the order of candidates decides who votes.
+            return structs.replace(self._circumstances(known, snapshot, origin, bond), explorer=STILL)
+
+        return Frame(
+            snapshot=snapshot,
+            request=request,
+            call=self._dialects[request.dialect].parse(request),
+            policy=wishes,
+            view=known,
+            dialects=self._dialects,
+            limits=self._limits(wishes),
+            origin=lambda said: self._origin(said, request, model),
+            now=now,
+            model=model,
+            bond=bond,
+            most_output=most_output,
+            shape=shape,
+            check=check_of(request, wishes, bodies.own_schema, self._compiled),
+        )
 
     def simulate(
         self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
@@ -384,24 +413,6 @@ class Preparation:
         tokens = estimate.input_tokens(features, features.model, self._insight.estimates)
         body = wire.encode(anthropic_count_tokens.estimated(tokens))
         return Whole(body, (("content-type", "application/json"),))
-
-    def _check(self, request: Request, bodies: Bodies, wishes: Policy) -> Check | None:
-        """Return what the answer has to be; raises `TokenHubError` where its schema is none."""
-        if not request.dialect.translates:
-            return None
-        schema, param = wishes.output_schema, "output_schema"
-        if schema is None and wishes.validate and Need.JSON_SCHEMA in request.features.needs:
-            schema, param = bodies.own_schema(), schemas.OWN[request.dialect]
-        if schema is None and wishes.output_format not in STRUCTURED:
-            return None
-        if answers(request.data) > 1:
-            message = "of several answers none is checked: ask for one"
-            raise client_fault(message, cause="several_answers", param="n")
-        if schema is None:
-            return Check(wishes.output_format)
-        raw = schemas.encoded(schema)
-        compile_ = self._compiled if schemas.light(raw) else schemas.compiled
-        return Check(wishes.output_format, compile_(raw, param))
 
     def _directives(self, progress: Progress, request: Request) -> tuple[Request, directives.Reading]:
         malformed = self._rules.directives()

@@ -12,8 +12,10 @@ import pytest_asyncio
 from tests.fakes.house import House, Told, house
 from tests.fakes.keys import SECRET, Book, limited
 from tests.fakes.provider import FakeProvider
+from tokenhub_core.routing.recompute import recompute
 from tokenhub_core.types import Json, Scope, Trust
 
+SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
 KEY = {"authorization": f"Bearer {SECRET}"}
 
 
@@ -119,6 +121,32 @@ async def test_parameters_go_to_the_models_and_notes_do_not(fleet: House, fake: 
     assert not one.json.get("stream")
 
 
+async def test_answers_get_the_form_that_the_body_asks_for(fleet: House, fake: FakeProvider) -> None:
+    """Each answer to the conversation does, and none to a question of ours."""
+    text = {"request": {"messages": [{"role": "user", "content": "echo: <think>hm</think>**b**"}]}}
+    wished = {"output_format": {"type": "text", "strip_think": True}}
+    told = await plan(fleet, {"mode": "vote", "voters": 2}, **text, **wished)
+    assert [one["content"] for one in told.json["response"]["responses"]] == ["b", "b"]
+    plain = await plan(fleet, {"mode": "vote", "voters": 2}, **text)
+    assert plain.json["response"]["responses"][0]["content"] == "<think>hm</think>**b**"
+
+
+async def test_answers_are_held_to_the_schema_of_the_body(fleet: House) -> None:
+    """One that never fits is a 422 with the place; one that does is the answer. Its decision can be made again."""
+
+    async def asked(text: str) -> Told:
+        request = {"messages": [{"role": "user", "content": f"echo: {text}"}], "output_schema": SCHEMA}
+        return await plan(fleet, {"mode": "adversarial"}, request=request)
+
+    told = await asked('{"n":1}')
+    assert (told.status, told.json["response"]["refined_plan"]) == (200, '{"n":1}')
+    shown = await fleet.done("GET", f"/decisions/{told.header('x-request-id')}")
+    assert set(shown["steps"]) == {"critique-1", "refine-1"}
+    assert recompute(shown["steps"]["critique-1"]).candidates
+    refused = await asked('{"n": "one"}')
+    assert (refused.status, refused.json["error"]["param"]) == (422, "/n")
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -129,6 +157,10 @@ async def test_parameters_go_to_the_models_and_notes_do_not(fleet: House, fake: 
         ({"request": {"messages": []}}, "request.messages"),
         ({"policy": {"max_budget_usd": -1}}, "policy.max_budget_usd"),
         ({"output_schema": {}}, ""),
+        ({"request": {"output_schema": {"type": "strin"}}}, "output_schema.type"),
+        ({"output_format": {"type": "yaml"}}, "output_format.type"),
+        ({"output_format": {"type": "json", "max_tokens": 5}}, "output_format.max_tokens"),
+        ({"policy": {"durable": "yes"}}, "policy.durable"),
     ],
 )
 async def test_a_bad_body_is_told_where(fleet: House, fake: FakeProvider, body: Json, param: str) -> None:

@@ -21,14 +21,15 @@ from tests.fakes.engine import ANTHROPIC, OPENAI, PAIR, Bench, chat, message
 from tests.fakes.keys import limited
 from tests.orchestration.talking import THREE, Heard, bench, model, read
 from tokenhub_core.admission.budgets import Budget, Period, Unit
-from tokenhub_core.composing import Purse
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.leave import Leave, Leaves
+from tokenhub_core.orchestration.purse import Purse
 from tokenhub_core.ports import Reply
 from tokenhub_core.preparing import Rules
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.routing.decision import pack, unpack
 from tokenhub_core.routing.recompute import recompute
+from tokenhub_core.store.rows import entry, plan_json
 from tokenhub_core.types import Caller, Dialect, Json, Outcome, Prices, Trust, header
 
 VOTE = "@@tokenhub mode=vote\nHow much is it?"
@@ -268,6 +269,28 @@ async def test_the_decision_that_is_recorded_makes_the_same_plan_again() -> None
     stored = unpack(orjson.loads(orjson.dumps(pack(plan))))
     again = recompute(stored)
     assert unpack(orjson.loads(orjson.dumps(pack(again)))) == stored
+
+
+@pytest.mark.parametrize(
+    ("asked", "own"), [(VOTE, {"judge"}), (ADVERSARIAL, {"critique-1", "refine-1", "critique-2", "refine-2"})]
+)
+async def test_each_later_steps_decision_makes_its_plan_again(asked: str, own: set[str]) -> None:
+    """A step that was decided for itself has its decision in the record, and each follows from what is stored."""
+    it, _ = bench(texts)
+    await it.ask(chat(asked, model="a"))
+    record = it.recorder.one
+    stored = entry({"decision": plan_json(record.plan, record.composition)} if record.plan else {})
+    steps = stored["decision"]["steps"]
+    assert record.composition is not None
+    plans = {one.name: one.plan for one in record.composition.steps if one.plan is not None}
+    assert set(steps) == set(plans) == own
+    for name, told in steps.items():
+        again = recompute(told)
+        recorded = unpack(orjson.loads(orjson.dumps(pack(plans[name]))))
+        assert unpack(orjson.loads(orjson.dumps(pack(again)))) == told == recorded
+        assert {one.model for one in record.attempts if one.step == name} <= {
+            one.model.id for one in again.candidates
+        }
 
 
 # --- failures

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import orjson
@@ -126,6 +127,27 @@ async def test_a_second_try_that_fails_leaves_the_reason_of_the_first() -> None:
         (1, "invalid_output", ""),
         (2, "http_500", "schema-repair"),
     ]
+
+
+async def test_who_leaves_in_the_second_try_has_got_nothing() -> None:
+    """That the first answer came to its end makes it no answer."""
+    reached = asyncio.Event()
+
+    class Waiting(Speaking):
+        async def send(self, request: Any, timeouts: Any) -> Any:
+            answer = await super().send(request, timeouts)
+            if len(self.sent) == 2:
+                reached.set()
+                await asyncio.Event().wait()
+            return answer
+
+    one = bench(Waiting(OPENAI, [BAD]), defaults={"output_schema": SCHEMA})
+    asking = asyncio.create_task(ask(one, OPENAI, stream=False))
+    await reached.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert one.recorder.one.outcome is Outcome.CANCELLED
 
 
 async def test_of_several_answers_none_would_be_checked() -> None:

@@ -16,12 +16,15 @@ from tokenhub_core.cli import main as tokenhub
 from tokenhub_core.store.durable import DurableCalls
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.workflows.activities import Activities, Safe
+from tokenhub_core.workflows.stepping import Stepping
 
 POINTS = {
     "asked": (Activities, "_once", "before"),
     "marked": (DurableCalls, "begin", "after"),
     "answered": (Safe, "end", "before"),
     "kept": (Safe, "end", "after"),
+    "stepped": (Safe, "keep_step", "after"),
+    "settling": (Stepping, "_outcome", "before"),
     "recording": (StoreRecorder, "commit", "before"),
     "recorded": (StoreRecorder, "commit", "after"),
 }

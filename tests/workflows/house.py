@@ -23,8 +23,10 @@ from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.vault.sealing import DURABLE, Sealer
 from tokenhub_core.workflows.activities import Activities, Safe
-from tokenhub_core.workflows.client import Durable, Waits
+from tokenhub_core.workflows.client import Durable
 from tokenhub_core.workflows.codec import Codec
+from tokenhub_core.workflows.following import Waits
+from tokenhub_core.workflows.stepping import Stepping
 
 PATIENT = Waits(start=30, begin=60, leave=60)
 """On a busy machine everything takes many times as long as on an idle one."""
@@ -49,8 +51,9 @@ class Plain(Codec):
 class House:
     """A bench on the durable way, and what it is made of."""
 
-    def __init__(self, bench: Bench, durable: Durable, rows: DurableCalls) -> None:
+    def __init__(self, bench: Bench, durable: Durable, rows: DurableCalls, writer: Writer) -> None:
         self.bench = bench
+        self.writer = writer
         self.durable = durable
         self.rows = rows
 
@@ -88,9 +91,11 @@ async def durably(
         temporal_worker=worker,
         shutdown_drain_secs=0,
     )
+    activities = Activities(bench.executor, bench.recorder, RequestLog(database), safe)
     durable = Durable(
         settings,
-        activities=Activities(bench.executor, bench.recorder, RequestLog(database), safe),
+        activities=activities,
+        stepping=Stepping(activities, bench.recorder, safe, bench.engine.framed),
         safe=safe,
         codec=Codec(sealer, secrets.token_bytes) if sealed else Plain(),
         metrics=Metrics(),
@@ -101,7 +106,7 @@ async def durably(
     try:
         if not isinstance(temporal, str):
             await durable.connected.wait()
-        yield House(bench, durable, rows)
+        yield House(bench, durable, rows, writer)
     finally:
         keeping.cancel()
         with suppress(asyncio.CancelledError):

@@ -9,7 +9,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -18,19 +18,24 @@ import pytest
 from tests.e2e.serving import ROOT, Serve, bare_environment, eventually, measured, start, until
 from tests.fakes.engine import Bench, chat
 from tests.fakes.provider import FakeProvider
+from tests.fakes.transport import Scripted
+from tests.orchestration.talking import Talking
+from tests.orchestration.talking import bench as talking
 from tests.patience import PROGRAM_PATIENCE
 from tests.workflows.dying import POINTS
 from tests.workflows.house import durably
 from tests.workflows.server import NAMESPACE, Temporal, program
 from tests.workflows.upstream import Counting
 from tokenhub_core.dispatch.job import Patience
+from tokenhub_core.ports import Timeouts, UpstreamRequest
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Json, Outcome
-from tokenhub_core.workflows.client import Waits
+from tokenhub_core.workflows.following import Waits
 
 pytestmark = [pytest.mark.load, pytest.mark.timeout(600)]
 
-CALL = {"model": "m", "messages": [{"role": "user", "content": "echo: still here"}]}
+TEXT = "echo: still here"
+PLAN = f"@@tokenhub mode=refine iterations=1\n{TEXT}"
 SLOW = Profile(ttft=3.0)
 """Long enough to be killed in the middle of."""
 
@@ -116,10 +121,11 @@ async def registered(serve: Serve, fake: FakeProvider) -> None:
     await serve.admin("POST", "/models", {"id": "m", "provider_id": "p", **prices})
 
 
-async def ask(serve: Serve) -> tuple[int, str, bytes]:
+async def ask(serve: Serve, text: str = TEXT, **headers: str) -> tuple[int, str, bytes]:
     """Make the call; return its status, its id and its answer."""
     url = f"{serve.info.side_url}/v1/chat/completions"
-    async with serve.session.post(url, json=CALL) as response:
+    call = {"model": "m", "messages": [{"role": "user", "content": text}]}
+    async with serve.session.post(url, json=call, headers=headers) as response:
         return response.status, response.headers.get("x-request-id", ""), await response.read()
 
 
@@ -174,6 +180,77 @@ async def test_a_worker_may_die_anywhere(point: str, own_temporal: Temporal, tmp
         assert len(records) == 1
         assert (len(fake.requests), tuple(one["cause"] for one in record["attempts"])) == (asked, causes)
         measured(f"worker died: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
+
+
+PLANNED = {
+    "stepped": (2, ("", "")),
+    "sent": (3, ("worker_lost", "", "")),
+    "kept": (2, ("", "")),
+    "settling": (2, ("", "")),
+}
+"""The same of a call in two steps; in the last one both are answered, and nobody was told."""
+
+
+@pytest.mark.parametrize("point", PLANNED)
+async def test_a_worker_may_die_between_the_steps_of_a_plan(
+    point: str, own_temporal: Temporal, tmp_path: Path
+) -> None:
+    """Another one goes on where it was: no step is decided or paid for twice, and the one record has them all."""
+    async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
+        serve = await start(
+            tmp_path,
+            settings=settings(own_temporal, worker=False),
+            command=program_of_this_tree(),
+            session=session,
+        )
+        assert isinstance(serve, Serve), serve
+        await registered(serve, fake)
+        async with working(tmp_path, own_temporal, point) as worker:
+            asking = asyncio.create_task(ask(serve, PLAN))
+            if point not in POINTS:
+                await until(lambda: len(fake.requests) == 1)
+                assert worker.process is not None
+                worker.process.kill()
+            status, name, body = await asking
+            assert status == 200, body
+            assert b"still here" in body
+            record = await serve.record(name)
+            records = [row for row in await serve.records() if row["id"] == name]
+            assert worker.starts == 2
+        await serve.stop()
+        asked, causes = PLANNED[point]
+        assert record["cost_nanousd"] == sum(attempt["cost_nanousd"] for attempt in record["attempts"])
+        assert [step["name"] for step in record["composition"]["steps"]] == ["answer", "refine-1"]
+        assert (len(records), len(fake.requests)) == (1, asked)
+        assert tuple(one["cause"] for one in record["attempts"]) == causes
+        measured(f"worker died in a plan: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
+
+
+async def test_the_server_may_die_between_the_steps_of_a_plan(own_temporal: Temporal, tmp_path: Path) -> None:
+    """A step that outlives Temporal is the plan's when Temporal is back; no step is made again."""
+    reached, go = asyncio.Event(), asyncio.Event()
+
+    class Held(Talking):
+        async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Scripted:
+            answer = await super().send(request, timeouts)
+            reached.set()
+            await go.wait()
+            return answer
+
+    bench, _ = talking(lambda one: "Four.", defaults={"durable": True}, patience=Patience(whole=120))
+    talk = Held(lambda one: "Four.")
+    bench.executor.means = replace(bench.executor.means, transport=talk)
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
+        asking = asyncio.create_task(house.ask(chat(PLAN, model="a")))
+        await reached.wait()
+        await asyncio.to_thread(own_temporal.kill)
+        go.set()
+        await asyncio.to_thread(own_temporal.start)
+        reply, _ = await asking
+
+    assert reply.status == 200
+    record = bench.recorder.one
+    assert (len(talk.heard), [one.cause for one in record.attempts]) == (2, ["", ""])
 
 
 def program_of_this_tree() -> tuple[str, ...]:

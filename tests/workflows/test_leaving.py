@@ -13,7 +13,7 @@ from tests.workflows.server import Temporal
 from tests.workflows.upstream import Counting
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.types import Outcome
-from tokenhub_core.workflows.client import Waits
+from tokenhub_core.workflows.following import Waits
 
 SAID = "the purple elephant keeps her umbrella in Zanzibar"
 

@@ -22,10 +22,10 @@ from tokenhub_core.dispatch.job import Job, Trace
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.durable import By
-from tokenhub_core.types import Outcome, Snapshot
+from tokenhub_core.types import Json, Outcome, Snapshot
 from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.breaker import FAILURES
-from tokenhub_core.workflows.client import Waits
+from tokenhub_core.workflows.following import Waits
 from tokenhub_core.workflows.shapes import Closing, Step, Told, Traced
 
 BRIEF = Waits(start=30, begin=0.2, look=0.05)
@@ -36,9 +36,9 @@ def durable_bench(transport: Counting) -> Bench:
     return Bench(transport=transport, defaults={"durable": True})
 
 
-async def kept(house: House) -> Step:
+async def kept(house: House, body: Json | None = None) -> Step:
     """Keep a call as the front door does, and return its first attempt."""
-    snapshot: Snapshot = house.bench.snapshot(chat())
+    snapshot: Snapshot = house.bench.snapshot(body or chat())
     progress = Progress(snapshot, Trace())
     job = house.bench.engine._ready.prepare(progress)
     assert isinstance(job, Job)

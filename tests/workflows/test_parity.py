@@ -22,7 +22,7 @@ from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import ANY, ApiKey, Caller, Dialect, Model, Outcome, Record, Timings
 
 A = Dialect.ANTHROPIC_MESSAGES
-_CREATED = re.compile(rb'"created":[0-9]+')
+CREATED = re.compile(rb'"created":[0-9]+')
 KEY = ApiKey("key_1", "team", models=(ANY,), providers=(ANY,), project="blue")
 QUICK = Patience(ttft=0.2, stall=0.2, whole=0.2)
 
@@ -133,7 +133,7 @@ async def test_the_durable_way_comes_to_the_same(scene: Scene, temporal: Tempora
     expected, expected_body = await direct.ask(dict(scene.body), scene.dialect, caller=scene.caller)
 
     assert reply.status == expected.status
-    assert _CREATED.sub(b"", body) == _CREATED.sub(b"", expected_body)
+    assert CREATED.sub(b"", body) == CREATED.sub(b"", expected_body)
     # Where a stream is here as a whole, its head can tell what was lost in it.
     assert [one for one in reply.headers if one[0] != "x-tokenhub-loss" or one in expected.headers] == [
         *expected.headers
@@ -161,6 +161,6 @@ async def test_a_budget_holds_on_either_way(
     expected, expected_told = await direct.ask(body, caller=caller)
 
     assert reply.status == expected.status == status
-    assert _CREATED.sub(b"", told) == _CREATED.sub(b"", expected_told)
+    assert CREATED.sub(b"", told) == CREATED.sub(b"", expected_told)
     assert comparable(bench.recorder.one) == comparable(direct.recorder.one)
     assert bench.ledger.standings(1) == direct.ledger.standings(1)

@@ -107,10 +107,13 @@ def test_a_trace_comes_back_as_it_was() -> None:
 
 
 def test_nothing_of_a_trace_is_forgotten() -> None:
-    """What is added to a trace travels, or is named here with what makes it needless: hedges, and who records."""
+    """What is added to a trace travels, or is named here with what makes it needless: hedges, and who records.
+
+    A candidate travels by its place in the plan, or as itself.
+    """
     kept = {field.name for field in fields(Trace)} - {"hedged", "recorded"}
 
-    assert kept == set(Traced.__struct_fields__)
+    assert kept == set(Traced.__struct_fields__) - {"chosen"}
 
 
 def test_a_fault_that_travelled_is_still_a_callers_leaving() -> None:

@@ -13,18 +13,12 @@ from typing import Final
 from msgspec import structs
 
 from tokenhub_core.dispatch.job import Job, Live, Trace, Whole
+from tokenhub_core.dispatch.mending import REPAIR, blame, repairing, unfit
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.routing import estimate
-from tokenhub_core.routing.eligibility import CONTEXT_MARGIN
-from tokenhub_core.shaping.schemas import Failure
 from tokenhub_core.shaping.shape import Check, Said
-from tokenhub_core.types import NANO, Form, StopReason, Usage
 
 type Run = Callable[[Job, Trace], Awaitable[Whole | Live]]
 
-REPAIR: Final = "schema-repair"
-"""`Attempt.change` of a second try."""
-CAUSE: Final = "invalid_output"
 MAX_HELD: Final = 64 << 20
 """Bytes of a stream that is held."""
 
@@ -34,16 +28,18 @@ async def checked(run: Run, job: Job, check: Check, trace: Trace) -> Whole | Liv
     result = await run(job, trace)
     if not isinstance(result, Whole):
         if not job.plan.policy.buffered:
-            return _Watched(result, check, trace)
+            return Watched(result, check, trace)
         result = await _held(result)
     failure = check.failure(_said(result))
     if failure is None:
         return result
-    _blame(trace, failure)
+    blame(trace, failure)
     again = repairing(job, trace, check, _said(result).text, failure)
     if again is None:
         raise TokenHubError(unfit(failure))
     sent, lines = trace.sent, len(trace.attempts)
+    # Who leaves from here on has not got what the first answer came to.
+    trace.stop = None
     try:
         second = await run(again, trace)
         if not isinstance(second, Whole):
@@ -59,73 +55,8 @@ async def checked(run: Run, job: Job, check: Check, trace: Trace) -> Whole | Liv
     failure = check.failure(_said(second))
     if failure is None:
         return second
-    _blame(trace, failure)
+    blame(trace, failure)
     raise TokenHubError(unfit(failure))
-
-
-def repairing(job: Job, trace: Trace, check: Check, said: str, failure: Failure) -> Job | None:
-    """Return the job of the second try, within every limit of the first; None where there is no room for one.
-
-    An answer that was cut off at its cap would be cut off again.
-    """
-    candidate, plan, limits = trace.candidate, job.plan, job.limits
-    cut = trace.stop is not None and trace.stop.reason is StopReason.LENGTH
-    if candidate is None or cut or trace.sent >= limits.max_attempts:
-        return None
-    told = _told(check, failure)
-    size = len(said.encode("utf-8", "replace")) + len(told)
-    tokens = plan.input_tokens + -(-size // estimate.BYTES_PER_TOKEN) + 2 * estimate.TURN_TOKENS
-    if 0 < candidate.model.max_context_tokens < int(tokens * CONTEXT_MARGIN):
-        return None
-    cost = estimate.cost(candidate.model.prices, Usage(tokens, plan.output_tokens))
-    most = plan.policy.max_budget_usd
-    if most is not None and trace.cost_nanousd + cost > most * NANO:
-        return None
-    bodies = job.bodies.again(said, told)
-    if bodies is None:
-        return None
-    features = job.request.features
-    features = structs.replace(features, text_bytes=features.text_bytes + size, turns=features.turns + 2)
-    expected = structs.replace(candidate.expected, input_tokens=tokens)
-    one = structs.replace(candidate, estimated_nanousd=cost, expected=expected)
-    return structs.replace(
-        job,
-        request=structs.replace(job.request, features=features),
-        plan=structs.replace(plan, candidates=(one,), spared=(), input_tokens=tokens, lone=False),
-        bodies=bodies,
-        limits=structs.replace(limits, max_attempts=1, retries_per_candidate=0),
-    )
-
-
-def unfit(failure: Failure) -> Fault:
-    """Return the fault of an answer that does not fit."""
-    return Fault(
-        Kind.INVALID,
-        Blame.PROVIDER,
-        f"The answer does not fit what was asked for, {failure}.",
-        cause=CAUSE,
-        status=422,
-        param=failure.path or "/",
-    )
-
-
-def _told(check: Check, failure: Failure) -> str:
-    form = "XML" if check.form is Form.XML else "JSON"
-    wanted = f"{form} alone, without a code fence or other words"
-    if check.schema is not None:
-        wanted += ", that fits the schema it was asked to fit"
-    return f"This answer does not fit, {failure}. Answer once more, with {wanted}."
-
-
-def _blame(trace: Trace, failure: Failure) -> None:
-    """Write into the line of the attempt that answered that its answer did not fit."""
-    trace.identical = False
-    for at in range(len(trace.attempts) - 1, -1, -1):
-        if not trace.attempts[at].cause:
-            trace.attempts[at] = structs.replace(
-                trace.attempts[at], cause=CAUSE, blame=Blame.PROVIDER.value, message=str(failure)
-            )
-            return
 
 
 def _said(answer: Whole | _Held) -> Said:
@@ -134,7 +65,7 @@ def _said(answer: Whole | _Held) -> Said:
     return answer.said
 
 
-class _Watched:
+class Watched:
     """A stream that flows, and whose end depends on what was said."""
 
     def __init__(self, live: Live, check: Check, trace: Trace) -> None:
@@ -150,7 +81,7 @@ class _Watched:
             yield frame
         failure = self._check.failure(self.said) if self.said is not None else None
         if failure is not None:
-            _blame(self._trace, failure)
+            blame(self._trace, failure)
             raise TokenHubError(unfit(failure))
 
     def tail(self) -> bytes:

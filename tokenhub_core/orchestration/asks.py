@@ -26,11 +26,17 @@ from typing import Final
 import msgspec
 from msgspec import structs
 
-from tokenhub_core.errors import Fault
+from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.types import Json, Mode, Role, ToolUse, Usage
 
 MAX_VOTERS: Final = 10
 MAX_ITERATIONS: Final = 10
+
+AGREED: Final = Fault(Kind.CANCELLED, Blame.US, "enough others said the same before", cause="agreed")
+LATE: Final = Fault(
+    Kind.TIMEOUT, Blame.US, "the step's share of the call's time was over", cause="step_deadline"
+)
+"""Why an ask of a batch was given up; its caller has not left."""
 
 
 class Way(StrEnum):

@@ -6,6 +6,7 @@ the mode made, with who made it and what it cost.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -23,7 +24,8 @@ from tokenhub_core.orchestration.asks import (
     Wishes,
     bound,
 )
-from tokenhub_core.types import NANO, ApiKey, Dialect, Json, Policy, Snapshot
+from tokenhub_core.shaping.shape import STRUCTURED
+from tokenhub_core.types import NANO, ApiKey, Dialect, Form, Json, Policy, Snapshot
 
 PATH: Final = "/v1/plan"
 
@@ -47,6 +49,8 @@ class PlanRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     estimated_input_tokens: int = 0
     meta: Json = {}
     """The caller's own notes. Neither these nor the two before are sent on."""
+    output_schema: Json | None = None
+    """What every answer to the conversation has to fit; our own questions are held to none."""
     stream: bool = False
     """Whether the steps are told as they end, in events `step`, and the result in an event `result`."""
 
@@ -76,6 +80,17 @@ class PlanPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     max_budget_usd: Annotated[float, Meta(ge=0, le=100)] | None = None
     max_latency_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    durable: bool | None = None
+    """Whether it goes on when the process that took it dies; null: as the operator has it."""
+
+
+class PlanOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What shape the text of every answer to the conversation is to have."""
+
+    type: Form | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    """Text is cut at four times so many bytes. JSON and XML cannot be: there it is refused."""
+    strip_think: bool = False
 
 
 class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,6 +100,7 @@ class PlanBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     orchestration: Orchestration = Orchestration()
     policy: PlanPolicy = PlanPolicy()
     capabilities: Json = {}
+    output_format: PlanOutput = PlanOutput()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -94,6 +110,8 @@ class Asked(msgspec.Struct, frozen=True):
     """The chat call, in OpenAI's dialect."""
     goal: Goal
     policy: PlanPolicy
+    wishes: Mapping[str, Any]
+    """For the answers, by the field names of `Policy`."""
 
 
 class PlanResult(msgspec.Struct):
@@ -130,7 +148,22 @@ def read(body: bytes, *, seed: str, key: ApiKey | None) -> Asked:
     chat: Json = {name: value for name, value in said.request.parameters.items() if name not in _OURS}
     chat |= {"model": said.request.model_hint or "*", "messages": said.request.messages}
     chat |= {"stream": True} if said.request.stream else {}
-    return Asked(wire.encode(chat), goal, said.policy)
+    return Asked(wire.encode(chat), goal, said.policy, _wishes(said))
+
+
+def _wishes(said: PlanBody) -> dict[str, Any]:
+    output = said.output_format
+    if output.max_tokens is not None and output.type in STRUCTURED:
+        message = "output_format.max_tokens: JSON and XML cannot be cut"
+        raise client_fault(message, cause="bad_field", param="output_format.max_tokens")
+    found = {
+        "output_schema": said.request.output_schema,
+        "output_format": output.type,
+        "output_max_tokens": output.max_tokens,
+        "strip_think": output.strip_think or None,
+        "durable": said.policy.durable,
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _goal(said: Orchestration, seed: str) -> Goal:
@@ -148,11 +181,11 @@ def _goal(said: Orchestration, seed: str) -> Goal:
     )
 
 
-def bounded(policy: Policy, asked: PlanPolicy) -> Policy:
-    """Return the policy within what the body says of it."""
-    values: dict[str, Any] = {}
+def bounded(policy: Policy, asked: Asked) -> Policy:
+    """Return the policy within what the body says of it, and with what it wishes for."""
+    values = dict(asked.wishes)
     for name in ("max_budget_usd", "max_latency_ms"):
-        wanted, allowed = getattr(asked, name), getattr(policy, name)
+        wanted, allowed = getattr(asked.policy, name), getattr(policy, name)
         if wanted is not None and (allowed is None or wanted < allowed):
             values[name] = wanted
     if not values:

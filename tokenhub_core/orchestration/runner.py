@@ -8,17 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from tokenhub_core.dispatch.job import STOPPED
-from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.orchestration.asks import Ask, Batch, Composite, Machine, Told
+from tokenhub_core.errors import TokenHubError
+from tokenhub_core.orchestration.asks import AGREED, LATE, Ask, Batch, Composite, Machine, Told
 from tokenhub_core.orchestration.saying import voices
-
-_AGREED: Final = Fault(Kind.CANCELLED, Blame.US, "enough others said the same before", cause="agreed")
-_LATE: Final = Fault(
-    Kind.TIMEOUT, Blame.US, "the step's share of the call's time was over", cause="step_deadline"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +33,7 @@ async def run(machine: Machine, driving: Driving) -> Composite:
     """Return what came of a machine that has not begun."""
     batch = next(machine)
     while True:
-        told = await _made(batch, driving)
+        told = await made(batch, driving)
         try:
             batch = machine.send(told)
         except StopIteration as end:
@@ -47,12 +41,12 @@ async def run(machine: Machine, driving: Driving) -> Composite:
             return composite
 
 
-async def _made(batch: Batch, driving: Driving) -> Sequence[Told]:
-    """Return what came of each ask, in their order."""
+async def made(batch: Batch, driving: Driving) -> Sequence[Told]:
+    """Return what came of each ask of a batch, in their order."""
     tasks = [asyncio.create_task(_asked(one, driving), name=f"step {one.step}") for one in batch.asks]
     now, until = driving.now(), driving.until
     limit = None if until is None else now + (until - now) * batch.share
-    why, word = _LATE, ""
+    why, word = LATE, ""
     waiting = set(tasks)
     try:
         while waiting:
@@ -62,10 +56,11 @@ async def _made(batch: Batch, driving: Driving) -> Sequence[Told]:
                 word = STOPPED.label
                 break
             if _agree(batch, tasks):
-                why, word = _AGREED, STOPPED.label
+                why, word = AGREED, STOPPED.label
                 break
     finally:
-        for task in waiting:
+        # In the order of the asks: where a history is read again, the same ones are cancelled first.
+        for task in [one for one in tasks if one in waiting]:
             # An attempt that ends by this word was given up by us; by any other its caller has left.
             task.cancel(word)
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -27,7 +27,7 @@ from tokenhub_core.orchestration.places import placed
 from tokenhub_core.routing.eligibility import Circumstances, Wire
 from tokenhub_core.routing.plan import OriginOption, decide
 from tokenhub_core.shaping.shape import Check, Shape
-from tokenhub_core.types import NANO, Call, Dialect, Fleet, Plan, Policy, Request, Snapshot
+from tokenhub_core.types import NANO, Bond, Call, Dialect, Fleet, Plan, Policy, Request, Snapshot
 
 _WITH_TURNS: Final[Mapping[Dialect, Dialect]] = {
     Dialect.OPENAI_COMPLETIONS: Dialect.OPENAI_CHAT,
@@ -50,6 +50,10 @@ class Frame(msgspec.Struct, frozen=True):
     limits: Limits
     origin: Callable[[Snapshot], OriginOption | None]
     now: Callable[[OriginOption | None], Circumstances]
+    model: str = ""
+    """What an alias came to, empty where the call asks for none,"""
+    bond: Bond | None = None
+    """and who had served the conversation before."""
     most_output: int | None = None
     """The cap that the caller's key puts on every answer."""
     shape: Shape | None = None

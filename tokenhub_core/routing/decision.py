@@ -13,6 +13,8 @@
     spared       rows of unhealthy candidates that were scored and not to be tried
     passed_over  candidates that were not asked, since budgets had too little left when their turn came; absent
                  without any. The plan does not follow from them, so none is made of them again
+    steps        of a call that several calls answer: the decisions of the steps that were decided for themselves, by
+                 the step's name, each in this form; absent without any. The decision around them is the first step's
     skips        who was left out: reason → provider → models, each by its id or as [id, detail]
 
 A fleet can hold a thousand models, so names stand once and not in every row, and of a model only what its score was
@@ -26,6 +28,7 @@ themselves: what is added to a candidate is read by an older reader as one more 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -88,8 +91,8 @@ _FEW: Final = 4
 """So many rows are stored as they are."""
 
 
-def pack(plan: Plan) -> Json:
-    """Return the plan as it is stored."""
+def pack(plan: Plan, steps: Mapping[str, Plan] = MappingProxyType({})) -> Json:
+    """Return the plan as it is stored, with those of the later steps of its call."""
     everyone = (*plan.candidates, *plan.spared)
     drawn = bool(everyone) and all(candidate.draw for candidate in everyone)
     warm = plan.bond is not None and any(candidate.expected.cached_tokens for candidate in everyone)
@@ -122,6 +125,8 @@ def pack(plan: Plan) -> Json:
         found["chances"] = dict(plan.chances)
     if plan.passed_over:
         found["passed_over"] = [structs.asdict(skip) for skip in plan.passed_over]
+    if steps:
+        found["steps"] = {name: pack(one) for name, one in steps.items()}
     return found
 
 
@@ -134,6 +139,8 @@ def unpack(stored: Json) -> Json:
     paths = {name: name.partition(".") for name in names}
     for name in ("candidates", "spared"):
         shown[name] = [_nested(_whole(stored, row), paths) for row in stored[name]]
+    if "steps" in stored:
+        shown["steps"] = {name: unpack(one) for name, one in stored["steps"].items()}
     return {**shown, "skips": list(_listed(stored["skips"]))}
 
 

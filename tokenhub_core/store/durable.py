@@ -62,6 +62,14 @@ class DurableCalls:
         """Return once the call is durable."""
         await self._writer.commit(partial(_keep, call_id=call_id, sealed=sealed, now=now))
 
+    async def first(self, call_id: str, sealed: Sealed, *, now: float) -> Sealed:
+        """Keep a call where none of its id is kept; return what was kept first."""
+        return await self._writer.commit(partial(_first, call_id=call_id, sealed=sealed, now=now))
+
+    async def begins(self, prefix: str) -> Sequence[str]:
+        """Return the ids of the calls that begin so."""
+        return await self._read(partial(_begins, prefix=prefix))
+
     async def load(self, call_id: str) -> Sealed | None:
         """Return the call, None where it is gone."""
         return await self._read(partial(_load, call_id=call_id))
@@ -95,6 +103,18 @@ def _keep(connection: Connection, *, call_id: str, sealed: Sealed, now: float) -
         connection.execute(delete(table).where(table.c.until <= micros(now)))
     row = {"id": call_id, "until": micros(now + KEPT), "key_id": sealed.key_id, "sealed": sealed.data}
     connection.execute(insert(DURABLE_CALLS).values(**row))
+
+
+def _first(connection: Connection, *, call_id: str, sealed: Sealed, now: float) -> Sealed:
+    kept = _load(connection, call_id=call_id)
+    if kept is None:
+        _keep(connection, call_id=call_id, sealed=sealed, now=now)
+    return kept or sealed
+
+
+def _begins(connection: Connection, *, prefix: str) -> Sequence[str]:
+    mine = DURABLE_CALLS.c.id.startswith(prefix, autoescape=True)
+    return list(connection.scalars(select(DURABLE_CALLS.c.id).where(mine).order_by(DURABLE_CALLS.c.id)))
 
 
 def _load(connection: Connection, *, call_id: str) -> Sealed | None:

@@ -118,9 +118,10 @@ def attempts_json(attempts: Sequence[Attempt]) -> str:
     return dumps([_attempt(attempt) for attempt in attempts])
 
 
-def plan_json(plan: Plan) -> str:
-    """Return the decision as JSON, in the form of `routing.decision`."""
-    return dumps(pack(plan))
+def plan_json(plan: Plan, made: Composition | None = None) -> str:
+    """Return the decision as JSON, in the form of `routing.decision`, with those of the steps that had their own."""
+    steps = {one.name: one.plan for one in made.steps if one.plan is not None} if made is not None else {}
+    return dumps(pack(plan, steps))
 
 
 def record_row(record: Record) -> tuple[Any, ...]:
@@ -169,7 +170,7 @@ def record_row(record: Record) -> tuple[Any, ...]:
         record.simulated,
         text(record.stop, 80),
         attempts_json(record.attempts),
-        plan_json(plan) if plan else None,
+        plan_json(plan, record.composition) if plan else None,
         dumps(_shadow(record.shadow)) if record.shadow else None,
         text(caller.key.id) if caller.key else None,
         (text(caller.key.project) or None) if caller.key else None,
@@ -207,7 +208,10 @@ def _shadow(shadow: Shadow) -> Json:
 
 
 def _composition(made: Composition) -> Json:
-    return {**structs.asdict(made), "steps": [structs.asdict(one) for one in made.steps]}
+    steps = [
+        {name: value for name, value in structs.asdict(one).items() if name != "plan"} for one in made.steps
+    ]
+    return {**structs.asdict(made), "steps": steps}
 
 
 def _attempt(attempt: Attempt) -> Json:

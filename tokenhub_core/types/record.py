@@ -51,6 +51,8 @@ class Step(msgspec.Struct, frozen=True):
     """`final`: the answer is this one's. Of a judge, the name of the step that it chose, or `none`."""
     cause: str = ""
     """The label of the fault, empty where it answered."""
+    plan: Plan | None = None
+    """What it was decided by; None where it shares the decision of the call, which is the first step's."""
 
 
 class Composition(msgspec.Struct, frozen=True):

@@ -7,24 +7,38 @@ for an attempt that has a mark already says what is known of it, and sends nothi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
+from msgspec import structs
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from tokenhub_core.dialects import wire
+from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.dispatch.attempt import Attempting
+from tokenhub_core.dispatch.checking import Watched
 from tokenhub_core.dispatch.executor import Executor
-from tokenhub_core.dispatch.job import CANCELLED, Live, Trace, Whole
+from tokenhub_core.dispatch.job import CANCELLED, Job, Live, Trace, Whole
+from tokenhub_core.dispatch.mending import blame, repairing, unfit
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.orchestration.asks import Ask
+from tokenhub_core.orchestration.conversation import told as told_of
+from tokenhub_core.orchestration.saying import gist
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import record
+from tokenhub_core.shaping.shape import Said
 from tokenhub_core.store.durable import By, DurableCalls, Mark, Sealed
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.types import Dialect, TextDelta
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
 from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.codec import LockedError
+from tokenhub_core.workflows.composed import Several
 from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told, Traced
 
 BEAT: Final = 2.0
@@ -53,6 +67,26 @@ class Safe:
         found = await self.rows.load(call_id)
         return None if found is None else self._unseal(call_id, found, Call)
 
+    async def keep_several(self, several: Several, *, now: float) -> None:
+        """Return once a call that several calls answer is durable."""
+        name = several.call.snapshot.id
+        await self.rows.keep(name, self._seal(name, several), now=now)
+
+    async def several(self, call_id: str) -> Several | None:
+        """Return a call that several calls answer, None where it is gone."""
+        found = await self.rows.load(call_id)
+        return None if found is None else self._unseal(call_id, found, Several)
+
+    async def keep_step(self, name: str, call: Call, *, now: float) -> Call:
+        """Return a step's call, once it is durable; where it was kept before, that one."""
+        return self._unseal(name, await self.rows.first(name, self._seal(name, call), now=now), Call)
+
+    async def found(self, call_id: str, n: int) -> Outcome | None:
+        """Return what came of an attempt, None where that is not known."""
+        marks = await self.rows.marks(call_id)
+        kept = next((mark.outcome for mark in marks if mark.n == n), None)
+        return None if kept is None else self.outcome(call_id, n, kept)
+
     async def end(self, call_id: str, n: int, outcome: Outcome) -> Outcome:
         """Say what came of an attempt; return what was said first."""
         name = f"{call_id}/{n}"
@@ -67,7 +101,7 @@ class Safe:
         """Return whether there is a key to seal with."""
         return self._sealer() is not None
 
-    def _seal(self, name: str, value: Call | Outcome) -> Sealed:
+    def _seal(self, name: str, value: Call | Outcome | Several) -> Sealed:
         sealer = self._key()
         plain = msgspec.msgpack.encode(value)
         return Sealed(sealer.key_id, sealer.seal(name, plain, self._entropy(sealing.NONCE_BYTES)))
@@ -125,11 +159,13 @@ class Activities:
     @activity.defn(name=shapes.ATTEMPT)
     async def attempt(self, step: Step) -> Told:
         """Make one attempt, once; where it was begun before, say what is known of it."""
-        beating = asyncio.create_task(_beat(), name="heartbeat")
-        try:
+        async with beating():
             return await self._once(step)
-        finally:
-            beating.cancel()
+
+    @activity.defn(name=shapes.CHECKED_ATTEMPT)
+    async def checked(self, step: Step) -> Told:
+        """Make one attempt whose answer is checked or shaped, as `attempt` does."""
+        return await self.attempt(step)
 
     @activity.defn(name=shapes.RECORD)
     async def record(self, closing: Closing) -> None:
@@ -143,23 +179,22 @@ class Activities:
                 raise ApplicationError(f"{closing.id} is gone and left no record", non_retryable=True)
             call = shapes.here(call, self._means.clock)
             job, trace = shapes.job(call, self._means.dialects), Trace()
-            shapes.restore(trace, await self._whole(closing), call.plan)
+            shapes.restore(trace, await self.whole(closing.id, closing.trace), call.plan)
             made = record(
                 shapes.progress(call, job, trace), shapes.known(closing.fault), self._means.clock.monotonic()
             )
             await self._recorder.commit(made)
         self._safe.rows.forget(closing.id, attempts=False)
 
-    async def _whole(self, closing: Closing) -> Traced:
-        """Return the trace with an attempt that ended without its workflow hearing of it: that was cancelled first."""
-        for (call_id, _), running in [*self._running.items()]:
-            if call_id == closing.id and running.task is not None:
+    async def whole(self, call_id: str, found: Traced) -> Traced:
+        """Return a trace with an attempt that ended without its workflow hearing of it: that was cancelled first."""
+        for (name, _), running in [*self._running.items()]:
+            if name == call_id and running.task is not None:
                 running.leave()
                 await asyncio.wait({running.task})
-        found = closing.trace
-        for mark in await self._safe.rows.marks(closing.id):
+        for mark in await self._safe.rows.marks(call_id):
             if mark.outcome is not None:
-                trace = self._safe.outcome(closing.id, mark.n, mark.outcome).told.trace
+                trace = self._safe.outcome(call_id, mark.n, mark.outcome).told.trace
                 found = trace if len(trace.attempts) > len(found.attempts) else found
         return found
 
@@ -198,7 +233,8 @@ class Activities:
     async def _made(self, call: Call, step: Step, running: _Attempt) -> Told:
         """Make the attempt and return what came of it, once that is durable."""
         provider = call.plan.candidates[step.candidate].provider.id
-        again = any(attempt.provider == provider for attempt in step.trace.attempts)
+        # A second try is no retry: there the provider has answered.
+        again = not step.repair and any(one.provider == provider for one in step.trace.attempts)
         retries, now = self._means.retries, self._means.clock.monotonic()
         # As rule 9 of the failover machine has it, with the budgets of the worker that sends.
         if again and not retries.withdraw(provider, now):
@@ -212,17 +248,17 @@ class Activities:
     async def _tried(self, call: Call, step: Step, running: _Attempt) -> Outcome:
         job, trace = shapes.job(call, self._means.dialects), Trace()
         shapes.restore(trace, step.trace, call.plan)
-        tried = self.executor.attempt(job, trace, shapes.attempted(call, step, self._means.clock.monotonic()))
-        answer: Answer | None = None
+        tried: Attempting | None = None
+        heard: _Heard | None = None
         fault: Fault | None = None
-        broken = False
         try:
-            result = await tried.start()
-            if isinstance(result, Whole):
-                answer = Answer(result.body, result.headers)
-            else:
-                answer, fault = await _gathered(result)
-                broken = fault is not None
+            made = shapes.attempted(call, step, self._means.clock.monotonic())
+            if step.repair:
+                job = await self._again(job, step, trace)
+                made = structs.replace(made, candidate=job.plan.candidates[0])
+            tried = self.executor.attempt(job, trace, made)
+            heard = await _heard(await tried.start(), job, trace)
+            fault = heard.fault
         except TokenHubError as error:
             fault = error.fault
         except asyncio.CancelledError:
@@ -230,8 +266,70 @@ class Activities:
             fault = shapes.LOST if activity.is_worker_shutdown() else CANCELLED
         finally:
             running.open = False
-        told = Told(shapes.traced(trace, call.plan), fault, tried.refused, tried.spare, broken)
-        return Outcome(told, answer)
+        if heard is not None and fault is None:
+            return self._answered(call, step, job, trace, heard)
+        if step.repair and heard is None:
+            trace.change = step.trace.change
+        told = Told(
+            shapes.traced(trace, call.plan),
+            fault,
+            refused=tried is None or tried.refused,
+            spare=tried is not None and tried.spare,
+            broken=heard is not None,
+        )
+        # Of a stream that is held nothing has flowed that the caller could get.
+        flowed = heard is not None and not heard.whole
+        return Outcome(told, heard.answer if heard is not None and flowed else None)
+
+    def _answered(self, call: Call, step: Step, job: Job, trace: Trace, heard: _Heard) -> Outcome:
+        """Return what came of an attempt that was answered: where the answer has to fit and does not, no answer."""
+        failure = None
+        if job.check is not None and heard.said is not None and heard.whole:
+            failure = job.check.failure(heard.said)
+        if failure is None or job.check is None or heard.said is None:
+            gist = _gist(call, job, heard.answer, self._means.dialects)
+            return Outcome(Told(shapes.traced(trace, call.plan), gist=gist), heard.answer)
+        blame(trace, failure)
+        said = heard.said.text
+        mended = None if step.repair else repairing(job, trace, job.check, said, failure)
+        again = None
+        if mended is not None:
+            again = shapes.start(mended, self._means.clock.monotonic(), name=step.id)
+        told = Told(shapes.traced(trace, call.plan), unfit(failure), unfit=True, again=again)
+        return Outcome(told, said=said)
+
+    async def _again(self, job: Job, step: Step, trace: Trace) -> Job:
+        """Return the second try of an answer that did not fit."""
+        kept = await self._safe.found(step.id, step.repair)
+        if kept is None or job.check is None:
+            raise TokenHubError(shapes.LOST)
+        said = Said()
+        said.hear(TextDelta(kept.said))
+        failure = job.check.failure(said)
+        mended = None if failure is None else repairing(job, trace, job.check, said.text, failure)
+        if mended is None:
+            raise TokenHubError(shapes.LOST)
+        trace.stop = None
+        return mended
+
+
+class _Heard(msgspec.Struct, frozen=True):
+    """An answer that has come to its end, or to where it broke."""
+
+    answer: Answer
+    said: Said | None
+    whole: bool
+    """Nobody has seen anything of it yet; else what has flowed cannot be asked for again."""
+    fault: Fault | None = None
+
+
+async def _heard(result: Whole | Live, job: Job, trace: Trace) -> _Heard:
+    if isinstance(result, Whole):
+        return _Heard(Answer(result.body, result.headers), result.said, whole=True)
+    held = job.plan.policy.buffered
+    live = Watched(result, job.check, trace) if job.check is not None and not held else result
+    answer, fault = await _gathered(live)
+    return _Heard(answer, result.said, held, fault)
 
 
 async def _gathered(live: Live) -> tuple[Answer, Fault | None]:
@@ -246,6 +344,25 @@ async def _gathered(live: Live) -> tuple[Answer, Fault | None]:
         await live.close()
         return Answer(bytes(frames), live.headers), CANCELLED
     return Answer(bytes(frames), live.headers, live.tail()), None
+
+
+def _gist(call: Call, job: Job, answer: Answer, dialects: Mapping[Dialect, DialectModule]) -> str:
+    """Return the digest of what a step's answer says, empty where nobody will compare it."""
+    if not call.step:
+        return ""
+    parsed = dialects[job.request.dialect].parse_answer(wire.decode(answer.body, repeats=True))
+    said = gist(told_of(Ask(call.step), parsed, b""))
+    return hashlib.blake2b(said.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@asynccontextmanager
+async def beating() -> AsyncIterator[None]:
+    """Say, while something is done, that its worker lives."""
+    task = asyncio.create_task(_beat(), name="heartbeat")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def _beat() -> None:

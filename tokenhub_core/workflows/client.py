@@ -13,92 +13,52 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import (
-    Client,
-    TLSConfig,
-    WorkflowExecution,
-    WorkflowExecutionStatus,
-    WorkflowFailureError,
-    WorkflowHandle,
-)
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.client import Client, TLSConfig, WorkflowExecution, WorkflowExecutionStatus
 from temporalio.service import RetryConfig, RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from tokenhub_core.composing import Composing
 from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.dispatch.job import Job, Live, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.ports import Recorder
 from tokenhub_core.progress import Progress
-from tokenhub_core.shaping.shape import Said
-from tokenhub_core.store.durable import By, DurableCalls, Mark
+from tokenhub_core.store.database import Database
+from tokenhub_core.store.durable import DurableCalls
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.metrics import Metrics
-from tokenhub_core.types import Headers
 from tokenhub_core.vault.sealing import Sealer
-from tokenhub_core.workflows import shapes
+from tokenhub_core.workflows import composed, shapes
 from tokenhub_core.workflows.activities import Activities, Safe
-from tokenhub_core.workflows.breaker import Breaker, State
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
-from tokenhub_core.workflows.definitions import Chat
-from tokenhub_core.workflows.shapes import Answer, Done, Ending, Outcome, Traced
-from tokenhub_core.workflows.way import STATUSES, Happening, Workflow
+from tokenhub_core.workflows.definitions import Chat, Checked, Planned
+from tokenhub_core.workflows.following import Errand, Line, Run, Waits
+from tokenhub_core.workflows.stepping import Stepping
+from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Workflow
 
 _log: Final = logging.getLogger(__name__)
 
 _RETRY: Final = RetryConfig(max_elapsed_time_millis=2000, max_retries=3)
 """Of a request to Temporal; whoever made it has other ways to go."""
-_UNREACHABLE: Final = Fault(
-    Kind.TIMEOUT,
-    Blame.US,
-    "Temporal cannot be reached, and the call is not over",
-    cause="temporal_unreachable",
-)
-_ENDED: Final = Fault(Kind.INTERNAL, Blame.US, "the call's workflow was ended", cause="workflow_ended")
-_LOCKED: Final = Fault(
-    Kind.INTERNAL,
-    Blame.US,
-    "the vault was locked while the call was under way",
-    cause="vault_locked",
-    status=503,
-)
 _AWAY: Final = Fault(
     Kind.TRANSIENT, Blame.US, "Temporal cannot be reached", cause="temporal_unreachable", status=503
 )
+_KINDS: Final = (shapes.CHAT, shapes.CHECKED, composed.PLAN)
 _SPELT: Final = {name: name.title().replace("_", "") for name in STATUSES}
 """As queries spell them: `TimedOut`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waits:
-    """How long is waited for Temporal, in seconds."""
-
-    start: float = 3.0
-    """For a workflow to be started."""
-    begin: float = 5.0
-    """For a worker to begin its first attempt."""
-    look: float = 0.5
-    """Between two looks at what cannot be heard of otherwise."""
-    dark: float = 30.0
-    """For Temporal to come back, where an attempt has failed and nobody can say what is to be done next."""
-    leave: float = 5.0
-    """For a workflow to end whose caller has left."""
-    reconnect: float = 5.0
-    grace: float = 10.0
-    """For the end of a call beyond its own time limit."""
-
-
-class Durable:
+class Durable(Line):
     """The durable way. Implements `way.Durability`; belongs to one event loop."""
 
     def __init__(
@@ -106,26 +66,18 @@ class Durable:
         settings: Settings,
         *,
         activities: Activities,
+        stepping: Stepping,
         safe: Safe,
         codec: Codec,
         metrics: Metrics,
-        waits: Waits = Waits(),
+        waits: Waits,
     ) -> None:
-        self.settings = settings
-        self.executor = executor = activities.executor
-        self._metrics = metrics
-        self.safe = safe
-        self.waits = waits
-        self.clock = executor.means.clock
-        self.breaker = Breaker()
-        self.client: Client | None = None
+        super().__init__(
+            settings, activities=activities, stepping=stepping, safe=safe, metrics=metrics, waits=waits
+        )
         self.connected = asyncio.Event()
         """Set once Temporal was reached for the first time."""
-        self.fallbacks = 0
-        """Calls that were made directly because Temporal could not have them."""
-        self.activities = activities
         self._codec = codec
-        self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- the connection, and the worker on it
 
@@ -146,10 +98,6 @@ class Durable:
                 _log.warning("Temporal at %s cannot be used: %s", self.settings.temporal_host, error)
             await asyncio.sleep(self.waits.reconnect)
 
-    async def close(self) -> None:
-        """Return when what was left to be done is done."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
     async def _connection(self) -> Client:
         settings = self.settings
         return await Client.connect(
@@ -166,8 +114,14 @@ class Durable:
         return Worker(
             client,
             task_queue=self.settings.temporal_task_queue,
-            workflows=[Chat],
-            activities=[self.activities.attempt, self.activities.record],
+            workflows=[Chat, Checked, Planned],
+            activities=[
+                self.activities.attempt,
+                self.activities.checked,
+                self.activities.record,
+                self.stepping.steps,
+                self.stepping.settle,
+            ],
             # The workflow is made of modules that the tests of the architecture hold to be pure.
             workflow_runner=UnsandboxedWorkflowRunner(),
             max_concurrent_activities=500,
@@ -179,52 +133,67 @@ class Durable:
 
     # --- calls
 
-    def takes(self, job: Job) -> bool:
-        """Tell whether the call is to be durable. One whose answer is checked or shaped is made directly."""
-        whole = job.check is None and not job.bodies.shaped
-        return whole and job.plan.policy.durable and job.request.dialect.billed
+    def takes(self, ready: Job | Composed) -> bool:
+        """Tell whether the call is to be durable."""
+        if isinstance(ready, Composed):
+            return ready.frame.policy.durable
+        return ready.plan.policy.durable and ready.request.dialect.billed
 
-    async def run(self, job: Job, progress: Progress) -> Whole | Live:
+    async def run(self, ready: Job | Composed, progress: Progress) -> Whole | Live:
         """Return the answer of the call; raises `TokenHubError` where there is none."""
-        now = self.clock.monotonic()
+        errand = self._several(ready, progress) if isinstance(ready, Composed) else self._one(ready, progress)
         client = self.client
-        if client is None or not self.safe.open or not self.breaker.admit(now):
-            return await self.directly(job, progress)
+        if client is None or not self.safe.open or not self.breaker.admit(self.clock.monotonic()):
+            return await self.directly(errand.direct, progress)
+        now = self.clock.now()
         try:
-            await self.safe.keep(shapes.call(job, progress), now=self.clock.now())
+            if isinstance(ready, Composed):
+                await self.safe.keep_several(composed.several(ready, progress), now=now)
+            else:
+                await self.safe.keep(shapes.call(ready, progress), now=now)
         except LockedError:
             self.breaker.left()
-            return await self.directly(job, progress)
+            return await self.directly(errand.direct, progress)
         except BaseException:
             self.breaker.left()
             raise
-        return await _Run(self, client, job, progress).answer()
+        return await Run(self, client, errand, progress).answer()
 
-    async def directly(self, job: Job, progress: Progress) -> Whole | Live:
-        """Make the call here and at once."""
-        self.fallbacks += 1
-        self._metrics.fell_back()
-        progress.trace.recorded = False
-        return await self.executor.run(job, progress.trace)
+    def _one(self, job: Job, progress: Progress) -> Errand:
+        plain = job.check is None and not job.bodies.shaped
+        return Errand(
+            id=job.snapshot.id,
+            request=job.request,
+            plan=job.plan,
+            limits=job.limits,
+            started=job.snapshot.started,
+            workflow=shapes.CHAT if plain else shapes.CHECKED,
+            prefix=shapes.PREFIX,
+            begin=partial(shapes.start, job),
+            direct=partial(self.executor.run, job, progress.trace),
+        )
 
-    def told(self) -> None:
-        """Set the gauges."""
-        state = self.state()
-        up = self.client is not None and state is State.CLOSED
-        self._metrics.temporal(up=up, breaker=state)
-
-    def later(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Have something done that nobody needs to wait for."""
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    def _several(self, ready: Composed, progress: Progress) -> Errand:
+        frame = ready.frame
+        snapshot, limits = frame.snapshot, frame.limits
+        return Errand(
+            id=snapshot.id,
+            request=frame.request,
+            plan=ready.first.plan,
+            limits=limits,
+            started=snapshot.started,
+            workflow=composed.PLAN,
+            prefix=composed.PREFIX,
+            begin=lambda now: composed.Begin(snapshot.id, limits, now - snapshot.started),
+            direct=lambda: Composing(self.executor, ready, progress.trace).start(),
+            several=True,
+        )
 
     # --- a look at them
 
     async def workflows(self, *, limit: int, status: str = "") -> list[Workflow]:
         """Return the latest ones, those of one status where that is said."""
-        query = f"WorkflowType = '{shapes.CHAT}'"
+        query = f"WorkflowType IN ({', '.join(map(repr, _KINDS))})"
         if status:
             query += f" AND ExecutionStatus = '{_SPELT[status]}'"
         try:
@@ -272,281 +241,6 @@ class Durable:
             raise TokenHubError(_AWAY)
         return self.client
 
-    def state(self) -> State:
-        """Return where the breaker is."""
-        return self.breaker.state(self.clock.monotonic())
-
-
-class _Run:
-    """One call on the durable way."""
-
-    def __init__(self, durable: Durable, client: Client, job: Job, progress: Progress) -> None:
-        self._durable = durable
-        self._client = client
-        self._waits = durable.waits
-        self._clock = durable.clock
-        self.job = job
-        self._progress = progress
-        self._id = job.snapshot.id
-        self._handle: WorkflowHandle[Any, Done] = client.get_workflow_handle_for(
-            Chat.run, shapes.PREFIX + self._id
-        )
-        self._dark: float | None = None
-        """Since when Temporal could not be asked."""
-        seconds = job.limits.total_seconds
-        self._limit = None if seconds is None else job.snapshot.started + seconds + self._waits.grace
-
-    async def answer(self) -> Whole | Live:
-        """Return the answer; of a stream that lets wait for itself what tells the caller that we live."""
-        following = asyncio.create_task(self._followed(), name=f"durable {self._id}")
-        try:
-            if self.job.request.features.stream:
-                await asyncio.wait({following}, timeout=self._durable.executor.patience.tick)
-                if not following.done():
-                    return _Late(self, following)
-            ending = await asyncio.shield(following)
-        except asyncio.CancelledError:
-            await self.leave(following)
-            raise
-        return await self.settled(ending)
-
-    async def settled(self, ending: Ending | None) -> Whole | Live:
-        """Return the answer that a call came to; raises its fault. None: it is to be made directly."""
-        if ending is None:
-            return await self._durable.directly(self.job, self._progress)
-        self._write(ending)
-        if ending.answer is None:
-            raise TokenHubError(shapes.known(ending.fault) or _ENDED)
-        self._durable.safe.rows.forget(self._id, attempts=ending.recorded)
-        if self.job.request.features.stream:
-            return _Told(ending.answer, ending.fault)
-        return Whole(ending.answer.body, ending.answer.headers)
-
-    def _write(self, ending: Ending) -> None:
-        shapes.restore(self._progress.trace, ending.trace, self.job.plan)
-        self._progress.trace.recorded = ending.recorded
-
-    async def leave(self, following: asyncio.Task[Ending | None]) -> None:
-        """Have the call end: nobody waits for it any more. Returns when it has, or when that takes too long."""
-        if following.done():
-            # It has ended by itself, and nobody has looked; one that was to be made directly was not begun.
-            if not following.cancelled() and following.exception() is None and (ending := following.result()):
-                self._write(ending)
-            return
-        following.cancel()
-        await asyncio.shield(self._durable.later(self._left()))
-
-    async def _left(self) -> None:
-        trace = self._progress.trace
-        trace.recorded = True
-        try:
-            await self._handle.cancel(rpc_timeout=timedelta(seconds=self._waits.start))
-        except RPCError:
-            # It may not have been started. Whoever begins it now finds that there is nothing to be done.
-            with suppress(TokenHubError):
-                trace.recorded = not await self._mine()
-            return
-        with suppress(RPCError, WorkflowFailureError, LockedError, TimeoutError):
-            async with asyncio.timeout(self._waits.leave):
-                done = await self._handle.result()
-            shapes.restore(trace, done.trace, self.job.plan)
-
-    async def _followed(self) -> Ending | None:
-        """Return how the call ended; None where it is to be made directly, and by nobody else."""
-        begun = False
-        if not await self._started():
-            if await self._mine():
-                self._durable.later(self._gone())
-                return None
-            begun = True
-        watching = asyncio.create_task(self._handle.result())
-        try:
-            while True:
-                pause = self._waits.look if begun else self._waits.begin
-                await asyncio.wait({watching}, timeout=pause)
-                if watching.done():
-                    ending = await self._heard(watching)
-                    if ending is not None:
-                        return ending
-                    watching = asyncio.create_task(self._heard_later())
-                if not begun:
-                    if await self._mine():
-                        self._durable.later(self._gone())
-                        return None
-                    begun = True
-                if self._limit is not None and self._clock.monotonic() > self._limit:
-                    return Ending(await self._last(), _UNREACHABLE, recorded=False)
-        finally:
-            watching.cancel()
-
-    async def _started(self) -> bool:
-        """Start the workflow; False where it is not known to be started."""
-        breaker, settings = self._durable.breaker, self._durable.settings
-        try:
-            await self._client.start_workflow(
-                Chat.run,
-                shapes.start(self.job, self._clock.monotonic()),
-                id=self._handle.id,
-                task_queue=settings.temporal_task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                execution_timeout=timedelta(days=1),
-                rpc_timeout=timedelta(seconds=self._waits.start),
-            )
-        except WorkflowAlreadyStartedError:
-            pass  # an earlier try of this very request was heard
-        except RPCError as error:
-            _log.warning("the workflow of %s was not started: %s", self._id, error)
-            if error.status is RPCStatusCode.INVALID_ARGUMENT:
-                breaker.left()
-            else:
-                breaker.failed(self._clock.monotonic())
-                self._durable.told()
-            return False
-        except asyncio.CancelledError:
-            breaker.left()
-            raise
-        except LockedError:
-            breaker.left()
-            return False
-        breaker.succeeded()
-        self._durable.told()
-        return True
-
-    async def _mine(self, n: int = 1) -> bool:
-        """Claim the call from its attempt `n` on; False where a worker has begun that."""
-        mark = await self._durable.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
-        return mark is None or mark.by is By.DIRECT
-
-    async def _gone(self) -> None:
-        """End a workflow that has nothing left to do."""
-        with suppress(RPCError):
-            await self._handle.terminate("made directly", rpc_timeout=timedelta(seconds=self._waits.start))
-
-    async def _heard_later(self) -> Done:
-        await asyncio.sleep(self._waits.look)
-        return await self._handle.result()
-
-    async def _heard(self, watching: asyncio.Task[Done]) -> Ending | None:
-        """Return how the call ended, None where that cannot be known yet."""
-        over = False
-        try:
-            done = watching.result()
-        except WorkflowFailureError as error:
-            _log.error("the workflow of %s failed: %s", self._id, error.cause)
-            over = True
-        except RPCError as error:
-            _log.warning("the workflow of %s cannot be followed: %s", self._id, error)
-            over = error.status is RPCStatusCode.NOT_FOUND
-            if not over:
-                self._durable.breaker.failed(self._clock.monotonic())
-                self._durable.told()
-        except LockedError:
-            return Ending(Traced(), _LOCKED)
-        else:
-            return Ending(done.trace, done.fault, await self._answer(done.n) if done.n else None)
-        return await self._found(over=over)
-
-    async def _found(self, *, over: bool) -> Ending | None:
-        """Return what the store knows of the call's end, None where it may still come to one."""
-        marks = await self._durable.safe.rows.marks(self._id)
-        if any(mark.outcome is None for mark in marks):
-            return None
-        outcomes = [self._outcome(mark) for mark in marks]
-        recorded = await self._durable.activities.recorded(self._id)
-        for outcome in outcomes:
-            if outcome.answer is not None:
-                return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded)
-        if over:
-            return Ending(_latest(outcomes), _ENDED, recorded=recorded)
-        now = self._clock.monotonic()
-        self._dark = self._dark or now
-        if outcomes and now - self._dark > self._waits.dark and await self._mine(marks[-1].n + 1):
-            # Nobody goes on with it from here.
-            return Ending(_latest(outcomes), outcomes[-1].told.fault, recorded=recorded)
-        return None
-
-    def _outcome(self, mark: Mark) -> Outcome:
-        assert mark.outcome is not None
-        return self._durable.safe.outcome(self._id, mark.n, mark.outcome)
-
-    async def _answer(self, n: int) -> Answer | None:
-        for mark in await self._durable.safe.rows.marks(self._id):
-            if mark.n == n and mark.outcome is not None:
-                return self._outcome(mark).answer
-        return None
-
-    async def _last(self) -> Traced:
-        """Return what is known of the call's attempts."""
-        marks = await self._durable.safe.rows.marks(self._id)
-        return _latest([self._outcome(mark) for mark in marks if mark.outcome is not None])
-
-
-def _latest(outcomes: Sequence[Outcome]) -> Traced:
-    return outcomes[-1].told.trace if outcomes else Traced()
-
-
-class _Told:
-    """A stream that is here as a whole. Implements `Live`."""
-
-    def __init__(self, answer: Answer, fault: Fault | None) -> None:
-        self.headers: Headers = answer.headers
-        self.said: Said | None = None
-        self._answer = answer
-        self._fault = fault
-
-    async def frames(self) -> AsyncIterator[bytes]:
-        """Yield all but the terminal event; raises where the stream had broken."""
-        if self._answer.body:
-            yield self._answer.body
-        if self._fault is not None:
-            raise TokenHubError(self._fault)
-
-    def tail(self) -> bytes:
-        """Return the terminal event."""
-        return self._answer.tail
-
-    async def close(self) -> None:
-        """Do nothing: the call is over, and recorded as it was."""
-
-
-class _Late:
-    """A stream whose caller waits for a durable call: he hears that we live until it is over. Implements `Live`."""
-
-    def __init__(self, run: _Run, following: asyncio.Task[Ending | None]) -> None:
-        self._run = run
-        self._following = following
-        self.said: Said | None = None
-        self._live: Live | None = None
-        means, request = run._durable.executor.means, run.job.request
-        dialect = means.dialects[request.dialect]
-        self.headers: Headers = (("content-type", dialect.stream_type(request)),)
-        self._sign = dialect.keep_alive(request)
-        self._tick = run._durable.executor.patience.tick
-
-    async def frames(self) -> AsyncIterator[bytes]:
-        """Yield signs of life, then the stream."""
-        while not self._following.done():
-            if self._sign:
-                yield self._sign
-            await asyncio.wait({self._following}, timeout=self._tick)
-        result = await self._run.settled(self._following.result())
-        assert not isinstance(result, Whole)
-        self._live = result
-        async for frame in result.frames():
-            yield frame
-
-    def tail(self) -> bytes:
-        """Return the terminal event."""
-        return b"" if self._live is None else self._live.tail()
-
-    async def close(self) -> None:
-        """Have the call end, where it has not."""
-        if self._live is not None:
-            await self._live.close()
-        else:
-            await self._run.leave(self._following)
-
 
 def _absent(error: RPCError) -> None:
     """Return nothing for what is not there; raises `TokenHubError` where Temporal could not be asked."""
@@ -584,15 +278,25 @@ def made(
     settings: Settings,
     executor: Executor,
     recorder: Recorder,
-    requests: RequestLog,
-    rows: DurableCalls,
     *,
+    store: tuple[Database, Writer],
     sealer: Callable[[], Sealer | None],
     metrics: Metrics,
+    framed: Framing,
 ) -> Durable:
     """Return the durable way, not connected yet."""
-    safe = Safe(rows, sealer, secrets.token_bytes)
-    activities = Activities(executor, recorder, requests, safe)
+    database, writer = store
+    safe = Safe(DurableCalls(database, writer), sealer, secrets.token_bytes)
+    activities = Activities(executor, recorder, RequestLog(database), safe)
+    stepping = Stepping(activities, recorder, safe, framed)
     codec = Codec(sealer, secrets.token_bytes)
     waits = Waits(begin=settings.temporal_begin_secs)
-    return Durable(settings, activities=activities, safe=safe, codec=codec, metrics=metrics, waits=waits)
+    return Durable(
+        settings,
+        activities=activities,
+        stepping=stepping,
+        safe=safe,
+        codec=codec,
+        metrics=metrics,
+        waits=waits,
+    )

@@ -1,8 +1,9 @@
-"""The workflow of one call: it asks the failover machine, has done what that says, and tells it what came of it.
+"""The workflows: of one call, which asks the failover machine, has done what that says, and tells it what came of it;
+and of one that several calls answer, each of them by the same way.
 
-It decides nothing itself and computes with nothing but pure code, its own clock and its own dice, which are the same
-whenever its history is read again. A change that makes it schedule something else is a new version under a new name:
-the old one stays until no open history needs it (`tests/workflows/histories` holds one of each).
+A workflow decides nothing itself and computes with nothing but pure code, its own clock and its own dice, which are the
+same whenever its history is read again. A change that makes it schedule something else is a new version under a new
+name: the old one stays until no open history needs it (`tests/workflows/histories` holds one of each).
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED
-from tokenhub_core.workflows import shapes
+from tokenhub_core.errors import Fault
+from tokenhub_core.orchestration.asks import AGREED, LATE, Ask, Batch
+from tokenhub_core.orchestration.asks import Told as Heard
+from tokenhub_core.orchestration.runner import Driving, made
+from tokenhub_core.workflows import composed, shapes
+from tokenhub_core.workflows.composed import Begin, Fact, Next, Prepared, Settling, Sofar
 from tokenhub_core.workflows.shapes import Closing, Done, Start, Step, Told, Traced
 
 HEARTBEAT: Final = 10.0
@@ -34,27 +40,29 @@ _AGAIN: Final = RetryPolicy(
 """Of what only fails where a worker or the store does."""
 
 
-@workflow.defn(name=shapes.CHAT)
-class Chat:
-    """One call."""
+class Course:
+    """A call's way through its plan, and through the second try of an answer that does not fit."""
 
-    def __init__(self) -> None:
-        self._trace = Traced()
+    def __init__(self, start: Start, *, activity: str, name: str = "attempt") -> None:
+        self._start = start
+        self._activity = activity
+        self._name = name
+        self.trace = Traced()
+        """As far as it has come."""
 
-    @workflow.run
-    async def run(self, start: Start) -> Done:
-        """Return what came of the call, once its one record is made."""
-        try:
-            done = await self._dispatched(start)
-        except (asyncio.CancelledError, ActivityError) as error:
-            if not is_cancelled_exception(error):
-                raise
-            done = Done(self._trace, CANCELLED)
-        if not done.taken:
-            await _recorded(Closing(start.id, done.trace, done.fault))
-        return done
+    async def run(self) -> Done:
+        """Return what came of the call."""
+        told, n = await self._through(self._start)
+        if told.again is None:
+            return _done(told, n)
+        mended, second = await self._through(told.again, repaired=n)
+        if mended.fault is None or mended.unfit or mended.fault == CANCELLED:
+            return _done(mended, second)
+        # Why the first answer was refused is what its caller has to know.
+        return Done(mended.trace, told.fault)
 
-    async def _dispatched(self, start: Start) -> Done:
+    async def _through(self, start: Start, repaired: int = 0) -> tuple[Told, int]:
+        """Return the last attempt's outcome, and its number; of a second try, after the attempt `repaired`."""
         machine = Failover(
             start.plan,
             limits=start.limits,
@@ -63,19 +71,22 @@ class Chat:
             started=workflow.time() - start.elapsed,
             max_output_tokens=start.max_output_tokens,
         )
+        place = self.trace.candidate
         while True:
             step = machine.next(workflow.time(), workflow.random().random())
             match step:
                 case Wait(seconds):
                     await workflow.sleep(seconds)
                 case GiveUp(fault):
-                    return Done(self._trace, fault)
+                    return Told(self.trace, fault), 0
                 case Try():
-                    told = await _attempted(shapes.step(start, step, self._trace))
-                    self._trace = told.trace
-                    if told.taken or told.fault is None or told.broken:
-                        n = 0 if told.taken else step.n
-                        return Done(told.trace, told.fault, n, told.broken, told.taken)
+                    asked = shapes.step(start, step, self.trace)
+                    if repaired and place is not None:
+                        asked = shapes.repairing(asked, repaired, place)
+                    told = await self._attempted(asked)
+                    self.trace = told.trace
+                    if told.taken or told.fault is None or told.broken or told.unfit:
+                        return told, asked.n
                     if told.refused:
                         machine.refused(told.fault, step.n)
                     else:
@@ -83,30 +94,159 @@ class Chat:
                 case _:
                     assert_never(step)
 
+    async def _attempted(self, step: Step) -> Told:
+        limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
+        try:
+            told: Told = await workflow.execute_activity(
+                self._activity,
+                step,
+                result_type=Told,
+                activity_id=f"{self._name}-{step.n}",
+                schedule_to_close_timeout=limit,
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+                retry_policy=_AGAIN,
+                # What a cancelled attempt has cost is known only when it has ended.
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            return Told(step.trace, shapes.LOST)
+        return told
 
-async def _attempted(step: Step) -> Told:
-    limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
-    try:
-        told: Told = await workflow.execute_activity(
-            shapes.ATTEMPT,
-            step,
-            result_type=Told,
-            activity_id=f"attempt-{step.n}",
-            schedule_to_close_timeout=limit,
+
+def _done(told: Told, n: int) -> Done:
+    answered = (told.fault is None or told.broken) and not told.taken
+    return Done(told.trace, told.fault, n if answered else 0, told.broken, told.taken, told.gist)
+
+
+@workflow.defn(name=shapes.CHAT)
+class Chat:
+    """One call."""
+
+    activity = shapes.ATTEMPT
+    """What makes its attempts."""
+
+    @workflow.run
+    async def run(self, start: Start) -> Done:
+        """Return what came of the call, once its one record is made."""
+        course = Course(start, activity=self.activity)
+        try:
+            done = await course.run()
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            done = Done(course.trace, CANCELLED)
+        if not done.taken:
+            await _recorded(Closing(start.id, done.trace, done.fault))
+        return done
+
+
+@workflow.defn(name=shapes.CHECKED)
+class Checked(Chat):
+    """One call whose answer is checked or shaped."""
+
+    activity = shapes.CHECKED_ATTEMPT
+
+    @workflow.run
+    async def run(self, start: Start) -> Done:
+        """Return what came of the call, once its one record is made."""
+        return await super().run(start)
+
+
+@workflow.defn(name=composed.PLAN)
+class Planned:
+    """One call that several calls answer."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Fact, ...]] = []
+        self._under_way: dict[str, Fact | Course] = {}
+        """The steps of the batch that is being made, in their order."""
+
+    @workflow.run
+    async def run(self, begin: Begin) -> Done:
+        """Return what came of the call, once its answer is kept and its one record is made."""
+        cancelled = False
+        try:
+            if await self._driven(begin):
+                return Done(Traced(), taken=True)
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            cancelled = True
+        left = tuple(map(_fact, self._under_way, self._under_way.values())) if cancelled else ()
+        settling = Settling(begin.id, tuple(self._batches), left, cancelled)
+        making: workflow.ActivityHandle[Done] = workflow.start_activity(
+            composed.SETTLE,
+            settling,
+            result_type=Done,
+            activity_id="settle",
+            start_to_close_timeout=timedelta(seconds=60),
             heartbeat_timeout=timedelta(seconds=HEARTBEAT),
             retry_policy=_AGAIN,
-            # What a cancelled attempt has cost is known only when it has ended.
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         )
-    except ActivityError as error:
-        if is_cancelled_exception(error):
+        return await _whatever(making)
+
+    async def _driven(self, begin: Begin) -> bool:
+        """Return when the machine of the goal has come to its end; True: the call is being made directly."""
+        seconds = begin.limits.total_seconds
+        until = None if seconds is None else workflow.time() - begin.elapsed + seconds
+        while True:
+            following: Next = await workflow.execute_activity(
+                composed.STEPS,
+                Sofar(begin.id, tuple(self._batches)),
+                result_type=Next,
+                activity_id=f"steps-{len(self._batches) + 1}",
+                start_to_close_timeout=timedelta(seconds=60),
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+                retry_policy=_AGAIN,
+            )
+            if following.taken or not following.steps:
+                return following.taken
+            self._batches.append(await self._made(following, until))
+            self._under_way = {}
+
+    async def _made(self, following: Next, until: float | None) -> tuple[Fact, ...]:
+        prepared = {one.step: one for one in following.steps}
+        self._under_way = {name: Fact(name, fault=CANCELLED) for name in prepared}
+        # Of an answer only its digest is known here, and that is enough to see whether voters agree.
+        batch = Batch(tuple(map(Ask, prepared)), following.agree, following.share)
+        driving = Driving(lambda ask: self._step(prepared[ask.step]), workflow.time, until)
+        told = await made(batch, driving)
+        return tuple(composed.settled(_fact(one.step, self._under_way[one.step], one.fault)) for one in told)
+
+    async def _step(self, prepared: Prepared) -> Heard:
+        """Return what came of one step, as far as the batch depends on it."""
+        name = prepared.step
+        if prepared.start is None:
+            self._under_way[name] = Fact(name, fault=prepared.fault)
+            return Heard(name, fault=prepared.fault)
+        course = Course(prepared.start, activity=shapes.CHECKED_ATTEMPT, name=name)
+        self._under_way[name] = course
+        try:
+            done = await course.run()
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise asyncio.CancelledError from error
             raise
-        return Told(step.trace, shapes.LOST)
-    return told
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            # What its attempt did cost was waited for; what it came to counts no more.
+            raise asyncio.CancelledError
+        self._under_way[name] = Fact(name, done.trace, done.fault, done.n)
+        model = done.trace.attempts[-1].model if done.trace.attempts else ""
+        return Heard(name, text=done.gist, model=model, fault=done.fault)
+
+
+def _fact(name: str, known: Fact | Course, fault: Fault | None = CANCELLED) -> Fact:
+    """Return what came of a step; of one that was given up, as far as it has come, and why."""
+    if isinstance(known, Course) or fault in (AGREED, LATE):
+        return Fact(name, known.trace, fault)
+    return known
 
 
 async def _recorded(closing: Closing) -> None:
-    """Return when the record is made. Nobody's leaving keeps it from being made."""
+    """Return when the record is made."""
     making = workflow.start_activity(
         shapes.RECORD,
         closing,
@@ -114,11 +254,14 @@ async def _recorded(closing: Closing) -> None:
         start_to_close_timeout=timedelta(seconds=30),
         retry_policy=_AGAIN,
     )
+    await _whatever(making)
+
+
+async def _whatever[T](making: workflow.ActivityHandle[T]) -> T:
+    """Return what an activity comes to. Nobody's leaving keeps it from being done."""
     while True:
         try:
-            await asyncio.shield(making)
+            return await asyncio.shield(making)
         except asyncio.CancelledError:
             if making.done():
                 raise
-        else:
-            return

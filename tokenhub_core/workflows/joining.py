@@ -11,21 +11,19 @@ from tokenhub_core.dispatch.executor import Executor
 from tokenhub_core.errors import ConfigError
 from tokenhub_core.ports import Recorder
 from tokenhub_core.store.database import Database
-from tokenhub_core.store.durable import DurableCalls
-from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.vault.keys import KeyHolder
-from tokenhub_core.workflows.way import Durability
+from tokenhub_core.workflows.way import Durability, Framing
 
 
 def joined(
     stack: AsyncExitStack,
     settings: Settings,
-    executor: Executor,
     recorder: Recorder,
     holder: KeyHolder,
     *,
+    engine: tuple[Executor, Framing],
     store: tuple[Database, Writer],
     metrics: Metrics,
 ) -> Durability | None:
@@ -42,15 +40,9 @@ def joined(
             raise
         message = "TOKENHUB_TEMPORAL_ENABLED needs what is not installed: pip install 'tokenhub[temporal]'"
         raise ConfigError(message) from None
-    database, writer = store
+    executor, framed = engine
     made = client.made(
-        settings,
-        executor,
-        recorder,
-        RequestLog(database),
-        DurableCalls(database, writer),
-        sealer=holder.durable,
-        metrics=metrics,
+        settings, executor, recorder, store=store, sealer=holder.durable, metrics=metrics, framed=framed
     )
     stack.push_async_callback(made.close)
     stack.push_async_callback(_cancelled, asyncio.create_task(made.keep(), name="temporal"))

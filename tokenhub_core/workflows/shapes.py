@@ -6,6 +6,8 @@
     Closing   the record to be made           Done   what a workflow comes to
     Outcome   an attempt's `Told` with its answer; kept in the store, sealed
 
+An answer that has to fit is checked where its attempt was made, and asked for once more by an attempt of its own.
+
 What callers and models say rests in the store alone. A history of Temporal has facts about it, and these are sealed
 too: faults quote, and plans name.
 """
@@ -22,10 +24,13 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits, Try
 from tokenhub_core.dispatch.job import CANCELLED, Job, Trace
+from tokenhub_core.dispatch.mending import REPAIR
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.ports import Clock
 from tokenhub_core.progress import Progress
 from tokenhub_core.routing import aliases, estimate
+from tokenhub_core.shaping.shape import shape_of
+from tokenhub_core.shaping.wanted import check_of
 from tokenhub_core.types import (
     Attempt,
     Candidate,
@@ -35,6 +40,7 @@ from tokenhub_core.types import (
     Headers,
     Left,
     Plan,
+    Request,
     Skip,
     Snapshot,
     Stopped,
@@ -43,7 +49,10 @@ from tokenhub_core.types import (
 
 CHAT: Final = "tokenhub.chat.1"
 """The workflow of one call. The number is its version: a change that an open history would not bear makes a new one."""
+CHECKED: Final = "tokenhub.chat.2"
+"""The workflow of one call whose answer is checked or shaped. A worker that knows nothing of that does not know it."""
 ATTEMPT: Final = "tokenhub.attempt.1"
+CHECKED_ATTEMPT: Final = "tokenhub.attempt.2"
 RECORD: Final = "tokenhub.record.1"
 PREFIX: Final = "chat-"
 """What the id of a call's workflow begins with; the rest is the request's, which we made."""
@@ -72,6 +81,16 @@ class Call(msgspec.Struct, frozen=True):
     variant: str = ""
     directive: str = ""
     route_ms: float = 0.0
+    step: str = ""
+    """Of a call that several calls answer: which of them this is."""
+    dialect: Dialect | None = None
+    """What its body is in, where that is not the snapshot's: of two dialects steps are said in another one."""
+    decided: Plan | None = None
+    """What a step's plan was before its ask put somebody else first; None where it did not."""
+    fault: Fault | None = None
+    """Why nobody may serve a step."""
+    bare: bool = False
+    """It is a question of ours, whose answer has no form and need not fit."""
 
 
 class Traced(msgspec.Struct, frozen=True):
@@ -84,6 +103,8 @@ class Traced(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     usage_estimated: bool = False
     candidate: int | None = None
+    chosen: Candidate | None = None
+    """The candidate itself where it is not one of the plan."""
     losses: tuple[str, ...] = ()
     identical: bool = False
     stop: Stopped | None = None
@@ -113,6 +134,8 @@ class Step(msgspec.Struct, frozen=True):
     max_output_tokens: int | None
     change: str
     trace: Traced
+    repair: int = 0
+    """The attempt whose answer did not fit and is asked for once more; 0: none is."""
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -127,6 +150,12 @@ class Told(msgspec.Struct, frozen=True):
     """A stream that had begun: no other candidate can go on with it."""
     taken: bool = False
     """The call is being made directly; there is nothing left to do."""
+    unfit: bool = False
+    """It was answered, and the answer does not fit."""
+    again: Start | None = None
+    """What a second try begins with, where there is room for one."""
+    gist: str = ""
+    """Of a step's answer: the same digest as that of another one that says the same."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -142,6 +171,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     told: Told
     answer: Answer | None = None
+    said: str = ""
+    """What the answer said where it does not fit."""
 
 
 class Closing(msgspec.Struct, frozen=True):
@@ -171,6 +202,7 @@ class Done(msgspec.Struct, frozen=True):
     """The attempt whose answer the caller gets, 0 for none; with `broken` as far as that came."""
     broken: bool = False
     taken: bool = False
+    gist: str = ""
 
 
 def call(job: Job, progress: Progress) -> Call:
@@ -191,11 +223,14 @@ def call(job: Job, progress: Progress) -> Call:
     )
 
 
-def start(job: Job, now: float) -> Start:
-    """Return what the workflow of a call begins with; `now` is monotonic."""
+def start(job: Job, now: float, *, name: str = "") -> Start:
+    """Return what the workflow of a call begins with, or a second try; `now` is monotonic.
+
+    `name` is that of a step's call, which is another one than its request's.
+    """
     policy = structs.replace(job.plan.policy, output_schema=None)
     return Start(
-        id=job.snapshot.id,
+        id=name or job.snapshot.id,
         plan=structs.replace(job.plan, policy=policy, skips=(), spared=(), chances={}),
         limits=job.limits,
         elapsed=now - job.snapshot.started,
@@ -207,6 +242,11 @@ def step(start: Start, tried: Try, trace: Traced) -> Step:
     """Return a step of the failover machine as an attempt to be made."""
     place = next(n for n, one in enumerate(start.plan.candidates) if one is tried.candidate)
     return Step(start.id, place, tried.n, tried.timeout, tried.max_output_tokens, tried.change, trace)
+
+
+def repairing(step: Step, repaired: int, candidate: int) -> Step:
+    """Return a step of a second try: at the candidate that gave the answer of the attempt `repaired`."""
+    return structs.replace(step, candidate=candidate, n=repaired + step.n, change=REPAIR, repair=repaired)
 
 
 def attempted(call: Call, step: Step, now: float) -> Try:
@@ -229,10 +269,17 @@ def here(call: Call, clock: Clock) -> Call:
 
 def job(call: Call, dialects: Mapping[Dialect, DialectModule]) -> Job:
     """Return the call ready to be dispatched, as it was before it was kept."""
-    request = dialects[call.snapshot.dialect].open(call.body, call.path)
-    request = structs.replace(request, features=call.features)
-    bodies = Bodies(request, dialects, call.plan.policy.output_schema, cap=call.cap)
-    return Job(call.snapshot, request, call.plan, bodies, call.limits)
+    request, policy = opened(call, dialects), call.plan.policy
+    shape = None if call.bare else shape_of(request, policy)
+    bodies = Bodies(request, dialects, policy.output_schema, cap=call.cap, shape=shape)
+    check = None if call.bare else check_of(request, policy, bodies.own_schema)
+    return Job(call.snapshot, request, call.plan, bodies, call.limits, check)
+
+
+def opened(call: Call, dialects: Mapping[Dialect, DialectModule]) -> Request:
+    """Return the request as it was read where the call came in."""
+    request = dialects[call.dialect or call.snapshot.dialect].open(call.body, call.path)
+    return structs.replace(request, features=call.features)
 
 
 def progress(call: Call, job: Job, trace: Trace) -> Progress:
@@ -250,6 +297,7 @@ def progress(call: Call, job: Job, trace: Trace) -> Progress:
 
 def traced(trace: Trace, plan: Plan) -> Traced:
     """Return a trace as a value."""
+    place = _place(trace.candidate, plan)
     return Traced(
         attempts=tuple(trace.attempts),
         sent=trace.sent,
@@ -257,7 +305,8 @@ def traced(trace: Trace, plan: Plan) -> Traced:
         ttft_ms=trace.ttft_ms,
         usage=trace.usage,
         usage_estimated=trace.usage_estimated,
-        candidate=_place(trace.candidate, plan),
+        candidate=place,
+        chosen=trace.candidate if place is None else None,
         losses=trace.losses,
         identical=trace.identical,
         stop=trace.stop,
@@ -272,7 +321,7 @@ def restore(trace: Trace, told: Traced, plan: Plan) -> None:
     trace.attempts = [*told.attempts]
     trace.sent, trace.change, trace.ttft_ms = told.sent, told.change, told.ttft_ms
     trace.usage, trace.usage_estimated = told.usage, told.usage_estimated
-    trace.candidate = None if told.candidate is None else plan.candidates[told.candidate]
+    trace.candidate = told.chosen if told.candidate is None else plan.candidates[told.candidate]
     trace.losses, trace.identical = told.losses, told.identical
     trace.stop, trace.left = told.stop, told.left
     trace.passed_over, trace.composition = [*told.passed_over], told.composition
@@ -315,6 +364,4 @@ def lost(call: Call, step: Step, *, begun_at: float, now: float) -> Told:
 
 
 def _place(candidate: Candidate | None, plan: Plan) -> int | None:
-    if candidate is None:
-        return None
-    return next(n for n, one in enumerate(plan.candidates) if one is candidate)
+    return next((n for n, one in enumerate(plan.candidates) if one is candidate), None)

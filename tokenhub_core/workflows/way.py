@@ -7,7 +7,10 @@ from typing import Final, Protocol
 import msgspec
 
 from tokenhub_core.dispatch.job import Job, Live, Whole
+from tokenhub_core.orchestration.steps import Frame
+from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.progress import Progress
+from tokenhub_core.types import Bond, Policy, Request, Snapshot
 
 
 class Workflow(msgspec.Struct, frozen=True):
@@ -43,17 +46,34 @@ STATUSES: Final = (
 )
 
 
+class Framing(Protocol):
+    """Says what the steps of a call share, by what this process knows of the fleet."""
+
+    def __call__(
+        self,
+        snapshot: Snapshot,
+        request: Request,
+        wishes: Policy,
+        *,
+        model: str,
+        bond: Bond | None,
+        most_output: int | None,
+    ) -> Frame:
+        """Return it; raises `TokenHubError` where its answer is to fit a schema that is none."""
+        ...
+
+
 class Durability(Protocol):
     """A way to have calls made that go on whatever dies, and a look at those under way.
 
     Of the looks each raises `TokenHubError` where Temporal cannot be asked.
     """
 
-    def takes(self, job: Job) -> bool:
+    def takes(self, ready: Job | Composed) -> bool:
         """Tell whether the call goes this way."""
         ...
 
-    async def run(self, job: Job, progress: Progress) -> Whole | Live:
+    async def run(self, ready: Job | Composed, progress: Progress) -> Whole | Live:
         """Return the answer; raises `TokenHubError` where there is none. The trace says who makes the record."""
         ...
 

@@ -19,7 +19,7 @@ from tokenhub_core.proof.checking import Checked, Story
 from tokenhub_core.proof.entries import Delivered, Kind, Received
 from tokenhub_core.proof.verdicts import Verdict
 from tokenhub_core.store.schema import REQUEST_LOGS
-from tokenhub_core.types import Attempt, Capture, Composition, Json, Outcome, Shadow, Usage
+from tokenhub_core.types import Attempt, Capture, Composition, Json, Outcome, Shadow, Step, Usage
 
 AttemptShown = shown(
     "AttemptShown",
@@ -31,6 +31,7 @@ AttemptShown = shown(
     head_ms=float | None | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
+CompositionShown = shown("Composition", Composition, steps=many(shown("Step", Step, without=("plan",))))
 _DECODED: Final[dict[str, Any]] = {
     "at": float,
     "outcome": Outcome,
@@ -39,7 +40,7 @@ _DECODED: Final[dict[str, Any]] = {
     "attempts": many(AttemptShown),
     "decision": Json | None,
     "shadow": Shadow | None,
-    "composition": Composition | None,
+    "composition": CompositionShown | None,
 }
 """The columns that are shown as something else than what is stored."""
 

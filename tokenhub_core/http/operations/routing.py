@@ -12,12 +12,11 @@ from tokenhub_core.http import shapes
 from tokenhub_core.http.decisions import SimulateBody
 from tokenhub_core.http.openapi import JSON, Area, Operation, many, shown
 from tokenhub_core.http.operations.fleet import BASE
-from tokenhub_core.http.operations.log import AttemptShown
+from tokenhub_core.http.operations.log import AttemptShown, CompositionShown
 from tokenhub_core.http.rehearse import LINES, RehearseBody
 from tokenhub_core.routing.rehearsal import Report
 from tokenhub_core.types import (
     Bond,
-    Composition,
     Dialect,
     Draw,
     Expected,
@@ -120,6 +119,8 @@ class _Decision(msgspec.Struct):
     affinity: Bond | UnsetType | None = UNSET
     weights: Terms | UnsetType = UNSET
     chances: dict[str, float] | UnsetType = UNSET
+    steps: dict[str, Json] | UnsetType = UNSET
+    """Of a call that several calls answer: the decisions of the later steps, by the step's name."""
 
 
 class Chosen(msgspec.Struct):
@@ -220,7 +221,7 @@ Decision = shown(
     stop_reason=str,
     error=Failure | None,
     shadow=Shadow | None,
-    composition=Composition | None,
+    composition=CompositionShown | None,
 )
 
 
