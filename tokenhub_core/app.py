@@ -51,6 +51,7 @@ from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.log import LogPages
+from tokenhub_core.http.manual import Manual
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
@@ -553,5 +554,6 @@ def _pages(
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *Page().routes(),
+        *Manual().routes(),
         *Description().routes(),
     ]
