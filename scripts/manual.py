@@ -28,7 +28,7 @@ _SOURCES: Final = ROOT / "web" / "manual"
 _STYLES: Final = ROOT / "web" / "src" / "style"
 _FIRST: Final = "README.md"
 _BASE: Final = "/docs"
-_COMMENT: Final = re.compile(r"<!--.*?-->\n?", re.DOTALL)
+_COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
 _DARK: Final = "-dark"
 """Ends the name of a picture that stands for another one in dark colours."""
 
@@ -93,7 +93,9 @@ def plain(inline: Token) -> str:
 
 def parse(text: str) -> list[Token]:
     """Read Markdown as the manual is written in it: CommonMark with tables, no HTML but comments."""
-    return MarkdownIt("commonmark", {"html": False}).enable("table").parse(_COMMENT.sub("", text))
+    # Lines keep their numbers.
+    told = _COMMENT.sub(lambda found: "\n" * found[0].count("\n"), text)
+    return MarkdownIt("commonmark", {"html": False}).enable("table").parse(told)
 
 
 def read(path: str, label: str) -> Page:

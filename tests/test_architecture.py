@@ -76,6 +76,7 @@ SHELLS: Final = {
     "tokenhub_core.http.side": "serves HTTP",
     "tokenhub_core.http.files": "reads files that were built",
     "tokenhub_core.http.manual": "reads files that were built",
+    "tokenhub_core.http.standing": "serves HTTP",
     "tokenhub_core.http.ui": "reads the page's files",
     "tokenhub_core.http.tsdb": "serves HTTP",
     "tokenhub_core.http.vault": "serves HTTP",

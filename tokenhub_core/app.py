@@ -60,6 +60,7 @@ from tokenhub_core.http.resolver import GuardedResolver
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Entrance, Probes, SideServer
+from tokenhub_core.http.standing import Standing
 from tokenhub_core.http.tsdb import TsdbPages
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
@@ -553,6 +554,9 @@ def _pages(
         *TsdbPages(kept.roller).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
+        *Standing(
+            kept.settings, kept.environ, lambda: watched.learning.bandit, pipeline.underway, clock
+        ).routes(),
         *Page().routes(),
         *Manual().routes(),
         *Description().routes(),

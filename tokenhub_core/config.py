@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from tokenhub_core.admission.addresses import networks
@@ -467,16 +467,53 @@ def unknown(environ: Mapping[str, str]) -> list[str]:
 
 def table() -> list[tuple[str, str, str]]:
     """Return (variable, default, help) of every setting, for documents and `--help`."""
+    return [
+        (PREFIX + name.upper(), _shown(spec.default, spec), spec.metadata["help"])
+        for name, spec in _FIELDS.items()
+    ]
+
+
+class Standing(NamedTuple):
+    """One setting as it is. `source` is `default`, `environment`, or `started with`: a flag, or a file of ours."""
+
+    variable: str
+    value: str
+    default: str
+    source: str
+    text: str
+    secret: bool
+    """Its value is never shown, only whether there is one."""
+
+
+def standing(settings: Settings, environ: Mapping[str, str]) -> list[Standing]:
+    """Return every setting as it is; `environ` is what the settings were read from."""
     rows = []
     for name, spec in _FIELDS.items():
-        default = "" if isinstance(spec.default, Secret) else spec.default
-        shown = ",".join(default) if isinstance(default, tuple) else str(default)
-        if default is None:
-            shown = spec.metadata["nothing"]
-        elif isinstance(default, bool):
-            shown = shown.lower()
-        rows.append((PREFIX + name.upper(), shown, spec.metadata["help"]))
+        variable, value = PREFIX + name.upper(), getattr(settings, name)
+        raw = environ.get(variable, "").strip()
+        if raw and _open(spec.metadata["read"](raw)) == _open(value):
+            source = "environment"
+        else:
+            source = "default" if _open(value) == _open(spec.default) else "started with"
+        default, text = _shown(spec.default, spec), spec.metadata["help"]
+        rows.append(Standing(variable, _shown(value, spec), default, source, text, isinstance(value, Secret)))
     return rows
+
+
+def _open(value: Any) -> Any:
+    return value.reveal() if isinstance(value, Secret) else value
+
+
+def _shown(value: Any, spec: Any) -> str:
+    """Return a value as one would write it; of a secret only that there is one."""
+    if isinstance(value, Secret):
+        return "set" if value.reveal() else ""
+    if value is None:
+        nothing: str = spec.metadata["nothing"]
+        return nothing
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reason(error: ValueError, name: str) -> str:

@@ -47,6 +47,7 @@ class Kept:
     siblings: Siblings
     changes: Changes
     roller: Roller
+    environ: Mapping[str, str]
 
 
 def prepare(settings: Settings) -> None:
@@ -145,6 +146,7 @@ async def opened(
         siblings,
         changes,
         roller,
+        environ,
     )
 
 

@@ -616,6 +616,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/posteriors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the posterior of each model at its provider */
+        get: operations["get_posteriors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/prices/refresh": {
         parameters: {
             query?: never;
@@ -941,6 +958,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show each setting, its default and where it comes from; secrets only as set */
+        get: operations["get_settings"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/shadow/report": {
         parameters: {
             query?: never;
@@ -1055,6 +1089,23 @@ export interface paths {
         };
         /** Draw curves of what calls came to */
         get: operations["get_tsdb_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/underway": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Count the calls that are under way */
+        get: operations["get_underway"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1507,6 +1558,57 @@ export interface paths {
         };
         /** Show a file of the pages */
         get: operations["get_assets_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the manual */
+        get: operations["get_docs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a file of the manual */
+        get: operations["get_docs_files_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs/{page}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a page of the manual */
+        get: operations["get_docs_page"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2296,6 +2398,14 @@ export interface components {
             text_bytes?: number;
             turns?: number;
             variant: string;
+        };
+        /**
+         * CallsUnderway
+         * @description The calls that this process is at; of many the oldest ids only.
+         */
+        CallsUnderway: {
+            calls: number;
+            ids: string[];
         };
         /**
          * CandidateShown
@@ -3864,6 +3974,27 @@ export interface components {
             };
         };
         /**
+         * Posterior
+         * @description What is believed of the mean reward of one model at one provider: Beta(alpha, beta).
+         */
+        Posterior: {
+            alpha: number;
+            at: number;
+            beta: number;
+            first: number;
+            model_id: string;
+            provider_id: string;
+        };
+        /**
+         * Posteriors
+         * @description What exploring has learned of one kind of call, the best mean first.
+         */
+        Posteriors: {
+            context: string;
+            contexts: string[];
+            items: components["schemas"]["Posterior"][];
+        };
+        /**
          * Previous
          * @description An older secret that goes on until it ends.
          */
@@ -4446,6 +4577,27 @@ export interface components {
          */
         SessionShownList: {
             items: components["schemas"]["SessionShown"][];
+            total: number;
+        };
+        /**
+         * SettingShown
+         * @description One setting as it is.
+         */
+        SettingShown: {
+            default: string;
+            secret: boolean;
+            /** @enum {unknown} */
+            source: "default" | "environment" | "started with";
+            text: string;
+            value: string;
+            variable: string;
+        };
+        /**
+         * SettingShownList
+         * @description All of them.
+         */
+        SettingShownList: {
+            items: components["schemas"]["SettingShown"][];
             total: number;
         };
         /**
@@ -7816,6 +7968,35 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_posteriors: {
+        parameters: {
+            query?: {
+                context?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Posteriors"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     post_prices_refresh: {
         parameters: {
             query?: {
@@ -8605,6 +8786,33 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettingShownList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_shadow_report: {
         parameters: {
             query?: {
@@ -8906,6 +9114,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SeriesShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_underway: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CallsUnderway"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -9997,6 +10232,112 @@ export interface operations {
                     "image/svg+xml": string;
                     "text/css": string;
                     "text/javascript": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs_files_name: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown[];
+                    "image/png": string;
+                    "image/svg+xml": string;
+                    "text/css": string;
+                    "text/javascript": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs_page: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path: {
+                page: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
                 };
             };
             /** @description Not Modified */
