@@ -46,7 +46,7 @@ def _kinds() -> list[tuple[str, ...]]:
 def _routes() -> list[tuple[str, ...]]:
     served = [(one, *one.served) for area in AREAS for one in area.operations]
     rows = [
-        (f"`{method} {path}`", "–" if path in OPEN else roles.least(method, path).value, one.summary)
+        (f"`{method} {path}`", "open" if path in OPEN else roles.least(method, path).value, one.summary)
         for one, method, path in served
     ]
     return [("route", "least role", "what it does"), *rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -61,7 +62,7 @@ class Terminal:
                 return self._at_a_terminal(command, text, answer)
         given = next((given for words, given in self.given.items() if words in command.text), None)
         if command.is_ours and command.words[1] not in _PROGRAMS:
-            words = [self._here(word) for word in command.words[1:]]
+            words = shlex.split(text, comments=True)[1:]
             done = CliRunner().invoke(_tokenhub, words, input=given, env=self.environ)
             assert done.exit_code == 0, f"{command}\n{done.output}{done.exception or ''}"
             return done.output

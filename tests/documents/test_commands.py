@@ -17,7 +17,7 @@ import pytest_asyncio
 from tests.cli.running import Running, running
 from tests.documents.commands import ROOT, Command, commands, documents, mentioned
 from tests.documents.terminal import Terminal
-from tests.e2e.serving import Serve, serving
+from tests.e2e.serving import Serve, eventually, serving
 from tests.proof.saying import delivered
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.cli import _tokenhub
@@ -155,7 +155,14 @@ def _priced(it: Running) -> Mapping[str, str]:
 
 
 def _captured(it: Running) -> Mapping[str, str]:
-    return {**_sealed(it), " ID ": f" {it.call('gpt-4o')} "}
+    _sealed(it)
+    name = it.call("gpt-4o")
+
+    async def kept() -> bool:
+        return (await it.it.admin("GET", f"/logs/{name}/body")).status == 200
+
+    it.do(eventually(kept))
+    return {" ID ": f" {name} "}
 
 
 def _named(it: Running) -> Mapping[str, str]:
