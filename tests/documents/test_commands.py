@@ -56,6 +56,7 @@ NOT_TYPED: Final[Mapping[tuple[str, str], str]] = {
     ("docs/events.md", "curl -N"): "has no end: tests/http/test_admin_events.py",
     ("docs/log.md", "tokenhub logs --follow"): "has no end: tests/cli/test_logs.py",
     ("docs/operating.md", "tokenhub prices refresh --from https"): "fetches a list: tests/cli/test_prices.py",
+    ("docs/ui.md", "UPDATE_PICTURES"): "takes pictures: tests/http/test_ui_pictures.py",
     ("docs/tutorial-console.md", "tokenhub run"): "the first call of docs/tutorial-program.md",
     ("docs/proof.md", "TOKENHUB_PROOF"): "runs until it is told to end: tests/e2e/test_serve.py",
 }

@@ -65,7 +65,7 @@ def _record(name: str, at: float, dice: Random) -> Record:
         reason="routed-hint-exact",
         usage=Usage() if failed else usage,
         cost_nanousd=cost,
-        timings=Timings(total_ms=first if failed else total),
+        timings=Timings(ttft_ms=None if failed else first, total_ms=first if failed else total),
         attempts=(attempt,),
         plan=Plan(Policy(), (), (), 0, 0, "", features=Features(model, text_bytes=2_000), context="small"),
         fault="http_503" if failed else "",

@@ -41,15 +41,14 @@ function Rows({ of }: { of: readonly Setting[] }) {
   return (
     <div class="table-frame" role="region" aria-label="Settings, scrolled" tabIndex={0}>
       <table aria-label="Settings">
-        <thead><tr><th scope="col">Variable</th><th scope="col">Now</th><th scope="col">From</th><th scope="col">Default</th><th scope="col">Meaning</th></tr></thead>
+        <thead><tr><th scope="col">Setting</th><th scope="col">Now</th><th scope="col">From</th><th scope="col">Default</th></tr></thead>
         <tbody>
           {of.map((one) => (
             <tr key={one.variable}>
-              <td><code>{one.variable}</code></td>
-              <td><code>{one.value || (one.secret ? "not set" : "–")}</code></td>
+              <td class="prose"><code>{one.variable}</code><p class="quiet">{one.text}</p></td>
+              <td class="value"><code>{one.value || (one.secret ? "not set" : "–")}</code></td>
               <td><Badge tone={SOURCES[one.source]}>{one.source}</Badge></td>
-              <td class="quiet"><code>{one.default || "–"}</code></td>
-              <td class="quiet prose">{one.text}</td>
+              <td class="quiet value"><code>{one.default || "–"}</code></td>
             </tr>
           ))}
         </tbody>
