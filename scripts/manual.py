@@ -100,6 +100,8 @@ def parse(text: str) -> list[Token]:
 
 def read(path: str, label: str) -> Page:
     """Read one page of docs/; `label` is what the menu calls it."""
+    if not (DOCS / path).is_file():
+        raise BrokenPageError(f"docs/{_FIRST} names {path}, which is not there")
     tokens = parse((DOCS / path).read_text())
     seen: dict[str, int] = {}
     found = []

@@ -62,8 +62,8 @@ class Terminal:
                 return self._at_a_terminal(command, text, answer)
         given = next((given for words, given in self.given.items() if words in command.text), None)
         if command.is_ours and command.words[1] not in _PROGRAMS:
-            words = shlex.split(text, comments=True)[1:]
-            done = CliRunner().invoke(_tokenhub, words, input=given, env=self.environ)
+            arguments = shlex.split(text, comments=True)[1:]
+            done = CliRunner().invoke(_tokenhub, arguments, input=given, env=self.environ)
             assert done.exit_code == 0, f"{command}\n{done.output}{done.exception or ''}"
             return done.output
         ran = subprocess.run(

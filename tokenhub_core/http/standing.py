@@ -98,5 +98,5 @@ def posteriors(bandit: Bandit, context: str, now: float) -> Sequence[Posterior]:
     alpha, beta = bandit.posteriors(arms, context, now)
     first = propensities(alpha, beta, np.zeros(len(arms)))
     rows = zip(arms, alpha.tolist(), beta.tolist(), first.tolist(), strict=True)
-    found = [Posterior(*arm, *numbers, last[arm] / 1e6) for arm, *numbers in rows]
+    found = [Posterior(arm[0], arm[1], won, lost, share, last[arm] / 1e6) for arm, won, lost, share in rows]
     return sorted(found, key=lambda one: -one.alpha / (one.alpha + one.beta))
