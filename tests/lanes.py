@@ -14,6 +14,7 @@ _LONG: Final = (
     "tests/cli/",
     "tests/dialects/test_bad_inputs.py",
     "tests/dialects/test_linear.py",
+    "tests/documents/",
     "tests/e2e/",
     "tests/fuzz/",
     "tests/http/",

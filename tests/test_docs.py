@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from tokenhub_core import config
+from tokenhub_core.access import roles
 from tokenhub_core.admission.apikeys import Notice
 from tokenhub_core.cli import COMMANDS
+from tokenhub_core.http.operations import AREAS
+from tokenhub_core.http.side import OPEN
 from tokenhub_core.quirks.table import QUIRKS
 from tokenhub_core.telemetry.kinds import KINDS
 from tokenhub_core.telemetry.metrics import Metrics
@@ -40,6 +43,15 @@ def _kinds() -> list[tuple[str, ...]]:
     return [("kind", "what has happened"), *((f"`{name}`", text) for name, text in KINDS.items())]
 
 
+def _routes() -> list[tuple[str, ...]]:
+    served = [(one, *one.served) for area in AREAS for one in area.operations]
+    rows = [
+        (f"`{method} {path}`", "open" if path in OPEN else roles.least(method, path).value, one.summary)
+        for one, method, path in served
+    ]
+    return [("route", "least role", "what it does"), *rows]
+
+
 @pytest.mark.parametrize(
     ("what", "page", "made"),
     [
@@ -47,6 +59,7 @@ def _kinds() -> list[tuple[str, ...]]:
         ("quirks", "quirks.md", _quirks),
         ("metrics", "metrics.md", _metrics),
         ("kinds", "events.md", _kinds),
+        ("routes", "routes.md", _routes),
     ],
 )
 def test_a_table_in_the_manual_is_the_codes_own(

@@ -51,6 +51,7 @@ from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
 from tokenhub_core.http.log import LogPages
+from tokenhub_core.http.manual import Manual
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
@@ -59,6 +60,7 @@ from tokenhub_core.http.reload import ReloadPages
 from tokenhub_core.http.sessions import Sessions
 from tokenhub_core.http.shadow import Modal
 from tokenhub_core.http.side import Entrance, Probes, SideServer
+from tokenhub_core.http.standing import Standing
 from tokenhub_core.http.tsdb import TsdbPages
 from tokenhub_core.http.ui import Page
 from tokenhub_core.http.vault import VaultPages
@@ -544,6 +546,9 @@ def _pages(
         )
     )
     modal = Modal(catalog, requests, recogniser)
+    bandit, underway = lambda: watched.learning.bandit, pipeline.underway
+    standing = Standing(kept.settings, kept.environ, bandit, underway, clock)
+    kept.renewals.follow(lambda fresh: fresh, standing.renew)
     return [
         *admin.routes(),
         *ConfigPages(
@@ -564,6 +569,8 @@ def _pages(
         *TsdbPages(kept.roller).routes(),
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
+        *standing.routes(),
         *Page().routes(),
+        *Manual().routes(),
         *Description().routes(),
     ]

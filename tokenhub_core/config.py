@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from tokenhub_core.admission.addresses import networks
@@ -509,6 +509,38 @@ def shown(name: str, value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class Standing(NamedTuple):
+    """One setting as it is. `source` is `default`, `environment`, or `started with`: a flag, or a file of ours."""
+
+    variable: str
+    value: str
+    default: str
+    source: str
+    text: str
+    secret: bool
+    """Its value is never shown, only whether there is one."""
+
+
+def standing(settings: Settings, environ: Mapping[str, str]) -> list[Standing]:
+    """Return every setting as it is; `environ` is what the settings were read from."""
+    rows = []
+    for name, spec in _FIELDS.items():
+        variable, value = PREFIX + name.upper(), getattr(settings, name)
+        raw = environ.get(variable, "").strip()
+        if raw and plain(spec.metadata["read"](raw)) == plain(value):
+            source = "environment"
+        else:
+            source = "default" if plain(value) == plain(spec.default) else "started with"
+        default, text = shown(name, spec.default), spec.metadata["help"]
+        rows.append(Standing(variable, shown(name, value), default, source, text, isinstance(value, Secret)))
+    return rows
+
+
+def plain(value: Any) -> Any:
+    """Return the value of a setting to compare, a secret's too."""
+    return value.reveal() if isinstance(value, Secret) else value
 
 
 def _reason(error: ValueError, name: str) -> str:

@@ -50,6 +50,7 @@ class Kept:
     changes: Changes
     roller: Roller
     lead: Lead
+    environ: Mapping[str, str]
     renewals: Renewals = field(default_factory=Renewals)
     """How the parts follow other settings."""
 
@@ -152,6 +153,7 @@ async def opened(
         changes,
         roller,
         lead,
+        environ,
     )
 
 

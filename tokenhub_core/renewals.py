@@ -16,7 +16,6 @@ import msgspec
 
 from tokenhub_core import config
 from tokenhub_core.config import PREFIX, Settings
-from tokenhub_core.ports import Secret
 
 LIVE: Final = frozenset(
     {
@@ -150,14 +149,10 @@ def changes(old: Settings, new: Settings) -> tuple[Change, ...]:
             name in LIVE,
         )
         for name in config.names()
-        if _plain(before := getattr(old, name)) != _plain(after := getattr(new, name))
+        if config.plain(before := getattr(old, name)) != config.plain(after := getattr(new, name))
     )
 
 
 def effective(old: Settings, new: Settings) -> Settings:
     """Return the settings that hold now: the new ones, where they can without a restart."""
     return replace(old, **{name: getattr(new, name) for name in LIVE})
-
-
-def _plain(value: object) -> object:
-    return value.reveal() if isinstance(value, Secret) else value

@@ -56,6 +56,10 @@ class Underway:
         self._patience = patience
         self._let_in()
 
+    def ids(self) -> list[str]:
+        """Return the names of those who have a place, the one that has it longest first."""
+        return [call for call in self._tasks if isinstance(call, str)]
+
     async def enter(self, call: object) -> None:
         """Take a place; raises `TokenHubError` (503) where there is none in time, or everybody is leaving."""
         if self._stopped:

@@ -70,6 +70,11 @@ async def test_what_the_file_says_now_holds_from_the_next_call_on(tmp_path: Path
         }
         effective = (await it.done("GET", "/routing-config"))["effective"]
         assert effective["default_mode"] == "cheap"
+        shown = {row["variable"]: row for row in (await it.done("GET", "/settings"))["items"]}
+        assert (shown["TOKENHUB_MAX_ATTEMPTS"]["value"], shown["TOKENHUB_MAX_ATTEMPTS"]["source"]) == (
+            "2",
+            "environment",
+        )
 
         assert (await it.done("POST", "/reload"))["changes"] == []
         files.say()

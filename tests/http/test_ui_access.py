@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 _PLACES = re.findall(r'path: "([^"]+)", title: "([^"]+)"', (WEB / "src/places.ts").read_text())
-_AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
+AXE = resources.files("axe_core_python").joinpath("axe.min.js").read_text()
 _TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 _RUN = f"""axe.run(document, {{runOnly: {_TAGS}}}).then(found => found.violations.map(
     one => [one.id, one.nodes.map(node => node.html + ' ' + node.failureSummary)]))"""
@@ -51,11 +51,11 @@ async def test_every_page_is_there_for_everybody(tmp_path: Path, colours: str) -
         await page.send("Emulation.setEmulatedMedia", features=[scheme])
         await page.open(it.url)
         await page.until("document.getElementById('login') !== null")
-        await page.value(_AXE)
+        await page.value(AXE)
         assert await faults(page) == [], "the way in"
         ada = Person(page)
         await ada.arrive(it)
-        await page.value(_AXE)
+        await page.value(AXE)
         for _, title in _PLACES:
             await ada.go(title)
             await page.until(
@@ -70,7 +70,7 @@ async def test_what_lies_over_the_page_is_there_for_everybody_too(tmp_path: Path
         await filled(it)
         ada = Person(page)
         await ada.arrive(it)
-        await page.value(_AXE)
+        await page.value(AXE)
         await ada.go("Requests")
         await ada.open("gpt-4o")
         await ada.see("Candidates")

@@ -59,6 +59,9 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/config": "GET",
         "/config/plan": "POST",  # a question, too
         "/health": "GET",
+        "/settings": "GET",  # without the secrets among them
+        "/posteriors": "GET",
+        "/underway": "GET",
         "/logs": "GET",
         "/logs/export": "GET",  # what its pages show; audited, because it leaves
         "/logs/{id}": "GET",

@@ -74,6 +74,8 @@ def _head(figures: Figures, view: View) -> list[Text]:
     first.append("  ".join([said[0], *filter(None, said[1:])]))
     if figures.lost:
         first.append(f"  {figures.lost} events lost", style="yellow")
+    if "underway" in info:
+        first.append(f"  {info['underway']} under way")
     share = f"{total.errors * 100:.1f} % errors"
     counts = Text(f"{total.per_second:.2f} calls/s  {total.tokens_per_second:.0f} tokens/s  ")
     counts.append(f"${total.usd:.4f} (${total.usd * 3600 / figures.window:.2f}/h)  ")

@@ -165,7 +165,7 @@ def _event(kind: str, event: dict[str, Any]) -> _Told:
 
 
 def _asked(client: AdminClient) -> _Told:
-    info = client.get("/admin/v1/info")
+    info = client.get("/admin/v1/info") | {"underway": client.get("/admin/v1/underway")["calls"]}
     health = client.get("/admin/v1/health")["providers"]
     budgets = client.get("/admin/v1/budgets")["items"]
 

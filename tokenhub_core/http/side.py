@@ -23,7 +23,7 @@ from tokenhub_core import native
 from tokenhub_core.admission.doorkeeper import allow, loopback, scope_of
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError, client_fault
-from tokenhub_core.http import listing
+from tokenhub_core.http import listing, manual
 from tokenhub_core.http.consumer import DIRECT, Consumer
 from tokenhub_core.http.sessions import Sessions, refuse_secrets_in
 from tokenhub_core.orchestration.plancall import PATH as PLAN
@@ -48,6 +48,7 @@ OPEN: Final = frozenset(
         "/login",
         "/ui/{page}",
         "/assets/{name}",
+        *manual.PATHS,
         "/admin/v1/login",
         "/healthz",
         "/readyz",

@@ -64,6 +64,19 @@ function Shell() {
   const [open, setOpen] = useState(false);
   const [path] = useLocation();
   useEffect(() => setOpen(false), [path]);
+  // The menu of a small screen lies over its button: what is beside it, and Escape, close it.
+  useEffect(() => {
+    if (!open) return;
+    const close = (event: Event) => {
+      if (event instanceof KeyboardEvent ? event.key === "Escape" : !(event.target as Element).closest("nav.side")) setOpen(false);
+    };
+    addEventListener("click", close);
+    addEventListener("keydown", close);
+    return () => {
+      removeEventListener("click", close);
+      removeEventListener("keydown", close);
+    };
+  }, [open]);
   return (
     <div class="shell">
       <a class="hush" href="#page">Skip to the page</a>
@@ -112,6 +125,7 @@ function Side({ open }: { open: boolean }) {
         </div>
       ))}
       <footer>
+        <a href="/docs">Manual</a>
         <span>{who.value?.actor} · {who.value?.role}</span>
         <Button small kind="plain" act={signOut} id="leave">Sign out</Button>
       </footer>

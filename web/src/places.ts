@@ -29,6 +29,7 @@ export const PLACES: readonly Place[] = [
   { path: "/ui/models", title: "Models", group: "Routing", words: "prices context weight catalogue", page: later(() => import("./pages/models"), "Models") },
   { path: "/ui/aliases", title: "Aliases", group: "Routing", words: "experiment variants pool", page: later(() => import("./pages/aliases"), "Aliases") },
   { path: "/ui/policy", title: "Policy", group: "Routing", words: "routing config defaults mode explore", page: later(() => import("./pages/policy"), "Policy") },
+  { path: "/ui/exploring", title: "Exploring", group: "Routing", words: "thompson posteriors densities bandit learned", page: later(() => import("./pages/exploring"), "Exploring") },
   { path: "/ui/simulator", title: "Simulator", group: "Routing", words: "what if plan candidates scores", page: later(() => import("./pages/simulator"), "Simulator") },
   { path: "/ui/rehearsal", title: "Rehearsal", group: "Routing", words: "replay log other policy compare", page: later(() => import("./pages/rehearsal"), "Rehearsal") },
   { path: "/ui/shadow", title: "Shadow", group: "Routing", words: "modes hosts observe savings off", page: later(() => import("./pages/shadow"), "Shadow") },
@@ -39,5 +40,7 @@ export const PLACES: readonly Place[] = [
   { path: "/ui/access", title: "Access", group: "Trust", words: "users tokens sessions roles login", page: later(() => import("./pages/access"), "Access") },
   { path: "/ui/audit", title: "Audit", group: "Trust", words: "changes chain verify who", page: later(() => import("./pages/audit"), "Audit") },
   { path: "/ui/proofs", title: "Proofs", group: "Trust", words: "delivery tamper tool calls verify", page: later(() => import("./pages/proofs"), "Proofs") },
+  { path: "/ui/webhooks", title: "Webhooks", group: "Server", words: "events deliveries notify alert", page: later(() => import("./pages/webhooks"), "Webhooks") },
+  { path: "/ui/settings", title: "Settings", group: "Server", words: "environment variables defaults configuration", page: later(() => import("./pages/settings"), "SettingsPage") },
   { path: "/ui/setup", title: "Set up a client", group: "Help", words: "first run start sdk proxy environment onboarding", page: later(() => import("./pages/setup"), "Setup") },
 ];

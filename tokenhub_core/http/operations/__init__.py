@@ -21,6 +21,7 @@ from tokenhub_core.http.operations import (
     naming,
     routing,
     service,
+    standing,
     tsdb,
     vault,
     webhooks,
@@ -44,6 +45,7 @@ AREAS: Final[tuple[Area, ...]] = (
     workflows.AREA,
     access.AREA,
     interception.AREA,
+    standing.AREA,
     service.AREA,
 )
 

@@ -161,6 +161,38 @@ AREA: Final = Area(
             answers={200: Reloaded},
             refuses=(409, 503),
         ),
+        Operation(
+            method="GET",
+            path="/docs",
+            summary="Show the manual",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+        ),
+        Operation(
+            method="GET",
+            path="/docs/{page}",
+            summary="Show a page of the manual",
+            headers=TagHeaders,
+            answers={200: {"text/html": _TEXT}, 304: None},
+            refuses=(404,),
+        ),
+        Operation(
+            method="GET",
+            path="/docs/files/{name}",
+            summary="Show a file of the manual",
+            headers=TagHeaders,
+            answers={
+                200: {
+                    "text/css": _TEXT,
+                    "text/javascript": _TEXT,
+                    "application/json": {"type": "array"},
+                    "image/svg+xml": _TEXT,
+                    "image/png": _TEXT,
+                },
+                304: None,
+            },
+            refuses=(404,),
+        ),
         Operation(method="GET", path=f"{BASE}/info", summary="Say what is running", answers={200: Info}),
     ),
 )

@@ -616,6 +616,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/posteriors": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the posterior of each model at its provider */
+        get: operations["get_posteriors"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/prices/refresh": {
         parameters: {
             query?: never;
@@ -850,6 +867,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/reload": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Read the settings anew
+         * @description Read are the environment file, the credentials file, the CA file and the list of hosts. What cannot be used changes nothing: 400 says what it is.
+         */
+        post: operations["post_reload"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/routing-config": {
         parameters: {
             query?: never;
@@ -936,6 +973,23 @@ export interface paths {
         post?: never;
         /** End a session */
         delete: operations["delete_sessions_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/settings": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show each setting, its default and where it comes from; secrets only as set */
+        get: operations["get_settings"];
+        put?: never;
+        post?: never;
+        delete?: never;
         options?: never;
         head?: never;
         patch?: never;
@@ -1055,6 +1109,23 @@ export interface paths {
         };
         /** Draw curves of what calls came to */
         get: operations["get_tsdb_query"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/admin/v1/underway": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Count the calls that are under way */
+        get: operations["get_underway"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1507,6 +1578,57 @@ export interface paths {
         };
         /** Show a file of the pages */
         get: operations["get_assets_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show the manual */
+        get: operations["get_docs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs/files/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a file of the manual */
+        get: operations["get_docs_files_name"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/docs/{page}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show a page of the manual */
+        get: operations["get_docs_page"];
         put?: never;
         post?: never;
         delete?: never;
@@ -2298,6 +2420,14 @@ export interface components {
             variant: string;
         };
         /**
+         * CallsUnderway
+         * @description The calls that this process is at; of many the oldest ids only.
+         */
+        CallsUnderway: {
+            calls: number;
+            ids: string[];
+        };
+        /**
          * CandidateShown
          * @description One who could serve, and all that its score was made of.
          */
@@ -2472,10 +2602,8 @@ export interface components {
         Composition: {
             decided: string;
             mode: string;
-            /** @default 0 */
-            most?: number;
-            /** @default [] */
-            steps?: components["schemas"]["Step"][];
+            most: number;
+            steps: components["schemas"]["Step"][];
         };
         /**
          * Count
@@ -2605,6 +2733,9 @@ export interface components {
             skips: components["schemas"]["Skip"][];
             spared: components["schemas"]["CandidateShown"][];
             status: number;
+            steps?: {
+                [key: string]: Record<string, never>;
+            };
             stop_reason: string;
             timings: components["schemas"]["TimesShown"];
             usage: components["schemas"]["UsageShown"];
@@ -3609,6 +3740,12 @@ export interface components {
             models: components["schemas"]["OllamaModel"][];
         };
         /**
+         * OnDisconnect
+         * @description What is done with a provider's stream when its caller has left.
+         * @enum {unknown}
+         */
+        OnDisconnect: "cancel" | "drain";
+        /**
          * OpenAIError
          * @description A refusal in OpenAI's shape.
          */
@@ -3765,10 +3902,24 @@ export interface components {
             fingerprint: string;
         };
         /**
+         * PlanOutput
+         * @description What shape the text of every answer to the conversation is to have.
+         */
+        PlanOutput: {
+            /** @default null */
+            max_tokens?: number | null;
+            /** @default false */
+            strip_think?: boolean;
+            /** @default null */
+            type?: components["schemas"]["Form"] | null;
+        };
+        /**
          * PlanPolicy
          * @description What all steps together may come to; it lowers what the operator allows, and never raises it.
          */
         PlanPolicy: {
+            /** @default null */
+            durable?: boolean | null;
             /** @default null */
             max_budget_usd?: number | null;
             /** @default null */
@@ -3788,6 +3939,8 @@ export interface components {
             meta?: Record<string, never>;
             /** @default  */
             model_hint?: string;
+            /** @default null */
+            output_schema?: Record<string, never> | null;
             /** @default {} */
             parameters?: Record<string, never>;
             /** @default false */
@@ -3811,6 +3964,7 @@ export interface components {
         PolicyAsked: {
             buffered?: boolean;
             fallback?: boolean;
+            guarded?: boolean;
             max_budget_usd?: number | null;
             max_latency_ms?: number | null;
             min_weight?: number;
@@ -3842,6 +3996,7 @@ export interface components {
             buffered: boolean;
             durable: boolean;
             fallback: boolean;
+            guarded: boolean;
             hedge: number | null;
             input_tokens: number;
             lossy: boolean;
@@ -3862,6 +4017,27 @@ export interface components {
             why: {
                 [key: string]: string;
             };
+        };
+        /**
+         * Posterior
+         * @description What is believed of the mean reward of one model at one provider: Beta(alpha, beta).
+         */
+        Posterior: {
+            alpha: number;
+            at: number;
+            beta: number;
+            first: number;
+            model_id: string;
+            provider_id: string;
+        };
+        /**
+         * Posteriors
+         * @description What exploring has learned of one kind of call, the best mean first.
+         */
+        Posteriors: {
+            context: string;
+            contexts: string[];
+            items: components["schemas"]["Posterior"][];
         };
         /**
          * Previous
@@ -4010,6 +4186,8 @@ export interface components {
             /** @default [] */
             endpoints?: string[];
             id: string;
+            /** @default cancel */
+            on_disconnect?: components["schemas"]["OnDisconnect"];
             /** @default null */
             type?: components["schemas"]["ProviderType"] | null;
         };
@@ -4029,6 +4207,8 @@ export interface components {
             enabled?: boolean;
             endpoints: string[];
             id: string;
+            /** @default cancel */
+            on_disconnect?: components["schemas"]["OnDisconnect"];
             type: components["schemas"]["ProviderType"];
         };
         /**
@@ -4041,6 +4221,7 @@ export interface components {
             cred_store?: string;
             enabled?: boolean;
             endpoints?: string[];
+            on_disconnect?: components["schemas"]["OnDisconnect"];
             type?: components["schemas"]["ProviderType"];
         };
         /**
@@ -4057,6 +4238,7 @@ export interface components {
             endpoints: string[];
             id: string;
             models: number;
+            on_disconnect: components["schemas"]["OnDisconnect"];
             type: components["schemas"]["ProviderType"] | null;
         };
         /**
@@ -4224,6 +4406,18 @@ export interface components {
             since?: number | null;
             /** @default null */
             until?: number | null;
+        };
+        /**
+         * Reloaded
+         * @description What came of reading the settings anew; `added` and `removed` are providers.
+         */
+        Reloaded: {
+            added: string[];
+            changes: components["schemas"]["SettingChange"][];
+            notes: string[];
+            removed: string[];
+            sources: components["schemas"]["SettingSource"][];
+            workers: number;
         };
         /**
          * RequestAsked
@@ -4449,6 +4643,47 @@ export interface components {
             total: number;
         };
         /**
+         * SettingChange
+         * @description A setting that was changed; a secret is redacted. Where it is not applied, it holds from the next start on.
+         */
+        SettingChange: {
+            applied: boolean;
+            new: string;
+            old: string;
+            variable: string;
+        };
+        /**
+         * SettingShown
+         * @description One setting as it is.
+         */
+        SettingShown: {
+            default: string;
+            secret: boolean;
+            /** @enum {unknown} */
+            source: "default" | "environment" | "started with";
+            text: string;
+            value: string;
+            variable: string;
+        };
+        /**
+         * SettingShownList
+         * @description All of them.
+         */
+        SettingShownList: {
+            items: components["schemas"]["SettingShown"][];
+            total: number;
+        };
+        /**
+         * SettingSource
+         * @description A file that settings come from.
+         */
+        SettingSource: {
+            name: string;
+            path: string;
+            /** @enum {unknown} */
+            state: "absent" | "changed" | "same";
+        };
+        /**
          * Shadow
          * @description What we would have done with a call that went its own way; the plan of it stands in its record.
          *
@@ -4596,6 +4831,9 @@ export interface components {
             seed?: string;
             skips: components["schemas"]["Skip"][];
             spared: components["schemas"]["CandidateShown"][];
+            steps?: {
+                [key: string]: Record<string, never>;
+            };
             total: number;
             version?: number;
             weights?: components["schemas"]["Terms"];
@@ -4667,17 +4905,12 @@ export interface components {
          * @description One of several calls that made an answer.
          */
         Step: {
-            /** @default  */
-            cause?: string;
-            /** @default 0 */
-            cost_nanousd?: number;
-            /** @default  */
-            model?: string;
+            cause: string;
+            cost_nanousd: number;
+            model: string;
             name: string;
-            /** @default  */
-            provider?: string;
-            /** @default  */
-            verdict?: string;
+            provider: string;
+            verdict: string;
         };
         /**
          * Sticky
@@ -5214,6 +5447,15 @@ export interface components {
             orchestration?: components["schemas"]["Orchestration"];
             /**
              * @default {
+             *       "max_tokens": null,
+             *       "strip_think": false,
+             *       "type": null
+             *     }
+             */
+            output_format?: components["schemas"]["PlanOutput"];
+            /**
+             * @default {
+             *       "durable": null,
              *       "max_budget_usd": null,
              *       "max_latency_ms": null
              *     }
@@ -7816,6 +8058,35 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_posteriors: {
+        parameters: {
+            query?: {
+                context?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Posteriors"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     post_prices_refresh: {
         parameters: {
             query?: {
@@ -8376,6 +8647,34 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    post_reload: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Reloaded"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            409: components["responses"]["Error409"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_routing_config: {
         parameters: {
             query?: never;
@@ -8599,6 +8898,33 @@ export interface operations {
             401: components["responses"]["Error401"];
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_settings: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SettingShownList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
             417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];
@@ -8906,6 +9232,33 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["SeriesShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_underway: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CallsUnderway"];
                 };
             };
             400: components["responses"]["Error400"];
@@ -9997,6 +10350,112 @@ export interface operations {
                     "image/svg+xml": string;
                     "text/css": string;
                     "text/javascript": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs_files_name: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown[];
+                    "image/png": string;
+                    "image/svg+xml": string;
+                    "text/css": string;
+                    "text/javascript": string;
+                };
+            };
+            /** @description Not Modified */
+            304: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            403: components["responses"]["Error403"];
+            404: components["responses"]["Error404"];
+            417: components["responses"]["Error417"];
+            500: components["responses"]["Error500"];
+        };
+    };
+    get_docs_page: {
+        parameters: {
+            query?: never;
+            header?: {
+                "if-none-match"?: string | null;
+            };
+            path: {
+                page: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
                 };
             };
             /** @description Not Modified */

@@ -21,7 +21,7 @@ export const COLUMNS: readonly Column<CallEvent>[] = [
   { name: "program", title: "Program", cell: (one) => one.program ?? "" },
   { name: "asked", title: "Asked for", cell: (one) => one.requested_model ?? "" },
   { name: "served", title: "Served by", cell: (one) => served(one.model_id, one.provider_id) },
-  { name: "why", title: "Why", cell: (one) => <span class="quiet">{one.error_msg ?? one.reason ?? ""}</span> },
+  { name: "why", title: "Why", cell: (one) => <span class="quiet why" title={one.error_msg ?? one.reason}>{one.error_msg ?? one.reason ?? ""}</span> },
   { name: "tries", title: "Tries", num: true, cell: (one) => one.attempts ?? "" },
   { name: "ttft", title: "First token", num: true, cell: (one) => (one.ttft_ms === undefined ? "" : millis(one.ttft_ms)) },
   { name: "total", title: "Total", num: true, cell: (one) => (one.latency_ms === undefined ? "" : millis(one.latency_ms)) },

@@ -32,7 +32,8 @@ export interface CallEvent {
 }
 
 export interface Happened {
-  id: number;
+  /** Opaque: with several processes it names a place at each of them. */
+  id: string;
   type: string;
   data: Record<string, unknown>;
 }
@@ -41,6 +42,12 @@ const KEPT = 5000;
 const OTHERS = ["audit", "credential_leak", "health_change", "budget_threshold", "credential_parked",
   "credential_unparked", "apikey_expiring", "apikey_rotation_due", "proof_changed", "ca_expiring", "webhook_dead",
   "webhook_lost"] as const;
+
+/** Events that are told of things, in the order of the manual. */
+export const TELLING = ["route_success", "route_error", "failover", "escalation", "health_change", "credential_parked",
+  "credential_unparked", "credential_leak", "budget_threshold", "apikey_expiring", "apikey_rotation_due", "apikey_change",
+  "access_change", "config_change", "vault_change", "audit", "proof_changed", "ca_expiring", "limits_shared",
+  "loop_blocked", "rows_deleted"] as const;
 
 export const calls = signal<readonly CallEvent[]>([]);
 /** All but calls, newest first. */
@@ -91,7 +98,7 @@ export function listen(): void {
   }
   for (const type of OTHERS) {
     source.addEventListener(type, (message) => {
-      const id = Number((message as MessageEvent).lastEventId);
+      const id = (message as MessageEvent).lastEventId;
       const data = parsed<Record<string, unknown>>(message);
       others.value = [{ id, type, data }, ...others.value].slice(0, 500);
       if (type === "audit") changes.value += 1;
