@@ -40,6 +40,7 @@ from tokenhub_core.app import App
 from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.envfile import Given
 from tokenhub_core.http.consumer import Consumer, Door, HandedOff
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.sessions import Sessions
@@ -253,6 +254,7 @@ async def _running(
     settings: Settings,
     environ: Mapping[str, str],
     *,
+    given: Given | None,
     engine: Engine,
     upstream: Upstream,
     recorder: Kept,
@@ -263,7 +265,7 @@ async def _running(
     foreign: Foreign,
 ) -> AsyncIterator[App]:
     """Be `app.running`, with the scripted engine in the place of the pipeline and nothing on disk."""
-    del environ
+    del environ, given
     ids = itertools.count(1)
     clock = SystemClock()
     door = Door(
