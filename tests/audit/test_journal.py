@@ -102,6 +102,7 @@ async def test_what_is_made_changed_and_removed_is_told_with_before_and_after(
         "dialect": "openai_chat",
         "enabled": True,
         "cred_store": "none",
+        "on_disconnect": "cancel",
     }
     assert (made["action"], made["subject"], made["before"], made["after"]) == (
         "provider.create",

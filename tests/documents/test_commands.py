@@ -172,6 +172,11 @@ def _named(it: Running) -> Mapping[str, str]:
     return {}
 
 
+def _registered(it: Running) -> Mapping[str, str]:
+    it.do(it.it.provider(it.fake, "p", "gpt-4o"))
+    return {" ID ": " p "}
+
+
 def _backed(it: Running) -> Mapping[str, str]:
     (it.it.data / "backup").mkdir()
     return {"/backup/": f"{it.it.data}/backup/"}
@@ -189,6 +194,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "docs/privacy.md": Scene({"CAPTURE": "full"}, _captured),
     "docs/proof.md": Scene({"PROOF": "all"}, _proved),
     "docs/quirks.md": Scene(given=_local),
+    "docs/resilience.md": Scene(given=_registered),
     "docs/rehearsal.md": Scene(given=_priced),
     "docs/shadow.md": Scene(given=_named),
     "docs/trust.md": Scene(given=_audited),

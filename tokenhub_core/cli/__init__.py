@@ -50,7 +50,10 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
         "Show what logged traffic would come to under another policy.",
     ),
     "config": ("tokenhub_core.cli.config:config", "Keep what is configured in a file."),
-    "reload": ("tokenhub_core.cli.reload:reload", "Let a running server read its settings anew."),
+    "reload": (
+        "tokenhub_core.cli.reload:reload",
+        "Let a running server read its settings anew, and show what was changed.",
+    ),
     "webhook": ("tokenhub_core.cli.webhook:webhook", "Tell others of events over HTTP, signed."),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),
     "admin": ("tokenhub_core.cli.access:admin", "Say who may use the admin API, and sign in."),
