@@ -15,6 +15,7 @@ from tests.e2e.serving import eventually
 from tests.fakes import redis as fake
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
+from tests.patience import PATIENCE
 from tokenhub_core.admission import drawing
 from tokenhub_core.admission.drawing import Drawing
 from tokenhub_core.admission.pool import Claim, Grant, Reservoir
@@ -191,7 +192,8 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
 ) -> None:
     """Killed or stopped in its tracks: no call waits for it, none is let in that may not be, and it comes back."""
     # A busy machine must not look like a Redis that is gone.
-    monkeypatch.setattr(drawing, "WAIT", 1.0)
+    usual = drawing.WAIT
+    monkeypatch.setattr(drawing, "WAIT", PATIENCE)
     if why := fake.missing():
         pytest.skip(why)
     with fake.redis(tmp_path) as server:
@@ -203,6 +205,7 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
             # A limit of ten a minute drains one in six seconds.
             assert told.count(200) <= LIMIT + 2
 
+            monkeypatch.setattr(drawing, "WAIT", usual)
             if how == "killed":
                 server.stop()
             else:
@@ -211,6 +214,7 @@ async def test_with_redis_two_servers_keep_one_limit_and_without_it_they_are_nev
                 await eventually(partial(unshared, it))
             assert (await calls(houses, 20)).count(200) <= 2
 
+            monkeypatch.setattr(drawing, "WAIT", PATIENCE)
             if how == "killed":
                 server.start()
             else:

@@ -134,16 +134,17 @@ async def test_answers_get_the_form_that_the_body_asks_for(fleet: House, fake: F
 async def test_answers_are_held_to_the_schema_of_the_body(fleet: House) -> None:
     """One that never fits is a 422 with the place; one that does is the answer. Its decision can be made again."""
 
-    async def asked(text: str) -> Told:
-        request = {"messages": [{"role": "user", "content": f"echo: {text}"}], "output_schema": SCHEMA}
+    async def asked(text: str, schema: Json) -> Told:
+        request = {"messages": [{"role": "user", "content": f"echo: {text}"}], "output_schema": schema}
         return await plan(fleet, {"mode": "adversarial"}, request=request)
 
-    told = await asked('{"n":1}')
+    told = await asked('{"n":1}', SCHEMA)
     assert (told.status, told.json["response"]["refined_plan"]) == (200, '{"n":1}')
     shown = await fleet.done("GET", f"/decisions/{told.header('x-request-id')}")
     assert set(shown["steps"]) == {"critique-1", "refine-1"}
     assert recompute(shown["steps"]["critique-1"]).candidates
-    refused = await asked('{"n": "one"}')
+    nothing_fits = {**SCHEMA, "properties": {"n": {"type": "integer", "minimum": 2, "maximum": 1}}}
+    refused = await asked('{"n":1}', nothing_fits)
     assert (refused.status, refused.json["error"]["param"]) == (422, "/n")
 
 

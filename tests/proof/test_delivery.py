@@ -17,6 +17,7 @@ from tests.fakes.house import House, house
 from tests.patience import PATIENCE
 from tests.proof.saying import TOOLS, call, chunk, delivered, register, saying, streamed, whole
 from tokenhub_core import app
+from tokenhub_core.config import Settings
 from tokenhub_core.ports import Reply
 from tokenhub_core.proof.prover import Delivery, Prover
 from tokenhub_core.telemetry.events import Event, Listener
@@ -137,6 +138,9 @@ def altered(change: Callable[[bytes], bytes]) -> Any:
     class Altering:
         def __init__(self, engine: Any, *_: Any) -> None:
             self._engine = engine
+
+        def renew(self, settings: Settings) -> None:
+            """Go on altering, whatever is captured now."""
 
         async def exchange(self, snapshot: Snapshot) -> Reply:
             reply: Reply = await self._engine.exchange(snapshot)

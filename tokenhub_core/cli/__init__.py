@@ -52,7 +52,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "config": ("tokenhub_core.cli.config:config", "Keep what is configured in a file."),
     "reload": (
         "tokenhub_core.cli.reload:reload",
-        "Let a running server read its settings anew, and show what was changed.",
+        "Let a running server read its settings anew.",
     ),
     "webhook": ("tokenhub_core.cli.webhook:webhook", "Tell others of events over HTTP, signed."),
     "prices": ("tokenhub_core.cli.prices:prices", "Show what models cost, and compare with another list."),

@@ -18,9 +18,9 @@ _PATH: Final = "/admin/v1/reload"
 @as_json
 @data_option
 def reload(*, json: bool, data: Path | None) -> None:
-    """Let a running server read its settings anew, and show what was changed.
+    """Let a running server read its settings anew.
 
-    Read are the environment file (TOKENHUB_ENV_FILE), the credentials file, the CA file and the list of intercepted
+    What was changed is shown. Read are the environment file (TOKENHUB_ENV_FILE), the credentials file, the CA file and the list of intercepted
     hosts. Where something in them cannot be used, nothing changes, and the exit code is 2.
     """
     told = admin_client(data).post(_PATH, {})
