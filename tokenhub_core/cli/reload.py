@@ -20,8 +20,8 @@ _PATH: Final = "/admin/v1/reload"
 def reload(*, json: bool, data: Path | None) -> None:
     """Let a running server read its settings anew.
 
-    What was changed is shown. Read are the environment file (TOKENHUB_ENV_FILE), the credentials file, the CA file and the list of intercepted
-    hosts. Where something in them cannot be used, nothing changes, and the exit code is 2.
+    What was changed is shown. Read are the environment file (TOKENHUB_ENV_FILE), the credentials file, the CA file
+    and the list of intercepted hosts. Where something in them cannot be used, nothing changes, and the exit code is 2.
     """
     told = admin_client(data).post(_PATH, {})
     if not shown(told, json=json):
