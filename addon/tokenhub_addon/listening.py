@@ -43,7 +43,7 @@ KEEPALIVE: Final = 75.0
 _AT_ONCE: Final = 0.1
 """Seconds; to aiohttp zero would mean no limit."""
 _LOOK: Final = 0.02
-_ACCEPTED: Final = 0.5
+_ACCEPTED: Final = 1.5
 """Seconds that a connection which a leaving worker has accepted has to begin its first request."""
 _LAST_WORDS: Final = 2.0
 """Seconds; for calls that were not let come to their end to say so."""

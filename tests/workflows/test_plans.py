@@ -25,7 +25,7 @@ from tokenhub_core.workflows.following import Waits
 
 SCHEMA = '{"type":"object","required":["n"],"properties":{"n":{"type":"integer"}}}'
 VOTE = "@@tokenhub mode=vote\nHow much is it?"
-ADVERSARIAL = "@@tokenhub mode=adversarial iterations=2\nHow much is it?"
+ADVERSARIAL = "@@tokenhub mode=adversarial iterations=1\nHow much is it?"
 REFINE = "@@tokenhub mode=refine iterations=1\nHow much is it?"
 A = Dialect.ANTHROPIC_MESSAGES
 
@@ -81,13 +81,13 @@ def plan(orchestration: Json, **more: Any) -> Json:
 SCENES = (
     Scene("vote", chat(VOTE, model="a"), 4),
     Scene("vote, streamed", chat(VOTE, model="a", stream=True), 4),
-    Scene("adversarial", chat(ADVERSARIAL, model="a"), 5),
+    Scene("adversarial", chat(ADVERSARIAL, model="a"), 3),
     Scene("refine", chat(REFINE, model="a"), 2),
     Scene("another dialect", message(REFINE, model="a"), 2, dialect=A),
     Scene("one voter fails", chat(VOTE, model="a"), 4, lambda one: 400 if one.model == "c" else differ(one)),
     Scene("all fail", chat(VOTE, model="a"), 3, lambda one: 400, outcome=Outcome.ERROR),
     Scene("failover in a step", chat(REFINE, model="a"), 2, lambda one: 500 if one.model == "a" else "b"),
-    Scene("a budget", chat(ADVERSARIAL, model="a"), 5, wishes={"max_budget_usd": 0.2}),
+    Scene("a budget", chat(ADVERSARIAL, model="a"), 3, wishes={"max_budget_usd": 0.2}),
     Scene("a schema", chat(f"@@tokenhub mode=vote output_schema={SCHEMA}\nHow?", model="*"), 4, numbers),
     Scene(
         "shaped", chat(REFINE, model="a"), 2, lambda one: "<think>hm</think>Yes", wishes={"strip_think": True}
