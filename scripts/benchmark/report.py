@@ -191,17 +191,14 @@ def _rated_table(outcome: Outcome) -> Table:
 
 
 def _size_table(outcome: Outcome) -> Table:
-    table = _table(
-        "From nothing to ready; memory after the rounds; most answers a second; many streams at once"
-    )
-    for heading in ("ready s", "CPU s", "MB", "peak/s", "streams", "late ms", "99 %", "CPU ms", "KB each"):
+    table = _table("From nothing to ready; memory after the rounds; peak; streams held at once", "subject")
+    for heading in ("ready s", "CPU s", "MB", "peak/s", "held", "ms", "99 %", "CPU ms", "KB"):
         table.add_column(heading, justify="right", no_wrap=True)
     peaks = outcome.results[WHOLE.name]
     for name, size in _sorted(outcome.memory).items():
         begun, held = outcome.started[name], outcome.held.get(name)
         peak = spread([one.per_second for one in peaks[name]]).middle if name in peaks else None
         table.add_row(
-            "",
             name,
             f"{begun.seconds:.1f}",
             f"{begun.cpu:.1f}",
@@ -222,10 +219,10 @@ def _size_table(outcome: Outcome) -> Table:
     return table
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *names: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("workload", no_wrap=True)
-    table.add_column("subject", no_wrap=True)
+    for name in names or ("workload", "subject"):
+        table.add_column(name, no_wrap=True)
     return table
 
 
