@@ -53,7 +53,7 @@ async def recorded(bench: Bench) -> Record:
     bench.recorder.post = post  # type: ignore[method-assign] # the scene listens
     async with asyncio.timeout(20):
         await heard.wait()
-    bench.recorder.post = before  # type: ignore[method-assign]
+    bench.recorder.post = before  # type: ignore[method-assign] # and listens no more
     return bench.recorder.records[-1]
 
 
