@@ -43,7 +43,7 @@ KEEPALIVE: Final = 75.0
 _AT_ONCE: Final = 0.1
 """Seconds; to aiohttp zero would mean no limit."""
 _LOOK: Final = 0.02
-_ACCEPTED: Final = 1.5
+_ACCEPTED: Final = 3.0
 """Seconds that a connection which a leaving worker has accepted has to begin its first request."""
 _LAST_WORDS: Final = 2.0
 """Seconds; for calls that were not let come to their end to say so."""
@@ -110,8 +110,7 @@ async def serving(
         )
         # The proxy has drained its connections by then.
         stack.push_async_callback(server.shutdown, _AT_ONCE)
-        side = await _open_side(stack, running, settings, tended)
-        side_port = int(side.addresses[0][1])
+        side, side_port = await _open_side(stack, running, settings, tended)
         ours = beside(
             of(running),
             settings,
@@ -184,7 +183,8 @@ def _upstream_trust(settings: Settings) -> dict[str, object]:
 
 async def _open_side(
     stack: AsyncExitStack, running: App, settings: Settings, tended: Tended | None
-) -> web.AppRunner:
+) -> tuple[web.AppRunner, int]:
+    """Open the side server; return it with its port."""
     runner = web.AppRunner(
         running.side,
         handler_cancellation=True,
@@ -202,9 +202,7 @@ async def _open_side(
             assert runner.server is not None
             return await asyncio.get_running_loop().create_server(runner.server, sock=one, backlog=BACKLOG)
 
-        for one in tended.own(SIDE, opener):
-            await web.SockSite(runner, one, backlog=BACKLOG).start()
-        return runner
+        return runner, int((await tended.own(SIDE, opener))[0].sockets[0].getsockname()[1])
     site = web.TCPSite(runner, settings.host, settings.admin_port)
     try:
         await site.start()
@@ -212,7 +210,7 @@ async def _open_side(
         # The message of asyncio's error names the address a second time.
         reason = os.strerror(error.errno).lower() if error.errno else error
         raise ConfigError(f"cannot listen on {settings.host}:{settings.admin_port}: {reason}") from None
-    return runner
+    return runner, int(runner.addresses[0][1])
 
 
 @dataclass(frozen=True, slots=True)

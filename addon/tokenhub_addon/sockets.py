@@ -25,6 +25,8 @@ BACKLOG: Final = 1024
 """Connections that wait in one socket; the kernel takes less where `net.core.somaxconn` says so."""
 _TRIES: Final = 20
 """Free ports that are tried until one is free for every address."""
+_TURNS: Final = 2
+"""Turns of the loop after which everybody who was accepted has a transport."""
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -113,15 +115,28 @@ def _listening(family: int, host: str, port: int) -> socket.socket:
     return one
 
 
+class Handle(Protocol):
+    """A socket as servers show theirs."""
+
+    def fileno(self) -> int:
+        """Return its file descriptor."""
+        ...
+
+
 class Server(Protocol):
     """What accepts from one socket."""
+
+    @property
+    def sockets(self) -> Sequence[Handle]:
+        """What it accepts from; none once it is closed."""
+        ...
 
     def close(self) -> object:
         """Accept no more; what was accepted goes on."""
         ...
 
 
-type Opener = Callable[[socket.socket], Awaitable[Server]]
+type Opener[S: Server] = Callable[[socket.socket], Awaitable[S]]
 
 
 class Tended:
@@ -130,22 +145,25 @@ class Tended:
     def __init__(self, slot: int, groups: Sequence[Group]) -> None:
         self._slot = slot
         self._groups = {group.name: group for group in groups}
-        self._openers: dict[str, Opener] = {}
+        self._openers: dict[str, Opener[Server]] = {}
+        self._own: list[Server] = []
         self._more: dict[int, list[Server]] = {}
         self._turn = asyncio.Lock()
         self._over = False
 
-    def own(self, name: str, opener: Opener) -> list[socket.socket]:
-        """Return this worker's sockets of a group, to accept from; `opener` is used for those of others."""
+    async def own[S: Server](self, name: str, opener: Opener[S]) -> list[S]:
+        """Accept from this worker's sockets of a group, and with the same `opener` from those of others."""
         self._openers[name] = opener
-        return [_again(one) for one in self._groups[name].slots[self._slot]]
+        opened = [await opener(_again(one)) for one in self._groups[name].slots[self._slot]]
+        self._own += opened
+        return opened
 
     async def tend(self, slots: frozenset[int]) -> None:
         """Accept for these slots, and for no others than them and our own."""
         async with self._turn:
             for slot in [*self._more]:
                 if slot not in slots:
-                    self._close(slot)
+                    await _close(self._more.pop(slot))
             for slot in slots - {self._slot, *self._more}:
                 if not self._over:
                     self._more[slot] = [
@@ -155,18 +173,29 @@ class Tended:
                     ]
 
     async def leave(self) -> None:
-        """Let go of every socket; whoever else has it goes on."""
+        """Accept no more, and let go of every socket; whoever else has it goes on."""
         async with self._turn:
             self._over = True
-            for slot in [*self._more]:
-                self._close(slot)
+            await _close([*self._own, *(one for more in self._more.values() for one in more)])
+            self._own.clear()
+            self._more.clear()
             for one in (one for group in self._groups.values() for slot in group.slots for one in slot):
                 os.close(one)
             self._groups.clear()
 
-    def _close(self, slot: int) -> None:
-        for server in self._more.pop(slot):
-            server.close()
+
+async def _close(servers: Sequence[Server]) -> None:
+    """Close servers; whoever they have accepted stays.
+
+    asyncio (3.13) drops a connection whose server is closed between its accepting and its transport's making.
+    """
+    loop = asyncio.get_running_loop()
+    for one in (one for server in servers for one in server.sockets):
+        loop.remove_reader(one.fileno())
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()
 
 
 def _again(descriptor: int) -> socket.socket:
@@ -184,7 +213,7 @@ def listen_by(tended: Tended) -> Callable[[], None]:
         async def opener(one: socket.socket) -> asyncio.Server:
             return await asyncio.start_server(self.handle_stream, sock=one, backlog=BACKLOG)
 
-        return [await opener(one) for one in tended.own(self.mode.full_spec, opener)]
+        return [*await tended.own(self.mode.full_spec, opener)]
 
     def restore() -> None:
         mode_servers.AsyncioServerInstance.listen = kept  # type: ignore[method-assign] # that is the point

@@ -77,8 +77,10 @@ class Talking:
                 raise
         if isinstance(said, int):
             return Scripted(orjson.dumps({"error": {"message": "no"}}), status=said)
-        usage = {"prompt_tokens": 10 + len(self.heard), "completion_tokens": 5, "total_tokens": 15}
-        self.billed += (10 + len(self.heard)) * 1000 + 5 * 2000
+        # By what was asked, not by how many asked before: who is asked at once comes in any order.
+        asked = 10 + sum(map(len, one.texts))
+        usage = {"prompt_tokens": asked, "completion_tokens": 5, "total_tokens": asked + 5}
+        self.billed += round(asked * PRICES.input + 5 * PRICES.output)
         whole = completion(model=one.model, usage=usage)
         message: Json = (
             {"content": said} if isinstance(said, str) else dict(said) if isinstance(said, dict) else {}

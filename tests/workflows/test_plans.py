@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 from msgspec import structs
 
@@ -21,7 +20,6 @@ from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.orchestration import plancall
 from tokenhub_core.ports import Reply
 from tokenhub_core.types import Dialect, Json, Outcome, Record
-from tokenhub_core.workflows.following import Waits
 
 SCHEMA = '{"type":"object","required":["n"],"properties":{"n":{"type":"integer"}}}'
 VOTE = "@@tokenhub mode=vote\nHow much is it?"
@@ -126,96 +124,11 @@ async def test_a_plan_comes_to_the_same(scene: Scene, temporal: Temporal, tmp_pa
 
 
 def steady(record: Record) -> Record:
-    """Return what two runs have in common: voters answer in any order, and are billed by it."""
+    """Return what two runs have in common: what was learned meanwhile weighs in the candidates."""
     found = comparable(record)
     made = found.composition
     assert made is not None
     steps = tuple(
-        structs.replace(one, cost_nanousd=0, plan=one.plan and structs.replace(one.plan, candidates=()))
-        for one in made.steps
+        structs.replace(one, plan=one.plan and structs.replace(one.plan, candidates=())) for one in made.steps
     )
-    lines = tuple(structs.replace(one, usage=type(one.usage)(), cost_nanousd=0) for one in found.attempts)
-    return structs.replace(found, composition=structs.replace(made, steps=steps), attempts=lines)
-
-
-async def test_voters_that_are_not_needed_are_stopped(temporal: Temporal, tmp_path: Path) -> None:
-    """Two agree: the third is ended, is no caller's leaving, and nobody is asked to judge."""
-    waiting = asyncio.Event()
-    one, talking = bench(
-        lambda heard: waiting if heard.model == "c" else "Four.",
-        defaults={"durable": True},
-        patience=Patience(ttft=60, stall=60, whole=60),
-    )
-    async with durably(temporal, tmp_path, one) as house:
-        reply, _ = await house.ask(chat(VOTE, model="a"))
-        assert house.durable.fallbacks == 0
-
-    record = one.recorder.one
-    assert record.composition is not None
-    assert (reply.status, record.composition.decided) == (200, "agreement")
-    assert {line.model: line.cause for line in record.attempts} == {"a": "", "b": "", "c": "step_stopped"}
-    assert (len(talking.heard), talking.cancelled) == (3, 1)
-    assert one.ledger.reserved_nanousd == 0
-
-
-async def test_who_leaves_a_plan_ends_every_step(temporal: Temporal, tmp_path: Path) -> None:
-    """Both voters that are under way are cancelled upstream; the one record has them and the one that answered."""
-    waiting = asyncio.Event()
-    one, talking = bench(
-        lambda heard: "Four." if heard.model == "a" else waiting,
-        defaults={"durable": True},
-        patience=Patience(ttft=60, stall=60, whole=60),
-    )
-    async with durably(temporal, tmp_path, one) as house:
-        asking = asyncio.create_task(house.ask(chat(VOTE, model="a")))
-        await waiting.wait()
-        while len(talking.heard) < 3:  # noqa: ASYNC110 - the third one tells nobody
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        await house.durable.close()
-
-    record = one.recorder.one
-    assert (record.outcome, talking.cancelled) == (Outcome.CANCELLED, 2)
-    assert sorted(line.cause for line in record.attempts) == ["", "client_cancelled", "client_cancelled"]
-    assert record.cost_nanousd == sum(line.cost_nanousd for line in record.attempts)
-
-
-async def test_a_plan_that_no_worker_begins_is_made_directly_and_once(
-    temporal: Temporal, tmp_path: Path
-) -> None:
-    """It is claimed before it is made here; the worker that comes at last finds nothing to do."""
-    one, talking = bench(differ, defaults={"durable": True})
-    waits = Waits(start=30, begin=0.2, look=0.05)
-    async with durably(temporal, tmp_path, one, worker=False, waits=waits) as house:
-        reply, _ = await house.ask(chat(REFINE, model="a"))
-        assert (reply.status, house.durable.fallbacks) == (200, 1)
-        client = house.durable.client
-        assert client is not None
-        async with house.durable.worker(client):
-            await house.durable.close()
-
-    assert (len(talking.heard), len(one.recorder.records)) == (2, 1)
-
-
-async def test_a_plan_whose_workflow_somebody_ended_is_told_so(temporal: Temporal, tmp_path: Path) -> None:
-    """Its steps are cancelled; what they cost is in the record that is made at the front door."""
-    waiting = asyncio.Event()
-    one, _ = bench(
-        lambda heard: waiting if heard.texts[-1] != "How much is it?" else "Four.",
-        defaults={"durable": True},
-        patience=Patience(ttft=60, stall=60, whole=60),
-    )
-    waits = Waits(start=30, begin=60, look=0.05)
-    async with durably(temporal, tmp_path, one, waits=waits) as house:
-        asking = asyncio.create_task(house.ask(chat(REFINE, model="a")))
-        await waiting.wait()
-        client = house.durable.client
-        assert client is not None
-        await client.get_workflow_handle(f"plan-{one.prefix}1").terminate()
-        reply, body = await asking
-
-    record = one.recorder.one
-    assert (reply.status, record.fault) == (500, "workflow_ended"), orjson.loads(body)
-    assert [line.cause for line in record.attempts] == ["", "client_cancelled"]
+    return structs.replace(found, composition=structs.replace(made, steps=steps))
