@@ -23,7 +23,6 @@ from mitmproxy.addons import (
     core,
     disable_h2c,
     next_layer,
-    proxyauth,
     tlsconfig,
     upstream_auth,
 )
@@ -55,8 +54,6 @@ class ProxySettings:
     """For modes that name no port of their own; 0 picks a free one."""
     modes: tuple[str, ...] = ("regular",)
     """mitmproxy mode specs."""
-    proxy_auth: Secret = _NO_SECRET
-    """`user:password`, `@htpasswd-file`, or empty."""
     upstream_auth: Secret = _NO_SECRET
     """`user:password` for the proxy of `upstream:` modes."""
     guarded: bool = False
@@ -138,7 +135,6 @@ class ProxyServer:
             core.Core(),
             block.Block(),
             disable_h2c.DisableH2C(),
-            proxyauth.ProxyAuth(),
             self._servers,
             # Ours see every hook before the addons that mitmproxy decides with.
             *((self._handoff,) if self._handoff else ()),
@@ -163,7 +159,6 @@ class ProxyServer:
                     "listen_host": settings.listen_host,
                     "listen_port": settings.listen_port,
                     "mode": list(settings.modes),
-                    "proxyauth": settings.proxy_auth.reveal() or None,
                     "upstream_auth": settings.upstream_auth.reveal() or None,
                 }
             )
@@ -224,7 +219,7 @@ class _Exchanges:
 
 def _check_exposure(settings: ProxySettings) -> None:
     """Refuse a proxy that anyone on the network could use."""
-    if settings.proxy_auth or settings.guarded:
+    if settings.guarded:
         return
     for spec in settings.modes:
         try:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, override
 
 from aiohttp import web
+from mitmproxy.addons.proxyauth import ProxyAuth
 from mitmproxy.proxy.layer import NextLayer
 from mitmproxy.proxy.server_hooks import ServerConnectionHookData
 from mitmproxy.tls import ClientHelloData
@@ -26,7 +27,6 @@ from tokenhub_addon.handoff import Handoff
 from tokenhub_addon.serve import ProxyServer, ProxySettings
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.http.connection import connection_of
-from tokenhub_core.ports import Secret
 
 HOST: Final = "api.openai.com"
 HOSTS: Final = (HOST, "api.anthropic.com")
@@ -169,9 +169,10 @@ async def opened(
         confdir=vouched.mitmproxy_dir,
         listen_port=0,
         modes=modes or ("regular",),
-        proxy_auth=Secret(proxy_auth),
+        options={"proxyauth": proxy_auth} if proxy_auth else {},
     )
-    async with ProxyServer(settings, handoff=handoff, addons=[rest]) as proxy:
+    asking = [ProxyAuth()] if proxy_auth else []
+    async with ProxyServer(settings, handoff=handoff, addons=[*asking, rest]) as proxy:
         yield Scene(proxy, handoff, server, answers, rest, vouched, names)
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 from aiohttp import web
 
 from tokenhub_core.config import Settings, standing
 from tokenhub_core.http.side import answer
+from tokenhub_core.numeric import np
 from tokenhub_core.ports import Clock
 from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.bandit import EVERYWHERE, Bandit, propensities

@@ -25,15 +25,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 from itertools import repeat
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from tokenhub_core.numeric import np
 from tokenhub_core.types import Draw, Features, Need
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 type Arm = tuple[str, str]
 """A model's id and its provider's."""
@@ -123,16 +126,20 @@ def context(features: Features, tokens: int) -> str:
 
 
 class _Records:
-    """What was counted in one context, column by column; a row belongs to the same arm in every context."""
+    """What was counted in one context, column by column; a row belongs to the same arm in every context.
+
+    Rewards come with every answer and are counted in plain numbers; who explores computes with the same memory.
+    """
 
     def __init__(self, rows: int) -> None:
         self.steps = 0
-        # won, lost, step, at: times as whole microseconds, which a double holds exactly.
-        self.columns: Floats = np.zeros((4, rows))
+        self.won, self.lost, self.step = _zeros(rows), _zeros(rows), _zeros(rows)
+        # Whole microseconds, which a double holds exactly.
+        self.at = _zeros(rows)
 
     def decayed(self, rows: NDArray[np.intp], forgetting: Forgetting, now: float) -> tuple[Floats, Floats]:
         """Return what is left of the successes and failures in these rows; nothing of those without a record."""
-        won, lost, step, at = self.columns.take(rows, axis=1)
+        won, lost, step, at = (np.frombuffer(column).take(rows) for column in self._columns)
         age = np.maximum(0.0, now * 1e6 - at) / 1e6
         left = forgetting.keep ** (self.steps - step) * np.exp2(-age / forgetting.half_life)
         return won * left, lost * left
@@ -140,14 +147,25 @@ class _Records:
     def add(self, row: int, reward: float, forgetting: Forgetting, now: float) -> None:
         self.steps += 1
         micros = max(0, round(now * 1e6))
-        won, lost, step, at = self.columns[:, row].tolist()
-        left = forgetting.keep ** (self.steps - step)
-        left *= 2.0 ** (-max(0.0, micros - at) / 1e6 / forgetting.half_life)
-        won, lost = _held(won * left + reward), _held(lost * left + 1 - reward)
-        self.columns[:, row] = won, lost, self.steps, micros
+        left = forgetting.keep ** (self.steps - self.step[row])
+        left *= 2.0 ** (-max(0.0, micros - self.at[row]) / 1e6 / forgetting.half_life)
+        self.put(row, _held(self.won[row] * left + reward), _held(self.lost[row] * left + 1 - reward), micros)
+        self.step[row] = self.steps
+
+    def put(self, row: int, won: float, lost: float, at: int) -> None:
+        self.won[row], self.lost[row], self.at[row] = won, lost, at
 
     def grow(self) -> None:
-        self.columns = np.concatenate([self.columns, np.zeros_like(self.columns)], axis=1)
+        for column in self._columns:
+            column.extend(_zeros(len(column)))
+
+    @property
+    def _columns(self) -> tuple[array[float], ...]:
+        return self.won, self.lost, self.step, self.at
+
+
+def _zeros(size: int) -> array[float]:
+    return array("d", bytes(8 * size))
 
 
 class Bandit:
@@ -163,7 +181,8 @@ class Bandit:
         for kept in known:
             row, records = self._row((kept.model, kept.provider)), self._in(kept.context)
             step, at = max(0, kept.step), max(0, kept.at)
-            records.columns[:, row] = _held(kept.won), _held(kept.lost), step, at
+            records.put(row, _held(kept.won), _held(kept.lost), at)
+            records.step[row] = step
             records.steps = max(records.steps, step)
 
     def become(self, other: Bandit) -> None:
@@ -189,10 +208,11 @@ class Bandit:
             return row
         row = len(self._rows)
         if row >= _ARMS:
-            steps = self._contexts[EVERYWHERE].columns[2]
-            row = self._rows.pop(min(self._rows, key=lambda one: float(steps[self._rows[one]])))
+            steps = self._contexts[EVERYWHERE].step
+            row = self._rows.pop(min(self._rows, key=lambda one: steps[self._rows[one]]))
             for records in self._contexts.values():
-                records.columns[:, row] = 0.0
+                records.put(row, 0.0, 0.0, 0)
+                records.step[row] = 0.0
         elif row + 1 >= self._width:
             self._width *= 2
             for records in self._contexts.values():
@@ -233,7 +253,7 @@ class Bandit:
             self._kept(context, arm)
             for context, records in self._contexts.items()
             for arm, row in self._rows.items()
-            if records.columns[2, row]
+            if records.step[row]
         ]
 
     def changes(self) -> list[Kept]:
@@ -242,8 +262,9 @@ class Bandit:
         return [self._kept(*place) for place in changed if place[1] in self._rows]
 
     def _kept(self, context: str, arm: Arm) -> Kept:
-        won, lost, step, at = self._contexts[context].columns[:, self._rows[arm]].tolist()
-        return Kept(*arm, context, won, lost, int(step), int(at))
+        records, row = self._contexts[context], self._rows[arm]
+        step, at = int(records.step[row]), int(records.at[row])
+        return Kept(*arm, context, records.won[row], records.lost[row], step, at)
 
 
 def sampled(arms: Sequence[Arm], alpha: Floats, beta: Floats, seed: str) -> Floats:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
+
+from tokenhub_core.numeric import np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Z: Final = 1.959963984540054
 """The 97.5 % point of the normal distribution."""

@@ -45,14 +45,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
+from tokenhub_core.numeric import np
 from tokenhub_core.routing.bandit import Arm
 from tokenhub_core.routing.experiment import Figure, student
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 type Floats = NDArray[np.float64]
 type Ints = NDArray[np.int64]

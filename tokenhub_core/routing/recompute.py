@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
+from tokenhub_core.numeric import np
 from tokenhub_core.routing import scoring
 from tokenhub_core.routing.bandit import sampled
 from tokenhub_core.routing.decision import VERSION

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import msgspec
-import numpy as np
 from msgspec import structs
 
 from tokenhub_core.errors import Kind
+from tokenhub_core.numeric import np
 from tokenhub_core.routing import estimate, replay
 from tokenhub_core.routing.bandit import Arm
 from tokenhub_core.routing.experiment import Figure

@@ -18,11 +18,11 @@ from dataclasses import replace
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from msgspec import structs
 
 from tokenhub_core import leave, policy
 from tokenhub_core.errors import Fault, TokenHubError
+from tokenhub_core.numeric import np
 from tokenhub_core.policy import ANY_MODEL, Layer
 from tokenhub_core.routing import aliases, fleet
 from tokenhub_core.routing.bandit import Arm, propensities

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
 
+from tokenhub_core.numeric import np
 from tokenhub_core.routing import experiment
 from tokenhub_core.routing.experiment import Figure
 from tokenhub_core.types import NANO, Outcome, Shadow

@@ -10,15 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import jsonschema_rs
 import msgspec
 import orjson
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.errors import TokenHubError, client_fault
+from tokenhub_core.later import Later
 from tokenhub_core.types import Dialect, Json
+
+if TYPE_CHECKING:
+    import jsonschema_rs
+else:
+    jsonschema_rs = Later("jsonschema_rs")
 
 MAX_BYTES: Final = 65_536
 """Of a schema, as compact JSON."""

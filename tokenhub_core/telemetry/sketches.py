@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from struct import Struct, pack
 from typing import Final
 
-import numpy as np
+from tokenhub_core.numeric import np
 
 RELATIVE: Final = 0.01
 """The most by which a percentile is wrong, as a share of it."""
