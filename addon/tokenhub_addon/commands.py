@@ -19,7 +19,7 @@ import msgspec
 from rich.console import Console
 
 from tokenhub_addon.listening import Served, Work, only_one, serving
-from tokenhub_addon.loop import loop_factory, settle
+from tokenhub_addon.loop import loop_factory, one_arena, settle
 from tokenhub_addon.telling import next_steps
 from tokenhub_addon.workers import SECRETS, Orders, supervising
 from tokenhub_core import config, hostlist, sources
@@ -111,6 +111,7 @@ def serve(data: Path | None, simulate_if_empty: bool, demo: bool, worker: int | 
             supervising(hostlist.merged(settings), flags, environ, variables) as supervisor,
         ):
             sys.exit(asyncio.run(supervisor.run()))
+    one_arena()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         code = runner.run(_serve(hostlist.merged(settings), everything, given, demo=demo))
     sys.exit(code)
@@ -133,6 +134,7 @@ def _work(descriptor: int, environ: Mapping[str, str]) -> int:
     everything = given.environment(orders.variables)
     logs.configure(settings.log_level)
     work = Work(orders, Siblings())
+    one_arena()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(_serve(hostlist.merged(settings), everything, given, work=work, end=end))
 

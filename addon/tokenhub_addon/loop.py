@@ -1,15 +1,29 @@
-"""What serving runs on: the event loop, uvloop's where it is installed; and the collector of cyclic garbage."""
+"""What serving runs on: the event loop, uvloop's where it is installed; the allocator, and the collector of garbage."""
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import importlib.util
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 _YOUNG: Final = 10_000
 """Objects that live before the collector looks at them; Python's own 2,000 are those of two calls at a time."""
+
+_M_ARENA_MAX: Final = -8
+"""glibc's `mallopt`, see mallopt(3)."""
+
+
+def one_arena() -> None:
+    """Let threads to come share one pool of memory: each would keep one of its own, as large as it once needed.
+
+    They would not get in each other's way there: they take turns at the interpreter. Only glibc has the choice.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def settle() -> None:
