@@ -99,6 +99,8 @@ class Link:
         """Hear that the connection is no more."""
         self._raw = None
         self._streams = ()
+        # Each holds the other, and what OpenSSL keeps for the connection; the collector may come late.
+        del self._tls
         self._ended(self)
 
     def _greet(self, greeting: asyncio.Future[None]) -> None:
@@ -117,6 +119,7 @@ class _Asyncio(sslproto.SSLProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._link.lost()
+        del self._link
 
 
 class _Uvloop(_Native):
@@ -131,3 +134,4 @@ class _Uvloop(_Native):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._link.lost()
+        del self._link
