@@ -68,10 +68,10 @@ _FAULTS: Final = (
 type Row = tuple[Any, ...]
 
 
-def log(count: int) -> Iterator[list[Row]]:
-    """Yield so many rows in the order of `rows.COLUMNS`, oldest first, at most `BATCH` at once."""
+def log(count: int, *, different: int = KINDS) -> Iterator[list[Row]]:
+    """Yield so many rows of so many kinds in the order of `rows.COLUMNS`, oldest first, at most `BATCH` at once."""
     chance = np.random.default_rng(_SEED)
-    kinds = _kinds(np.random.default_rng(_SEED))
+    kinds = _kinds(np.random.default_rng(_SEED), different)
     bare = [_without(row, "decision") for row in kinds]
     at, message = (rows.COLUMNS.index(name) for name in ("at", "message"))
     apart = DAYS * DAY * rows.MICROS / count
@@ -82,7 +82,7 @@ def log(count: int) -> Iterator[list[Row]]:
         places = np.arange(first, first + size)
         moments = (places * apart + chance.uniform(0, apart, size)).astype(np.int64)
         moments += (END - DAYS * DAY) * rows.MICROS
-        chosen, entropy = chance.integers(0, KINDS, size), chance.bytes(8 * size)
+        chosen, entropy = chance.integers(0, different, size), chance.bytes(8 * size)
         made = []
         for n, (moment, kind) in enumerate(zip(moments.tolist(), chosen.tolist(), strict=True)):
             needle = (first + n) % _EVERY == 0
@@ -99,14 +99,14 @@ def _without(row: Row, column: str) -> Row:
     return (*row[:place], None, *row[place + 1 :])
 
 
-def _kinds(chance: np.random.Generator) -> list[Row]:
+def _kinds(chance: np.random.Generator, different: int) -> list[Row]:
     """Return rows of calls of every kind: 5 % failed, 2 % with tags, 1 % with a directive, one to a rare host."""
     view, _, learner = stocked(12)
     standings = {name: Standing(True, False, 0.01, 300.0) for name in view.providers}
     ask = Features(model="*", text_bytes=8_000, turns=4, max_output_tokens=800)
     now = Circumstances(standings, lambda _: True, learner, at=float(END))
     decided = plan(view, ask, Policy(), now=now, seed="s")
-    return [rows.record_row(_record(n, chance, decided)) for n in range(KINDS)]
+    return [rows.record_row(_record(n, chance, decided)) for n in range(different)]
 
 
 def _record(n: int, chance: np.random.Generator, decided: Plan) -> Record:
