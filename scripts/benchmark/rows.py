@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
@@ -121,14 +121,13 @@ def _bytes(database: Database, table: str) -> int:
 def _settled(database: Database) -> None:
     """Let the database know what it holds, as its own upkeep does in the course of a month."""
     with database.writer_connection() as connection:
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
+        raw: Any = connection.connection.dbapi_connection
         if connection.dialect.name == "sqlite":
             raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         else:
-            raw.autocommit = True  # type: ignore[attr-defined]  # VACUUM runs in no transaction
+            raw.autocommit = True  # VACUUM runs in no transaction
             raw.cursor().execute("VACUUM ANALYZE")
-            raw.autocommit = False  # type: ignore[attr-defined]
+            raw.autocommit = False
 
 
 # --- asking ------------------------------------------------------------------------------------------------------
@@ -169,16 +168,22 @@ def _asked(days: float, step: int, resolution: int, metrics: str, by: str) -> As
     return Ask(wanted, END - round(days * DAY), END, step, resolution, {}, by)
 
 
-CURVES: Final = tuple(
-    (what, _asked(*ask))
-    for what, *ask in (
-        ("30 days by hour, each model: cost, tokens", 30, HOUR, HOUR, "cost_nanousd,tokens,calls", "model"),
-        ("30 days by 6 h: p50, p95, p99", 30, 6 * HOUR, HOUR, "latency_p50,latency_p95,latency_p99", ""),
-        ("30 days by 6 h, each key: p95", 30, 6 * HOUR, HOUR, "latency_p95", "key"),
-        ("a day by 5 min: p50, p95, p99", 1, 300, MINUTE, "latency_p50,latency_p95,latency_p99", ""),
-        ("a day by 5 min, each key: cost, calls", 1, 300, MINUTE, "cost_nanousd,calls", "key"),
-        ("an hour by 30 s, each model: p95, calls", 1 / 24, 30, TEN_SECONDS, "latency_p95,calls", "model"),
-    )
+CURVES: Final = (
+    (
+        "30 days by hour, each model: cost, tokens",
+        _asked(30, HOUR, HOUR, "cost_nanousd,tokens,calls", "model"),
+    ),
+    (
+        "30 days by 6 h: p50, p95, p99",
+        _asked(30, 6 * HOUR, HOUR, "latency_p50,latency_p95,latency_p99", ""),
+    ),
+    ("30 days by 6 h, each key: p95", _asked(30, 6 * HOUR, HOUR, "latency_p95", "key")),
+    ("a day by 5 min: p50, p95, p99", _asked(1, 300, MINUTE, "latency_p50,latency_p95,latency_p99", "")),
+    ("a day by 5 min, each key: cost, calls", _asked(1, 300, MINUTE, "cost_nanousd,calls", "key")),
+    (
+        "an hour by 30 s, each model: p95, calls",
+        _asked(1 / 24, 30, TEN_SECONDS, "latency_p95,calls", "model"),
+    ),
 )
 """Questions about time series: the last days, by which step, made of which resolution."""
 
