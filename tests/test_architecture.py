@@ -105,6 +105,7 @@ SHELLS: Final = {
     "tokenhub_core.leading": "waits for the store",
     "tokenhub_core.lookout": "watches by the clock",
     "tokenhub_core.orchestration.runner": "waits for steps",
+    "tokenhub_core.marking": "waits for what is to be told",
     "tokenhub_core.opening": "opens the database",
     "tokenhub_core.otel.joining": "imports an extra where it is asked for",
     "tokenhub_core.otel.outbox": "waits for what is to be sent",
@@ -204,8 +205,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
-    dispatch.job dispatch.leftovers dispatch.mending interception leading learning parkings pooling presence progress
-    redispool relay rolling sharing sources sweeper tidings webhooks""",
+    dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings pooling presence
+    progress redispool relay rolling sharing sources sweeper tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
     pipeline preparing
     workflows""",

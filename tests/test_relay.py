@@ -6,20 +6,36 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from tests.e2e.serving import until
 from tests.fakes.wire import Wire, kept
-from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.keyring import Chosen, Keyring, Rest
 from tokenhub_core.admission.parking import Change, Parked, Place, Reason
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.hearsay import Hearsay, Permits
+from tokenhub_core.marking import Marking
 from tokenhub_core.relay import Relay
+from tokenhub_core.routing.affinity import Affinity, Served
 from tokenhub_core.siblings import Frame, Siblings, packed, received
+from tokenhub_core.types import Credential, Dialect, Left, Provider, ProviderType, Traces
 
+LATER: Final = Fault(Kind.RATE_LIMITED, Blame.PROVIDER, "later", cause="http_429", retry_after=30.0)
+CHOSEN: Final = Chosen(
+    Provider("p", ProviderType.OPENAI, ("https://p.example",)),
+    Credential("default", "vault"),
+    Dialect.OPENAI_CHAT,
+)
+THEIRS: Final = structs.replace(
+    CHOSEN,
+    provider=Provider("origin:p.example", ProviderType.ORIGIN, ("https://p.example",)),
+    credential=Credential("c0ffee", "caller"),
+)
 DOWN: Final = Fault(Kind.TRANSIENT, Blame.PROVIDER, "boom", cause="http_500")
 
 
@@ -144,6 +160,52 @@ async def test_a_credential_that_is_parked_at_one_is_parked_at_the_other_until_i
         both[0].parked(Change(one, parked=False, at=20.0))
         await until(lambda: not rings[1].parkings())
     assert told == []
+
+
+async def test_a_credential_that_is_to_wait_waits_everywhere_until_an_operator_ends_it() -> None:
+    """Told once, however many calls meet the same 429; of callers' own keys nothing is told."""
+    wire = Wire()
+    rings = [Keyring(), Keyring()]
+    relays = [Relay(name, Siblings(), wire) for name in ("one", "two")]
+    for relay, ring in zip(relays, rings, strict=True):
+        Hearsay(relay, Permits(Source(), relay.process, float), HealthTracker(), ring, now=lambda: 100.0)
+    told: list[Rest] = []
+    third = Relay("three", Siblings(), wire)
+    third.hearing("rest", lambda _, body: told.append(msgspec.msgpack.decode(body, type=Rest)))
+    async with kept(*relays, third):
+        for wait in (30.0, 30.125, 30.25):
+            rings[0].ended(CHOSEN, replace(LATER, retry_after=wait), now=100.0, at=0.0)
+        rings[0].ended(THEIRS, LATER, now=100.0, at=0.0)
+        await until(lambda: told)
+        assert [ring.state("p", "default", now=100.0).cooling for ring in rings] == [30.25, 30.0]
+        rings[0].unpark("p", "default", at=0.0)
+        rings[0].unpark("p", "default", at=0.0)
+        await until(lambda: len(told) == 2)
+        assert rings[1].state("p", "default", now=100.0).cooling == 0
+    assert told == [Rest("p", "default", 30.0), Rest("p", "default", 0.0)]
+
+
+async def test_a_conversation_goes_on_at_another_process_with_whoever_served_it() -> None:
+    """What the first has noted the second knows, and does not save again."""
+    wire = Wire()
+    tables = [Affinity(b"salt"), Affinity(b"salt")]
+    relays = [Relay(name, Siblings(), wire) for name in ("one", "two")]
+    markings = [Marking(relay, table) for relay, table in zip(relays, tables, strict=True)]
+    tables[1].changes()
+    thread = tables[0].follow(lambda: Traces(goes_on=True), 10.0)
+    tables[0].note(thread, Served("m", "p", 10.0, 2_000), Left(id="resp_1"))
+    async with kept(*relays):
+        keeping = asyncio.create_task(markings[0].keep())
+        try:
+            await until(lambda: len(tables[1]))
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+    bond = tables[1].follow(lambda: Traces(held="resp_1"), 11.0).bond
+    assert bond is not None
+    assert (bond.model, bond.provider, bond.lock) == ("m", "p", "stored_state")
+    assert tables[1].changes() == ([], [])
+    assert tables[1].fresh() == []
 
 
 async def test_what_is_told_again_is_weighed_once() -> None:

@@ -1,4 +1,4 @@
-"""What a process has of others beside limits and nonces: what they have seen of providers, and what happens there."""
+"""What a process has of others beside limits and nonces: providers, conversations, what happens there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 
 from tokenhub_core.hearsay import hearsay
 from tokenhub_core.lookout import Watched
+from tokenhub_core.marking import Marking
 from tokenhub_core.opening import cancelled
 from tokenhub_core.pooling import Common
 from tokenhub_core.ports import Clock
@@ -23,5 +24,7 @@ def fellowship(stack: AsyncExitStack, shared: Common | None, watched: Watched, c
     )
     tidings = Tidings(relay, watched.bus, clock.monotonic)
     stack.callback(tidings.close)
-    for name, work in {"relay": relay.keep, "hearsay": told.keep, "tidings": tidings.keep}.items():
+    marking = Marking(relay, watched.learning.affinity)
+    parts = {"relay": relay.keep, "hearsay": told.keep, "tidings": tidings.keep, "marking": marking.keep}
+    for name, work in parts.items():
         stack.push_async_callback(cancelled, asyncio.create_task(work(), name=name))

@@ -1,8 +1,8 @@
-"""What processes tell each other of providers: who is down, who is back, which credentials are parked.
+"""What processes tell each other of providers: who is down, who is back, which credentials are parked or wait.
 
 It is told at once, and what still holds is told again every few seconds, for whoever was not there. What it is worth
-to the one who hears it, `health.tracker` decides. Parkings are what a provider has said of a credential: they are taken
-over as they stand.
+to the one who hears it, `health.tracker` decides. Parkings, and waits after a 429, are what a provider has said
+of a credential: they are taken over as they stand.
 
 A provider that comes back is probed by one process at a time. Whoever finds it half-open asks for the permit, which is
 a value with an end at Redis or at the supervisor; it is renewed for as long as the probe is under way, and given back
@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from tokenhub_core.admission.keyring import Keyring
+from tokenhub_core.admission.keyring import Keyring, Rest
 from tokenhub_core.admission.parking import Change
 from tokenhub_core.admission.vetting import Nonces
 from tokenhub_core.health.tracker import HealthTracker, News
@@ -35,11 +35,13 @@ _MARGIN: Final = 0.2
 _GONE: Final = 0.001
 _HEALTH: Final = "health"
 _PARKING: Final = "parking"
+_REST: Final = "rest"
 _REMEMBERED: Final = 4096
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _news: Final = msgspec.msgpack.Decoder(list[News]).decode
 _change: Final = msgspec.msgpack.Decoder(Change).decode
+_rest: Final = msgspec.msgpack.Decoder(Rest).decode
 
 
 class Permits:
@@ -117,6 +119,8 @@ class Hearsay:
         """The last episode of each process and provider."""
         relay.hearing(_HEALTH, self._heard)
         relay.hearing(_PARKING, self._parked)
+        relay.hearing(_REST, self._rested)
+        keyring.share(lambda rest: relay.tell(_REST, _encode(rest)))
         health.share(lambda news: self._tell([news]), permits.permits)
 
     def parked(self, change: Change) -> None:
@@ -158,6 +162,10 @@ class Hearsay:
     def _parked(self, process: str, body: bytes) -> None:
         del process
         self._keyring.adopt(_change(body))
+
+    def _rested(self, process: str, body: bytes) -> None:
+        del process
+        self._keyring.rest(_rest(body), self._now())
 
 
 def hearsay(

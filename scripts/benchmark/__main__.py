@@ -25,6 +25,7 @@ from scripts.benchmark import (
     rehearsals,
     report,
     rounds,
+    rows,
     several,
     subjects,
     writes,
@@ -111,6 +112,13 @@ _TRAFFIC: Final = {
     help="Instead: records a second, on SQLite and on the PostgreSQL of TOKENHUB_DB_DSN; within a minute.",
 )
 @click.option(
+    "--rows",
+    "many",
+    type=click.IntRange(min=1_000),
+    help="Instead: fill a log with so many synthetic rows, on SQLite and on the empty PostgreSQL of"
+    " TOKENHUB_DB_DSN, and time its pages, searches and time series.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
@@ -127,6 +135,7 @@ def main(  # noqa: PLR0913 - one an option
     folder: Path,
     instead: str | None,
     seeds: int,
+    many: int | None,
 ) -> None:
     """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
     match instead:
@@ -156,6 +165,9 @@ def main(  # noqa: PLR0913 - one an option
         case "writes":
             _writes(quick, folder)
             return
+    if many is not None:
+        _rows(many, folder)
+        return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,6 +207,15 @@ def _writes(quick: bool, folder: Path) -> None:
         dsn = os.environ.get("TOKENHUB_DB_DSN", "")
         found = writes.run(Path(place), dsn, seconds=seconds, tell=_teller(progress))
     writes.show(found, Console(width=110))
+
+
+def _rows(many: int, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        sizes, taken = rows.run(
+            Path(place), os.environ.get("TOKENHUB_DB_DSN", ""), many, tell=_teller(progress)
+        )
+    rows.show(sizes, taken, Console(width=130))
 
 
 def _measured(place: Path, length: rounds.Length, peer: Path | None) -> rounds.Outcome:

@@ -122,7 +122,7 @@ def show_plan(console: Console) -> None:
 
 def plan_costs(size: int) -> tuple[float, ...]:
     """Return what a plan costs with a fleet of so many models, in microseconds of CPU time, median of seven rounds."""
-    view, bandit, learner = _stocked(size)
+    view, bandit, learner = stocked(size)
     standings = {name: Standing(True, False, 0.01, 300.0 + len(name)) for name in view.providers}
     ask, policy = Features(model="*", text_bytes=8_000, turns=4, max_output_tokens=800), Policy()
     arms = [(model.id, model.provider_id) for model in view.models]
@@ -156,7 +156,7 @@ def _cpu(work: Callable[[], object], rounds: int) -> float:
     return median(found)
 
 
-def _stocked(size: int) -> tuple[Fleet, Bandit, Learner]:
+def stocked(size: int) -> tuple[Fleet, Bandit, Learner]:
     """Return a fleet, and records of all its models that all differ."""
     random = np.random.default_rng(size)
     providers = [

@@ -207,6 +207,14 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     assert (told.returncode, mentions) == (0, [])
 
 
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_finds_little_left_open_in_the_unit() -> None:
+    """At most 2.5 of 10, by its own count, that no service may do."""
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", UNIT]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+
+
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 def test_kustomize_puts_the_manifests_together() -> None:
     """All of them in one namespace, with the image that is named."""

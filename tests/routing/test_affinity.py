@@ -465,3 +465,49 @@ def test_a_name_too_long_to_be_a_models_is_not_noted() -> None:
     table = known()
     note(table, said(CHAT, HELLO), "m" * 300)
     assert len(table) == 0
+
+
+# --- several processes ----------------------------------------------------------------------------------------
+
+
+def shared() -> tuple[Affinity, Affinity]:
+    """Return what two processes know."""
+    one, two = known(), known()
+    one.share()
+    two.share()
+    return one, two
+
+
+def test_a_mark_that_two_processes_have_left_is_nobodys_at_both() -> None:
+    """As where one process has left it twice; in the database, too, whoever saves last."""
+    one, two = shared()
+    for table, who in ((one, "m"), (two, "n")):
+        note(table, said(Dialect.OPENAI_CHAT, HELLO, Model("Hi")), who)
+    for table, other in ((one, two.fresh()), (two, one.fresh())):
+        table.changes()
+        table.adopt(other)
+        assert [served.model for _, served in table.kept()] == [""]
+        assert [served.model for _, served in table.changes()[0]] == [""]
+
+
+def test_of_a_room_the_latest_answer_counts_whoever_tells_of_it_first() -> None:
+    """It moved from one model to another: what is told late takes nothing back."""
+    one, two = shared()
+    room = Traces(room="conv_1")
+    note(one, room, "m")
+    note(two, room, "n", at=NOW + 1)
+    first, second = one.fresh(), two.fresh()
+    two.adopt(first)
+    one.adopt(second)
+    assert [told(table, room) for table in (one, two)] == [("n", "room", "stored_state")] * 2
+
+
+def test_what_is_known_elsewhere_makes_room_for_what_is_newer() -> None:
+    """The bound on marks holds for those that others have told, too."""
+    one = known()
+    one.share()
+    for n in range(5):
+        note(one, Traces(room=f"conv_{n}"), at=NOW + n)
+    two = Affinity(SALT, keep=3)
+    two.adopt(one.fresh())
+    assert [served.at for _, served in two.kept()] == [NOW + 2, NOW + 3, NOW + 4]

@@ -8,16 +8,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.fakes.databases import plan
+from tests.fakes.keys import ANN
+from tests.fakes.traffic import records
 from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.errors import TokenHubError
+from tokenhub_core.http import exporting, shapes
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.search import Filters
 from tokenhub_core.store.writer import Writer
-from tokenhub_core.types import Attempt, Caller, Composition, Lane, Outcome, Plan, Policy, Record
+from tokenhub_core.types import (
+    Attempt,
+    Caller,
+    Composition,
+    Lane,
+    Outcome,
+    Plan,
+    Policy,
+    Record,
+    Shadow,
+    Timings,
+)
 
 
 def _record(record_id: str, at: float = 1000.0, **changes: Any) -> Record:
@@ -232,3 +247,23 @@ async def test_what_is_recorded_meanwhile_is_not_among_the_decided(
         found.append(row["id"])
         await writer.insert(log.insert(_record(f"later {len(found)}")))
     assert found == ["a", "b"]
+
+
+async def test_a_column_of_an_export_has_one_type(database: Database, writer: Writer) -> None:
+    """Null aside, and the same on either database: whoever reads the lines into columns needs to guess nothing."""
+    whole = Timings(queue_ms=0, route_ms=1, ttft_ms=2, total_ms=3)
+    full = _record(
+        "full",
+        timings=whole,
+        shadow=Shadow(model="m"),
+        composition=Composition("vote", "agreed"),
+        losses=("top_k",),
+        alias="fast",
+        caller=Caller(key=ANN),
+    )
+    log = await _filled(database, writer, _record("plain", 1000.5), full, *records(20, until=2000.0))
+    rows = [shapes.log_json(row) for row in log.page().items]
+    lines = [orjson.loads(line) for line in exporting.lines(rows, exporting.Format.JSONL).splitlines()]
+    types = {name: {type(line[name]).__name__ for line in lines} - {"NoneType"} for name in exporting.FIELDS}
+    assert [name for name, found in types.items() if len(found) != 1] == []
+    assert {types[name].pop() for name in ("at", "queue_ms", "route_ms", "ttft_ms", "total_ms")} == {"float"}

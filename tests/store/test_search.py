@@ -122,6 +122,20 @@ async def test_every_filter_chooses_its_records(database: Database, writer: Writ
     assert _ids(log, Filters(error="%")) == []
 
 
+async def test_a_piece_is_folded_in_ascii_letters_alone(database: Database, writer: Writer) -> None:
+    """On either database alike, whatever language it sorts by; and every sign stands for itself."""
+    log = await _filled(
+        database,
+        writer,
+        _record("a", message="Émile's 5/6_7 %", fault="f"),
+        _record("b", message="plain", fault="f"),
+    )
+    for piece in ("ÉMILE", "5/6", "6_7", "7 %", "'"):
+        assert _ids(log, Filters(q=piece)) == _ids(log, Filters(error=piece)) == ["a"], piece
+    for piece in ("émile", "5/_", "6/_", "_mile", "%5"):
+        assert _ids(log, Filters(q=piece)) == _ids(log, Filters(error=piece)) == [], piece
+
+
 async def test_a_model_is_found_where_it_served_and_where_it_was_asked_for(
     database: Database, writer: Writer
 ) -> None:

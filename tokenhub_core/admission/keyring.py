@@ -29,6 +29,8 @@ from tokenhub_core.types import DEFAULT_CREDENTIAL, Credential, Dialect, Headers
 
 _UNTOLD: Final = 1.0
 """Seconds that a credential rests after a 429 without a Retry-After, where another one can take over."""
+_LONGER: Final = 0.25
+"""Seconds that a cool-off must end later than the known one to be worth telling: many calls meet the same one."""
 _AGAIN: Final = 1.0
 """Seconds after which to ask again while somebody else's call probes."""
 _STRANGERS: Final = 4096
@@ -61,8 +63,16 @@ class State(msgspec.Struct, frozen=True):
     windows: tuple[Shown, ...]
 
 
-def _silent(change: Change) -> None:
-    del change
+class Rest(msgspec.Struct, frozen=True, array_like=True):
+    """How long a provider's credential is to wait, from now on; 0 where it needs not any more."""
+
+    provider: str
+    credential: str
+    seconds: float
+
+
+def _silent(told: object) -> None:
+    del told
 
 
 def _there(provider_id: str, credential: Credential) -> bool:
@@ -85,6 +95,7 @@ class Keyring:
     ) -> None:
         self._salt = salt
         self._tell = tell
+        self._rested: Callable[[Rest], None] = _silent
         self._available = available
         self._known: dict[_Subject, Limits] = {}
         self._hosts: dict[str, int] = {}
@@ -108,6 +119,19 @@ class Keyring:
         else:
             self._parked.pop(place, None)
             self._probes.pop(place, None)
+
+    def share(self, rested: Callable[[Rest], None]) -> None:
+        """Let `rested` hear of the cool-offs of our own credentials; it never waits and never fails."""
+        self._rested = rested
+
+    def rest(self, told: Rest, now: float) -> None:
+        """Take over a cool-off that another process was told of."""
+        key = (told.provider, told.credential, "")
+        if told.seconds > 0:
+            until = now + min(told.seconds, LONGEST)
+            self._cooling[key] = max(self._cooling.get(key, until), until)
+        else:
+            self._cooling.pop(key, None)
 
     # --- before a call
 
@@ -296,8 +320,10 @@ class Keyring:
             return
         # A caller's own limits may be those of one model; what we know of his key must not stand in his way.
         key = (provider.id, name, chosen.model if provider.type is ProviderType.ORIGIN else "")
-        until = now + min(seconds, LONGEST)
-        self._cooling[key] = max(self._cooling.get(key, until), until)
+        until, known = now + min(seconds, LONGEST), self._cooling.get(key, now)
+        self._cooling[key] = max(known, until)
+        if until - known > _LONGER and provider.type is not ProviderType.ORIGIN:
+            self._rested(Rest(provider.id, name, until - now))
         if len(self._cooling) > _STRANGERS:
             self._cooling = {one: end for one, end in self._cooling.items() if end > now}
 
@@ -317,7 +343,8 @@ class Keyring:
         self, provider_id: str, credential: str, *, at: float, why: str = "", by: By = By.OPERATOR
     ) -> int:
         """End all parkings and the cool-off of a credential; return how many parkings that were."""
-        self._cooling.pop((provider_id, credential, ""), None)
+        if self._cooling.pop((provider_id, credential, ""), None) is not None:
+            self._rested(Rest(provider_id, credential, 0.0))
         places = [
             place for place in self._parked if (place.provider, place.credential) == (provider_id, credential)
         ]

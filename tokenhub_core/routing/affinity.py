@@ -127,6 +127,15 @@ class Thread:
         return self._chain
 
 
+class Noted(msgspec.Struct, frozen=True, array_like=True):
+    """A mark that an answer left, as other processes are told of it."""
+
+    mark: bytes
+    served: Served
+    moves: bool
+    """The latest answer has it, whoever left it before."""
+
+
 class Bonds(Protocol):
     """Who knows conversations again."""
 
@@ -161,6 +170,7 @@ class Affinity:
         self._marks: OrderedDict[bytes, Served] = OrderedDict()
         self._changed: set[bytes] = set()
         self._gone: set[bytes] = set()
+        self._fresh: list[Noted] | None = None
         for mark, served in known:
             self._put(mark, served)
         self._changed.clear()
@@ -198,17 +208,33 @@ class Affinity:
         marks += [thread.seal(one) for one in left.seals[:_TRIED]]
         if given.goes_on and left.id:
             marks.append(thread.held(left.id))
-        for mark in marks:
-            old = self._marks.get(mark)
-            torn = (
-                old is not None
-                and served.at - old.at <= FADES
-                and (old.model, old.provider) != (served.model, served.provider)
-            )
-            self._put(mark, Served("", "", served.at, 0) if torn else served)
+        noted = [Noted(mark, served, False) for mark in marks]
         if given.room:
-            self._put(thread.held(given.room), served)
+            noted.append(Noted(thread.held(given.room), served, True))
+        for one in noted:
+            self._put(one.mark, self._weighed(one))
+        if self._fresh is not None:
+            self._fresh += noted
         self._forget(served.at - FADES)
+
+    def share(self) -> None:
+        """Gather from now on what other processes are to be told."""
+        self._fresh = []
+
+    def fresh(self) -> list[Noted]:
+        """Return what was noted here since this was last asked; nothing before `share`."""
+        if not self._fresh:
+            return []
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def adopt(self, noted: Iterable[Noted]) -> None:
+        """Take over what another process has noted, which saves it itself."""
+        for one in noted:
+            old = self._marks.get(one.mark)
+            if one.moves and old is not None and old.at > one.served.at:
+                continue
+            self._put(one.mark, self._weighed(one), ours=False)
 
     def kept(self) -> list[tuple[bytes, Served]]:
         """Return every mark, the oldest first."""
@@ -220,10 +246,23 @@ class Affinity:
         gone, self._gone = self._gone, set()
         return [(mark, self._marks[mark]) for mark in changed], list(gone)
 
-    def _put(self, mark: bytes, served: Served) -> None:
+    def _weighed(self, one: Noted) -> Served:
+        """Return whose a mark is: nobody's where two have left it within the hour."""
+        old, served = self._marks.get(one.mark), one.served
+        torn = (
+            not one.moves
+            and old is not None
+            and abs(served.at - old.at) <= FADES
+            and (old.model, old.provider) != (served.model, served.provider)
+        )
+        return Served("", "", served.at, 0) if torn else served
+
+    def _put(self, mark: bytes, served: Served, *, ours: bool = True) -> None:
         self._marks[mark] = served
         self._marks.move_to_end(mark)
-        self._changed.add(mark)
+        # One that is torn by what another has noted is so in the database, too.
+        if ours or not served.model:
+            self._changed.add(mark)
         self._gone.discard(mark)
         if len(self._marks) > self._keep:
             self._drop(next(iter(self._marks)))
