@@ -116,7 +116,8 @@ def engine(parameters: Mapping[str, str], *, timeout: float, durable: bool, pass
 
 def ask(parameters: Mapping[str, str], password_file: str) -> None:
     """Connect, hear something and leave; raises `psycopg.Error`. Waits some four seconds at most."""
-    _connected(parameters, _ASKED, durable=False, password_file=password_file).close()
+    soon = {**parameters, "connect_timeout": str(round(_ASKED))}
+    _connected(soon, _ASKED, durable=False, password_file=password_file).close()
 
 
 def checked(connection: Connection, where: str) -> None:
