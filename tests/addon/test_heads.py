@@ -26,7 +26,8 @@ def _end(kind: type[Any]) -> Http1Connection:
         peername=("127.0.0.1", 1), sockname=("127.0.0.1", 2), timestamp_start=0, state=ConnectionState.OPEN
     )
     context = Context(client, Options())
-    context.server = Server(address=("api.example", 80), state=ConnectionState.OPEN)
+    context.server = Server(address=("api.example", 80))
+    context.server.state = ConnectionState.OPEN
     end = kind(context)
     assert isinstance(end, Http1Connection)
     assert [*end.handle_event(events.Start())] == []

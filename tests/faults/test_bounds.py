@@ -21,6 +21,7 @@ import pytest_asyncio
 from tests.e2e.serving import measured
 from tests.faults.sizes import resident
 from tests.faults.world import CALLERS, LANES, SPEAKS, World, world
+from tokenhub_core.types import Lane
 
 pytestmark = [pytest.mark.load, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 
@@ -110,10 +111,10 @@ async def test_a_bomb_of_a_provider_is_not_unpacked(it: World) -> None:
 
 
 @pytest.mark.parametrize("lane", LANES, ids=[lane.value for lane in LANES])
-async def test_a_stream_of_six_hundred_megabytes_passes_by(it: World, lane: str) -> None:
+async def test_a_stream_of_six_hundred_megabytes_passes_by(it: World, lane: Lane) -> None:
     """Nothing of it is kept: what is held does not grow with it."""
     turn = it.turn(0, stream=True, caller="openai", speaks="openai", spare_speaks="openai")
-    turn = replace(turn, lane=next(one for one in LANES if one == lane))
+    turn = replace(turn, lane=lane)
     turn.meets(f"torrent:{_STREAM}")
     url, options = turn.request()
     read, tail, began = 0, b"", time.monotonic()
