@@ -162,13 +162,10 @@ async def test_a_stopped_server_is_found_out_while_a_change_may_still_wait(own: 
             own.pause()
             try:
                 async with asyncio.timeout(PATIENCE):
-                    results = await asyncio.gather(
-                        writer.insert(put("a")), writer.commit(partial(add, key="b")), return_exceptions=True
-                    )
-                    assert causes(results) == {"store_lost"}
-                    assert causes(
-                        await asyncio.gather(writer.insert(put("late")), return_exceptions=True)
-                    ) == {"store_lost"}
+                    tasks = [writer.insert(put("a")), writer.commit(partial(add, key="b"))]
+                    assert causes(await asyncio.gather(*tasks, return_exceptions=True)) == {"store_lost"}
+                    with pytest.raises(TokenHubError, match="cannot be reached"):
+                        await writer.insert(put("late"))
             finally:
                 own.resume()
             await until(lambda: writer.able)

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert, select
@@ -59,12 +59,21 @@ def _keys(connection: Connection) -> set[str]:
     return set(connection.execute(select(schema.SETTINGS.c.key)).scalars())
 
 
+def _well(writer: Writer) -> bool:
+    """Tell whether it takes work and has none left."""
+    return writer.able and not writer.pending
+
+
 async def test_whoever_waits_for_a_silent_server_is_told_and_nothing_of_it_is_done() -> None:
     """Those under way, those behind them, and those who come; what nobody waits for is kept until it is back."""
     mute, stuck = threading.Event(), _Stuck()
+
+    def says_nothing() -> None:
+        mute.wait(PATIENCE)
+
     try:
-        async with _opened(partial(mute.wait, PATIENCE)) as (database, writer):
-            waiting = [asyncio.create_task(writer.commit(stuck))]
+        async with _opened(says_nothing) as (database, writer):
+            waiting: list[asyncio.Task[Any]] = [asyncio.create_task(writer.commit(stuck))]
             await asyncio.to_thread(stuck.reached.wait, PATIENCE)
             waiting += [asyncio.create_task(writer.insert(_put(str(n)))) for n in range(3)]
             await asyncio.sleep(0)
@@ -74,7 +83,7 @@ async def test_whoever_waits_for_a_silent_server_is_told_and_nothing_of_it_is_do
             assert [one.fault.cause for one in told if isinstance(one, TokenHubError)] == ["store_lost"] * 4
 
             # The transaction is still stuck: nobody else waits for it, and nobody asks the server.
-            assert not writer.able
+            assert not _well(writer)
             for refused in (writer.insert(_put("late")), writer.commit(stuck)):
                 with pytest.raises(TokenHubError) as caught:
                     await refused
@@ -86,7 +95,7 @@ async def test_whoever_waits_for_a_silent_server_is_told_and_nothing_of_it_is_do
             stuck.over.set()
             mute.set()
             async with asyncio.timeout(PATIENCE):
-                while not writer.able or writer.pending:  # noqa: ASYNC110 -- it becomes so in another thread
+                while not _well(writer):  # noqa: ASYNC110 -- it becomes so in another thread
                     await asyncio.sleep(0.02)
             assert await writer.commit(_keys) == {"posted"}
             assert await writer.insert(_put("after"))
