@@ -158,6 +158,7 @@ SHELLS: Final = {
     "tokenhub_core.store.schema": "speaks SQL",
     "tokenhub_core.store.search": "speaks SQL",
     "tokenhub_core.store.series": "speaks SQL",
+    "tokenhub_core.store.silence": "looks at the writer by the clock",
     "tokenhub_core.store.tables": "speaks SQL",
     "tokenhub_core.store.trends": "speaks SQL",
     "tokenhub_core.store.upgrade": "speaks SQL",

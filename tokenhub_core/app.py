@@ -271,6 +271,7 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     watched = Watched(
         bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
     )
+    watched.circuits.add("database", kept.database.breaker)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
     stack.push_async_callback(cancelled, watcher)
     return watched
@@ -362,6 +363,8 @@ async def _engine(
         store=(kept.database, kept.writer),
         metrics=watched.metrics,
     )
+    if pipeline.durable is not None:
+        watched.circuits.add("temporal", pipeline.durable.breaker)
     return pipeline
 
 

@@ -39,6 +39,7 @@ def readings(
             },
             batches=counts.batches,
             storing=writer.able,
+            circuit=writer.breaker.state(clock.monotonic()),
             connections={"active": traffic.active, "idle": traffic.idle},
             connected=traffic.opened,
             reused=traffic.reused,

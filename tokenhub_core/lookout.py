@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from msgspec import structs
@@ -18,6 +19,7 @@ from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
 from tokenhub_core.errors import TokenHubError
+from tokenhub_core.health.circuits import Circuits, Turned
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
 from tokenhub_core.otel.tracing import Tracing
@@ -32,6 +34,7 @@ TICK: Final = 1.0
 """Seconds between two looks at provider health."""
 
 
+_log: Final = logging.getLogger(__name__)
 _KEPT: Final = 1000
 """Alarms that wait to be written."""
 
@@ -73,6 +76,7 @@ class Watched:
     budgets: Budgets
     prover: Prover | None = None
     tracing: Tracing | None = None
+    circuits: Circuits = field(default_factory=Circuits)
 
 
 def blocked(bus: Bus, metrics: Metrics, seconds: float, where: str) -> None:
@@ -103,10 +107,21 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
             )
         for change in watched.parkings.fresh():
             await _note_parking(audit, change)
+        for turned in watched.circuits.fresh():
+            _tell_circuit(bus, clock, turned)
         await watched.leaks.note(audit)
         metrics.parkings((one.place.provider, one.place.credential) for one in watched.keyring.parkings())
         metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
         health.prune(now)
+
+
+def _tell_circuit(bus: Bus, clock: Clock, turned: Turned) -> None:
+    """Tell that something we need has failed, or is there again."""
+    if turned.open:
+        _log.error("%s has failed (%s) and is only looked for", turned.name, turned.reason or "several times")
+    else:
+        _log.warning("%s is there again", turned.name)
+    bus.publish("circuit_change", {"timestamp": clock.now(), **structs.asdict(turned)})
 
 
 async def _note_health(audit: Audit, moved: Transition) -> None:

@@ -26,6 +26,7 @@ from tokenhub_core.sharing import Sharing
 from tokenhub_core.siblings import Siblings
 from tokenhub_core.store.anchor import beside
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.silence import Silence
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.vault.keys import KeyHolder
 from tokenhub_core.vault.passwords import password_from
@@ -115,6 +116,9 @@ async def opened(
     writer = Writer(found)
     writer.start()
     stack.push_async_callback(writer.close)
+    if found.ask is not None:
+        watching = asyncio.create_task(Silence(writer, found.ask).keep(), name="database watcher")
+        stack.push_async_callback(cancelled, watching)
     holder = KeyHolder()
     home = settings.data_dir
     audit = Audit(found, writer, clock=clock, signer=holder.signer, anchor=beside(found.where, "audit", home))

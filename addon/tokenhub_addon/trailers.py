@@ -11,13 +11,21 @@ import h11
 from mitmproxy.proxy import events, layer
 from mitmproxy.proxy.layers.http._http1 import Http1Client, Http1Connection, Http1Server
 
+from tokenhub_addon.heads import BoundedClient, BoundedServer
+
 
 def tolerate(last: layer.Layer) -> None:
-    """Make an HTTP/1 connection of mitmproxy's one that does not mind trailers; every other layer stays."""
+    """Make an HTTP/1 connection of mitmproxy's one of ours: it minds no trailers, and long heads; others stay."""
     if type(last) is Http1Server:
         last.__class__ = _Server
     elif type(last) is Http1Client:
         last.__class__ = _Client
+    else:
+        return
+    assert isinstance(last, Http1Connection)
+    if getattr(last.state, "__name__", "") == "read_headers":
+        # It was bound when the class was another one.
+        last.state = last.read_headers
 
 
 class _Bare:
@@ -45,9 +53,9 @@ class _Tolerant(Http1Connection):
         yield from super().read_body(event)
 
 
-class _Server(_Tolerant, Http1Server):
+class _Server(_Tolerant, BoundedServer):
     pass
 
 
-class _Client(_Tolerant, Http1Client):
+class _Client(_Tolerant, BoundedClient):
     pass

@@ -14,6 +14,7 @@ dress:HOW          a valid stream in another dress: no-space, cr, crlf, bom, com
 line:BYTES         a comment of one line that is so long, in the middle
 events:N           so many events of no meaning before the first content
 flood:N            the first words, and then N events of a kilobyte
+torrent:MB         a whole stream with so many megabytes of words in it, 64 kB an event
 twice              every event of a stream two times
 usage:WHAT         the counts replaced: zero, negative, huge, text, missing, twice, growing
 then-error:STATUS  lifecycle events, a pause, then an error event with what would have been that status
@@ -280,6 +281,20 @@ def _flood(good: Good, chance: random.Random, number: str) -> Sequence[Step]:
     return [good.head(), *(_chunk(one) for one in good.frames[: at + 1]), *([_chunk(more)] * int(number))]
 
 
+def _torrent(good: Good, chance: random.Random, megabytes: str) -> Sequence[Step]:
+    del chance
+    at = good.opening
+    more = _chunk(good.frames[at].replace(b'"You ', b'"' + b"x" * (1 << 16)))
+    rest = [_chunk(one) for one in good.frames[at + 1 :]]
+    return [
+        good.head(),
+        *(_chunk(one) for one in good.frames[: at + 1]),
+        *([more] * (int(megabytes) << 4)),
+        *rest,
+        b"0\r\n\r\n",
+    ]
+
+
 def _twice(good: Good, chance: random.Random, _: str) -> Sequence[Step]:
     del chance
     return good.chunked([piece for one in good.frames for piece in (one, one)])
@@ -449,6 +464,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "line": _line,
     "events": _events,
     "flood": _flood,
+    "torrent": _torrent,
     "twice": _twice,
     "usage": _usage,
     "then-error": _then_error,

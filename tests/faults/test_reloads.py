@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.load, pytest.mark.asyncio(loop_scope="module")]
 RELOADS = 1000
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_l8_a_thousand_reloads_drop_no_call(tmp_path: Path) -> None:
     """One after another, each of a file that says something else, while all lanes are called without a pause."""
     path, gots = tmp_path / "env", list[Got]()

@@ -20,6 +20,7 @@ from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.store import schema
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.log import RequestLog
+from tokenhub_core.store.silence import Silence
 from tokenhub_core.store.writer import Insert, Writer
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.types import Caller, Outcome, Record
@@ -148,6 +149,31 @@ async def test_a_stopped_server_holds_nobody(own: postgres.Server) -> None:
         await until(lambda: writer.able)
         assert await writer.insert(put("after"))
         assert {"before", "after"} <= keys(database)
+
+
+async def test_a_stopped_server_is_found_out_while_a_change_may_still_wait(own: postgres.Server) -> None:
+    """By a connection of its own, which nobody answers: nobody waits for the ten minutes that he may."""
+    async with opened(own, patience=600) as (database, writer):
+        assert database.ask is not None
+        database.ask()
+        silence = asyncio.create_task(Silence(writer, database.ask).keep())
+        try:
+            await writer.insert(put("before"))
+            own.pause()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    tasks = [writer.insert(put("a")), writer.commit(partial(add, key="b"))]
+                    assert causes(await asyncio.gather(*tasks, return_exceptions=True)) == {"store_lost"}
+                    with pytest.raises(TokenHubError, match="cannot be reached"):
+                        await writer.insert(put("late"))
+            finally:
+                own.resume()
+            await until(lambda: writer.able)
+            assert await writer.insert(put("after"))
+            assert keys(database) == {"before", "after"}
+        finally:
+            silence.cancel()
+            await asyncio.gather(silence, return_exceptions=True)
 
 
 async def test_a_lock_that_is_never_free_is_told(own: postgres.Server) -> None:

@@ -19,12 +19,12 @@ from tests.workflows.house import House, durably
 from tests.workflows.server import Temporal
 from tests.workflows.upstream import Counting
 from tokenhub_core.dispatch.job import Job, Trace
+from tokenhub_core.health.breaker import FAILURES
 from tokenhub_core.progress import Progress
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.store.durable import By
 from tokenhub_core.types import Json, Outcome, Snapshot
 from tokenhub_core.workflows import shapes
-from tokenhub_core.workflows.breaker import FAILURES
 from tokenhub_core.workflows.following import Waits
 from tokenhub_core.workflows.shapes import Closing, Step, Told, Traced
 

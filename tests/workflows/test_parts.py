@@ -19,12 +19,12 @@ from tests.fakes.engine import PAIR, Bench, chat, message
 from tests.workflows.house import KEY
 from tokenhub_core.dialects.registry import DIALECTS
 from tokenhub_core.dispatch.job import CANCELLED, Job, Trace
+from tokenhub_core.health.breaker import FAILURES, REST, Breaker, State
 from tokenhub_core.preparing import Rules
 from tokenhub_core.progress import Progress, record
 from tokenhub_core.types import Dialect, Snapshot
 from tokenhub_core.vault.sealing import Sealer, TamperedError
 from tokenhub_core.workflows import shapes
-from tokenhub_core.workflows.breaker import FAILURES, REST, Breaker, State
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
 from tokenhub_core.workflows.shapes import Start, Traced
 

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.health.breaker import Breaker
 from tokenhub_core.store import faults, schema
 from tokenhub_core.store.creation import create
 from tokenhub_core.store.driver import Driver, choose
@@ -36,6 +37,8 @@ MEMORY: Final = ":memory:"
 
 _SYNCHRONOUS: Final = ("FULL", "EXTRA", "NORMAL")
 _SAID: Final = 300
+_REST: Final = 0.25
+"""Seconds. Shorter than the writer's time between two looks, so that each of them may."""
 _CHECK_STEPS: Final = 10_000
 _log: Final = logging.getLogger(__name__)
 
@@ -44,22 +47,43 @@ class Database:
     """An open database. Connections are pooled; each is used by one thread at a time."""
 
     def __init__(
-        self, engine: Engine, where: str, *, checked: bool, spelling: Spelling = SQLITE, patience: float = 5.0
+        self,
+        engine: Engine,
+        where: str,
+        *,
+        checked: bool,
+        spelling: Spelling = SQLITE,
+        patience: float = 5.0,
+        ask: Callable[[], None] | None = None,
     ) -> None:
         self._engine = engine
+        self.ask = ask
+        """Returns or raises when the server has said something, in its own connection; None for a file."""
         self.where = where
         """The file's path, `:memory:`, or the URI of a PostgreSQL without what is secret in it."""
         self.spelling = spelling
         self.patience = patience
         """Seconds that a change waits for the database, or for whoever holds it."""
+        self.breaker = Breaker(failures=1, rest=_REST)
+        """Open while it is known to fail; whoever writes moves it."""
         self.checked = checked
         """Whether the check at start reached the end of the file within its time."""
         # The last connection to a database in memory takes it along when it closes.
         self._anchor = engine.connect() if where == MEMORY else None
 
+    @property
+    def lost(self) -> bool:
+        """Whether its server is known to be gone."""
+        return self.breaker.why == faults.LOST
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Hold one consistent view of the database; raises `TokenHubError` where the store fails."""
+        """Hold one consistent view of the database; raises `TokenHubError` where the store fails.
+
+        A server that is known to be gone is not asked: a thread would wait for each connection that cannot be made.
+        """
+        if self.lost:
+            raise faults.unavailable("the database cannot be reached", faults.LOST)
         with _typed(), self._engine.connect() as connection:
             yield connection
 
@@ -129,12 +153,14 @@ def _open_server(dsn: str, seconds: float, *, durable: bool, password_file: str)
     parameters = server.target(dsn)
     where = server.place(parameters)
     engine = server.engine(parameters, timeout=seconds, durable=durable, password_file=password_file)
+    ask = partial(server.ask, parameters, password_file)
 
     def check(connection: Connection) -> bool:
         server.checked(connection, where)
         return True
 
-    return _opened(Database(engine, where, checked=True, spelling=POSTGRESQL, patience=seconds), check)
+    made = Database(engine, where, checked=True, spelling=POSTGRESQL, patience=seconds, ask=ask)
+    return _opened(made, check)
 
 
 def _opened(database: Database, check: Callable[[Connection], bool]) -> Database:

@@ -37,6 +37,8 @@ _UPGRADE: Final = 3600.0
 """Seconds. A migration waits for other processes' migrations, and may rewrite a large table."""
 _GRACE: Final = 2.0
 """Seconds that the server has to end a statement itself before the connection is closed here."""
+_ASKED: Final = 2.0
+"""Seconds that a server which is asked whether it is there has to connect; the driver knows no fewer."""
 _OLDEST: Final = 130000
 _LOCAL: Final = frozenset({"", "localhost", "127.0.0.1", "::1"})
 _SECRET_BYTES: Final = 4096
@@ -110,6 +112,12 @@ def engine(parameters: Mapping[str, str], *, timeout: float, durable: bool, pass
 
     event.listen(made, "checkin", back)
     return made
+
+
+def ask(parameters: Mapping[str, str], password_file: str) -> None:
+    """Connect, hear something and leave; raises `psycopg.Error`. Waits some four seconds at most."""
+    soon = {**parameters, "connect_timeout": str(round(_ASKED))}
+    _connected(soon, _ASKED, durable=False, password_file=password_file).close()
 
 
 def checked(connection: Connection, where: str) -> None:

@@ -16,6 +16,10 @@ counted as lost and logged.
 A server that is gone is looked for again for as long as a change may wait, so that one which restarts costs nobody an
 answer. Where it went while it was asked to commit, nobody knows whether it did: rows are added again, which does
 nothing where they are there, and everything else fails.
+
+A store that has failed is behind a breaker, which the thread alone closes: it looks twice a second. While a server is
+known to be gone, whoever brings work that he waits for is refused at once, and what nobody waits for is kept until it
+is back. `silence` may find it gone while a transaction is under way (`give_up`).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Protocol, cast
@@ -52,9 +57,10 @@ _GATHER: Final = 0.002
 _AGAIN: Final = 0.05
 """Seconds between two looks for a server that is gone."""
 _PROBE: Final = 0.5
-"""Seconds between two looks whether a store that failed has come back, while nobody brings anything."""
-_STALLED: Final = 2.0
+"""Seconds between two looks whether a store that failed has come back; of a file, while nobody brings anything."""
+STALLED: Final = 2.0
 """Seconds. A server that has not answered for so long is not expected to; a disk may take as long as a change may."""
+_GONE: Final = "the database cannot be reached"
 _SAME_AGAIN: Final = frozenset({faults.LOST, faults.BUSY})
 _WAITED: Final = frozenset({faults.LOCKED, faults.LOST, faults.SLOW})
 """Failures that took as long as a change may wait."""
@@ -135,12 +141,16 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing = False
         self._connection: Connection | None = None
-        # Written by the thread, read by the loop.
-        self._failing = False
+        self.breaker = database.breaker
+        self._stalled = STALLED if database.spelling.shared else database.patience
+        # Written by the thread, read by the loop; what both decide on, under the lock.
+        self._lock = threading.Lock()
         self._begun = 0.0
-        self._stalled = _STALLED if database.spelling.shared else database.patience
+        self._batch_now: list[_Item] = []
+        self._given_up = False
         self._doubtful = False
         """Whether the transaction under way was asked to commit."""
+        self._leaving = threading.Event()
         # A daemon, so that a program that failed before `close` can end; whoever ends in order calls `close`.
         self._thread = threading.Thread(target=self._run, name="tokenhub-writer", daemon=True)
 
@@ -163,7 +173,12 @@ class Writer:
     def able(self) -> bool:
         """Tell whether what is handed over now can be expected to be stored: the last was, and soon enough."""
         begun = self._begun
-        return not self._failing and (not begun or time.monotonic() - begun < self._stalled)
+        return self.breaker.closed and (not begun or time.monotonic() - begun < self._stalled)
+
+    @property
+    def begun(self) -> float:
+        """Return since which monotonic second the thread has been busy with a transaction, 0 where it rests."""
+        return self._begun
 
     async def insert(self, insert: Insert) -> bool:
         """Return once the row is durable: True where it is new. Fails as `commit` does."""
@@ -172,8 +187,8 @@ class Writer:
     async def commit[T](self, work: Work[T]) -> T:
         """Run `work` in a transaction and return its result once that is durable; waits while the queue is full.
 
-        Raises what `work` raised, or a `TokenHubError` where the store failed or the writer is closed. A caller that
-        is cancelled after the work was queued leaves it to be done.
+        Raises what `work` raised, or a `TokenHubError` where the store failed or the writer is closed, at once where a
+        server is known to be gone. A caller that is cancelled after the work was queued leaves it to be done.
         """
         return cast("T", await self._submit(work))
 
@@ -185,10 +200,31 @@ class Writer:
         self._put(_Item(work, None))
         return True
 
+    def give_up(self, begun: float) -> bool:
+        """Wait no more for the transaction that began then; False where it has ended meanwhile.
+
+        Everybody who waits, for it or behind it, is told. Nothing of that is done any more, but what the server was
+        asked to commit already: that may stand, and nobody can know.
+        """
+        with self._lock:
+            if self._begun != begun:
+                return False
+            self._given_up = True
+            under_way = self._batch_now
+            self.breaker.failed(time.monotonic(), faults.LOST)
+        error = faults.unavailable(_GONE, faults.LOST)
+        for item in under_way:
+            if item.waiter is not None and not item.waiter.done():
+                self._counts["failed"] += 1
+                item.waiter.set_exception(error)
+        self._settle([(item, None, error) for item in self._taken_back()])
+        return True
+
     async def close(self) -> None:
         """Commit everything that was taken, then end the thread. Whoever still waits for room is refused."""
         if not self._closing:
             self._closing = True
+            self._leaving.set()
             self._hand_over()
             self._queue.put(None)
             self._offer_room()
@@ -199,7 +235,7 @@ class Writer:
 
     async def _submit(self, work: Work[Any] | Insert) -> Any:
         loop = asyncio.get_running_loop()
-        while self._pending >= self._limit and not self._closing:
+        while self._open() and self._pending >= self._limit:
             room = loop.create_future()
             self._room.append(room)
             try:
@@ -207,12 +243,31 @@ class Writer:
             except asyncio.CancelledError:
                 self._counts["refused"] += 1
                 raise
-        if self._closing:
-            self._counts["refused"] += 1
-            raise faults.unavailable("the store is closed", faults.CLOSED)
         waiter = loop.create_future()
         self._put(_Item(work, waiter))
         return await waiter
+
+    def _open(self) -> bool:
+        """Return True where work is taken that is waited for; else raises why not."""
+        if self._closing:
+            self._counts["refused"] += 1
+            raise faults.unavailable("the store is closed", faults.CLOSED)
+        if self._database.lost:
+            self._counts["failed"] += 1
+            raise faults.unavailable(_GONE, faults.LOST)
+        return True
+
+    def _taken_back(self) -> list[_Item]:
+        """Return what is waited for and was not begun; what nobody waits for stays where it is."""
+        self._hand_over()
+        found: list[_Item | None] = []
+        with suppress(queue.Empty):
+            while True:
+                found.append(self._queue.get_nowait())
+        for item in found:
+            if item is None or item.waiter is None:
+                self._queue.put(item)
+        return [item for item in found if item is not None and item.waiter is not None]
 
     def _put(self, item: _Item) -> None:
         self._pending += 1
@@ -261,7 +316,7 @@ class Writer:
             elif waiting:
                 counts["failed"] += 1
                 cast("asyncio.Future[Any]", item.waiter).set_exception(faults.heard(error))
-            else:
+            elif item.waiter is None or item.waiter.cancelled():
                 counts["lost"] += 1
                 lost = error
         if lost is not None:
@@ -276,7 +331,7 @@ class Writer:
             batch, open_ = self._take()
             if batch:
                 self._turn(batch)
-            elif open_:
+            elif open_ and not self._closing:
                 self._probe()
         self._disconnect()
 
@@ -286,8 +341,12 @@ class Writer:
         Nothing with True: the store had failed, and it is time to look at it again.
         """
         batch: list[_Item] = []
+        well = self.breaker.closed
+        if self._database.lost and not self._closing:
+            self._leaving.wait(_PROBE)
+            return batch, True
         try:
-            item = self._queue.get(timeout=_PROBE if self._failing else None)
+            item = self._queue.get(timeout=None if well else _PROBE)
             while item is not None:
                 batch.append(item)
                 if len(batch) == self._batch:
@@ -298,7 +357,8 @@ class Writer:
         return batch, False
 
     def _turn(self, batch: list[_Item]) -> None:
-        self._report(self._write(batch))
+        if outcomes := self._write(batch):
+            self._report(outcomes)
 
     def _report(self, outcomes: Sequence[_Outcome]) -> None:
         assert self._loop is not None
@@ -310,11 +370,14 @@ class Writer:
 
     def _write(self, batch: list[_Item]) -> list[_Outcome]:
         """Commit `batch`; return after COMMIT with one outcome an item. Never raises."""
-        behind, self._begun = self._queue.qsize(), time.monotonic()
+        behind, now = self._queue.qsize(), time.monotonic()
+        with self._lock:
+            self._batch_now, self._given_up, self._begun = batch, False, now
         try:
-            return self._insist(batch, behind, self._begun + self._database.patience)
+            return self._insist(batch, behind, now + self._database.patience)
         finally:
-            self._begun = 0.0
+            with self._lock:
+                self._batch_now, self._begun = [], 0.0
 
     def _insist(self, batch: list[_Item], behind: int, until: float) -> list[_Outcome]:
         """Try `batch` until it is stored or cannot be; at first and then for as long as it is before `until`."""
@@ -328,7 +391,7 @@ class Writer:
                 fault = faults.store_fault(error)
                 if fault is None:
                     return unknown + self._down(batch, 0, error)
-                if fault.fault.cause not in _SAME_AGAIN or time.monotonic() >= until:
+                if self._given_up or fault.fault.cause not in _SAME_AGAIN or time.monotonic() >= until:
                     return unknown + self._down(batch, behind, fault)
                 self._disconnect(broken=True)
                 if self._doubtful and fault.fault.cause == faults.LOST:
@@ -337,7 +400,7 @@ class Writer:
                     batch = [item for item in batch if isinstance(item.work, Insert)]
                 time.sleep(_AGAIN)
                 continue
-            self._failing = False
+            self.breaker.succeeded()
             if again:  # a row that is there already was added a moment ago, by us
                 outcomes = [(item, result or error is None, error) for item, result, error in outcomes]
             return unknown + outcomes
@@ -374,7 +437,7 @@ class Writer:
                 for after, more in _following(items) if new else ():
                     connection.exec_driver_sql(told(after), more)
                 outcomes += [(item, new, None) for item in items]
-            self._doubtful = True
+            self._committing()
         return outcomes
 
     def _straight(self, connection: Connection, statement: str, batch: list[_Item]) -> bool:
@@ -391,7 +454,7 @@ class Writer:
             new = _all_or_none(cursor.rowcount, len(rows))
             for after, more in _following(batch, sort=spelling.shared) if new else ():
                 cursor.executemany(spelling.told(after), more)
-            self._doubtful = True
+            self._committing()
             cursor.execute("COMMIT")
         except Exception:
             driver.rollback()  # does nothing where a full disk has ended it already
@@ -403,8 +466,15 @@ class Writer:
         connection = self._connected()
         with connection.begin():
             outcomes = [self._guarded(item, connection) for item in batch]
-            self._doubtful = True
+            self._committing()
         return outcomes
+
+    def _committing(self) -> None:
+        """Note that the store is about to be asked to commit; raises where its waiters were told that it is not."""
+        with self._lock:
+            if self._given_up:
+                raise faults.unavailable(_GONE, faults.LOST)
+            self._doubtful = True
 
     def _perform(self, item: _Item, connection: Connection) -> Any:
         return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
@@ -423,12 +493,14 @@ class Writer:
 
     def _probe(self) -> None:
         """Look whether a store that failed takes changes again."""
+        self.breaker.admit(time.monotonic())
         try:
             connection = self._connected()
             with connection.begin():
                 connection.execute(delete(SETTINGS).where(SETTINGS.c.key == ""))
-            self._failing = False
-        except Exception:  # noqa: BLE001 -- whatever it is, it is not over
+            self.breaker.succeeded()
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it is not over
+            self.breaker.failed(time.monotonic(), faults.cause(error) or self.breaker.why)
             self._disconnect(broken=True)
 
     def _down(self, batch: list[_Item], behind: int, error: Exception) -> list[_Outcome]:
@@ -436,17 +508,34 @@ class Writer:
 
         Without that, a full queue behind a lock would be told of it one busy timeout a batch.
         """
-        self._failing = True
+        why = error.fault.cause if isinstance(error, TokenHubError) else "store_failed"
+        self.breaker.failed(time.monotonic(), why)
         self._disconnect(broken=True)
         failed = list(batch)
-        if isinstance(error, TokenHubError) and error.fault.cause in _WAITED:
-            for _ in range(behind):
+        if why in _WAITED:
+            failed += self._behind(behind)
+        if why == faults.LOST and not self._closing:
+            failed = [item for item in failed if not self._kept(item)]
+        return [(item, None, error) for item in failed]
+
+    def _behind(self, most: int) -> list[_Item]:
+        """Take so many items at most out of the queue: the loop may have taken some of them back."""
+        found: list[_Item] = []
+        with suppress(queue.Empty):
+            for _ in range(most):
                 item = self._queue.get_nowait()
                 if item is None:
                     self._queue.put(None)
                 else:
-                    failed.append(item)
-        return [(item, None, error) for item in failed]
+                    found.append(item)
+        return found
+
+    def _kept(self, item: _Item) -> bool:
+        """Put back what nobody waits for, unless it may have been done and must not be done again."""
+        if item.waiter is not None or (self._doubtful and not isinstance(item.work, Insert)):
+            return False
+        self._queue.put(item)
+        return True
 
     def _connected(self) -> Connection:
         if self._connection is None:

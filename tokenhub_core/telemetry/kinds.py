@@ -25,6 +25,7 @@ KINDS: Final[Mapping[str, str]] = {
     "proof_changed": "A caller was given something else than the provider sent.",
     "ca_expiring": "The root of the CA ends soon.",
     "limits_shared": "Limits on callers are counted together with other processes again, or not any more.",
+    "circuit_change": "The database or Temporal (`name`) has failed and is only looked for, or is there again.",
     "loop_blocked": "The event loop stood still: all calls waited for so long.",
     "reloaded": "Settings were read anew; `changes` says which, and which of them hold from the next start on.",
     "reload_refused": "Settings were to be read anew and cannot be used: everything is as it was.",

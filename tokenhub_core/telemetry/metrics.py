@@ -65,6 +65,7 @@ class Readings(msgspec.Struct, frozen=True):
     """What became of such items since the start, by result."""
     batches: int = 0
     storing: bool = True
+    circuit: str = "closed"
     """Whether what is handed over now can be expected to be stored."""
     connections: Mapping[str, int] = {}
     """Those to providers, by what they do: `active`, `idle`."""
@@ -339,6 +340,11 @@ class Metrics:
         self._storing = Gauge(
             "tokenhub_store_up", "1 while the store takes records in time", across=Across.MIN
         )
+        self._circuit = Gauge(
+            "tokenhub_store_circuit_state",
+            "0 closed, 1 open, 2 half open: the store is looked at",
+            across=_OURS,
+        )
         self._connections = Gauge(
             "tokenhub_provider_connections", "Connections to providers: active or idle", ("state",)
         )
@@ -550,6 +556,7 @@ class Metrics:
             self._exported.cell(signal, result).sum = count
         self._batches.cell().sum = now.batches
         self._storing.put(now.storing)
+        self._circuit.put(_BREAKER.get(now.circuit, 0))
         for state, count in now.connections.items():
             self._connections.put(count, state)
         self._connected.cell().sum = now.connected

@@ -24,6 +24,7 @@ from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.failover import Limits
 from tokenhub_core.dispatch.job import Live, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
+from tokenhub_core.health.breaker import Breaker, State
 from tokenhub_core.progress import Progress
 from tokenhub_core.shaping.shape import Said
 from tokenhub_core.store.durable import By, Mark
@@ -31,7 +32,6 @@ from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Headers, Plan, Request
 from tokenhub_core.workflows import shapes
 from tokenhub_core.workflows.activities import Activities, Safe
-from tokenhub_core.workflows.breaker import Breaker, State
 from tokenhub_core.workflows.codec import LockedError
 from tokenhub_core.workflows.composed import WHOLE
 from tokenhub_core.workflows.definitions import Chat
@@ -277,7 +277,7 @@ class Run:
             if error.status is RPCStatusCode.INVALID_ARGUMENT:
                 breaker.left()
             else:
-                breaker.failed(self._clock.monotonic())
+                breaker.failed(self._clock.monotonic(), error.status.name.lower())
                 self.line.told()
             return False
         except asyncio.CancelledError:
@@ -316,7 +316,7 @@ class Run:
             _log.warning("the workflow of %s cannot be followed: %s", self._id, error)
             over = error.status is RPCStatusCode.NOT_FOUND
             if not over:
-                self.line.breaker.failed(self._clock.monotonic())
+                self.line.breaker.failed(self._clock.monotonic(), error.status.name.lower())
                 self.line.told()
         except LockedError:
             return Ending(Traced(), _LOCKED)

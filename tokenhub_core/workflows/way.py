@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import msgspec
 
 from tokenhub_core.dispatch.job import Job, Live, Whole
+from tokenhub_core.health.breaker import Breaker
 from tokenhub_core.orchestration.steps import Frame
 from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.progress import Progress
@@ -68,6 +69,9 @@ class Durability(Protocol):
 
     Of the looks each raises `TokenHubError` where Temporal cannot be asked.
     """
+
+    breaker: Breaker
+    """Says whether it is asked at all."""
 
     def takes(self, ready: Job | Composed) -> bool:
         """Tell whether the call goes this way."""

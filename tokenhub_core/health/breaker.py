@@ -1,4 +1,4 @@
-"""The breaker in front of Temporal: where it fails, calls do not wait to find that out one by one. Pure."""
+"""The breaker in front of Temporal and of the database: where one fails, nobody waits to find that out again. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,23 @@ class State(StrEnum):
 
 
 class Breaker:
-    """Counts Temporal's own failures, never those of calls. Times are monotonic seconds."""
+    """Counts the failures of what stands behind it, never those of calls. Times are monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, failures: int = FAILURES, rest: float = REST) -> None:
+        self._most = failures
+        self._rest = rest
         self._failures = 0
         self._until: float | None = None
         self._probing = False
+        self.why = ""
+        """The cause of the failure that keeps it open, empty while it is closed."""
+        self.openings = 0
+        """How often it has opened."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether everybody may try."""
+        return self._until is None
 
     def state(self, now: float) -> State:
         """Return where it is."""
@@ -44,14 +55,15 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
-        """Hear that Temporal did what it was asked."""
-        self._failures, self._until, self._probing = 0, None, False
+        """Hear that it did what it was asked."""
+        self._failures, self._until, self._probing, self.why = 0, None, False, ""
 
-    def failed(self, now: float) -> None:
-        """Hear that it did not."""
+    def failed(self, now: float, why: str = "") -> None:
+        """Hear that it did not, and why."""
         self._failures += 1
-        if self._probing or self._failures >= FAILURES:
-            self._until, self._probing = now + REST, False
+        if self._probing or self._failures >= self._most:
+            self.openings += self._until is None
+            self._until, self._probing, self.why = now + self._rest, False, why
 
     def left(self) -> None:
         """Hear that a call that was to try went away before anything was known."""
