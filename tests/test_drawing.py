@@ -156,6 +156,80 @@ async def test_nobody_waits_for_a_pool_that_does_not_answer() -> None:
     assert await one.enter() is not None
 
 
+async def test_a_call_that_never_fits_is_told_so_before_anything_is_taken() -> None:
+    """413, as where one process counts alone; what was drawn for it is there for the next one."""
+    (one,) = processes(KeyLimits(tokens_per_minute=4000), 1)
+    who = one.throttle.subject(CALLER, ())
+    assert who is not None
+    await one.drawing.arrive(*who, 0)
+    stay = one.throttle.visit(CALLER, (), one.instant)
+    assert stay is not None
+
+    with pytest.raises(TokenHubError) as refused:
+        stay.reserve(4001, one.instant)
+
+    assert (refused.value.fault.http_status, refused.value.fault.cause) == (413, "address_tokens_too_many")
+    assert await one.enter(1000) is not None
+
+
+async def test_who_was_not_let_in_gives_nothing_back_and_who_leaves_does_it_once() -> None:
+    """Else a refused call would make room for others, and one that ends twice would for two."""
+    (one,) = processes(KeyLimits(requests_per_minute=1, tokens_per_minute=4000), 1)
+    stay = await one.enter(1000)
+    assert stay is not None
+    stranger = one.throttle.visit(CALLER, (), one.instant)
+    assert stranger is not None
+    with pytest.raises(TokenHubError):
+        stranger.enter(one.instant)
+
+    stranger.leave(0, one.instant)
+    for _ in range(2):
+        stay.leave(100, one.instant)
+    await one.drawing.close()
+
+    assert stay._account.calls == 0
+    left = one.pool.reservoir.draw("x", Claim("address:192.0.2.1", tokens=4000), int(one.pool.now * 1000))
+    assert left.left_tokens == 4000 - 100 - one.drawing.stocks.of("address:192.0.2.1").tokens
+
+
+async def test_what_ends_while_the_pool_is_gone_is_not_told_later() -> None:
+    """Nobody hears of it then: the pool that comes back knows nothing of what was drawn, either."""
+    source = Pool(Reservoir(), "quiet")
+    drawing = Drawing(source, lambda: source.now)
+    stocks, limits = drawing.stocks, KeyLimits(tokens_per_minute=4000)
+    asked: list[Claim] = []
+
+    async def lost(claim: Claim) -> Grant | None:
+        asked.append(claim)
+        return None
+
+    source.draw = lost  # type: ignore[method-assign] # it hears, and does not answer
+    stocks.of("s").more = 70
+    drawing.settle("s", limits)
+    await drawing.close()
+    assert ([claim.more_tokens for claim in asked], stocks.up) == ([70], False)
+    stocks.of("s").more = 80
+    drawing.settle("s", limits)
+    await drawing.close()
+
+    assert len(asked) == 1
+
+
+async def test_only_whoever_rests_is_forgotten() -> None:
+    """What a caller's calls set aside is remembered for a minute, and longer for who comes again."""
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    await one.enter()
+    one.pool.now += 61
+    one.drawing.stocks.of("address:192.0.2.2").until = one.pool.now
+    await one.drawing.renew()
+    assert len([*one.drawing.stocks.items()]) == 2
+
+    one.pool.now += 1
+    await one.drawing.renew()
+
+    assert [subject for subject, _ in one.drawing.stocks.items()] == ["address:192.0.2.2"]
+
+
 # --- with Redis --------------------------------------------------------------------------------------------
 
 
