@@ -357,3 +357,43 @@ def test_a_lower_limit_takes_what_is_at_hand() -> None:
         one.ledger.give_back()
         drawing(table, one)
     assert sum(one.granted for one in table.shares.values()) <= 20
+
+
+@pytest.mark.parametrize(("wanted", "at_hand"), [(0, 25), (75, 25), (90, 10), (100, 0), (1_000, 0)])
+def test_what_others_wait_for_is_left_to_them(wanted: int, at_hand: int) -> None:
+    """Who draws keeps a part at hand of what nobody waits for, and hears of who does."""
+    pot = Pot(100, 0, (Share("b", wanted=wanted, until=10), Share("c", wanted=7, until=5)))
+
+    share, view = leases.divide(pot, "a", Claim(used=0, granted=0), now=5, until=15)
+
+    assert (share, view.left) == (Share("a", granted=at_hand, idle=at_hand, until=15), 100 - at_hand)
+    assert (view.processes, view.wanted, view.wanter) == (2, wanted, "b" if wanted else "")
+
+
+@pytest.mark.parametrize(
+    ("limit", "share"),
+    [
+        (100, Share("a", granted=100, idle=85, until=15)),
+        (15, Share("a", granted=15, until=15)),
+        (12, Share("a", granted=12, idle=2, wanted=3, until=15)),
+        (4, Share("a", granted=4, wanted=11, until=15)),
+    ],
+)
+def test_what_a_draw_brings_is_not_waited_for_any_more(limit: int, share: Share) -> None:
+    """And what is lacking is; until it is all there, others may have what is at hand of it."""
+    found, view = leases.divide(Pot(limit, 0), "a", Claim(used=10, granted=0, wanted=5), now=0, until=15)
+
+    assert (found, view.granted, view.left) == (share, share.granted, 0)
+
+
+def test_what_a_process_holds_is_its_own_while_its_lease_lasts() -> None:
+    """Of a row whose lease is over only what was spent is; others' shares are told as held and as at hand."""
+    mine = Share("a", spent=10, granted=40, idle=30, until=10)
+    other = Share("b", spent=5, granted=20, idle=12, until=20)
+    claim = Claim(used=10, granted=30)
+
+    kept, view = leases.divide(Pot(100, 3, (mine, other)), "a", claim, now=9, until=19)
+    assert (kept.spent, kept.granted, kept.idle, view.left) == (10, 30, 20, 47)
+    assert (view.spent, view.held, view.idle, view.processes) == (8, 3, 12, 2)
+    lost, seen = leases.divide(Pot(100, 3, (mine, other)), "a", claim, now=10, until=19)
+    assert (lost.granted, lost.idle, seen.left) == (26, 16, 51)

@@ -9,7 +9,7 @@ import pytest
 
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Secret
-from tokenhub_core.vault.passwords import CREDENTIAL, new_password, password_from, password_in
+from tokenhub_core.vault.passwords import CREDENTIAL, new_password, password_bytes, password_from, password_in
 
 
 @pytest.fixture
@@ -92,6 +92,9 @@ def test_a_password_that_is_none_is_told_by_its_name(text: str, words: str) -> N
     with pytest.raises(TokenHubError) as caught:
         new_password(Secret(text), "a login")
     assert caught.value.fault.message == words
+    with pytest.raises(TokenHubError) as caught:
+        password_bytes(Secret("x" * 1025))
+    assert caught.value.fault.message == "a vault password has at most 1024 characters"
     assert new_password(Secret("x" * 12)) == b"x" * 12
     assert len(new_password(Secret("x" * 1024))) == 1024
 
