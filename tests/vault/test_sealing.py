@@ -221,7 +221,7 @@ def test_a_kept_key_comes_back_under_its_name() -> None:
     ]
     for one in changed:
         with pytest.raises(
-            TamperedError, match="^the vault's header cannot be used: a key in it was changed$"
+            TamperedError, match=r"^the vault's header cannot be used: a key in it was changed$"
         ):
             sealing.kept(ROOT, one)
 
@@ -288,7 +288,7 @@ def test_impossible_parameters_are_refused_before_any_work(
     monkeypatch.setattr(sealing, "hash_secret_raw", lambda *_, **__: pytest.fail("worked"))
 
     with pytest.raises(
-        TamperedError, match="^the vault's header cannot be used: its parameters are outside their bounds$"
+        TamperedError, match=r"^the vault's header cannot be used: its parameters are outside their bounds$"
     ):
         sealing.open_root(changed, PASSWORD)
 

@@ -18,6 +18,7 @@ from tokenhub_core.store.audit import AuditLog
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.schema import VAULT_STATE
 from tokenhub_core.vault.manifest import Sealed, VaultRows
+from tokenhub_core.vault.sealing import manifest_mac
 from tokenhub_core.vault.vault import State, Vault
 
 PASSWORD = Secret("correct horse battery")
@@ -150,6 +151,18 @@ async def test_an_entry_that_is_read_before_anybody_judged_it_is_refused_all_the
         vault.get(NAME)
     fault = caught.value.fault
     assert (fault.http_status, fault.cause, fault.message) == (503, "vault_tampered", OTHER.format(NAME))
+
+
+async def test_what_is_known_of_the_entries_is_signed_with_a_key_that_nobody_else_has(
+    vault: Vault, database: Database
+) -> None:
+    """HMAC with the root's own key for it: the vault's id, which stands in the header, makes no such one."""
+    keys, state = vault._ring.keys, rows(database).state
+    assert keys is not None
+    assert state is not None
+    known: dict[str, Any] = {"counter": state.counter, "seals": state.seals, "manifest": state.manifest}
+    assert state.mac == manifest_mac(keys.manifest, keys.vault_id, **known)
+    assert state.mac != manifest_mac(keys.vault_id, bytes(keys.manifest), **known)
 
 
 async def test_a_bad_entry_is_healed_by_a_new_value_or_by_removing_it(
