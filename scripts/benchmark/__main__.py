@@ -21,6 +21,7 @@ from scripts.benchmark import (
     kept,
     pairs,
     profiles,
+    proofs,
     regret,
     rehearsals,
     report,
@@ -111,6 +112,12 @@ _TRAFFIC: Final = {
     help="Instead: records a second, on SQLite and on the PostgreSQL of TOKENHUB_DB_DSN; within a minute.",
 )
 @click.option(
+    "--proof",
+    "instead",
+    flag_value="proof",
+    help="Instead: what proof of delivery costs a call; within a minute.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
@@ -156,6 +163,9 @@ def main(  # noqa: PLR0913 - one an option
         case "writes":
             _writes(quick, folder)
             return
+        case "proof":
+            _proofs(quick, folder)
+            return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
     folder.mkdir(parents=True, exist_ok=True)
@@ -195,6 +205,14 @@ def _writes(quick: bool, folder: Path) -> None:
         dsn = os.environ.get("TOKENHUB_DB_DSN", "")
         found = writes.run(Path(place), dsn, seconds=seconds, tell=_teller(progress))
     writes.show(found, Console(width=110))
+
+
+def _proofs(quick: bool, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    calls, rounds_ = (proofs.QUICK, 1) if quick else (proofs.CALLS, proofs.ROUNDS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        found = proofs.run(Path(place), calls=calls, rounds=rounds_, tell=_teller(progress))
+    proofs.show(found, Console(width=110))
 
 
 def _measured(place: Path, length: rounds.Length, peer: Path | None) -> rounds.Outcome:
