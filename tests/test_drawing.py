@@ -22,7 +22,7 @@ from tokenhub_core.admission.pool import Claim, Grant, Reservoir
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Stay, Throttle
 from tokenhub_core.errors import TokenHubError
-from tokenhub_core.types import Caller, KeyLimits
+from tokenhub_core.types import Caller, Dialect, KeyLimits
 
 CALLER: Final = Caller(peer="192.0.2.1")
 LIMIT: Final = 10
@@ -228,6 +228,49 @@ async def test_only_whoever_rests_is_forgotten() -> None:
     await one.drawing.renew()
 
     assert [subject for subject, _ in one.drawing.stocks.items()] == ["address:192.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "prefix"), [(Dialect.OPENAI_CHAT, "x-"), (Dialect.ANTHROPIC_MESSAGES, "anthropic-")]
+)
+async def test_a_caller_is_told_what_is_left_to_all_processes(dialect: Dialect, prefix: str) -> None:
+    """Of requests and tokens, as the pool said when the call was drawn for; where nothing is limited, nothing."""
+    one, two = processes(KeyLimits(requests_per_minute=LIMIT, tokens_per_minute=4000))
+    await two.enter()
+    stay = await one.enter()
+    assert stay is not None
+
+    told = stay.headers(dialect, now=one.instant, at=0)
+
+    left = sorted(value for name, value in told if "remaining" in name)
+    assert left == sorted([str(LIMIT - 2), str(4000 - 2 * 1024)])
+    assert all(name.startswith(f"{prefix}ratelimit-") for name, _ in told)
+    (free,) = processes(KeyLimits(max_output_tokens=1), 1)
+    unlimited = await free.enter()
+    assert unlimited is not None
+    assert unlimited.headers(dialect, now=free.instant, at=0) == ()
+
+
+async def test_a_process_says_again_and_again_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it serves, whether the pool answers or not."""
+    monkeypatch.setattr(drawing.pool, "RENEW", 0.0)
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    asked, enough = list[Claim](), asyncio.Event()
+
+    async def heard(claim: Claim) -> Grant | None:
+        asked.append(claim)
+        if len(asked) == 4:
+            enough.set()
+        return None if len(asked) == 2 else Grant()
+
+    one.pool.draw = heard  # type: ignore[method-assign] # it is gone once
+    keeping = asyncio.create_task(one.drawing.keep())
+    async with asyncio.timeout(PATIENCE):
+        await enough.wait()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert asked[:4] == [Claim("")] * 4
+    assert one.told == [False, True]
 
 
 # --- with Redis --------------------------------------------------------------------------------------------
