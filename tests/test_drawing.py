@@ -16,7 +16,7 @@ from tests.fakes import redis as fake
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
-from tokenhub_core.admission import drawing
+from tokenhub_core.admission import drawing, pool
 from tokenhub_core.admission.drawing import Drawing
 from tokenhub_core.admission.pool import Claim, Grant, Reservoir
 from tokenhub_core.admission.quotas import nanoseconds
@@ -253,7 +253,7 @@ async def test_a_caller_is_told_what_is_left_to_all_processes(dialect: Dialect, 
 
 async def test_a_process_says_again_and_again_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """For as long as it serves, whether the pool answers or not."""
-    monkeypatch.setattr(drawing.pool, "RENEW", 0.0)
+    monkeypatch.setattr(pool, "RENEW", 0.0)
     (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
     asked, enough = list[Claim](), asyncio.Event()
 

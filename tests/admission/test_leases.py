@@ -306,6 +306,9 @@ def test_of_two_that_wait_for_each_other_one_gets_it() -> None:
         return leases.spare(view, 40, process=process, wanted=wanted)
 
     assert (given("p0", 50), given("p2", 50)) == (0, 30)
+    # What nobody has drawn is there for it besides.
+    less = structs.replace(view, left=10)
+    assert [leases.spare(less, 40, process="p2", wanted=50)] == [20]
     # Whoever has what its calls wait for keeps that, and gives of the rest.
     assert (given("p0", 35), given("p2", 35), given("p2", 0)) == (5, 5, 30)
 
