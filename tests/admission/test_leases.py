@@ -400,3 +400,10 @@ def test_what_a_process_holds_is_its_own_while_its_lease_lasts() -> None:
     assert (view.spent, view.held, view.idle, view.processes) == (8, 3, 12, 2)
     lost, seen = leases.divide(Pot(100, 3, (mine, other)), "a", claim, now=10, until=19)
     assert (lost.granted, lost.idle, seen.left) == (26, 16, 51)
+
+
+def test_the_times_are_those_that_operators_are_told() -> None:
+    """What was never spent is there ten seconds later; a process that hears nothing stops three before that."""
+    assert (leases.LEASE, leases.LEASE - leases.MARGIN, leases.WAIT) == (10.0, 7.0, 2.0)
+    assert leases.RENEW < (leases.LEASE - leases.MARGIN) / 2
+    assert leases.PACE < leases.WAIT / 10
