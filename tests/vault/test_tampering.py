@@ -366,6 +366,21 @@ async def test_what_another_process_did_is_not_written_over(
     assert vault.names() == ["ours", NAME, "theirs"]
 
 
+async def test_what_another_process_put_is_not_lost_when_the_key_is_replaced(
+    vault: Vault, start: Start, database: Database
+) -> None:
+    """The rows are read again before they are sealed anew; and the file beside them knows of it at once."""
+    other = await start()
+    await other.unlock(PASSWORD)
+    await other.put("theirs", Secret("sk-theirs"))
+    await vault.rotate(PASSWORD)
+    secret, state = vault.get("theirs"), rows(database).state
+    assert secret is not None
+    assert secret.reveal() == "sk-theirs"
+    assert state is not None
+    assert anchor(database).read_text().strip().endswith(f":{state.counter}")
+
+
 async def test_a_password_that_another_process_changed_is_told(vault: Vault, start: Start) -> None:
     """The header that was read is not the one that is there."""
     locked, other = await start(), await start()

@@ -74,6 +74,7 @@ async def test_a_vault_begins_without_a_password(start: Start) -> None:
     with pytest.raises(TokenHubError) as caught:
         vault.get(NAME)
     assert (caught.value.fault.http_status, caught.value.fault.cause) == (503, "vault_locked")
+    assert caught.value.fault.message == "the vault is uninitialised: make it first"
     with pytest.raises(TokenHubError) as caught:
         await vault.unlock(PASSWORD)
     assert (caught.value.fault.kind, caught.value.fault.cause) == (Kind.INVALID, "vault_uninitialised")
@@ -360,6 +361,7 @@ async def test_a_locked_vault_has_forgotten_its_key(vault: Vault) -> None:
     with pytest.raises(TokenHubError) as caught:
         await vault.put(NAME, Secret("sk-new"))
     assert caught.value.fault.cause == "vault_locked"
+    assert caught.value.fault.message == "the vault is locked: unlock it first"
 
 
 async def test_a_lock_in_between_wins(vault: Vault) -> None:
