@@ -407,3 +407,19 @@ def test_the_times_are_those_that_operators_are_told() -> None:
     assert (leases.LEASE, leases.LEASE - leases.MARGIN, leases.WAIT) == (10.0, 7.0, 2.0)
     assert leases.RENEW < (leases.LEASE - leases.MARGIN) / 2
     assert leases.PACE < leases.WAIT / 10
+
+
+def test_a_budget_takes_part_in_draws_while_it_is_used_and_a_while_longer() -> None:
+    """So that what nobody uses costs no statement; whoever is told of a change draws for that, too."""
+    ledger, alone = Ledger(process="p", monotonic=lambda: 0.0), Ledger()
+    for one in (ledger, alone):
+        one.install(BUDGET, UTC, at=AT)
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 20 + [0] * 2
+    assert ledger.claims(AT, also={KEY}) == ledger.claims(AT, every=True) == {KEY: Claim(0, 0)}
+    assert ledger.claims(AT, also={("other", 0)}) == {}
+    ledger.drawn({KEY: View(100)}, ends=1.0)
+    ledger.reserve(snapshot("c"), 0, lambda: outlay(10))
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 22
+    ledger.book(Record("c", AT / 1e6, Outcome.OK, 200, Caller(), "POST", "/", usage=Usage(4, 0)))
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 20 + [0] * 2
+    assert alone.claims(AT, also={KEY}, every=True) == {}
