@@ -386,7 +386,7 @@ def test_what_a_draw_brings_is_not_waited_for_any_more(limit: int, share: Share)
     """And what is lacking is; until it is all there, others may have what is at hand of it."""
     found, view = leases.divide(Pot(limit, 0), "a", Claim(used=10, granted=0, wanted=5), now=0, until=15)
 
-    assert (found, view.granted, view.left) == (share, share.granted, 0)
+    assert (found, view.granted, view.left, view.warned) == (share, share.granted, 0, 0)
 
 
 def test_what_a_process_holds_is_its_own_while_its_lease_lasts() -> None:
@@ -423,3 +423,18 @@ def test_a_budget_takes_part_in_draws_while_it_is_used_and_a_while_longer() -> N
     ledger.book(Record("c", AT / 1e6, Outcome.OK, 200, Caller(), "POST", "/", usage=Usage(4, 0)))
     assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 20 + [0] * 2
     assert alone.claims(AT, also={KEY}, every=True) == {}
+
+
+def test_a_row_is_written_where_it_says_something_new() -> None:
+    """What is spent comes from records, and what is at hand interests nobody where there is nobody else."""
+    row = Share("a", spent=1, granted=10, idle=4, wanted=0, until=20)
+    others = [Share("b", granted=7), row]
+    assert leases.changed([], row, alone=True)
+    assert leases.changed([Share("b")], row, alone=False)
+    assert not leases.changed(others, row, alone=False)
+    assert not leases.changed(others, structs.replace(row, spent=5), alone=False)
+    for new in ({"granted": 11}, {"wanted": 1}, {"until": 21}):
+        assert leases.changed(others, structs.replace(row, **new), alone=True)
+    less = structs.replace(row, idle=3)
+    assert leases.changed(others, less, alone=False)
+    assert not leases.changed(others, less, alone=True)
