@@ -281,13 +281,14 @@ async def test_what_cannot_be_opened_is_gone_after_accepting(
         (b"00:1", f"{BESIDE} is of another vault"),
         (b"{id}:x", f"{BESIDE} is of another vault"),
         (b"{id}:\xc2\xb2", f"{BESIDE} is of another vault"),
+        (b"{id}:" + b"9" * 5000, f"{BESIDE} is of another vault"),
         (b"{id}:999", "an older copy of the vault was put back"),
     ],
 )
 async def test_an_anchor_that_does_not_go_with_the_database_is_told(
     vault: Vault, start: Start, database: Database, text: bytes | None, words: str
 ) -> None:
-    """Gone, unreadable, of another vault, or ahead of the database."""
+    """Gone, unreadable, of another vault, or ahead of the database; who accepts it goes on behind what it knew."""
     assert vault._ring.keys is not None
     anchor(database).unlink()
     if text is not None:
@@ -296,6 +297,11 @@ async def test_an_anchor_that_does_not_go_with_the_database_is_told(
     with pytest.raises(TokenHubError) as caught:
         await later.unlock(PASSWORD)
     assert caught.value.fault.message == f"the vault cannot be trusted: {words}"
+    await later.unlock(PASSWORD, accept=True)
+    state = rows(database).state
+    assert state is not None
+    assert state.counter == (1000 if "older" in words else 2)
+    assert anchor(database).read_text().endswith(f":{state.counter}\n")
 
 
 async def test_the_database_may_be_ahead_of_its_anchor(
