@@ -317,6 +317,19 @@ async def test_the_database_may_be_ahead_of_its_anchor(
     assert later.names() == ["b", NAME]
 
 
+async def test_a_look_at_the_rows_brings_the_file_beside_them_up_to_date(
+    vault: Vault, start: Start, database: Database
+) -> None:
+    """Another process may have one of its own: what this one has seen, it knows after a crash."""
+    old = anchor(database).read_bytes()
+    other = await start()
+    await other.unlock(PASSWORD)
+    await other.put("b", Secret("sk-b"))
+    anchor(database).write_bytes(old)
+    await vault.refresh()
+    assert anchor(database).read_bytes() == old.replace(b":1", b":2")
+
+
 async def test_the_whole_place_put_back_is_not_found(
     vault: Vault, start: Start, database: Database, tmp_path: Path
 ) -> None:

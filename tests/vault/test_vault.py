@@ -64,10 +64,14 @@ def revealed(vault: Vault, name: str) -> str | None:
 # --- its life ----------------------------------------------------------------------------------------------
 
 
-async def test_a_vault_begins_without_a_password(start: Start) -> None:
-    """Nothing can be read or stored, and it says what it is."""
+async def test_a_vault_begins_without_a_password(start: Start, database: Database, writer: Writer) -> None:
+    """Nothing can be read or stored, and it says what it is; before its rows were read, too."""
     vault = await start()
+    unread = Vault(
+        database, Audit(database, writer, clock=Hands()), clock=Hands(), entropy=secrets.token_bytes
+    )
 
+    assert (unread.state, unread.names()) == (State.UNINITIALISED, [])
     assert (vault.state, vault.open, vault.initialised) == (State.UNINITIALISED, False, False)
     assert vault.names() == []
     assert not vault.has(NAME)
@@ -231,6 +235,7 @@ async def test_a_wrong_password_opens_and_changes_nothing(
                 await one.unlock(WRONG)
             fault = caught.value.fault
             assert (fault.kind, fault.blame, fault.cause) == (Kind.AUTH, Blame.CLIENT, "wrong_password")
+            assert fault.message == "this is not the vault's password"
             assert "horse" not in repr(caught.value)
         assert one.state is state
 
