@@ -113,7 +113,8 @@ def test_vectors_have_no_output_and_counts_cost_nothing() -> None:
 def test_every_answer_that_is_asked_for_may_have_the_cap(data: dict[str, Any], count: int) -> None:
     """In any dialect; what is no count is one answer."""
     assert answers(data) == count
-    assert asked(data=data).most_tokens == READ + 100 * count
+    most = asked(data=data)
+    assert (most.most_tokens, most.most_nanousd) == (READ + 100 * count, READ + 2 * 100 * count)
 
 
 prices = st.integers(0, 100_000).map(lambda tenths: tenths / 10)
@@ -154,3 +155,5 @@ def test_the_dearest_is_rounded_up() -> None:
     assert dearest(Prices(2, 2, tiers=(Tier(5, 1, 1),)), 10, 0) == 20
     dearer = Prices(1, 1, tiers=(Tier(5, 9, 9),))
     assert (dearest(dearer, 5, 0), dearest(dearer, 6, 0)) == (5, 54)
+    narrow = Prices(1, 1, tiers=(Tier(5, 9, 9), Tier(6, 1, 1)))
+    assert dearest(narrow, 7, 0) == 63
