@@ -31,6 +31,18 @@ def test_marks_are_those_of_the_standards() -> None:
     assert Marks(ROOT).of(Use.TOKEN, "thadmin_00") == hmac.digest(key, b"thadmin_00", "sha256")
 
 
+def test_labels_stay_as_they_are() -> None:
+    """With another one every token, session and count of wrong passwords that is stored would be unknown."""
+    assert {use.name: use.value for use in Use} == {
+        "TOKEN": "admin token",
+        "BOOTSTRAP": "bootstrap token",
+        "SESSION": "admin session",
+        "TICKET": "login link",
+        "CSRF": "csrf",
+        "ATTEMPT": "login attempt",
+    }
+
+
 def test_another_root_makes_other_marks() -> None:
     """Who has the database alone can make none."""
     for one, other in itertools.pairwise(Marks(bytes([number]) * 32) for number in range(3)):
