@@ -7,7 +7,7 @@ import itertools
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenhub_core.access.marks import Marks, Use
@@ -16,6 +16,7 @@ ROOT = bytes(range(32))
 
 
 @given(st.text(st.characters(exclude_categories=())))
+@example("half a character \udc80")
 def test_no_two_uses_have_the_same_mark(value: str) -> None:
     """For any text, half characters too; and none is what the root itself would make of it."""
     marks = Marks(ROOT)
