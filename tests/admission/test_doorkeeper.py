@@ -201,3 +201,12 @@ def test_where_there_are_no_keys_none_is_known() -> None:
         fault = fault_of(asked, "ann", 1.0)
         assert (fault.http_status, fault.label) == (401, "key_unknown")
         assert fault.message == "this API key is not known"
+
+
+def test_who_has_shown_a_key_before_is_looked_up_by_its_id() -> None:
+    """For each request of a connection: a key that has ended meanwhile lets nobody in."""
+    book = Book()
+    keeper = Doorkeeper(book, anonymous=True)
+    assert keeper.again(ANN.id, 1.0) == ANN
+    del book.keys[SECRET]
+    assert fault_of(keeper.again, ANN.id, 2.0).http_status == 401

@@ -37,6 +37,8 @@ def test_the_most_exact_rule_counts() -> None:
         Use.REFUSE,
     ]
     assert KEPT.rule(HOST) is Use.USE
+    rules.renew({HOST: Use.REFUSE})
+    assert (rules.rule(HOST), rules.rule("y.example")) == (Use.REFUSE, Use.USE)
 
 
 @pytest.mark.parametrize("item", ["", "api.openai.com", "=use", "a=b=", "api.openai.com=drop"])
