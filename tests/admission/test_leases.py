@@ -438,3 +438,27 @@ def test_a_row_is_written_where_it_says_something_new() -> None:
     less = structs.replace(row, idle=3)
     assert leases.changed(others, less, alone=False)
     assert not leases.changed(others, less, alone=True)
+
+
+def test_nothing_is_given_back_of_a_share_whose_lease_is_over() -> None:
+    """In that moment others may have it already."""
+    now = 0.5
+    ledger = Ledger(process="p", monotonic=lambda: now)
+    ledger.install(BUDGET, UTC, at=AT)
+    ledger.drawn({KEY: View(100, left=-50, processes=2)}, ends=1.0)
+    now = 1.0
+    assert ledger.give_back() == set()
+    now = 0.9
+    assert ledger.give_back() == {KEY}
+
+
+def test_a_call_that_is_short_makes_its_budget_take_part_again() -> None:
+    """Whoever asks for more than is at hand is using it."""
+    ledger = Ledger(process="p", monotonic=lambda: 0.0)
+    ledger.install(BUDGET, UTC, at=AT)
+    ledger.drawn({KEY: View(0, left=100)}, ends=1.0)
+    while ledger.claims(AT):
+        pass
+    with pytest.raises(Short):
+        ledger.reserve(snapshot("c"), 0, lambda: outlay(10))
+    assert ledger.claims(AT).keys() == {KEY}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenhub_core.admission.outlay import TURN_TOKENS, UNCAPPED, answers, dearest, outlay
+from tokenhub_core.admission.outlay import UNCAPPED, answers, dearest, outlay
 from tokenhub_core.ports import Outlay
 from tokenhub_core.routing import pricing
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
@@ -48,7 +48,7 @@ def asked(
     return outlay(Request(dialect, b"", data or {}, features), candidate, 512)
 
 
-READ = 1000 + 3 * TURN_TOKENS
+READ = 1000 + 3 * 16
 
 
 def test_a_capped_call_holds_every_byte_and_its_cap() -> None:
