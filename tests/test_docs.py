@@ -107,3 +107,19 @@ def test_links_between_documents_lead_somewhere() -> None:
         if not (page.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_a_test_that_a_page_names_is_there() -> None:
+    """What is said to be shown by a test is, by that function of that file."""
+    named = {
+        (page.name, *found)
+        for page in DOCS.rglob("*.md")
+        for found in re.findall(r"`(tests/[\w/]+\.py)::(\w+)", page.read_text())
+    }
+    missing = [
+        f"{page}: {file}::{name}"
+        for page, file, name in sorted(named)
+        if f"def {name}(" not in (DOCS.parent / file).read_text()
+    ]
+    assert len(named) > 100
+    assert missing == []

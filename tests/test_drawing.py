@@ -16,13 +16,13 @@ from tests.fakes import redis as fake
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
-from tokenhub_core.admission import drawing
+from tokenhub_core.admission import drawing, pool
 from tokenhub_core.admission.drawing import Drawing
 from tokenhub_core.admission.pool import Claim, Grant, Reservoir
 from tokenhub_core.admission.quotas import nanoseconds
 from tokenhub_core.admission.throttle import Stay, Throttle
 from tokenhub_core.errors import TokenHubError
-from tokenhub_core.types import Caller, KeyLimits
+from tokenhub_core.types import Caller, Dialect, KeyLimits
 
 CALLER: Final = Caller(peer="192.0.2.1")
 LIMIT: Final = 10
@@ -154,6 +154,123 @@ async def test_nobody_waits_for_a_pool_that_does_not_answer() -> None:
 
     assert one.told == [False, True]
     assert await one.enter() is not None
+
+
+async def test_a_call_that_never_fits_is_told_so_before_anything_is_taken() -> None:
+    """413, as where one process counts alone; what was drawn for it is there for the next one."""
+    (one,) = processes(KeyLimits(tokens_per_minute=4000), 1)
+    who = one.throttle.subject(CALLER, ())
+    assert who is not None
+    await one.drawing.arrive(*who, 0)
+    stay = one.throttle.visit(CALLER, (), one.instant)
+    assert stay is not None
+
+    with pytest.raises(TokenHubError) as refused:
+        stay.reserve(4001, one.instant)
+
+    assert (refused.value.fault.http_status, refused.value.fault.cause) == (413, "address_tokens_too_many")
+    assert await one.enter(1000) is not None
+
+
+async def test_who_was_not_let_in_gives_nothing_back_and_who_leaves_does_it_once() -> None:
+    """Else a refused call would make room for others, and one that ends twice would for two."""
+    (one,) = processes(KeyLimits(requests_per_minute=1, tokens_per_minute=4000), 1)
+    stay = await one.enter(1000)
+    assert stay is not None
+    stranger = one.throttle.visit(CALLER, (), one.instant)
+    assert stranger is not None
+    with pytest.raises(TokenHubError):
+        stranger.enter(one.instant)
+
+    stranger.leave(0, one.instant)
+    for _ in range(2):
+        stay.leave(100, one.instant)
+    await one.drawing.close()
+
+    assert stay._account.calls == 0
+    left = one.pool.reservoir.draw("x", Claim("address:192.0.2.1", tokens=4000), int(one.pool.now * 1000))
+    assert left.left_tokens == 4000 - 100 - one.drawing.stocks.of("address:192.0.2.1").tokens
+
+
+async def test_what_ends_while_the_pool_is_gone_is_not_told_later() -> None:
+    """Nobody hears of it then: the pool that comes back knows nothing of what was drawn, either."""
+    source = Pool(Reservoir(), "quiet")
+    drawing = Drawing(source, lambda: source.now)
+    stocks, limits = drawing.stocks, KeyLimits(tokens_per_minute=4000)
+    asked: list[Claim] = []
+
+    async def lost(claim: Claim) -> Grant | None:
+        asked.append(claim)
+        return None
+
+    source.draw = lost  # type: ignore[method-assign] # it hears, and does not answer
+    stocks.of("s").more = 70
+    drawing.settle("s", limits)
+    await drawing.close()
+    assert ([claim.more_tokens for claim in asked], stocks.up) == ([70], False)
+    stocks.of("s").more = 80
+    drawing.settle("s", limits)
+    await drawing.close()
+
+    assert len(asked) == 1
+
+
+async def test_only_whoever_rests_is_forgotten() -> None:
+    """What a caller's calls set aside is remembered for a minute, and longer for who comes again."""
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    await one.enter()
+    one.pool.now += 61
+    one.drawing.stocks.of("address:192.0.2.2").until = one.pool.now
+    await one.drawing.renew()
+    assert len([*one.drawing.stocks.items()]) == 2
+
+    one.pool.now += 1
+    await one.drawing.renew()
+
+    assert [subject for subject, _ in one.drawing.stocks.items()] == ["address:192.0.2.2"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "prefix"), [(Dialect.OPENAI_CHAT, "x-"), (Dialect.ANTHROPIC_MESSAGES, "anthropic-")]
+)
+async def test_a_caller_is_told_what_is_left_to_all_processes(dialect: Dialect, prefix: str) -> None:
+    """Of requests and tokens, as the pool said when the call was drawn for; where nothing is limited, nothing."""
+    one, two = processes(KeyLimits(requests_per_minute=LIMIT, tokens_per_minute=4000))
+    await two.enter()
+    stay = await one.enter()
+    assert stay is not None
+
+    told = stay.headers(dialect, now=one.instant, at=0)
+
+    left = sorted(value for name, value in told if "remaining" in name)
+    assert left == sorted([str(LIMIT - 2), str(4000 - 2 * 1024)])
+    assert all(name.startswith(f"{prefix}ratelimit-") for name, _ in told)
+    (free,) = processes(KeyLimits(max_output_tokens=1), 1)
+    unlimited = await free.enter()
+    assert unlimited is not None
+    assert unlimited.headers(dialect, now=free.instant, at=0) == ()
+
+
+async def test_a_process_says_again_and_again_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For as long as it serves, whether the pool answers or not."""
+    monkeypatch.setattr(pool, "RENEW", 0.0)
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    asked, enough = list[Claim](), asyncio.Event()
+
+    async def heard(claim: Claim) -> Grant | None:
+        asked.append(claim)
+        if len(asked) == 4:
+            enough.set()
+        return None if len(asked) == 2 else Grant()
+
+    one.pool.draw = heard  # type: ignore[method-assign] # it is gone once
+    keeping = asyncio.create_task(one.drawing.keep())
+    async with asyncio.timeout(PATIENCE):
+        await enough.wait()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert asked[:4] == [Claim("")] * 4
+    assert one.told == [False, True]
 
 
 # --- with Redis --------------------------------------------------------------------------------------------

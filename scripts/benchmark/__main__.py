@@ -21,6 +21,7 @@ from scripts.benchmark import (
     kept,
     pairs,
     profiles,
+    proofs,
     regret,
     rehearsals,
     report,
@@ -119,6 +120,12 @@ _TRAFFIC: Final = {
     " TOKENHUB_DB_DSN, and time its pages, searches and time series.",
 )
 @click.option(
+    "--proof",
+    "instead",
+    flag_value="proof",
+    help="Instead: what proof of delivery costs a call; within a minute.",
+)
+@click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=_ROOT / "var",
@@ -164,6 +171,9 @@ def main(  # noqa: PLR0913 - one an option
             return
         case "writes":
             _writes(quick, folder)
+            return
+        case "proof":
+            _proofs(quick, folder)
             return
     if many is not None:
         _rows(many, folder)
@@ -216,6 +226,14 @@ def _rows(many: int, folder: Path) -> None:
             Path(place), os.environ.get("TOKENHUB_DB_DSN", ""), many, tell=_teller(progress)
         )
     rows.show(sizes, taken, Console(width=130))
+
+
+def _proofs(quick: bool, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    calls, rounds_ = (proofs.QUICK, 1) if quick else (proofs.CALLS, proofs.ROUNDS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        found = proofs.run(Path(place), calls=calls, rounds=rounds_, tell=_teller(progress))
+    proofs.show(found, Console(width=110))
 
 
 def _measured(place: Path, length: rounds.Length, peer: Path | None) -> rounds.Outcome:

@@ -7,7 +7,7 @@ import itertools
 
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tokenhub_core.access.marks import Marks, Use
@@ -16,6 +16,7 @@ ROOT = bytes(range(32))
 
 
 @given(st.text(st.characters(exclude_categories=())))
+@example("half a character \udc80")
 def test_no_two_uses_have_the_same_mark(value: str) -> None:
     """For any text, half characters too; and none is what the root itself would make of it."""
     marks = Marks(ROOT)
@@ -29,6 +30,18 @@ def test_marks_are_those_of_the_standards() -> None:
     """RFC 5869 for the key, RFC 2104 for the mark: another program can check them."""
     key = HKDF(SHA256(), 32, salt=None, info=b"tokenhub/access/admin token").derive(ROOT)
     assert Marks(ROOT).of(Use.TOKEN, "thadmin_00") == hmac.digest(key, b"thadmin_00", "sha256")
+
+
+def test_labels_stay_as_they_are() -> None:
+    """With another one every token, session and count of wrong passwords that is stored would be unknown."""
+    assert {use.name: use.value for use in Use} == {
+        "TOKEN": "admin token",
+        "BOOTSTRAP": "bootstrap token",
+        "SESSION": "admin session",
+        "TICKET": "login link",
+        "CSRF": "csrf",
+        "ATTEMPT": "login attempt",
+    }
 
 
 def test_another_root_makes_other_marks() -> None:

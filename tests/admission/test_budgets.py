@@ -298,8 +298,15 @@ def test_a_forecast_is_met_when_it_says(limit: int, spent: int, length: int, sha
     ],
 )
 def test_a_budget_is_checked(changes: dict[str, object], wrong: str) -> None:
-    """What is wrong begins with the field that is."""
-    assert budgets.checked(structs.replace(BUDGET, **changes)).partition(":")[0] == wrong
+    """What is wrong begins with the field that is, and says what it may be."""
+    words = {
+        "": "",
+        "owner": "owner: all, key:ID or project:NAME",
+        "limit": "limit: not negative, and not beyond all measure",
+        "thresholds": "thresholds: at most ten, ascending, from 1 to 100",
+    }
+    assert budgets.checked(structs.replace(BUDGET, **changes)) == words[wrong]
+    assert budgets.MOST == 1_000_000_000_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -337,6 +344,8 @@ def test_a_refusal_names_everything() -> None:
         "The budget of key k1 has $0.50 left: $9.00 of $10.00 of this month are spent, $0.50 are held for calls"
         " under way, and this call may use $1.00. It begins anew at 2026-12-01T00:00:00+01:00 (Europe/Berlin)."
     )
+    colons = structs.replace(budget, owner="project:a:b")
+    assert budgets.refusal(colons, 0, 0, 1, resets="").startswith("The budget of project a:b has $10.00 left")
     total = structs.replace(BUDGET, period=Period.TOTAL)
     assert budgets.refusal(total, 11 * NANO, 0, None, resets="") == (
         "The budget of all calls has $0.00 left: $11.00 of $10.00 are spent, and nobody knows what the model that"

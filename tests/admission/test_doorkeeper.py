@@ -11,6 +11,7 @@ from tokenhub_core.admission.doorkeeper import (
     KEYLESS,
     Doorkeeper,
     Entry,
+    NoKeys,
     allow,
     called,
     let_pass,
@@ -192,3 +193,20 @@ def test_patterns_match_whole_names_and_case_counts() -> None:
 def test_loopback_is_this_machines_own_address(address: str, near: bool) -> None:
     """In every form it is written in; of names only `localhost` is one."""
     assert loopback(address) is near
+
+
+def test_where_there_are_no_keys_none_is_known() -> None:
+    """Neither by its secret nor by its id, whatever is shown."""
+    for asked in (NoKeys().look_up, NoKeys().named):
+        fault = fault_of(asked, "ann", 1.0)
+        assert (fault.http_status, fault.label) == (401, "key_unknown")
+        assert fault.message == "this API key is not known"
+
+
+def test_who_has_shown_a_key_before_is_looked_up_by_its_id() -> None:
+    """For each request of a connection: a key that has ended meanwhile lets nobody in."""
+    book = Book()
+    keeper = Doorkeeper(book, anonymous=True)
+    assert keeper.again(ANN.id, 1.0) == ANN
+    del book.keys[SECRET]
+    assert fault_of(keeper.again, ANN.id, 2.0).http_status == 401

@@ -37,6 +37,8 @@ def test_the_most_exact_rule_counts() -> None:
         Use.REFUSE,
     ]
     assert KEPT.rule(HOST) is Use.USE
+    rules.renew({HOST: Use.REFUSE})
+    assert (rules.rule(HOST), rules.rule("y.example")) == (Use.REFUSE, Use.USE)
 
 
 @pytest.mark.parametrize("item", ["", "api.openai.com", "=use", "a=b=", "api.openai.com=drop"])
@@ -50,8 +52,10 @@ def test_what_is_brought_is_used_dropped_or_refused() -> None:
     """With a key of ours a host that refuses can be called, and gets nothing of what else was brought."""
     theirs, ours = bringing(OPENAI), bringing(OPENAI, ANN)
     assert KEPT.settled(theirs, HOST) is theirs
-    for rules in (Foreign({HOST: Use.REPLACE}), Foreign({"*": Use.REFUSE})):
+    for rules, replaced in ((Foreign({HOST: Use.REPLACE}), True), (Foreign({"*": Use.REFUSE}), False)):
         dropped = rules.settled(ours, HOST)
+        # Only where it is replaced does the request go with a provider's own.
+        assert (dropped.stripped, dropped.replaced) == (True, replaced)
         assert (dropped.headers, dropped.path, dropped.key) == ((("accept", "x"),), "/v1/x?a=b", ANN)
         with pytest.raises(TokenHubError):
             let_pass(dropped, HOST)

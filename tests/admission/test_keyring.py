@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tokenhub_core.admission import keyring as keyring_
 from tokenhub_core.admission.headers import Seen
@@ -73,6 +74,22 @@ class Ring:
 
     def names(self, count: int) -> list[str]:
         return [self.chosen().credential.name for _ in range(count)]
+
+
+def test_what_another_process_was_told_holds_here_and_the_longer_parking_counts() -> None:
+    """Parked here too, and free here too; nobody is told again what all know already."""
+    there, here = Ring(), Ring()
+    there.ended(there.chosen(), OUT)
+    (parked,) = there.changes
+    longer = structs.replace(parked, parking=structs.replace(parked.parking, until=parked.parking.until + 60))
+    for change in (parked, longer, parked):
+        here.keyring.adopt(change)
+    assert here.chosen().credential.name == "second"
+    assert here.keyring._parked == {parked.parking.place: longer.parking}
+    here.keyring.adopt(structs.replace(longer, parked=False))
+    here.keyring.adopt(structs.replace(longer, parked=False))
+    assert here.chosen().credential.name == "default"
+    assert here.changes == []
 
 
 def test_of_equals_the_first_takes_the_call() -> None:

@@ -306,6 +306,9 @@ def test_of_two_that_wait_for_each_other_one_gets_it() -> None:
         return leases.spare(view, 40, process=process, wanted=wanted)
 
     assert (given("p0", 50), given("p2", 50)) == (0, 30)
+    # What nobody has drawn is there for it besides.
+    less = structs.replace(view, left=10)
+    assert [leases.spare(less, 40, process="p2", wanted=50)] == [20]
     # Whoever has what its calls wait for keeps that, and gives of the rest.
     assert (given("p0", 35), given("p2", 35), given("p2", 0)) == (5, 5, 30)
 
@@ -357,3 +360,105 @@ def test_a_lower_limit_takes_what_is_at_hand() -> None:
         one.ledger.give_back()
         drawing(table, one)
     assert sum(one.granted for one in table.shares.values()) <= 20
+
+
+@pytest.mark.parametrize(("wanted", "at_hand"), [(0, 25), (75, 25), (90, 10), (100, 0), (1_000, 0)])
+def test_what_others_wait_for_is_left_to_them(wanted: int, at_hand: int) -> None:
+    """Who draws keeps a part at hand of what nobody waits for, and hears of who does."""
+    pot = Pot(100, 0, (Share("b", wanted=wanted, until=10), Share("c", wanted=7, until=5)))
+
+    share, view = leases.divide(pot, "a", Claim(used=0, granted=0), now=5, until=15)
+
+    assert (share, view.left) == (Share("a", granted=at_hand, idle=at_hand, until=15), 100 - at_hand)
+    assert (view.processes, view.wanted, view.wanter) == (2, wanted, "b" if wanted else "")
+
+
+@pytest.mark.parametrize(
+    ("limit", "share"),
+    [
+        (100, Share("a", granted=100, idle=85, until=15)),
+        (15, Share("a", granted=15, until=15)),
+        (12, Share("a", granted=12, idle=2, wanted=3, until=15)),
+        (4, Share("a", granted=4, wanted=11, until=15)),
+    ],
+)
+def test_what_a_draw_brings_is_not_waited_for_any_more(limit: int, share: Share) -> None:
+    """And what is lacking is; until it is all there, others may have what is at hand of it."""
+    found, view = leases.divide(Pot(limit, 0), "a", Claim(used=10, granted=0, wanted=5), now=0, until=15)
+
+    assert (found, view.granted, view.left, view.warned) == (share, share.granted, 0, 0)
+
+
+def test_what_a_process_holds_is_its_own_while_its_lease_lasts() -> None:
+    """Of a row whose lease is over only what was spent is; others' shares are told as held and as at hand."""
+    mine = Share("a", spent=10, granted=40, idle=30, until=10)
+    other = Share("b", spent=5, granted=20, idle=12, until=20)
+    claim = Claim(used=10, granted=30)
+
+    kept, view = leases.divide(Pot(100, 3, (mine, other)), "a", claim, now=9, until=19)
+    assert (kept.spent, kept.granted, kept.idle, view.left) == (10, 30, 20, 47)
+    assert (view.spent, view.held, view.idle, view.processes) == (8, 3, 12, 2)
+    lost, seen = leases.divide(Pot(100, 3, (mine, other)), "a", claim, now=10, until=19)
+    assert (lost.granted, lost.idle, seen.left) == (26, 16, 51)
+
+
+def test_the_times_are_those_that_operators_are_told() -> None:
+    """What was never spent is there ten seconds later; a process that hears nothing stops three before that."""
+    assert (leases.LEASE, leases.LEASE - leases.MARGIN, leases.WAIT) == (10.0, 7.0, 2.0)
+    assert leases.RENEW < (leases.LEASE - leases.MARGIN) / 2
+    assert leases.PACE < leases.WAIT / 10
+
+
+def test_a_budget_takes_part_in_draws_while_it_is_used_and_a_while_longer() -> None:
+    """So that what nobody uses costs no statement; whoever is told of a change draws for that, too."""
+    ledger, alone = Ledger(process="p", monotonic=lambda: 0.0), Ledger()
+    for one in (ledger, alone):
+        one.install(BUDGET, UTC, at=AT)
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 20 + [0] * 2
+    assert ledger.claims(AT, also={KEY}) == ledger.claims(AT, every=True) == {KEY: Claim(0, 0)}
+    assert ledger.claims(AT, also={("other", 0)}) == {}
+    ledger.drawn({KEY: View(100)}, ends=1.0)
+    ledger.reserve(snapshot("c"), 0, lambda: outlay(10))
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 22
+    ledger.book(Record("c", AT / 1e6, Outcome.OK, 200, Caller(), "POST", "/", usage=Usage(4, 0)))
+    assert [len(ledger.claims(AT)) for _ in range(22)] == [1] * 20 + [0] * 2
+    assert alone.claims(AT, also={KEY}, every=True) == {}
+
+
+def test_a_row_is_written_where_it_says_something_new() -> None:
+    """What is spent comes from records, and what is at hand interests nobody where there is nobody else."""
+    row = Share("a", spent=1, granted=10, idle=4, wanted=0, until=20)
+    others = [Share("b", granted=7), row]
+    assert leases.changed([], row, alone=True)
+    assert leases.changed([Share("b")], row, alone=False)
+    assert not leases.changed(others, row, alone=False)
+    assert not leases.changed(others, structs.replace(row, spent=5), alone=False)
+    for new in ({"granted": 11}, {"wanted": 1}, {"until": 21}):
+        assert leases.changed(others, structs.replace(row, **new), alone=True)
+    less = structs.replace(row, idle=3)
+    assert leases.changed(others, less, alone=False)
+    assert not leases.changed(others, less, alone=True)
+
+
+def test_nothing_is_given_back_of_a_share_whose_lease_is_over() -> None:
+    """In that moment others may have it already."""
+    now = 0.5
+    ledger = Ledger(process="p", monotonic=lambda: now)
+    ledger.install(BUDGET, UTC, at=AT)
+    ledger.drawn({KEY: View(100, left=-50, processes=2)}, ends=1.0)
+    now = 1.0
+    assert ledger.give_back() == set()
+    now = 0.9
+    assert ledger.give_back() == {KEY}
+
+
+def test_a_call_that_is_short_makes_its_budget_take_part_again() -> None:
+    """Whoever asks for more than is at hand is using it."""
+    ledger = Ledger(process="p", monotonic=lambda: 0.0)
+    ledger.install(BUDGET, UTC, at=AT)
+    ledger.drawn({KEY: View(0, left=100)}, ends=1.0)
+    while ledger.claims(AT):
+        pass
+    with pytest.raises(Short):
+        ledger.reserve(snapshot("c"), 0, lambda: outlay(10))
+    assert ledger.claims(AT).keys() == {KEY}

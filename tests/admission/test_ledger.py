@@ -339,6 +339,10 @@ def test_a_threshold_is_told_once() -> None:
     lower = structs.replace(ALL, limit=81)
     it.install(lower, UTC, at=NOW)
     assert it.crossings() == [Crossing(lower, 0, 100, 81)]
+    early = structs.replace(ALL, thresholds=(1,))
+    first = ledger(early)
+    first.book(record("r4", cost=1))
+    assert first.crossings() == [Crossing(early, 0, 1, 1)]
 
 
 def test_a_budget_that_is_replaced_keeps_its_count() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenhub_core.admission.outlay import TURN_TOKENS, UNCAPPED, answers, dearest, outlay
+from tokenhub_core.admission.outlay import UNCAPPED, answers, dearest, outlay
 from tokenhub_core.ports import Outlay
 from tokenhub_core.routing import pricing
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
@@ -48,7 +48,7 @@ def asked(
     return outlay(Request(dialect, b"", data or {}, features), candidate, 512)
 
 
-READ = 1000 + 3 * TURN_TOKENS
+READ = 1000 + 3 * 16
 
 
 def test_a_capped_call_holds_every_byte_and_its_cap() -> None:
@@ -113,7 +113,8 @@ def test_vectors_have_no_output_and_counts_cost_nothing() -> None:
 def test_every_answer_that_is_asked_for_may_have_the_cap(data: dict[str, Any], count: int) -> None:
     """In any dialect; what is no count is one answer."""
     assert answers(data) == count
-    assert asked(data=data).most_tokens == READ + 100 * count
+    most = asked(data=data)
+    assert (most.most_tokens, most.most_nanousd) == (READ + 100 * count, READ + 2 * 100 * count)
 
 
 prices = st.integers(0, 100_000).map(lambda tenths: tenths / 10)
@@ -154,3 +155,5 @@ def test_the_dearest_is_rounded_up() -> None:
     assert dearest(Prices(2, 2, tiers=(Tier(5, 1, 1),)), 10, 0) == 20
     dearer = Prices(1, 1, tiers=(Tier(5, 9, 9),))
     assert (dearest(dearer, 5, 0), dearest(dearer, 6, 0)) == (5, 54)
+    narrow = Prices(1, 1, tiers=(Tier(5, 9, 9), Tier(6, 1, 1)))
+    assert dearest(narrow, 7, 0) == 63

@@ -41,7 +41,9 @@ def test_what_has_ended_by_itself_is_not_ended_again() -> None:
     it = Tenures(book)
     release = it.hold(lambda: ended.append(1), Secret(SECRET))
     it.hold(lambda: ended.append(2), Secret(SECRET))()
+    assert len(it) == 1
     release()
+    assert len(it) == 0
     release()
     assert len(it) == 0
     book.keys.clear()

@@ -372,6 +372,21 @@ def test_the_settings_make_the_limits(tmp_path: Path) -> None:
     assert heard == ["admin_requests"]
 
 
+def test_other_limits_hold_at_once_and_what_was_counted_stays_counted() -> None:
+    """For keys, addresses, the admin API, and who counts as whom."""
+    one = KeyLimits(requests_per_minute=1)
+    limits = Throttle(addresses=one)
+    entered(limits, anonymous())
+    proxied = anonymous("10.0.0.1")
+    limits.renew(Throttle(one, KeyLimits(concurrency=7), admin=0, finder=Addresses(networks(["10.0.0.0/8"]))))
+    assert visited(limits, anonymous())._account.calls == 1
+    assert visited(limits, anonymous())._account.limits == KeyLimits(concurrency=7)
+    assert visited(limits, ANN)._account.limits == one
+    assert limits.address(proxied.peer, (("x-forwarded-for", "198.51.100.1"),)) == "198.51.100.1"
+    with pytest.raises(TokenHubError):
+        limits.admin("::1", (), 0)
+
+
 def test_by_default_only_the_admin_api_is_limited(tmp_path: Path) -> None:
     """And generously."""
     limits = throttle(config.parse({}, data_dir=tmp_path), lambda _: None)

@@ -150,6 +150,7 @@ async def test_one_changes_ones_own_password_by_showing_the_old_one(it: House) -
         assert (told.status, told.fault["code"]) == (401, "login_failed")
     short = await here.admin("POST", path, {"old_password": PASSWORD, "new_password": "short"})
     assert short.fault["code"] == "password_too_short"
+    assert short.fault["message"] == "a password has at least 12 characters"
     changed = await here.admin("POST", path, {"old_password": PASSWORD, "new_password": "twelve chars"})
     assert changed.status == 200
     assert (await here.in_(), await there.in_()) == (True, False)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tokenhub_core.errors import ConfigError
+from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Secret
-from tokenhub_core.vault.passwords import CREDENTIAL, password_from, password_in
+from tokenhub_core.vault.passwords import CREDENTIAL, new_password, password_bytes, password_from, password_in
 
 
 @pytest.fixture
@@ -67,6 +67,38 @@ def test_what_is_no_file_is_refused(tmp_path: Path, file: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_file_holds_eight_kilobytes_at_most(file: Path) -> None:
+    """One byte more is no password that anybody chose."""
+    file.write_bytes(b"x" * 8192)
+    read = password_from(Secret(""), str(file))
+    assert read is not None
+    assert len(read.reveal()) == 8192
+    file.write_bytes(b"x" * 8193)
+    with pytest.raises(ConfigError) as caught:
+        password_from(Secret(""), str(file))
+    assert str(caught.value) == f"password file {file}: longer than 8192 bytes"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("twelve chars \udcff", "the password is not valid Unicode text"),
+        ("x" * 1025, "a login has at most 1024 characters"),
+        ("x" * 11, "a login has at least 12 characters"),
+    ],
+)
+def test_a_password_that_is_none_is_told_by_its_name(text: str, words: str) -> None:
+    """What is wrong with it, and never what it is."""
+    with pytest.raises(TokenHubError) as caught:
+        new_password(Secret(text), "a login")
+    assert caught.value.fault.message == words
+    with pytest.raises(TokenHubError) as caught:
+        password_bytes(Secret("x" * 1025))
+    assert caught.value.fault.message == "a vault password has at most 1024 characters"
+    assert new_password(Secret("x" * 12)) == b"x" * 12
+    assert len(new_password(Secret("x" * 1024))) == 1024
+
+
 def test_a_link_to_a_private_file_is_followed(tmp_path: Path, file: Path) -> None:
     """Secrets that an orchestrator mounts are links."""
     (tmp_path / "link").symlink_to(file)
@@ -100,8 +132,9 @@ def test_a_password_comes_from_an_open_file() -> None:
 
 def test_an_open_file_that_is_none_is_told() -> None:
     """One line with its number; what is in it is held to the same rules."""
-    with pytest.raises(ConfigError, match="descriptor 12345: Bad file descriptor"):
+    with pytest.raises(ConfigError) as caught:
         password_in(12345)
+    assert str(caught.value) == "password from file descriptor 12345: Bad file descriptor"
     with pytest.raises(ConfigError, match="longer than 3 bytes"):
         password_in(piped(b"four"), "value", 3)
     assert password_in(piped(b"four"), "value", 4).reveal() == "four"

@@ -87,8 +87,12 @@ async def test_who_meets_another_root_is_locked(
     await other.rotate(PASSWORD)
     await vault.refresh()
     assert not vault.open
-    assert "the vault is locked here" in caplog.text
+    assert caplog.messages[-1:] == [
+        "the vault is locked here: another process has changed the vault: lock it and unlock it again"
+    ]
+    await other.put("later", Secret("sk-later"))
     await vault.refresh()
+    assert vault.names() == ["later", NAME, "theirs"]
     await vault.unlock(PASSWORD)
     assert given(vault, "theirs") == "sk-theirs"
 
@@ -183,9 +187,24 @@ def test_a_holder_gives_copies_while_there_are_keys() -> None:
     assert holder.verifiers() == {"old": b"p" * 32, keys.audit_id: bytes(keys.audit)}
     again = Keys.adopted(keys.exported())
     assert vars(again) == vars(keys)
+    assert {type(value) for value in vars(again).values()} == {bytes, bytearray, str, dict}
+    assert (len(keys.audit_id), type(again.vault_id)) == (16, bytes)
     assert "rrr" not in repr(keys)
     assert repr(keys) == "Keys(…)"
     assert holder.forget()
     assert {bytes(value) for value in vars(keys).values() if isinstance(value, bytearray)} == {bytes(32)}
     assert keys.past == {"old": bytearray(32)}
     assert vars(again) != vars(keys)
+
+
+def test_a_holder_overwrites_the_keys_whose_place_others_take() -> None:
+    """Those of a root that was replaced are in no memory any more."""
+    holder, old, new = (
+        KeyHolder(),
+        Keys(bytearray(b"r" * 32), b"v" * 16),
+        Keys(bytearray(b"s" * 32), b"v" * 16),
+    )
+    holder.take(old)
+    holder.take(new)
+    assert (old.entries, old.audit) == (bytearray(32), bytearray(32))
+    assert (holder.keys, any(new.entries)) == (new, True)

@@ -53,6 +53,7 @@ async def test_a_vault_is_made_once(made: Writer) -> None:
     assert await seen(made) == ("{}", STATE, 1)
     again = await refused(made, lambda one: storing.first(one, stored=STORED, now=2.0))
     assert again == "vault_initialised"
+    assert storing.second().fault.message == "the vault has a password already: unlock it instead"
     assert await seen(made) == ("{}", STATE, 1)
 
 

@@ -64,16 +64,21 @@ def revealed(vault: Vault, name: str) -> str | None:
 # --- its life ----------------------------------------------------------------------------------------------
 
 
-async def test_a_vault_begins_without_a_password(start: Start) -> None:
-    """Nothing can be read or stored, and it says what it is."""
+async def test_a_vault_begins_without_a_password(start: Start, database: Database, writer: Writer) -> None:
+    """Nothing can be read or stored, and it says what it is; before its rows were read, too."""
     vault = await start()
+    unread = Vault(
+        database, Audit(database, writer, clock=Hands()), clock=Hands(), entropy=secrets.token_bytes
+    )
 
+    assert (unread.state, unread.names()) == (State.UNINITIALISED, [])
     assert (vault.state, vault.open, vault.initialised) == (State.UNINITIALISED, False, False)
     assert vault.names() == []
     assert not vault.has(NAME)
     with pytest.raises(TokenHubError) as caught:
         vault.get(NAME)
     assert (caught.value.fault.http_status, caught.value.fault.cause) == (503, "vault_locked")
+    assert caught.value.fault.message == "the vault is uninitialised: make it first"
     with pytest.raises(TokenHubError) as caught:
         await vault.unlock(PASSWORD)
     assert (caught.value.fault.kind, caught.value.fault.cause) == (Kind.INVALID, "vault_uninitialised")
@@ -230,6 +235,7 @@ async def test_a_wrong_password_opens_and_changes_nothing(
                 await one.unlock(WRONG)
             fault = caught.value.fault
             assert (fault.kind, fault.blame, fault.cause) == (Kind.AUTH, Blame.CLIENT, "wrong_password")
+            assert fault.message == "this is not the vault's password"
             assert "horse" not in repr(caught.value)
         assert one.state is state
 
@@ -360,6 +366,7 @@ async def test_a_locked_vault_has_forgotten_its_key(vault: Vault) -> None:
     with pytest.raises(TokenHubError) as caught:
         await vault.put(NAME, Secret("sk-new"))
     assert caught.value.fault.cause == "vault_locked"
+    assert caught.value.fault.message == "the vault is locked: unlock it first"
 
 
 async def test_a_lock_in_between_wins(vault: Vault) -> None:
@@ -418,8 +425,11 @@ async def test_the_same_secret_is_sealed_anew_each_time(vault: Vault, database: 
 @pytest.mark.parametrize("name", ["", "new\nline", "x" * 201])
 async def test_a_name_is_a_visible_one(vault: Vault, name: str) -> None:
     """One to two hundred characters."""
-    with pytest.raises(TokenHubError, match="name"):
+    with pytest.raises(TokenHubError) as caught:
         await vault.put(name, Secret("value"))
+    assert caught.value.fault.message == "a vault entry's name is 1 to 200 visible characters"
+    await vault.put("x" * 200, Secret("value"))
+    assert vault.has("x" * 200)
 
 
 @pytest.mark.parametrize("value", ["", "\ud800"])

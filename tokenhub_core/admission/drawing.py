@@ -67,11 +67,8 @@ class Drawing:
         stock.expire(now, rate or 0)
         tokens = 0 if rate is None else min(max(stock.hint, _BASE + size // 3), rate)
         claim = self._claim(subject, limits, stock, wants=(1, tokens))
-        grant = await self._draw(claim)
-        if grant is not None:
+        if (grant := await self._draw(claim)) is not None:
             stock.put(grant, self._clock())
-        else:
-            stock.more += claim.more_tokens
 
     def settle(self, subject: str, limits: KeyLimits) -> None:
         """Let the pool know, without waiting, what has ended."""
@@ -102,11 +99,8 @@ class Drawing:
 
     async def _settled(self, subject: str, limits: KeyLimits) -> None:
         stock = self.stocks.of(subject)
-        if not self.stocks.up or not stock.more:
-            return
-        claim = self._claim(subject, limits, stock, wants=(0, 0))
-        if await self._draw(claim) is None:
-            stock.more += claim.more_tokens
+        if self.stocks.up and stock.more:
+            await self._draw(self._claim(subject, limits, stock, wants=(0, 0)))
 
     def _claim(self, subject: str, limits: KeyLimits, stock: Stock, *, wants: tuple[int, int]) -> Claim:
         more, stock.more = stock.more, 0

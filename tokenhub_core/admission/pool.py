@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -115,9 +116,8 @@ class Reservoir:
         return Grant(requests[0], tokens[0], requests[1], tokens[1], requests[2], tokens[2], processes)
 
     def _forget(self, now: int) -> None:
-        for subject in list(self._kept)[:_LOOKS] if len(self._kept) > _LOOKS else ():
-            kept = self._kept[subject]
-            if kept.seen + _IDLE < now:
+        for subject in [*islice(self._kept, _LOOKS)]:
+            if self._kept[subject].seen + _IDLE < now:
                 del self._kept[subject]
 
 
@@ -129,7 +129,7 @@ class Nonces:
 
     def put(self, name: str, value: bytes, now: int, until: int, *, replace: bool) -> bytes:
         """Put a value where there is none, or with `replace` anyway; return what stands then."""
-        for old in list(self._kept)[:_LOOKS]:
+        for old in [*islice(self._kept, _LOOKS)]:
             kept = self._kept.pop(old)
             if kept[1] > now:
                 self._kept[old] = kept

@@ -9,12 +9,16 @@ valid as it was. That is what the anchor is for, a file beside it with the vault
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.keys import Keys
 from tokenhub_core.vault.sealing import Header, Place, TamperedError
+
+_COUNTER: Final = re.compile("[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +119,21 @@ def anchor_text(vault_id: bytes, counter: int) -> str:
     return f"{vault_id.hex()}:{counter}\n"
 
 
+def anchored(anchor: str, vault_id: bytes) -> int | None:
+    """Return the counter that the anchor's text knows of this vault, None where it is of another one."""
+    name, _, counter = anchor.strip().partition(":")
+    known = name == vault_id.hex() and _COUNTER.fullmatch(counter)
+    return int(counter) if known else None
+
+
 def _behind(header: Header, state: SetState, anchor: str | None) -> str:
     """Return why the anchor does not go with the database, empty where it does. The database may be ahead of it."""
     if anchor is None:
         return "the file beside the database that knows how far the vault had come is gone"
-    name, _, counter = anchor.strip().partition(":")
-    if name != header.vault_id.hex() or not (counter.isascii() and counter.isdigit()):
+    counter = anchored(anchor, header.vault_id)
+    if counter is None:
         return "the file beside the database that knows how far the vault had come is of another vault"
-    if int(counter) > state.counter:
+    if counter > state.counter:
         return "an older copy of the vault was put back"
     return ""
 

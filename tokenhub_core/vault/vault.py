@@ -572,8 +572,7 @@ class Vault:
 
     async def _anchored(self, vault_id: bytes) -> int:
         """Return the counter that the anchor knows, 0 where it knows none of this vault."""
-        name, _, counter = (await self._anchor_text() or "").strip().partition(":")
-        return int(counter) if name == vault_id.hex() and counter.isdigit() else 0
+        return manifest.anchored(await self._anchor_text() or "", vault_id) or 0
 
     async def _remember(self, vault_id: bytes, counter: int) -> bool:
         """Bring the anchor up to date; tell whether there is one that knows."""
