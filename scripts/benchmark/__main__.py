@@ -131,7 +131,7 @@ _TRAFFIC: Final = {
     default=_ROOT / "var",
     help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
 )
-def main(  # noqa: PLR0913 - one an option
+def main(  # noqa: C901, PLR0913 - one an option
     quick: bool,
     written: Path | None,
     *,
