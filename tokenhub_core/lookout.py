@@ -17,6 +17,7 @@ from tokenhub_core.audit.denials import Attempt
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
+from tokenhub_core.chronicle import Chronicle
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
 from tokenhub_core.learning import Learning
@@ -24,6 +25,7 @@ from tokenhub_core.otel.tracing import Tracing
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.ports import Clock
 from tokenhub_core.proof.prover import Prover
+from tokenhub_core.store.chronicle import Moved
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -71,6 +73,7 @@ class Watched:
     parkings: Parkings
     leaks: Leaks
     budgets: Budgets
+    chronicle: Chronicle
     prover: Prover | None = None
     tracing: Tracing | None = None
 
@@ -87,9 +90,9 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
     while True:
         await asyncio.sleep(TICK)
         now = clock.monotonic()
-        for moved in health.transitions():
-            if moved.told:
-                continue
+        moves = [moved for moved in health.transitions() if not moved.told]
+        watched.chronicle.note([_moved(moved, clock.now() - now) for moved in moves])
+        for moved in moves:
             await _note_health(audit, moved)
             bus.publish(
                 "health_change",
@@ -107,6 +110,11 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
         metrics.parkings((one.place.provider, one.place.credential) for one in watched.keyring.parkings())
         metrics.health((name, view.state.value) for name, view in health.snapshot(now).items())
         health.prune(now)
+
+
+def _moved(moved: Transition, age: float) -> Moved:
+    at, before, after = moved.at + age, moved.before.value, moved.after.value
+    return Moved(at, moved.provider, "health", "", "", before, after, moved.reason)
 
 
 async def _note_health(audit: Audit, moved: Transition) -> None:
