@@ -74,7 +74,7 @@ async def test_a_call_that_waits_says_for_whom(it: House) -> None:
         await asyncio.gather(*asking, return_exceptions=True)
 
         async def gone() -> bool:
-            return (await it.done("GET", "/underway"))["items"] == []
+            return not (await it.done("GET", "/underway"))["items"]
 
         await eventually(gone)
 

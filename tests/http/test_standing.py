@@ -81,8 +81,8 @@ def test_posteriors_are_those_that_draws_are_made_from() -> None:
 async def test_a_call_teaches_what_the_page_shows(it: House, fake: FakeProvider) -> None:
     """After one answer its model has an arm, in its own kind of call and in all together."""
     await it.provider(fake, "p", "gpt-4o")
-    told = await it.done("GET", "/posteriors")
-    assert (told["contexts"], told["context"], told["items"]) == ([], "", [])
+    none = await it.done("GET", "/posteriors")
+    assert (none["contexts"], none["context"], none["items"]) == ([], "", [])
     await it.chat("gpt-4o")
 
     async def learned() -> Json | None:

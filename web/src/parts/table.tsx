@@ -4,6 +4,7 @@ import {
   elementScroll, observeElementOffset, observeElementRect, Virtualizer, type VirtualizerOptions,
 } from "@tanstack/virtual-core";
 import type { ComponentChildren } from "preact";
+import { memo } from "preact/compat";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column<Row> {
@@ -30,6 +31,8 @@ interface Props<Row> {
 
 const HEIGHT = 33;
 const VIRTUAL = 120;
+/** So many rows before the last one more are asked for. */
+const AHEAD = 100;
 
 export function Table<Row>(props: Props<Row>) {
   const { rows, columns, label, tall } = props;
@@ -75,7 +78,7 @@ export function Table<Row>(props: Props<Row>) {
         <tbody>
           {window.before > 0 && <tr aria-hidden="true" style={{ height: `${window.before}px` }} />}
           {sorted.slice(window.from, window.to).map((row) => (
-            <Line key={props.id(row)} row={row} {...props} />
+            <Line key={props.id(row)} row={row} columns={columns} open={props.open} mark={props.mark} />
           ))}
           {window.after > 0 && <tr aria-hidden="true" style={{ height: `${window.after}px` }} />}
         </tbody>
@@ -84,7 +87,14 @@ export function Table<Row>(props: Props<Row>) {
   );
 }
 
-function Line<Row>({ row, columns, open, mark }: Props<Row> & { row: Row }) {
+interface LineProps<Row> {
+  row: Row;
+  columns: readonly Column<Row>[];
+  open: ((row: Row) => void) | undefined;
+  mark: ((row: Row) => string) | undefined;
+}
+
+function Drawn<Row>({ row, columns, open, mark }: LineProps<Row>) {
   const keys = (event: KeyboardEvent) => {
     const at = event.currentTarget as HTMLElement;
     if (event.target !== at) return;
@@ -104,6 +114,9 @@ function Line<Row>({ row, columns, open, mark }: Props<Row> & { row: Row }) {
     </tr>
   );
 }
+
+/** A row that stays in sight while others come is not drawn again. */
+const Line = memo(Drawn) as typeof Drawn;
 
 interface Window {
   from: number;
@@ -131,7 +144,7 @@ function useWindow(frame: { current: HTMLDivElement | null }, count: number, mor
   useEffect(() => virtual._willUpdate());
   const items = scrolls ? virtual.getVirtualItems() : [];
   const last = items.at(-1);
-  const end = scrolls && last ? last.index >= count - 30 : !scrolls;
+  const end = scrolls && last ? last.index >= count - AHEAD : !scrolls;
   useEffect(() => {
     if (!more) return;
     if (scrolls && end) more();
