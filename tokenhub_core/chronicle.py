@@ -33,7 +33,8 @@ class Chronicle:
 
     def note(self, moves: Sequence[Moved]) -> None:
         """Let changes be written; nobody waits for that."""
-        if moves and not self._writer.post(partial(rows.save, moves=settled(moves))):
+        kept = settled(moves)
+        if kept and not self._writer.post(partial(rows.save, moves=kept)):
             _log.error("changes of providers' health could not be stored")
 
     async def told(self, *, since: float, until: float, provider_id: str, limit: int) -> list[Moved]:

@@ -64,6 +64,8 @@ async def test_health_and_parkings_are_found_together_newest_first(
 ) -> None:
     """Of the time and the provider that are asked for, and no more than that."""
     chronicle = Chronicle(database, writer)
+    # Nothing is left of these, and nothing is written for them.
+    chronicle.note([moved(1.0, "p", "healthy", "degraded"), moved(1.1, "p", "degraded", "healthy")])
     chronicle.note([moved(10.0, "p", "healthy", "down"), moved(20.0, "q", "healthy", "degraded", "told")])
     parked = Parked(Place("p", "main", "gpt-4o"), Reason.EXHAUSTED, "http_402", 15.0, 99.0, 1)
     change = Change(parked, parked=True, at=15.0, why="no balance")
@@ -75,6 +77,7 @@ async def test_health_and_parkings_are_found_together_newest_first(
         return await chronicle.told(since=since, until=until, provider_id=provider_id, limit=limit)
 
     found = await told()
+    assert writer.counts.lost == 0
     assert [(one.at, one.provider_id, one.kind) for one in found] == [
         (20.0, "q", "health"),
         (15.0, "p", "credential"),
