@@ -41,6 +41,7 @@ SHELLS: Final = {
     "tokenhub_core.capture": "waits for what it hears, and seals it in a thread",
     "tokenhub_core.catalog": "waits for the store and swaps the fleet",
     "tokenhub_core.changes": "waits for the store",
+    "tokenhub_core.chronicle": "waits for the store",
     "tokenhub_core.clock": "is the clock",
     "tokenhub_core.composing": "waits for the executor",
     "tokenhub_core.datadir": "keeps files",
@@ -66,6 +67,8 @@ SHELLS: Final = {
     "tokenhub_core.http.directives": "serves HTTP",
     "tokenhub_core.http.log": "serves HTTP",
     "tokenhub_core.http.operations": "takes the types of bodies from those who serve HTTP",
+    "tokenhub_core.http.health": "serves HTTP",
+    "tokenhub_core.http.ongoing": "serves HTTP",
     "tokenhub_core.http.outgoing": "speaks HTTP with receivers of webhooks",
     "tokenhub_core.http.passthrough": "serves HTTP",
     "tokenhub_core.http.prices": "serves HTTP",
@@ -140,6 +143,7 @@ SHELLS: Final = {
     "tokenhub_core.store.captures": "speaks SQL",
     "tokenhub_core.store.catalog": "speaks SQL",
     "tokenhub_core.store.checkup": "speaks SQL",
+    "tokenhub_core.store.chronicle": "speaks SQL",
     "tokenhub_core.store.creation": "works in the store",
     "tokenhub_core.store.database": "opens the database",
     "tokenhub_core.store.driver": "loads whichever SQLite is fit",
@@ -205,9 +209,9 @@ _RANKS: Final = (
     "lending underway watchdog watching",
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
-    """apikeys budgets capture catalog changes dispatch.attempt dispatch.checking dispatch.executor dispatch.guarding
-    dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings pooling presence
-    progress redispool relay rolling sharing sources sweeper tidings webhooks""",
+    """apikeys budgets capture catalog changes chronicle dispatch.attempt dispatch.checking dispatch.executor
+    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings pooling
+    presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
     pipeline preparing
     workflows""",

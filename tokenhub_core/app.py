@@ -27,6 +27,7 @@ from tokenhub_core.apikeys import ApiKeys
 from tokenhub_core.budgets import Budgets
 from tokenhub_core.capture import Capturing, Shelf
 from tokenhub_core.catalog import Catalog
+from tokenhub_core.chronicle import Chronicle
 from tokenhub_core.config import Settings
 from tokenhub_core.datadir import admin_token, close_to_others, salt
 from tokenhub_core.dialects.registry import DIALECTS
@@ -50,8 +51,10 @@ from tokenhub_core.http.credentials import Keys, Safe
 from tokenhub_core.http.decisions import Decisions
 from tokenhub_core.http.description import Description
 from tokenhub_core.http.directives import SigningPages
+from tokenhub_core.http.health import HealthPages
 from tokenhub_core.http.log import LogPages
 from tokenhub_core.http.manual import Manual
+from tokenhub_core.http.ongoing import OngoingPages
 from tokenhub_core.http.passthrough import Passthrough
 from tokenhub_core.http.prices import Prices
 from tokenhub_core.http.proofs import ProofPages
@@ -269,7 +272,18 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     stack.push_async_callback(cancelled, sweeping)
     leaks = Leaks(bus, metrics)
     watched = Watched(
-        bus, metrics, health, learning, recorder, keyring, parkings, leaks, budgets, prover, tracing
+        bus,
+        metrics,
+        health,
+        learning,
+        recorder,
+        keyring,
+        parkings,
+        leaks,
+        budgets,
+        Chronicle(kept.database, kept.writer),
+        prover,
+        tracing,
     )
     watched.circuits.add("database", kept.database.breaker)
     watcher = asyncio.create_task(look(kept.clock, kept.audit, watched), name="health watcher")
@@ -549,8 +563,7 @@ def _pages(
         )
     )
     modal = Modal(catalog, requests, recogniser)
-    bandit, underway = lambda: watched.learning.bandit, pipeline.underway
-    standing = Standing(kept.settings, kept.environ, bandit, underway, clock)
+    standing = Standing(kept.settings, kept.environ, lambda: watched.learning.bandit, clock)
     kept.renewals.follow(lambda fresh: fresh, standing.renew)
     return [
         *admin.routes(),
@@ -573,6 +586,8 @@ def _pages(
         *WorkflowPages(pipeline.durable, kept.audit).routes(),
         *Rehearsals(requests, catalog, pipeline.ground, learning=watched.learning, clock=clock).routes(),
         *standing.routes(),
+        *HealthPages(watched.chronicle, clock).routes(),
+        *OngoingPages(pipeline.underway, kept.siblings, clock).routes(),
         *Page().routes(),
         *Manual().routes(),
         *Description().routes(),

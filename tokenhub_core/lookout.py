@@ -18,6 +18,7 @@ from tokenhub_core.audit.denials import Attempt
 from tokenhub_core.audit.entries import Action
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
+from tokenhub_core.chronicle import Chronicle
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.circuits import Circuits, Turned
 from tokenhub_core.health.tracker import HealthTracker, State, Transition
@@ -26,6 +27,7 @@ from tokenhub_core.otel.tracing import Tracing
 from tokenhub_core.parkings import Parkings
 from tokenhub_core.ports import Clock
 from tokenhub_core.proof.prover import Prover
+from tokenhub_core.store.chronicle import Moved
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -74,6 +76,7 @@ class Watched:
     parkings: Parkings
     leaks: Leaks
     budgets: Budgets
+    chronicle: Chronicle
     prover: Prover | None = None
     tracing: Tracing | None = None
     circuits: Circuits = field(default_factory=Circuits)
@@ -91,9 +94,9 @@ async def look(clock: Clock, audit: Audit, watched: Watched) -> None:
     while True:
         await asyncio.sleep(TICK)
         now = clock.monotonic()
-        for moved in health.transitions():
-            if moved.told:
-                continue
+        moves = [moved for moved in health.transitions() if not moved.told]
+        watched.chronicle.note([_moved(moved, clock.now() - now) for moved in moves])
+        for moved in moves:
             await _note_health(audit, moved)
             bus.publish(
                 "health_change",
@@ -122,6 +125,11 @@ def _tell_circuit(bus: Bus, clock: Clock, turned: Turned) -> None:
     else:
         _log.warning("%s is there again", turned.name)
     bus.publish("circuit_change", {"timestamp": clock.now(), **structs.asdict(turned)})
+
+
+def _moved(moved: Transition, age: float) -> Moved:
+    at, before, after = moved.at + age, moved.before.value, moved.after.value
+    return Moved(at, moved.provider, "health", "", "", before, after, moved.reason)
 
 
 async def _note_health(audit: Audit, moved: Transition) -> None:

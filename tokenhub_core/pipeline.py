@@ -121,7 +121,7 @@ class Pipeline:
         progress = Progress(snapshot, Trace())
         streams = False
         try:
-            await self.underway.enter(snapshot.id)
+            await self.underway.enter(progress)
             self._ready.enter(progress)
             result = await self._run(self._ready.prepare(progress), progress)
             if isinstance(result, Whole):
@@ -132,7 +132,7 @@ class Pipeline:
             frames = _Frames(
                 self._frames(progress, result),
                 partial(self._abandon, progress, result),
-                partial(self.underway.runs, snapshot.id),
+                partial(self.underway.runs, progress),
             )
             streams = True
             return self._reply(progress, result.headers, frames=frames)
@@ -150,7 +150,7 @@ class Pipeline:
             return await self._refuse(progress, INTERNAL)
         finally:
             if not streams:
-                self.underway.leave(snapshot.id)
+                self.underway.leave(progress)
 
     def simulate(
         self, features: Features, wishes: Layer, *, dialect: Dialect, seed: str
@@ -232,7 +232,7 @@ class Pipeline:
 
     async def _abandon(self, progress: Progress, live: Live) -> None:
         """Close a stream; where it did not come to its end, record that its caller left."""
-        self.underway.leave(progress.snapshot.id)
+        self.underway.leave(progress)
         trace = progress.trace
         trace.gone = not progress.recorded
         await live.close()

@@ -48,7 +48,7 @@ _LONGEST_NAME: Final = 200
 _ANTHROPIC: Final = frozenset({Dialect.ANTHROPIC_MESSAGES, Dialect.ANTHROPIC_COUNT_TOKENS})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Progress:
     """How far one exchange has come; what the record is made of."""
 

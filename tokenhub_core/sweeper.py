@@ -35,6 +35,7 @@ class Retention:
     records: int | None = None
     decisions: int | None = None
     parkings: int | None = None
+    health: int | None = None
     spends: int | None = None
     deliveries: int | None = None
     """Events that webhooks were not told of."""
@@ -88,6 +89,7 @@ class Sweeper:
             ("request_logs", kept.records, retention.records),
             ("decisions", kept.decisions, retention.decisions),
             ("parking_history", kept.parkings, retention.parkings),
+            ("health_history", kept.health, retention.health),
             ("spends", kept.spends, retention.spends),
             ("deliveries", kept.deliveries, retention.deliveries),
         ):

@@ -9,6 +9,7 @@ from tokenhub_core.addresses import Guard
 from tokenhub_core.admission.foreign import Foreign, parsed
 from tokenhub_core.admission.throttle import Throttle
 from tokenhub_core.catalog import Catalog
+from tokenhub_core.chronicle import DAYS
 from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.job import Drain, Patience
 from tokenhub_core.dispatch.job import Guard as Held
@@ -114,6 +115,7 @@ def retention(settings: Settings) -> Retention:
         records=settings.log_retention_days,
         decisions=settings.decision_retention_days,
         parkings=settings.parking_retention_days,
+        health=DAYS,
         spends=settings.spend_retention_days,
         deliveries=settings.webhook_retention_days,
         audit=settings.audit_retention_days,

@@ -56,9 +56,9 @@ class Underway:
         self._patience = patience
         self._let_in()
 
-    def ids(self) -> list[str]:
-        """Return the names of those who have a place, the one that has it longest first."""
-        return [call for call in self._tasks if isinstance(call, str)]
+    def calls(self) -> list[object]:
+        """Return those who have a place, the one that has it longest first."""
+        return list(self._tasks)
 
     async def enter(self, call: object) -> None:
         """Take a place; raises `TokenHubError` (503) where there is none in time, or everybody is leaving."""

@@ -203,6 +203,38 @@ def test_the_screen_looks_like_this(name: str, view: View, size: tuple[int, int]
     assert text == path.read_text()
 
 
+def ongoing(number: int, **more: Any) -> Json:
+    call: Json = {
+        "program": f"agent/{number}",
+        "requested_model": "*",
+        "model_id": "gpt-4o",
+        "provider_id": "openai",
+        "state": "streaming",
+        "seconds": 12.5,
+        "output_tokens": 340,
+    }
+    return {**call, **more}
+
+
+def test_calls_that_are_under_way_stand_below() -> None:
+    """The longest first, as many as there is room for beside the models; each with who asks and who answers."""
+    gauges = scene()
+    waiting = ongoing(2, model_id="", provider_id="", state="planning", seconds=0.2, output_tokens=0)
+    gauges.underway = (ongoing(1), waiting, *(ongoing(n, program="x\x1b[2J") for n in range(3, 9)))
+    lines = drawn(gauges, View(), 120, 40)
+    assert len(lines) == 40
+    head = next(at for at, line in enumerate(lines) if line.startswith("under way"))
+    first, second = (lines[head + at].split() for at in (2, 3))
+    assert first == ["agent/1", "*", "gpt-4o", "@", "openai", "streaming", "12.5", "s", "340"]
+    assert second == ["agent/2", "*", "planning", "0.2", "s"]
+    assert "\x1b" not in "".join(lines)
+    small = drawn(gauges, View(), 60, 24)
+    assert len(small) == 24
+    assert all(len(line) <= 60 for line in small)
+    only = gauges.look(NOW, only="AGENT/2")
+    assert [one["program"] for one in only.underway] == ["agent/2"]
+
+
 def test_nothing_at_all_can_be_drawn() -> None:
     """Before the first call, and with more rows than there is room for."""
     assert len(drawn(Gauges(), View(), 80, 24)) == 24
@@ -256,6 +288,7 @@ def test_one_look_is_printed(served: Running) -> None:
     ]
     assert told["total"]["errors"] == 0.5
     assert told["health"][0]["provider_id"] == "p"
+    assert (told["underway"], told["info"]["underway"]) == ([], 0)
     assert told["faults"][0]["fault"] == "model_not_found"
     text = run("--once")
     assert "gpt-4o" in text

@@ -86,7 +86,8 @@ class Page:
             params = told.get("params", {})
             match told.get("method"):
                 case "Log.entryAdded":
-                    self.complaints.append(params["entry"]["text"])
+                    entry = params["entry"]
+                    self.complaints.append(f"{entry['text']} {entry.get('url', '')}".strip())
                 case "Runtime.exceptionThrown":
                     self.complaints.append(str(params["exceptionDetails"]))
                 case "Runtime.consoleAPICalled":

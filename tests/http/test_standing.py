@@ -1,7 +1,9 @@
-"""How a server stands: its settings and where they come from, what exploring has learned, the calls under way."""
+"""How a server stands: its settings and where they come from, what exploring has learned."""
 
 from __future__ import annotations
 
+import os
+import platform
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,6 @@ from tokenhub_core import config
 from tokenhub_core.http.standing import posteriors
 from tokenhub_core.routing.bandit import Bandit
 from tokenhub_core.types import Json
-from tokenhub_core.underway import Underway
 
 SECRET = "redis://:hush@127.0.0.1:1/0"
 
@@ -55,6 +56,7 @@ async def test_settings_are_read_by_a_viewer_without_secrets(tmp_path: Path) -> 
         told = await it.done("GET", "/settings")
         rows = {row["variable"]: row for row in told["items"]}
         assert told["total"] == len(config.table())
+        assert told["process"] == {"host": platform.node(), "pid": os.getpid(), "workers": 1}
         assert rows["TOKENHUB_MAX_CALLS"]["value"] == "7"
         assert rows["TOKENHUB_ADMIN_TOKEN"]["value"] == "(redacted)"
         assert "hush" not in str(told)
@@ -79,7 +81,8 @@ def test_posteriors_are_those_that_draws_are_made_from() -> None:
 async def test_a_call_teaches_what_the_page_shows(it: House, fake: FakeProvider) -> None:
     """After one answer its model has an arm, in its own kind of call and in all together."""
     await it.provider(fake, "p", "gpt-4o")
-    assert await it.done("GET", "/posteriors") == {"contexts": [], "context": "", "items": []}
+    none = await it.done("GET", "/posteriors")
+    assert (none["contexts"], none["context"], none["items"]) == ([], "", [])
     await it.chat("gpt-4o")
 
     async def learned() -> Json | None:
@@ -92,14 +95,3 @@ async def test_a_call_teaches_what_the_page_shows(it: House, fake: FakeProvider)
     assert (arm["model_id"], arm["provider_id"], arm["first"]) == ("gpt-4o", "p", 1.0)
     assert arm["alpha"] > arm["beta"]
     assert (told["contexts"], told["context"]) == (["small"], "small")
-
-
-async def test_calls_under_way_are_counted_with_their_ids(it: House) -> None:
-    """The one that has its place longest comes first; who waits has none."""
-    underway = Underway(2)
-    await underway.enter("a")
-    await underway.enter("b")
-    assert underway.ids() == ["a", "b"]
-    underway.leave("a")
-    assert underway.ids() == ["b"]
-    assert await it.done("GET", "/underway") == {"calls": 0, "ids": []}

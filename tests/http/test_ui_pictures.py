@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+import platform
 import re
 import struct
 import time
@@ -105,9 +106,10 @@ def test_the_manual_shows_what_was_taken() -> None:
 
 @pytest.mark.skipif(FOUND is None, reason="no browser here: the Debian package is called chromium")
 @pytest.mark.skipif("UPDATE_PICTURES" not in os.environ, reason="takes pictures for UPDATE_PICTURES=1 only")
-async def test_pictures_are_taken(tmp_path: Path) -> None:
+async def test_pictures_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page in both colours; nothing makes the browser complain, and no page is wider than its window."""
     PICTURES.mkdir(exist_ok=True)
+    monkeypatch.setattr(platform, "node", lambda: "gateway-1")
     async with FakeProvider() as fake, house(tmp_path) as it, browser(tmp_path) as page:
         await filled(it, fake)
         ada = Person(page)

@@ -14,6 +14,7 @@ from tokenhub_core.store.captures import Captured
 from tokenhub_core.store.database import Database
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.retention import DAY, PIECE
+from tokenhub_core.store.rows import micros
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.sweeper import Retention, Sweeper
 from tokenhub_core.webhooks.values import Webhook
@@ -45,6 +46,9 @@ async def test_each_table_has_a_time_of_its_own(database: Database, writer: Writ
     log = RequestLog(database)
     for name in ("a", "b"):
         await writer.insert(log.insert(_record(name)))  # of long ago
+    states = {"provider_id": "p", "before": "healthy", "after": "down", "reason": ""}
+    health = [{"at": micros(at), **states} for at in (old, new)]
+    await writer.commit(lambda connection: connection.execute(insert(schema.HEALTH_HISTORY), health).rowcount)
     rows = [parking(at) for at in (old, new)] + [parking(old)] * PIECE
     await writer.commit(lambda connection: connection.execute(insert(schema.PARKING_HISTORY), rows).rowcount)
     for name, until in (("a", _NOW - 1), ("b", _NOW + 1)):
@@ -63,11 +67,14 @@ async def test_each_table_has_a_time_of_its_own(database: Database, writer: Writ
     assert (log.count(), count(database, schema.PARKING_HISTORY)) == (2, 1)
     assert await swept(records=7) == 2
     assert log.count() == 0
-    assert await swept(records=7, parkings=7) == 0
+    assert await swept(health=7) == 1
+    assert count(database, schema.HEALTH_HISTORY) == 1
+    assert await swept(records=7, parkings=7, health=7) == 0
     assert told == [
         ("rows_deleted", {"timestamp": _NOW, "tables": {"captures": 1}}),
         ("rows_deleted", {"timestamp": _NOW, "tables": {"parking_history": PIECE + 1}}),
         ("rows_deleted", {"timestamp": _NOW, "tables": {"request_logs": 2}}),
+        ("rows_deleted", {"timestamp": _NOW, "tables": {"health_history": 1}}),
     ]
 
 

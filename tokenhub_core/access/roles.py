@@ -59,6 +59,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/config": "GET",
         "/config/plan": "POST",  # a question, too
         "/health": "GET",
+        "/health/history": "GET",
         "/settings": "GET",  # without the secrets among them
         "/posteriors": "GET",
         "/underway": "GET",

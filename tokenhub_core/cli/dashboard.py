@@ -21,6 +21,10 @@ _BESIDE: Final = 100
 """Columns from which on health and budgets stand side by side."""
 _FAULTS: Final = 3
 _NARROW: Final = 70
+_ONGOING: Final = 6
+"""Calls under way that are shown; there may be as many as the room for the rows of models leaves,"""
+_ROWS: Final = 4
+"""of which so many come first."""
 _COLUMNS: Final = {
     "calls/s": (7, 0),
     "tokens/s": (8, 60),
@@ -53,9 +57,11 @@ def screen(figures: Figures, view: View, *, width: int, height: int, zone: tzinf
     faults = _faults(figures.faults[:_FAULTS], zone) if height >= 20 else []
     fixed = 3 + 2 + high + len(faults) + 1
     room = max(height - fixed, 1)
+    ongoing = _ongoing(figures.underway, room - min(len(figures.rows), _ROWS), width)
+    room -= sum(table.row_count + 2 for table in ongoing)
     parts: list[RenderableType] = [*_head(figures, view), _rows(figures.rows, room, width)]
     parts += [Text()] * (room - min(len(figures.rows), room))
-    parts += [*below, *faults, _foot(view)]
+    parts += [*ongoing, *below, *faults, _foot(view)]
     for part in parts:
         if isinstance(part, Text):
             part.no_wrap, part.overflow = True, "ellipsis"
@@ -108,6 +114,24 @@ def _rows(rows: Sequence[Row], room: int, width: int) -> Table:
         who = [row.model or "none", row.provider or "none"][: 2 if provider else 1]
         table.add_row(*map(plain, who), *(cells[name] for name in names))
     return table
+
+
+def _ongoing(items: Sequence[Json], room: int, width: int) -> list[Table]:
+    """Return the calls that are under way, as many as there is room for; nothing where that is too little."""
+    most = min(len(items), _ONGOING, room - 2)
+    if most < 1:
+        return []
+    names = ["under way", "asked for", *(["served by"] if width >= _NARROW else []), "", "for", "tokens"]
+    table = listing(*names, right=("for", "tokens"))
+    for column in table.columns:
+        column.no_wrap, column.overflow = True, "ellipsis"
+    for item in items[:most]:
+        served = f"{item['model_id']} @ {item['provider_id']}" if item["model_id"] else ""
+        cells: list[RenderableType] = [plain(item["program"] or "unknown"), plain(item["requested_model"])]
+        cells += [plain(served)] if width >= _NARROW else []
+        took = f"{item['seconds']:.1f} s" if item["seconds"] < 100 else f"{item['seconds'] / 60:.0f} min"
+        table.add_row(*cells, item["state"], took, str(item["output_tokens"] or ""))
+    return [table]
 
 
 def _below(figures: Figures, width: int, height: int) -> tuple[list[RenderableType], int]:

@@ -24,6 +24,8 @@ _FAULTS: Final = 20
 SORTS: Final = ("calls", "tokens", "cost", "errors", "p95", "name")
 """What the rows can be sorted by, in the order of the key that changes it."""
 
+_WHO: Final = ("model_id", "requested_model", "provider_id", "program")
+
 
 class Call(msgspec.Struct, frozen=True):
     """One call that is over."""
@@ -72,6 +74,8 @@ class Figures(msgspec.Struct, frozen=True):
     faults: tuple[Call, ...]
     """The newest first."""
     info: Json
+    underway: tuple[Json, ...]
+    """Calls that have not ended, the longest first."""
     health: tuple[Json, ...]
     budgets: tuple[Json, ...]
     lost: int
@@ -89,6 +93,7 @@ class Gauges:
         self._ids: set[str] = set()
         self._lost = 0
         self.info: Json = {}
+        self.underway: tuple[Json, ...] = ()
         self.health: tuple[Json, ...] = ()
         self.budgets: tuple[Json, ...] = ()
 
@@ -121,6 +126,7 @@ class Gauges:
             rows=tuple(rows),
             faults=tuple(call for call in reversed(self._faults) if _holds(call, only)),
             info=self.info,
+            underway=tuple(one for one in self.underway if _named(only, *(one[name] for name in _WHO))),
             health=self.health,
             budgets=self.budgets,
             lost=self._lost,
@@ -176,7 +182,11 @@ def of_log(row: Mapping[str, Any]) -> Call:
 
 
 def _holds(call: Call, only: str) -> bool:
-    return not only or any(only.lower() in name.lower() for name in (call.model, call.provider, call.program))
+    return _named(only, call.model, call.provider, call.program)
+
+
+def _named(only: str, *names: str) -> bool:
+    return not only or any(only.lower() in name.lower() for name in names)
 
 
 def _row(calls: Sequence[Call], window: float, model: str = "", provider: str = "") -> Row:

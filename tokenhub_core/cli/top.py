@@ -49,7 +49,8 @@ type _Told = Callable[[Gauges, View], View]
 def top(*, once: bool, json: bool, data: Path | None) -> None:
     """Watch calls, costs, health and budgets as they are.
 
-    Figures are those of the last minute, by model and provider; a call counts when it ends.
+    Figures are those of the last minute, by model and provider; a call counts when it ends. Those that are under way
+    stand below, the longest first.
     Keys: q quits, p pauses, s changes the order, / shows only rows whose names hold a text.
     """
     client, gauges = admin_client(data), Gauges()
@@ -165,12 +166,14 @@ def _event(kind: str, event: dict[str, Any]) -> _Told:
 
 
 def _asked(client: AdminClient) -> _Told:
-    info = client.get("/admin/v1/info") | {"underway": client.get("/admin/v1/underway")["calls"]}
+    underway = client.get("/admin/v1/underway")
+    info = client.get("/admin/v1/info") | {"underway": underway["calls"]}
     health = client.get("/admin/v1/health")["providers"]
     budgets = client.get("/admin/v1/budgets")["items"]
 
     def put(gauges: Gauges, view: View) -> View:
-        gauges.info, gauges.health, gauges.budgets = info, tuple(health), tuple(budgets)
+        gauges.info, gauges.underway = info, tuple(underway["items"])
+        gauges.health, gauges.budgets = tuple(health), tuple(budgets)
         return view
 
     return put

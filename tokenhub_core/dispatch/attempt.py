@@ -183,6 +183,7 @@ class Attempting:
         self._reservation = reservation
         self.refused = False
         self._trace.sent += 1
+        self._trace.asked = self._candidate
         self._trace.change = self._step.change or self._trace.change
 
     def _outlay(self) -> Outlay:
@@ -332,7 +333,7 @@ class Attempting:
             repairs=self._repairs,
         )
         gate.said = None if self._job.check is None else Said()
-        self.gate = gate
+        self.gate = self._trace.gate = gate
         chunks = self.chunks = response.chunks()
         async for chunk in chunks:
             ready = gate.feed(chunk)

@@ -72,6 +72,13 @@ class Draining(Protocol):
         ...
 
 
+class Produced(Protocol):
+    """What a stream's model has produced so far."""
+
+    usage: Usage
+    output_chars: int
+
+
 @dataclass(slots=True)
 class Trace:
     """What happened so far; whoever started the run reads it, however the run ended."""
@@ -89,6 +96,10 @@ class Trace:
     usage_estimated: bool = False
     candidate: Candidate | None = None
     """The one whose answer the caller gets."""
+    asked: Candidate | None = None
+    """The one that the last attempt was sent to,"""
+    gate: Produced | None = None
+    """and how far its stream has come."""
     losses: tuple[str, ...] = ()
     identical: bool = False
     stop: Stopped | None = None

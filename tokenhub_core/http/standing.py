@@ -1,14 +1,15 @@
-"""The admin API's part about how this server stands: its settings, what exploring has learned, the calls under way.
+"""The admin API's part about how this server stands: its settings, and what exploring has learned.
 
 GET /admin/v1/settings     each setting: what it is, what it would be, and where it comes from
 GET /admin/v1/posteriors   ?context=   the posterior of each model at its provider, in one kind of call
-GET /admin/v1/underway     how many calls are under way here, and their ids, the oldest first
 
-All of it is of the one process that answers.
+All of it is of the one process that answers, and says which that is.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -21,13 +22,12 @@ from tokenhub_core.numeric import np
 from tokenhub_core.ports import Clock
 from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.bandit import EVERYWHERE, Bandit, propensities
-from tokenhub_core.underway import Underway
+from tokenhub_core.types import Json
 
 SETTINGS: Final = "/admin/v1/settings"
 POSTERIORS: Final = "/admin/v1/posteriors"
-UNDERWAY: Final = "/admin/v1/underway"
 _MOST: Final = 200
-"""Arms and ids that are shown."""
+"""Arms that are shown."""
 
 
 class Posterior(msgspec.Struct, frozen=True):
@@ -51,13 +51,11 @@ class Standing:
         settings: Settings,
         environ: Mapping[str, str],
         learned: Callable[[], Bandit],
-        underway: Underway,
         clock: Clock,
     ) -> None:
         self._settings = settings
         self._environ = environ
         self._learned = learned
-        self._underway = underway
         self._clock = clock
 
     def renew(self, fresh: Fresh) -> None:
@@ -69,13 +67,12 @@ class Standing:
         return [
             web.get(SETTINGS, self._show_settings),
             web.get(POSTERIORS, self._show_posteriors),
-            web.get(UNDERWAY, self._show_underway),
         ]
 
     async def _show_settings(self, request: web.Request) -> web.Response:
         del request
         items = [row._asdict() for row in standing(self._settings, self._environ)]
-        return answer({"items": items, "total": len(items)})
+        return answer({"items": items, "total": len(items), "process": self._process()})
 
     async def _show_posteriors(self, request: web.Request) -> web.Response:
         context = request.query.get("context", EVERYWHERE)
@@ -86,12 +83,12 @@ class Standing:
                 "contexts": contexts,
                 "context": context,
                 "items": msgspec.to_builtins(posteriors(bandit, context, self._clock.now())),
+                "process": self._process(),
             }
         )
 
-    async def _show_underway(self, request: web.Request) -> web.Response:
-        del request
-        return answer({"calls": len(self._underway), "ids": self._underway.ids()[:_MOST]})
+    def _process(self) -> Json:
+        return {"host": platform.node(), "pid": os.getpid(), "workers": self._settings.workers}
 
 
 def posteriors(bandit: Bandit, context: str, now: float) -> Sequence[Posterior]:

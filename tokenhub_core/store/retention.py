@@ -20,6 +20,7 @@ from tokenhub_core.store.schema import (
     AUDIT,
     CAPTURES,
     DELIVERIES,
+    HEALTH_HISTORY,
     IDEMPOTENCY,
     PARKING_HISTORY,
     PROOFS,
@@ -76,6 +77,12 @@ def parkings(connection: Connection, *, before: float) -> int:
     """Delete history of parkings."""
     table = PARKING_HISTORY.c
     return _delete(connection, PARKING_HISTORY, table.seq, table.at, micros(before))
+
+
+def health(connection: Connection, *, before: float) -> int:
+    """Delete history of providers' health."""
+    table = HEALTH_HISTORY.c
+    return _delete(connection, HEALTH_HISTORY, table.seq, table.at, micros(before))
 
 
 def spends(connection: Connection, *, before: float) -> int:

@@ -57,6 +57,7 @@ REVISIONS: Final = (
     "0024",
     "0025",
     "0029",
+    "0032",
 )
 """Every revision this version knows, oldest first. A database at any other one was written by a newer version."""
 
@@ -595,3 +596,4 @@ DELIVERIES: Final = Table(
 # Time series, which are many and have a file of their own.
 SERIES: Final = tables.SERIES
 SERIES_CELLS: Final = tables.SERIES_CELLS
+HEALTH_HISTORY: Final = tables.HEALTH_HISTORY

@@ -1,10 +1,10 @@
-"""What all tables hang on, and those of the time series; `schema` has the others, and names these too."""
+"""What all tables hang on, those of the time series and of health; `schema` has the others, and names these too."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -58,4 +58,18 @@ SERIES_CELLS: Final = Table(
     Column("ttft", LargeBinary, nullable=False),
     Column("pace", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
+)
+
+# What each process has seen of providers; what it only heard of is written by who saw it.
+HEALTH_HISTORY: Final = Table(
+    "health_history",
+    METADATA,
+    Column("seq", SEQ, primary_key=True, autoincrement=True),
+    Column("at", BigInteger, nullable=False),
+    Column("provider_id", Text, nullable=False),
+    Column("before", Text, nullable=False),  # `health.tracker.State`
+    Column("after", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Index("ix_health_history_at", "at"),
+    sqlite_autoincrement=True,
 )

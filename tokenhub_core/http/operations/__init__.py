@@ -19,6 +19,7 @@ from tokenhub_core.http.operations import (
     keys,
     log,
     naming,
+    ongoing,
     routing,
     service,
     standing,
@@ -46,6 +47,7 @@ AREAS: Final[tuple[Area, ...]] = (
     access.AREA,
     interception.AREA,
     standing.AREA,
+    ongoing.AREA,
     service.AREA,
 )
 

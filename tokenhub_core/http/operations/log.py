@@ -9,15 +9,18 @@ from msgspec import Meta, UnsetType
 
 from tokenhub_core.audit.chain import Finding
 from tokenhub_core.audit.entries import Result
+from tokenhub_core.chronicle import MOST
 from tokenhub_core.health.tracker import View
 from tokenhub_core.http import shapes
 from tokenhub_core.http.exporting import MEDIA, PACKED, Format, Packing
+from tokenhub_core.http.health import HISTORY
 from tokenhub_core.http.log import FIRST, LAST
-from tokenhub_core.http.openapi import BYTES, Area, Operation, many, shown
+from tokenhub_core.http.openapi import BYTES, Area, Operation, items, many, shown
 from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.proof.checking import Checked, Story
 from tokenhub_core.proof.entries import Delivered, Kind, Received
 from tokenhub_core.proof.verdicts import Verdict
+from tokenhub_core.store.chronicle import Moved
 from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.types import Attempt, Capture, Composition, Json, Outcome, Shadow, Step, Usage
 
@@ -126,6 +129,15 @@ class AuditReport(msgspec.Struct):
 
 class _Health(msgspec.Struct):
     """The health of every provider that is registered, or was seen."""
+
+
+class HealthQuery(msgspec.Struct):
+    """Of which time, and of whom."""
+
+    since: Annotated[shapes.Seconds, Meta(description="A day before `until` if left out.")] | None = None
+    until: Annotated[shapes.Seconds, Meta(description="Now if left out.")] | None = None
+    provider: str = ""
+    limit: Annotated[int, Meta(ge=1, le=MOST)] = MOST
 
 
 Health = shown("Health", _Health, providers=many(HealthShown))
@@ -309,6 +321,13 @@ AREA: Final = Area(
             path=f"{BASE}/health",
             summary="Show the health of providers",
             answers={200: Health},
+        ),
+        Operation(
+            method="GET",
+            path=HISTORY,
+            summary="Show how the health of providers changed and which credentials were parked, newest first",
+            query=HealthQuery,
+            answers={200: items(Moved)},
         ),
         Operation(
             method="GET",

@@ -1,4 +1,4 @@
-"""How this server stands: settings, what exploring has learned, calls under way."""
+"""How this server stands: settings, what exploring has learned."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from tokenhub_core.http.openapi import Area, Operation, items
-from tokenhub_core.http.standing import POSTERIORS, SETTINGS, UNDERWAY, Posterior
+from tokenhub_core.http.openapi import Area, Operation
+from tokenhub_core.http.standing import POSTERIORS, SETTINGS, Posterior
 
 
 class SettingShown(msgspec.Struct):
@@ -19,6 +19,22 @@ class SettingShown(msgspec.Struct):
     source: Literal["default", "environment", "started with"]
     text: str
     secret: bool
+
+
+class Answering(msgspec.Struct):
+    """The process that answers, and how many workers its server has."""
+
+    host: str
+    pid: int
+    workers: int
+
+
+class SettingsShown(msgspec.Struct):
+    """All settings of the process that answers."""
+
+    items: list[SettingShown]
+    total: int
+    process: Answering
 
 
 class PosteriorQuery(msgspec.Struct):
@@ -33,13 +49,7 @@ class Posteriors(msgspec.Struct):
     contexts: list[str]
     context: str
     items: list[Posterior]
-
-
-class CallsUnderway(msgspec.Struct):
-    """The calls that this process is at; of many the oldest ids only."""
-
-    calls: int
-    ids: list[str]
+    process: Answering
 
 
 AREA: Final = Area(
@@ -50,7 +60,7 @@ AREA: Final = Area(
             method="GET",
             path=SETTINGS,
             summary="Show each setting, its default and where it comes from; secrets only as set",
-            answers={200: items(SettingShown)},
+            answers={200: SettingsShown},
         ),
         Operation(
             method="GET",
@@ -58,12 +68,6 @@ AREA: Final = Area(
             summary="Show the posterior of each model at its provider",
             query=PosteriorQuery,
             answers={200: Posteriors},
-        ),
-        Operation(
-            method="GET",
-            path=UNDERWAY,
-            summary="Count the calls that are under way",
-            answers={200: CallsUnderway},
         ),
     ),
 )

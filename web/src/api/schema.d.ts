@@ -430,6 +430,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/admin/v1/health/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Show how the health of providers changed and which credentials were parked, newest first */
+        get: operations["get_health_history"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/info": {
         parameters: {
             query?: never;
@@ -1124,7 +1141,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Count the calls that are under way */
+        /** Show the calls that are under way: who asks, who is asked, for how long, what has come so far */
         get: operations["get_underway"];
         put?: never;
         post?: never;
@@ -2063,6 +2080,15 @@ export interface components {
             status: "ok";
         };
         /**
+         * Answering
+         * @description The process that answers, and how many workers its server has.
+         */
+        Answering: {
+            host: string;
+            pid: number;
+            workers: number;
+        };
+        /**
          * AnthropicError
          * @description A refusal in Anthropic's shape.
          */
@@ -2421,11 +2447,13 @@ export interface components {
         };
         /**
          * CallsUnderway
-         * @description The calls that this process is at; of many the oldest ids only.
+         * @description The calls that all workers of this server are at, the longest first; of many, some.
          */
         CallsUnderway: {
             calls: number;
-            ids: string[];
+            items: components["schemas"]["Ongoing"][];
+            processes: number;
+            unheard: number;
         };
         /**
          * CandidateShown
@@ -3635,6 +3663,29 @@ export interface components {
             would: number;
         };
         /**
+         * Moved
+         * @description One change of a provider's health, or of what a credential of it is good for.
+         */
+        Moved: {
+            after: string;
+            at: number;
+            before: string;
+            credential: string;
+            /** @enum {unknown} */
+            kind: "credential" | "health";
+            model_id: string;
+            provider_id: string;
+            reason: string;
+        };
+        /**
+         * MovedList
+         * @description All of them.
+         */
+        MovedList: {
+            items: components["schemas"]["Moved"][];
+            total: number;
+        };
+        /**
          * Need
          * @description A capability without which a model cannot serve a call.
          * @enum {unknown}
@@ -3745,6 +3796,26 @@ export interface components {
          * @enum {unknown}
          */
         OnDisconnect: "cancel" | "drain";
+        /**
+         * Ongoing
+         * @description One call that has not come to its end.
+         */
+        Ongoing: {
+            at: number;
+            attempts: number;
+            id: string;
+            key_id: string;
+            model_id: string;
+            output_chars: number;
+            output_tokens: number;
+            program: string;
+            provider_id: string;
+            requested_model: string;
+            seconds: number;
+            /** @enum {unknown} */
+            state: "planning" | "streaming" | "waiting";
+            stream: boolean;
+        };
         /**
          * OpenAIError
          * @description A refusal in OpenAI's shape.
@@ -4038,6 +4109,7 @@ export interface components {
             context: string;
             contexts: string[];
             items: components["schemas"]["Posterior"][];
+            process: components["schemas"]["Answering"];
         };
         /**
          * Previous
@@ -4666,14 +4738,6 @@ export interface components {
             variable: string;
         };
         /**
-         * SettingShownList
-         * @description All of them.
-         */
-        SettingShownList: {
-            items: components["schemas"]["SettingShown"][];
-            total: number;
-        };
-        /**
          * SettingSource
          * @description A file that settings come from.
          */
@@ -4682,6 +4746,15 @@ export interface components {
             path: string;
             /** @enum {unknown} */
             state: "absent" | "changed" | "same";
+        };
+        /**
+         * SettingsShown
+         * @description All settings of the process that answers.
+         */
+        SettingsShown: {
+            items: components["schemas"]["SettingShown"][];
+            process: components["schemas"]["Answering"];
+            total: number;
         };
         /**
          * Shadow
@@ -7497,6 +7570,38 @@ export interface operations {
             503: components["responses"]["Error503"];
         };
     };
+    get_health_history: {
+        parameters: {
+            query?: {
+                since?: number | null;
+                until?: number | null;
+                provider?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["MovedList"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
     get_info: {
         parameters: {
             query?: never;
@@ -8919,7 +9024,7 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["SettingShownList"];
+                    "application/json": components["schemas"]["SettingsShown"];
                 };
             };
             400: components["responses"]["Error400"];

@@ -3,6 +3,7 @@
 import { useMemo, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { api, done, type Schemas } from "../api/client";
+import { Answering } from "../parts/answering";
 import { Badge, Bar, Empty, Head, Sheet, Shown, Time } from "../parts/basics";
 import { Chart } from "../parts/chart";
 import { count, share } from "../parts/format";
@@ -49,8 +50,9 @@ export function Exploring() {
         It is learned while exploring is off, too; the <Link href="/ui/policy">policy</Link> switches it.
       </Head>
       <Shown of={loaded}>
-        {({ items, contexts }) => (
+        {({ items, contexts, process }) => (
           <>
+            <Answering of={process} />
             <div class="filters">
               <select aria-label="Kind of call" value={context} onChange={(event) => setContext(event.currentTarget.value)}>
                 <option value="">All kinds of calls</option>

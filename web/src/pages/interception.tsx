@@ -52,8 +52,8 @@ export function InterceptionPage() {
                       {ca.hosts.map((host) => (
                         <tr key={host}>
                           <td>{host}</td>
-                          <td>{ca.added.includes(host) && <Badge tone="info">added</Badge>} {(ca.modes as Record<string, string>)[host] && <Badge>{(ca.modes as Record<string, string>)[host]}</Badge>}</td>
-                          <td class="num">{ca.added.includes(host) && may("admin") && <Button small kind="danger" act={() => remove(host)}>Remove</Button>}</td>
+                          <td>{added(ca.added, host) && <Badge tone="info">added</Badge>} {(ca.modes as Record<string, string>)[host] && <Badge>{(ca.modes as Record<string, string>)[host]}</Badge>}</td>
+                          <td class="num">{added(ca.added, host) && may("admin") && <Button small kind="danger" act={() => remove(host)}>Remove</Button>}</td>
                         </tr>
                       ))}
                     </tbody>
@@ -73,6 +73,9 @@ export function InterceptionPage() {
     </>
   );
 }
+
+/** Whether a host is one that was added: those stand there with what their calls speak, as host=dialect. */
+const added = (hosts: readonly string[], host: string): boolean => hosts.some((one) => one.split("=")[0] === host);
 
 function Add({ close, then }: { close: () => void; then: () => void }) {
   const [host, setHost] = useState("");

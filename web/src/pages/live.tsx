@@ -5,6 +5,7 @@ import { Link } from "wouter-preact";
 import { Button, Copy, Empty, Head, Sheet } from "../parts/basics";
 import { COLUMNS } from "../parts/calls";
 import { CallDrawer } from "../parts/call";
+import { Ongoing } from "../parts/ongoing";
 import { Table } from "../parts/table";
 import { calls, type CallEvent } from "../state/events";
 
@@ -30,6 +31,7 @@ export function Live() {
       >
         Every call the moment it ends, with who served it and why.
       </Head>
+      <Ongoing />
       <div class="filters">
         <input class="search" type="search" aria-label="Filter" placeholder="Program, model, provider, reason, error" value={text} onInput={(event) => setText(event.currentTarget.value)} />
         <select aria-label="Outcome" value={kind} onChange={(event) => setKind(event.currentTarget.value)}>

@@ -5,29 +5,42 @@ import { Link } from "wouter-preact";
 import { api, done, type Schemas } from "../api/client";
 import { Badge, Empty, Figures, Head, Sheet, Shown, Time } from "../parts/basics";
 import { Chart, type Curve } from "../parts/chart";
-import { served } from "../parts/calls";
 import { count, millis, money, NANO, share } from "../parts/format";
 import { changes, others } from "../state/events";
 import { useLoaded } from "../state/loaded";
-import { quantile, recent, slotted, type Entry } from "../state/recent";
+import { series, type Grid } from "../state/series";
 
 const HOUR = 3600;
-const SLOTS = 60;
-const MOST = 5000;
+const MINUTE = 60;
+
+type Stats = Schemas["Stats"];
+interface Told {
+  stats: Stats;
+  grid: Grid;
+  underway: number;
+}
+
+async function latest(): Promise<Told> {
+  const until = Math.floor(Date.now() / 1000) + 1;
+  const [stats, grid, underway] = await Promise.all([
+    done(api.GET("/admin/v1/stats")),
+    series({ metrics: ["calls", "errors", "cost_nanousd"], range: { since: until - HOUR, until }, step: MINUTE }),
+    done(api.GET("/admin/v1/underway")),
+  ]);
+  return { stats, grid, underway: underway.calls };
+}
 
 export function Overview() {
   const info = useLoaded(() => done(api.GET("/admin/v1/info")), [], { every: 15_000, follow: true });
-  const log = useLoaded(async () => {
-    const until = Date.now() / 1000;
-    return { until, entries: await recent(MOST, until - HOUR) };
-  }, [], { every: 15_000 });
+  const traffic = useLoaded(latest, [], { every: 15_000 });
   return (
     <>
       <Head title="Overview">The last hour, and what is running.</Head>
       <Shown of={info}>{(now) => <Attention info={now} />}</Shown>
-      <Shown of={log}>
-        {({ entries, until }) =>
-          entries.length === 0 ? (
+      <Shown of={traffic}>
+        {(found) => {
+          const hour = found.stats.global.find((one) => one.window === "1h");
+          return !hour?.request_count ? (
             <Sheet>
               <Empty title="No calls in the last hour">
                 <p>Put a program behind TokenHub: nothing in it has to change.</p>
@@ -35,9 +48,9 @@ export function Overview() {
               </Empty>
             </Sheet>
           ) : (
-            <Traffic entries={entries} until={until} />
-          )
-        }
+            <Traffic hour={hour} {...found} />
+          );
+        }}
       </Shown>
       <Events />
     </>
@@ -70,63 +83,61 @@ function Attention({ info }: { info: Schemas["Info"] }) {
   );
 }
 
-function Traffic({ entries, until }: { entries: readonly Entry[]; until: number }) {
-  const slots = useMemo(() => slotted(entries, until - HOUR, until, SLOTS), [entries, until]);
-  const good = entries.filter((one) => one.outcome !== "error").length;
-  const total = (pick: (one: Entry) => number) => entries.reduce((sum, one) => sum + pick(one), 0);
-  const times = entries.flatMap((one) => (one.total_ms == null || one.outcome !== "ok" ? [] : [one.total_ms]));
-  const calls: Curve[] = useMemo(() => [
-    { name: "answered", values: slots.of.map((slot) => slot.filter((one) => one.outcome !== "error").length), filled: true },
-    { name: "failed", values: slots.of.map((slot) => slot.filter((one) => one.outcome === "error").length), colour: "#d9534f", filled: true },
-  ], [slots]);
-  const cost: Curve[] = useMemo(() => [
-    { name: "cost", values: slots.of.map((slot) => slot.reduce((sum, one) => sum + one.cost_nanousd, 0) / NANO), filled: true, colour: "#5b7fd6" },
-  ], [slots]);
+function Traffic({ hour, stats, grid, underway }: Told & { hour: Schemas["WindowShown"] }) {
+  const [calls, cost] = useMemo(() => {
+    const [all, failed] = [grid.of("calls", "all", 0), grid.of("errors", "all", 0)];
+    const answered: Curve[] = [
+      { name: "answered", values: all.map((one, index) => one - (failed[index] ?? 0)), filled: true },
+      { name: "failed", values: failed, colour: "#d9534f", filled: true },
+    ];
+    const spent: Curve[] = [
+      { name: "cost", values: grid.of("cost_nanousd", "all", 0).map((one) => one / NANO), filled: true, colour: "#5b7fd6" },
+    ];
+    return [answered, spent];
+  }, [grid]);
   return (
     <>
       <Figures of={[
-        ["Calls", count(entries.length), entries.length >= MOST ? "or more" : undefined],
-        ["Answered", share(good / entries.length)],
-        ["Cost", money(total((one) => one.cost_nanousd) / NANO)],
-        ["Tokens", count(total((one) => one.input_tokens + one.output_tokens))],
-        ["Half within", millis(quantile(times, 0.5))],
-        ["95 % within", millis(quantile(times, 0.95))],
+        ["Calls", count(hour.request_count), stats.complete ? undefined : "or more"],
+        ["Under way", count(underway)],
+        ["Answered", share(1 - hour.error_rate)],
+        ["Cost", money(hour.total_cost_usd)],
+        ["Tokens", count(hour.total_tokens)],
+        ["Half within", millis(hour.p50_latency_ms)],
+        ["95 % within", millis(hour.p95_latency_ms)],
       ]} />
       <div class="two">
-        <Sheet title="Calls a minute"><Chart label="Calls a minute, answered and failed" at={slots.at} curves={calls} show={count} /></Sheet>
-        <Sheet title="Cost a minute"><Chart label="Cost a minute in dollars" at={slots.at} curves={cost} show={money} /></Sheet>
+        <Sheet title="Calls a minute"><Chart label="Calls a minute, answered and failed" at={grid.at} curves={calls} show={count} /></Sheet>
+        <Sheet title="Cost a minute"><Chart label="Cost a minute in dollars" at={grid.at} curves={cost} show={money} /></Sheet>
       </div>
       <div class="two">
-        <Ranking title="Most asked" of={entries} by={(one) => served(one.model_id, one.provider_id) || "nobody"} />
-        <Ranking title="Who asks" of={entries} by={(one) => one.program || "unknown"} />
+        <Ranking title="Most asked" of={(stats.by_model["1h"] ?? []).map((one) => ({ name: one.model || "nobody", ...one }))} />
+        <Ranking title="Who asks" of={(stats.by_program["1h"] ?? []).map((one) => ({ name: one.program || "unknown", ...one }))} />
       </div>
     </>
   );
 }
 
-function Ranking({ title, of, by }: { title: string; of: readonly Entry[]; by: (one: Entry) => string }) {
-  const ranked = useMemo(() => {
-    const found = new Map<string, { calls: number; cost: number; failed: number }>();
-    for (const one of of) {
-      const sum = found.get(by(one)) ?? { calls: 0, cost: 0, failed: 0 };
-      sum.calls += 1;
-      sum.cost += one.cost_nanousd;
-      sum.failed += one.outcome === "error" ? 1 : 0;
-      found.set(by(one), sum);
-    }
-    return [...found].sort(([, a], [, b]) => b.calls - a.calls).slice(0, 8);
-  }, [of]);
+interface Ranked {
+  name: string;
+  request_count: number;
+  error_rate: number;
+  error_count: number;
+  total_cost_usd: number;
+}
+
+function Ranking({ title, of }: { title: string; of: readonly Ranked[] }) {
   return (
     <Sheet title={title} flush>
       <table aria-label={title}>
         <thead><tr><th scope="col">Name</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Cost</th></tr></thead>
         <tbody>
-          {ranked.map(([name, sum]) => (
-            <tr key={name}>
-              <td>{name}</td>
-              <td class="num">{count(sum.calls)}</td>
-              <td class="num">{sum.failed ? <span class="bad">{share(sum.failed / sum.calls)}</span> : "–"}</td>
-              <td class="num">{money(sum.cost / NANO)}</td>
+          {of.slice(0, 8).map((one) => (
+            <tr key={one.name}>
+              <td>{one.name}</td>
+              <td class="num">{count(one.request_count)}</td>
+              <td class="num">{one.error_count ? <span class="bad">{share(one.error_rate)}</span> : "–"}</td>
+              <td class="num">{money(one.total_cost_usd)}</td>
             </tr>
           ))}
         </tbody>

@@ -11,6 +11,8 @@ import { Table, type Column } from "../parts/table";
 import type { Entry } from "../state/recent";
 
 const PAGE = 200;
+/** Of those behind the first page, which is to be there soon. */
+const MORE = 500;
 
 const COLUMNS: readonly Column<Entry>[] = [
   { name: "at", title: "Time", cell: (one) => <Time at={one.at} />, by: (one) => one.at },
@@ -95,7 +97,7 @@ export function Requests() {
     setBusy(true);
     try {
       const at = async (place?: number) =>
-        done(api.GET("/admin/v1/logs", { params: { query: { limit: PAGE, ...query, ...(place === undefined ? {} : { before: place }) } as never } }));
+        done(api.GET("/admin/v1/logs", { params: { query: { ...query, ...(place === undefined ? { limit: PAGE } : { limit: MORE, before: place }) } as never } }));
       let page = await at(before);
       // One answer looks at so many calls and no more: where none of them matches, there may be older ones that do.
       while (page.logs.length === 0 && page.next != null) page = await at(page.next);

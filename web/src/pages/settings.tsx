@@ -2,6 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { api, done, type Schemas } from "../api/client";
+import { Answering } from "../parts/answering";
 import { Badge, Empty, Head, Sheet, Shown } from "../parts/basics";
 import { useLoaded } from "../state/loaded";
 
@@ -25,6 +26,7 @@ export function SettingsPage() {
         <input class="search" type="search" aria-label="Search settings" placeholder="Name or meaning" value={text} onInput={(event) => setText(event.currentTarget.value)} />
         <label class="check"><input type="checkbox" checked={changed} onChange={(event) => setChanged(event.currentTarget.checked)} />Only what is not its default</label>
       </div>
+      {loaded.value && <Answering of={loaded.value.process} />}
       <Sheet flush>
         <Shown of={loaded}>
           {({ items }) => {

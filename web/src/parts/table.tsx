@@ -30,6 +30,8 @@ interface Props<Row> {
 
 const HEIGHT = 33;
 const VIRTUAL = 120;
+/** So many rows before the last one more are asked for. */
+const AHEAD = 100;
 
 export function Table<Row>(props: Props<Row>) {
   const { rows, columns, label, tall } = props;
@@ -131,7 +133,7 @@ function useWindow(frame: { current: HTMLDivElement | null }, count: number, mor
   useEffect(() => virtual._willUpdate());
   const items = scrolls ? virtual.getVirtualItems() : [];
   const last = items.at(-1);
-  const end = scrolls && last ? last.index >= count - 30 : !scrolls;
+  const end = scrolls && last ? last.index >= count - AHEAD : !scrolls;
   useEffect(() => {
     if (!more) return;
     if (scrolls && end) more();

@@ -20,22 +20,6 @@ export async function recent(most: number, since: number): Promise<Entry[]> {
   return found.slice(0, most);
 }
 
-export interface Slots {
-  at: number[];
-  of: Entry[][];
-}
-
-/** Part calls into slots of equal length, oldest first, empty ones too. */
-export function slotted(entries: readonly Entry[], since: number, until: number, count: number): Slots {
-  const size = (until - since) / count;
-  const of: Entry[][] = Array.from({ length: count }, () => []);
-  for (const one of entries) {
-    const slot = Math.min(Math.floor((one.at - since) / size), count - 1);
-    if (slot >= 0) of[slot]?.push(one);
-  }
-  return { at: of.map((_, index) => since + index * size), of };
-}
-
 export function quantile(values: readonly number[], share: number): number | null {
   if (!values.length) return null;
   const sorted = [...values].sort((a, b) => a - b);
