@@ -168,6 +168,8 @@ class Run:
         self._handle: WorkflowHandle[Any, Done] = client.get_workflow_handle_for(
             Chat.run, errand.prefix + self._id
         )
+        self._claimed = set[int]()
+        """The attempts that are ours to make."""
         self._dark: float | None = None
         """Since when Temporal could not be asked."""
         seconds = errand.limits.total_seconds
@@ -291,9 +293,13 @@ class Run:
         return True
 
     async def _mine(self, n: int = 1) -> bool:
-        """Claim the call from its attempt `n` on; False where a worker has begun that."""
-        mark = await self.line.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
-        return mark is None or mark.by is By.DIRECT
+        """Claim the call from its attempt `n` on; False where somebody else has."""
+        if n not in self._claimed:
+            mark = await self.line.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
+            if mark is not None:
+                return False
+            self._claimed.add(n)
+        return True
 
     async def _gone(self) -> None:
         """End a workflow that has nothing left to do."""
