@@ -184,6 +184,7 @@ SHELLS: Final = {
     "tokenhub_core.workflows.codec": "is asked by Temporal's loop",
     "tokenhub_core.workflows.definitions": "waits in workflows, whose clock and dice are their own",
     "tokenhub_core.workflows.following": "speaks with Temporal",
+    "tokenhub_core.workflows.overtaking": "waits for attempts and the store",
     "tokenhub_core.workflows.resuming": "waits for the store",
     "tokenhub_core.workflows.stepping": "waits for the store",
     "tokenhub_core.workflows.joining": "imports an extra where it is asked for",
