@@ -190,6 +190,8 @@ SHELLS: Final = {
     "tokenhub_core.workflows.codec": "is asked by Temporal's loop",
     "tokenhub_core.workflows.definitions": "waits in workflows, whose clock and dice are their own",
     "tokenhub_core.workflows.following": "speaks with Temporal",
+    "tokenhub_core.workflows.overtaking": "waits for attempts and the store",
+    "tokenhub_core.workflows.resuming": "waits for the store",
     "tokenhub_core.workflows.stepping": "waits for the store",
     "tokenhub_core.workflows.joining": "imports an extra where it is asked for",
     "tokenhub_core.cli": "reads the command line and prints",
@@ -210,8 +212,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes chronicle dispatch.attempt dispatch.checking dispatch.executor
-    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings pooling
-    presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
+    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings
+    pooling presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
     pipeline preparing
     workflows""",

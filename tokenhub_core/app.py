@@ -495,6 +495,7 @@ async def _door(
         dialects=DIALECTS,
         clock=kept.clock,
         throttle=admission.throttle,
+        durable=pipeline.durable,
     )
     stack.push_async_callback(engine.close)
     shared = await common(stack, kept.settings, kept.siblings, secrets.token_hex(8))

@@ -2,6 +2,7 @@
 
     running? ── joined: every caller gets the one answer, from its beginning
     kept?    ── replayed
+    durable? ── followed to its end, whatever has become of the process that took it
     marked?  ── 409: it was made before, and its answer is not here; or another process makes it: come again
     else     ── marked durably, made, and what came of it kept
 
@@ -29,9 +30,10 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.job import CANCELLED, INTERNAL, Trace
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Clock, Engine, Recorder, Reply
-from tokenhub_core.progress import Progress, record, refusal
+from tokenhub_core.progress import Progress, passed_on, record, refusal
 from tokenhub_core.store.idempotency import Earlier
 from tokenhub_core.types import Dialect, Headers, Outcome, Record, Snapshot
+from tokenhub_core.workflows.way import Resumed
 
 _CAUSE: Final = "idempotency_"
 _ORIGINAL: Final = "x-tokenhub-original"
@@ -55,6 +57,18 @@ class Marking(Protocol):
 
     def drop(self, mark: Mark, request_id: str) -> bool:
         """Forget the mark that this call made; as `finish`."""
+        ...
+
+
+class Resumable(Protocol):
+    """Calls that go on without whoever took them. See `workflows.way.Durability`."""
+
+    async def resumed(self, request_id: str) -> Resumed | None:
+        """Return what a call came to, once it is over; None where nobody knows."""
+        ...
+
+    def given(self, request_id: str) -> None:
+        """Hear that its answer has found its caller."""
         ...
 
 
@@ -152,8 +166,10 @@ class Idempotent:
         dialects: Mapping[Dialect, DialectModule],
         clock: Clock,
         throttle: Throttle,
+        durable: Resumable | None = None,
     ) -> None:
         self._engine = engine
+        self._durable = durable
         self._keeping = keeping
         self._recorder = recorder
         self._dialects = dialects
@@ -238,20 +254,42 @@ class Idempotent:
     async def _claimed(self, run: _Run) -> bool:
         """Mark the call; False, and the run told of it, where another one has the mark."""
         now, keeping = self._clock.now(), self._keeping
-        earlier = await keeping.marks.claim(run.mark, run.snapshot.id, now=now, until=now + keeping.seconds)
-        if earlier is None:
-            return True
+        while True:
+            earlier = await keeping.marks.claim(
+                run.mark, run.snapshot.id, now=now, until=now + keeping.seconds
+            )
+            if earlier is None:
+                return True
+            resumed = await self._resumed(earlier, run)
+            if resumed is None or resumed.answer is not None:
+                break
+            # It has failed, and nobody was told: as after an error that its caller got, the call is made anew.
+            keeping.marks.drop(run.mark, earlier.request_id)
         run.earlier = earlier.request_id
         if run.stay is not None:
             # The engine, which counts requests, hears nothing of this one.
             with suppress(TokenHubError):
                 run.stay.enter(self._instant())
             self._leave(run.stay)
-        if earlier.asked == run.mark.asked and (answer := earlier.answer) is not None:
+        if resumed is not None and resumed.answer is not None:
+            run.reply = _given(earlier.request_id, resumed.answer, resumed.headers)
+            if self._keep(run, earlier.request_id) and resumed.recorded and self._durable is not None:
+                self._durable.given(earlier.request_id)
+        elif earlier.asked == run.mark.asked and (answer := earlier.answer) is not None:
             run.reply = Reply(answer.status, answer.headers, answer.body)
         else:
             run.fault = self._why(earlier, run.mark)
         return False
+
+    async def _resumed(self, earlier: Earlier, run: _Run) -> Resumed | None:
+        """Return what the earlier call came to, where it is one that goes on without whoever took it.
+
+        Of our own way to ask the answer alone is kept, without the decision that stands around it.
+        """
+        same = earlier.asked == run.mark.asked and not earlier.done
+        if self._durable is None or not same or run.snapshot.native:
+            return None
+        return await self._durable.resumed(earlier.request_id)
 
     def _why(self, earlier: Earlier, mark: Mark) -> Fault:
         """Return why a call is not made that has been made, or begun."""
@@ -289,23 +327,27 @@ class Idempotent:
         run.over = True
         stored = True
         if done:
-            kept, now = self._kept(run), self._clock.now()
-            if kept is not None:
-                self._shelf.put(name, kept, until=now + self._keeping.seconds, now=now)
-            stored = marks.finish(run.mark, request_id, kept)
+            stored = self._keep(run, request_id)
         elif not run.earlier:
             stored = marks.drop(run.mark, request_id)
         if not stored:
             _log.error("what became of %s could not be stored: its key stays in use", request_id)
         run.changed()
 
-    def _kept(self, run: _Run) -> Kept | None:
+    def _keep(self, run: _Run, request_id: str) -> bool:
+        """Keep the answer that was made for a call; False where that cannot be stored."""
+        kept, now = self._kept(run, request_id), self._clock.now()
+        if kept is not None:
+            self._shelf.put(run.mark.id, kept, until=now + self._keeping.seconds, now=now)
+        return self._keeping.marks.finish(run.mark, request_id, kept)
+
+    def _kept(self, run: _Run, request_id: str) -> Kept | None:
         """Return the answer as it is kept, None where it is too long for that."""
         reply = run.reply
         if reply is None or not run.tape.whole:
             return None
         body = reply.body if reply.frames is None else run.tape.all()
-        kept = Kept(run.snapshot.id, run.mark.asked, reply.status, reply.headers, body)
+        kept = Kept(request_id, run.mark.asked, reply.status, reply.headers, body)
         return kept if kept.size <= self._keeping.cache_bytes else None
 
     # --- others get the answer
@@ -414,6 +456,12 @@ async def _written(run: _Run, frames: AsyncGenerator[bytes]) -> None:
                 await run.change()
     finally:
         await frames.aclose()
+
+
+def _given(first: str, body: bytes, upstream: Headers) -> Reply:
+    """Return the answer of a durable call as far as it is kept: what its head told of the decision is in its record."""
+    named = (("x-request-id", first), ("x-tokenhub-decision", first))
+    return Reply(200, (*passed_on(upstream, limited=True), *named), body)
 
 
 def _other(first: str) -> Fault:

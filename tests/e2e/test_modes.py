@@ -42,3 +42,19 @@ async def test_a_directive_has_a_call_answered_in_steps(
         assert [one["step"] for one in record["attempts"]] == [one["name"] for one in made["steps"]]
         assert record["cost_nanousd"] == sum(one["cost_nanousd"] for one in made["steps"])
         assert record["cost_nanousd"] == prices(record["input_tokens"], record["output_tokens"])
+
+
+@each_sdk
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_planning_by_a_directive_is_one_call(world: World, sdk: Sdk, stream: bool) -> None:
+    """It is the weights that differ: one request, one attempt, and what that costs."""
+    async with world.serve.provider("m", speaks=sdk.name) as provider:
+        do = sdk.stream if stream else sdk.whole
+        asked = sdk.ask(f"@@tokenhub mode=planning provider={provider.id}\nSay hello.")
+        said = await world.program(do, model="m", **asked)
+
+        assert sdk.text(said["answer"]).startswith("You asked: ")
+        record = await world.serve.record(said["headers"]["x-request-id"])
+        assert (record["mode"], record["directive"]) == ("planning", "honoured")
+        assert len(provider.fake.requests) == len(record["attempts"]) == 1
+        assert record["cost_nanousd"] == prices(record["input_tokens"], record["output_tokens"])

@@ -64,7 +64,7 @@ class House:
 
 @asynccontextmanager
 async def durably(
-    temporal: Temporal | str,
+    temporal: Temporal | str | None,
     directory: Path,
     bench: Bench,
     *,
@@ -74,7 +74,8 @@ async def durably(
 ) -> AsyncIterator[House]:
     """Let all calls of a bench be durable, on a task queue of their own; the ids of its calls too are its own.
 
-    An address in the place of the server is one where there is none.
+    An address in the place of the server is one where there is none. None: nobody even tries, and the scene says
+    what is spoken to.
     """
     database = open_database(str(directory / "store.sqlite"))
     writer = Writer(database)
@@ -85,7 +86,7 @@ async def durably(
     safe = Safe(rows, sealer, secrets.token_bytes)
     settings = Settings(
         temporal_enabled=True,
-        temporal_host=temporal if isinstance(temporal, str) else temporal.address,
+        temporal_host=temporal.address if isinstance(temporal, Temporal) else temporal or "",
         temporal_namespace=NAMESPACE,
         temporal_task_queue=f"queue-{_RUN}-{number}",
         temporal_worker=worker,
@@ -102,9 +103,9 @@ async def durably(
         waits=waits,
     )
     bench.engine.durable = durable
-    keeping = asyncio.create_task(durable.keep())
+    keeping = asyncio.create_task(asyncio.sleep(0) if temporal is None else durable.keep())
     try:
-        if not isinstance(temporal, str):
+        if isinstance(temporal, Temporal):
             await durable.connected.wait()
         yield House(bench, durable, rows, writer)
     finally:

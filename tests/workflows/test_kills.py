@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.e2e.serving import ROOT, Serve, bare_environment, eventually, measured, start, until
+from tests.e2e.serving import ROOT, Serve, bare_environment, measured, serving, start, until
 from tests.fakes.engine import Bench, chat
 from tests.fakes.provider import FakeProvider
 from tests.fakes.transport import Scripted
@@ -36,6 +37,8 @@ pytestmark = [pytest.mark.load, pytest.mark.timeout(600)]
 
 TEXT = "echo: still here"
 PLAN = f"@@tokenhub mode=refine iterations=1\n{TEXT}"
+KEY = {"Idempotency-Key": "once"}
+STEPS = ["answer", "refine-1"]
 SLOW = Profile(ttft=3.0)
 """Long enough to be killed in the middle of."""
 
@@ -135,7 +138,8 @@ def sound(record: Json, fake: FakeProvider) -> None:
     assert len(sent) <= len(record["attempts"])
     assert record["cost_nanousd"] == sum(attempt["cost_nanousd"] for attempt in record["attempts"])
     answered = [attempt for attempt in record["attempts"] if not attempt["cause"]]
-    assert len(answered) == (record["outcome"] == "ok")
+    made = record.get("composition")
+    assert len(answered) == (len(made["steps"]) if made else record["outcome"] == "ok")
 
 
 EXPECTED = {
@@ -150,36 +154,40 @@ EXPECTED = {
 """How often the provider is asked, and the causes of the record's attempts, by where the worker dies."""
 
 
+@asynccontextmanager
+async def scene(folder: Path, temporal: Temporal) -> AsyncIterator[tuple[Serve, FakeProvider]]:
+    """Run a server that leaves its calls to workers elsewhere, and a provider that takes its time."""
+    how = settings(temporal, worker=False)
+    command = program_of_this_tree()
+    async with FakeProvider(profile=SLOW) as fake, serving(folder, settings=how, command=command) as serve:
+        await registered(serve, fake)
+        yield serve, fake
+
+
+async def killed(folder: Path, temporal: Temporal, point: str, text: str) -> tuple[Json, int]:
+    """Make a call whose worker dies at a point; return its one record, and how often the provider was asked."""
+    async with scene(folder, temporal) as (serve, fake), working(folder, temporal, point) as worker:
+        asking = asyncio.create_task(ask(serve, text))
+        if point not in POINTS:
+            await until(lambda: len(fake.requests) == 1)
+            assert worker.process is not None
+            worker.process.kill()
+        status, name, body = await asking
+        assert (status, b"You asked: " in body or b"still here" in body) == (200, True), body
+        records = [row for row in await serve.records() if row["id"] == name]
+        assert (worker.starts, len(records)) == (2, 1)
+        record = await serve.record(name)
+        sound(record, fake)
+        return record, len(fake.requests)
+
+
 @pytest.mark.parametrize("point", EXPECTED)
 async def test_a_worker_may_die_anywhere(point: str, own_temporal: Temporal, tmp_path: Path) -> None:
     """Its place is taken, the caller has his answer, and the one record tells what may have been billed twice."""
-    async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
-        serve = await start(
-            tmp_path,
-            settings=settings(own_temporal, worker=False),
-            command=program_of_this_tree(),
-            session=session,
-        )
-        assert isinstance(serve, Serve), serve
-        await registered(serve, fake)
-        async with working(tmp_path, own_temporal, point) as worker:
-            asking = asyncio.create_task(ask(serve))
-            if point not in POINTS:
-                await until(lambda: len(fake.requests) == 1)
-                assert worker.process is not None
-                worker.process.kill()
-            status, name, body = await asking
-            assert status == 200, body
-            assert b"still here" in body
-            record = await serve.record(name)
-            records = [row for row in await serve.records() if row["id"] == name]
-            assert worker.starts == 2
-        await serve.stop()
-        asked, causes = EXPECTED[point]
-        sound(record, fake)
-        assert len(records) == 1
-        assert (len(fake.requests), tuple(one["cause"] for one in record["attempts"])) == (asked, causes)
-        measured(f"worker died: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
+    record, asked = await killed(tmp_path, own_temporal, point, TEXT)
+
+    assert (asked, tuple(one["cause"] for one in record["attempts"])) == EXPECTED[point]
+    measured(f"worker died: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
 
 
 PLANNED = {
@@ -196,38 +204,18 @@ async def test_a_worker_may_die_between_the_steps_of_a_plan(
     point: str, own_temporal: Temporal, tmp_path: Path
 ) -> None:
     """Another one goes on where it was: no step is decided or paid for twice, and the one record has them all."""
-    async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
-        serve = await start(
-            tmp_path,
-            settings=settings(own_temporal, worker=False),
-            command=program_of_this_tree(),
-            session=session,
-        )
-        assert isinstance(serve, Serve), serve
-        await registered(serve, fake)
-        async with working(tmp_path, own_temporal, point) as worker:
-            asking = asyncio.create_task(ask(serve, PLAN))
-            if point not in POINTS:
-                await until(lambda: len(fake.requests) == 1)
-                assert worker.process is not None
-                worker.process.kill()
-            status, name, body = await asking
-            assert status == 200, body
-            assert b"still here" in body
-            record = await serve.record(name)
-            records = [row for row in await serve.records() if row["id"] == name]
-            assert worker.starts == 2
-        await serve.stop()
-        asked, causes = PLANNED[point]
-        assert record["cost_nanousd"] == sum(attempt["cost_nanousd"] for attempt in record["attempts"])
-        assert [step["name"] for step in record["composition"]["steps"]] == ["answer", "refine-1"]
-        assert (len(records), len(fake.requests)) == (1, asked)
-        assert tuple(one["cause"] for one in record["attempts"]) == causes
-        measured(f"worker died in a plan: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
+    record, asked = await killed(tmp_path, own_temporal, point, PLAN)
+
+    assert [step["name"] for step in record["composition"]["steps"]] == STEPS
+    assert (asked, tuple(one["cause"] for one in record["attempts"])) == PLANNED[point]
+    measured(f"worker died in a plan: {point}; asked {asked}, answer after {record['total_ms']:.0f} ms")
 
 
-async def test_the_server_may_die_between_the_steps_of_a_plan(own_temporal: Temporal, tmp_path: Path) -> None:
-    """A step that outlives Temporal is the plan's when Temporal is back; no step is made again."""
+@pytest.mark.parametrize("back", [True, False])
+async def test_the_server_may_die_between_the_steps_of_a_plan(
+    back: bool, own_temporal: Temporal, tmp_path: Path
+) -> None:
+    """A step that outlives Temporal is the plan's when Temporal is back, or never is; no step is made again."""
     reached, go = asyncio.Event(), asyncio.Event()
 
     class Held(Talking):
@@ -240,47 +228,77 @@ async def test_the_server_may_die_between_the_steps_of_a_plan(own_temporal: Temp
     bench, _ = talking(lambda one: "Four.", defaults={"durable": True}, patience=Patience(whole=120))
     talk = Held(lambda one: "Four.")
     bench.executor.means = replace(bench.executor.means, transport=talk)
-    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
+    waits = Waits(begin=60, look=0.1, over=120) if back else Waits(begin=60, look=0.1)
+    async with durably(own_temporal, tmp_path, bench, waits=waits) as house:
         asking = asyncio.create_task(house.ask(chat(PLAN, model="a")))
         await reached.wait()
         await asyncio.to_thread(own_temporal.kill)
+        died = time.monotonic()
         go.set()
-        await asyncio.to_thread(own_temporal.start)
+        if back:
+            await asyncio.to_thread(own_temporal.start)
         reply, _ = await asking
+        took = time.monotonic() - died
 
     assert reply.status == 200
     record = bench.recorder.one
     assert (len(talk.heard), [one.cause for one in record.attempts]) == (2, ["", ""])
+    measured(f"Temporal died in a plan; back: {back}; asked 2, answer {took * 1000:.0f} ms after its death")
 
 
 def program_of_this_tree() -> tuple[str, ...]:
     return (sys.executable, "-c", "from tokenhub_core.cli import main; main()")
 
 
-@pytest.mark.parametrize("point", ["sent", "kept", "recording"])
-async def test_tokenhub_itself_may_die(point: str, own_temporal: Temporal, tmp_path: Path) -> None:
-    """The caller's connection is gone, the call is not: the next start ends it, and records it once."""
+ITSELF = (
+    (TEXT, "sent", ("worker_lost", "")),
+    (TEXT, "kept", ("",)),
+    (TEXT, "recording", ("",)),
+    (PLAN, "stepped", ("", "")),
+    (PLAN, "sent", ("worker_lost", "", "")),
+    (PLAN, "kept", ("", "")),
+    (PLAN, "settling", ("", "")),
+)
+"""A call or a plan, where TokenHub dies, and the causes of the record's attempts."""
+
+
+@pytest.mark.parametrize(("text", "point", "causes"), ITSELF)
+async def test_tokenhub_itself_may_die(
+    text: str, point: str, causes: tuple[str, ...], own_temporal: Temporal, tmp_path: Path
+) -> None:
+    """The caller's connection is gone, the call is not: the next start ends it, and records it once.
+
+    Who sends the same Idempotency-Key again gets its answer, and the provider hears nothing of that.
+    """
     how = settings(own_temporal, worker=True)
     async with aiohttp.ClientSession() as session, FakeProvider(profile=SLOW) as fake:
         command = dying(point, tmp_path / "died")
         serve = await start(tmp_path, settings=how, command=command, session=session)
         assert isinstance(serve, Serve), serve
         await registered(serve, fake)
-        asking = asyncio.create_task(ask(serve))
+        asking = asyncio.create_task(ask(serve, text, **KEY))
         if point == "sent":
             await until(lambda: len(fake.requests) == 1)
             await serve.kill()
         with pytest.raises(aiohttp.ClientError):
             await asking
         await serve.process.wait()
-        again = await start(tmp_path, settings=how, command=program_of_this_tree(), session=session)
-        assert isinstance(again, Serve), again
-        (record,) = await eventually(again.records, within=PROGRAM_PATIENCE)
-        record = await again.record(record["id"])
-        await again.stop()
+        died = time.monotonic()
+        async with serving(tmp_path, settings=how, command=program_of_this_tree()) as again:
+            status, name, body = await ask(again, text, **KEY)
+            took = time.monotonic() - died
+            assert (status, b"You asked: " in body or b"still here" in body) == (200, True), body
+            record = await again.record(name)
+            records = [row for row in await again.records() if row["reason"] != "replayed"]
+        assert [row["id"] for row in records] == [name]
         sound(record, fake)
-        assert (record["outcome"], len(fake.requests)) == ("ok", 2 if point == "sent" else 1)
-        measured(f"tokenhub died: {point}; asked {len(fake.requests)}")
+        asked = len(fake.requests)
+        assert (record["outcome"], tuple(one["cause"] for one in record["attempts"])) == ("ok", causes)
+        assert asked == len(causes)
+        kind = "plan" if text == PLAN else "call"
+        measured(
+            f"tokenhub died in a {kind}: {point}; asked {asked}, answer {took * 1000:.0f} ms after its death"
+        )
 
 
 async def test_the_server_may_die_and_come_back(own_temporal: Temporal, tmp_path: Path) -> None:

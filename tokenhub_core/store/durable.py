@@ -74,9 +74,14 @@ class DurableCalls:
         """Return the call, None where it is gone."""
         return await self._read(partial(_load, call_id=call_id))
 
-    async def begin(self, call_id: str, n: int, by: By, *, now: float) -> Mark | None:
-        """Return the mark of an attempt that was begun before; None once this one is begun."""
-        return await self._writer.commit(partial(_begin, call_id=call_id, n=n, by=by, now=now))
+    async def begin(self, call_id: str, n: int, by: By, *, now: float, part_of: str = "") -> Mark | None:
+        """Return the mark of an attempt that was begun before; None once this one is begun.
+
+        `part_of`: the call that it belongs to. Where any of that is made directly, the mark which says so is returned.
+        """
+        return await self._writer.commit(
+            partial(_begin, call_id=call_id, n=n, by=by, now=now, part_of=part_of)
+        )
 
     async def end(self, call_id: str, n: int, outcome: Sealed) -> Sealed:
         """Say what came of an attempt; return what was said first."""
@@ -122,8 +127,12 @@ def _load(connection: Connection, *, call_id: str) -> Sealed | None:
     return None if row is None else Sealed(row.key_id, bytes(row.sealed))
 
 
-def _begin(connection: Connection, *, call_id: str, n: int, by: By, now: float) -> Mark | None:
+def _begin(connection: Connection, *, call_id: str, n: int, by: By, now: float, part_of: str) -> Mark | None:
     table = DURABLE_ATTEMPTS.c
+    if part_of:
+        direct = (table.call_id == part_of, table.by == By.DIRECT.value)
+        if (row := connection.execute(select(DURABLE_ATTEMPTS).where(*direct)).first()) is not None:
+            return _mark(row)
     row = connection.execute(
         select(DURABLE_ATTEMPTS).where(table.call_id == call_id, table.n == n)
     ).one_or_none()
@@ -161,3 +170,5 @@ def _forget(connection: Connection, *, call_id: str, attempts: bool) -> None:
         # The mark of a call that was made directly stays: its workflow may still be on its way.
         gone = (DURABLE_ATTEMPTS.c.call_id == call_id, DURABLE_ATTEMPTS.c.by == By.WORKFLOW.value)
         connection.execute(delete(DURABLE_ATTEMPTS).where(*gone))
+        mine = DURABLE_ATTEMPTS.c.call_id == call_id
+        connection.execute(update(DURABLE_ATTEMPTS).where(mine).values(key_id=None, sealed=None))

@@ -36,7 +36,7 @@ from tokenhub_core.store.log import RequestLog
 from tokenhub_core.types import Dialect, TextDelta
 from tokenhub_core.vault import sealing
 from tokenhub_core.vault.sealing import Sealer
-from tokenhub_core.workflows import shapes
+from tokenhub_core.workflows import composed, shapes
 from tokenhub_core.workflows.codec import LockedError
 from tokenhub_core.workflows.composed import Several
 from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told, Traced
@@ -167,9 +167,21 @@ class Activities:
         """Make one attempt whose answer is checked or shaped, as `attempt` does."""
         return await self.attempt(step)
 
+    async def directly(self, step: Step) -> Told:
+        """Make one attempt as `attempt` does, in a call that was taken over by this process."""
+        return await self._once(step, By.DIRECT)
+
+    def making(self, call_id: str, n: int) -> bool:
+        """Tell whether an attempt is under way here."""
+        return (call_id, n) in self._running
+
     @activity.defn(name=shapes.RECORD)
     async def record(self, closing: Closing) -> None:
         """Make the record of a call, once."""
+        async with beating():
+            await self._record(closing)
+
+    async def _record(self, closing: Closing) -> None:
         call = await self._safe.load(closing.id)
         marks = await self._safe.rows.marks(closing.id)
         if any(mark.by is By.DIRECT for mark in marks):
@@ -202,7 +214,7 @@ class Activities:
         """Tell whether a call's record is made."""
         return await asyncio.to_thread(self._requests.get, call_id) is not None
 
-    async def _once(self, step: Step) -> Told:
+    async def _once(self, step: Step, by: By = By.WORKFLOW) -> Told:
         place = (step.id, step.n)
         if (running := self._running.get(place)) is None:
             found = await self._safe.load(step.id)
@@ -210,7 +222,8 @@ class Activities:
                 raise ApplicationError(f"{step.id} is gone", non_retryable=True)
             call = shapes.here(found, self._means.clock)
             now = self._means.clock.now()
-            mark = await self._safe.rows.begin(step.id, step.n, By.WORKFLOW, now=now)
+            whole = composed.whole_of(step.id) if by is By.WORKFLOW else ""
+            mark = await self._safe.rows.begin(step.id, step.n, by, now=now, part_of=whole)
             if mark is not None and (running := self._running.get(place)) is None:
                 return await self._known(call, step, mark, now)
             if running is None:
@@ -263,7 +276,8 @@ class Activities:
             fault = error.fault
         except asyncio.CancelledError:
             # Another worker can go on with what this one must leave.
-            fault = shapes.LOST if activity.is_worker_shutdown() else CANCELLED
+            leaving = activity.in_activity() and activity.is_worker_shutdown()
+            fault = shapes.LOST if leaving else CANCELLED
         finally:
             running.open = False
         if heard is not None and fault is None:

@@ -43,8 +43,9 @@ from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
 from tokenhub_core.workflows.definitions import Chat, Checked, Planned
 from tokenhub_core.workflows.following import Errand, Line, Run, Waits
+from tokenhub_core.workflows.resuming import Resuming
 from tokenhub_core.workflows.stepping import Stepping
-from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Workflow
+from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Resumed, Workflow
 
 _log: Final = logging.getLogger(__name__)
 
@@ -78,6 +79,10 @@ class Durable(Line):
         self.connected = asyncio.Event()
         """Set once Temporal was reached for the first time."""
         self._codec = codec
+        most = settings.total_timeout_secs + waits.grace
+        self._resuming = Resuming(
+            activities, safe, self.clock, look=waits.look, begin=waits.begin + waits.start, most=most
+        )
 
     # --- the connection, and the worker on it
 
@@ -188,6 +193,14 @@ class Durable(Line):
             direct=lambda: Composing(self.executor, ready, progress.trace).start(),
             several=True,
         )
+
+    async def resumed(self, request_id: str) -> Resumed | None:
+        """Return what a call came to that another front door took, once it is over; None where nobody knows."""
+        return await self._resuming.resumed(request_id)
+
+    def given(self, request_id: str) -> None:
+        """Hear that such a call's answer has found its caller."""
+        self._resuming.given(request_id)
 
     # --- a look at them
 

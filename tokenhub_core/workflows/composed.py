@@ -39,6 +39,9 @@ PREFIX: Final = "plan-"
 WHOLE: Final = 1
 """The number of the mark that stands for the call itself: made with its first steps, ended with its answer."""
 
+TAKEN: Final = 2
+"""The number of the mark by which a front door takes a call over whose workflow cannot go on."""
+
 
 class Several(msgspec.Struct, frozen=True):
     """One call that several calls answer, decided."""
@@ -121,6 +124,12 @@ class Settling(msgspec.Struct, frozen=True):
 def name_of(call_id: str, step: str) -> str:
     """Return the id of a step's call."""
     return f"{call_id}{PART}{step}"
+
+
+def whole_of(call_id: str) -> str:
+    """Return the id of the call that this is a step of, empty where it is none."""
+    whole, part, _ = call_id.partition(PART)
+    return whole if part else ""
 
 
 def several(composed: Composed, progress: Progress) -> Several:

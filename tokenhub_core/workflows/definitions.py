@@ -9,6 +9,7 @@ name: the old one stays until no open history needs it (`tests/workflows/histori
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, assert_never
 
@@ -68,33 +69,48 @@ class Course:
             limits=start.limits,
             # Each attempt is taken out of the providers' real budgets where it is made.
             retries=RetryBudget(),
-            started=workflow.time() - start.elapsed,
+            started=self.now() - start.elapsed,
             max_output_tokens=start.max_output_tokens,
         )
         place = self.trace.candidate
         while True:
-            step = machine.next(workflow.time(), workflow.random().random())
+            step = machine.next(self.now(), self.dice())
             match step:
                 case Wait(seconds):
-                    await workflow.sleep(seconds)
+                    await self.sleep(seconds)
                 case GiveUp(fault):
                     return Told(self.trace, fault), 0
                 case Try():
                     asked = shapes.step(start, step, self.trace)
                     if repaired and place is not None:
                         asked = shapes.repairing(asked, repaired, place)
-                    told = await self._attempted(asked)
+                    told = await self.attempted(asked)
                     self.trace = told.trace
                     if told.taken or told.fault is None or told.broken or told.unfit:
                         return told, asked.n
                     if told.refused:
                         machine.refused(told.fault, step.n)
                     else:
-                        machine.failed(told.fault, workflow.time(), step.n, spare=told.spare)
+                        machine.failed(told.fault, self.now(), step.n, spare=told.spare)
                 case _:
                     assert_never(step)
 
-    async def _attempted(self, step: Step) -> Told:
+    # --- where it is driven: by a workflow, unless somebody says otherwise
+
+    def now(self) -> float:
+        """Return seconds that only grow."""
+        return workflow.time()
+
+    def dice(self) -> float:
+        """Return a number from 0 to 1."""
+        return workflow.random().random()
+
+    async def sleep(self, seconds: float) -> None:
+        """Return after so long."""
+        await workflow.sleep(seconds)
+
+    async def attempted(self, step: Step) -> Told:
+        """Return what came of one attempt."""
         limit = _LONGEST if step.timeout is None else timedelta(seconds=step.timeout + GRACE)
         try:
             told: Told = await workflow.execute_activity(
@@ -154,66 +170,38 @@ class Checked(Chat):
         return await super().run(start)
 
 
-@workflow.defn(name=composed.PLAN)
-class Planned:
-    """One call that several calls answer."""
+class Batches:
+    """The way of several calls that make one answer: what is asked at the same time is a batch."""
 
-    def __init__(self) -> None:
-        self._batches: list[tuple[Fact, ...]] = []
+    def __init__(self, course: Callable[[Start, str], Course], now: Callable[[], float]) -> None:
+        """`course` returns a step's way through its plan; `now` seconds that only grow."""
+        self._course = course
+        self._now = now
+        self.made: list[tuple[Fact, ...]] = []
         self._under_way: dict[str, Fact | Course] = {}
         """The steps of the batch that is being made, in their order."""
 
-    @workflow.run
-    async def run(self, begin: Begin) -> Done:
-        """Return what came of the call, once its answer is kept and its one record is made."""
-        cancelled = False
-        try:
-            if await self._driven(begin):
-                return Done(Traced(), taken=True)
-        except (asyncio.CancelledError, ActivityError) as error:
-            if not is_cancelled_exception(error):
-                raise
-            cancelled = True
-        left = tuple(map(_fact, self._under_way, self._under_way.values())) if cancelled else ()
-        settling = Settling(begin.id, tuple(self._batches), left, cancelled)
-        making: workflow.ActivityHandle[Done] = workflow.start_activity(
-            composed.SETTLE,
-            settling,
-            result_type=Done,
-            activity_id="settle",
-            start_to_close_timeout=timedelta(seconds=60),
-            heartbeat_timeout=timedelta(seconds=HEARTBEAT),
-            retry_policy=_AGAIN,
-        )
-        return await _whatever(making)
+    @property
+    def facts(self) -> tuple[tuple[Fact, ...], ...]:
+        """Return what came of the batches that are over."""
+        return tuple(self.made)
 
-    async def _driven(self, begin: Begin) -> bool:
-        """Return when the machine of the goal has come to its end; True: the call is being made directly."""
-        seconds = begin.limits.total_seconds
-        until = None if seconds is None else workflow.time() - begin.elapsed + seconds
-        while True:
-            following: Next = await workflow.execute_activity(
-                composed.STEPS,
-                Sofar(begin.id, tuple(self._batches)),
-                result_type=Next,
-                activity_id=f"steps-{len(self._batches) + 1}",
-                start_to_close_timeout=timedelta(seconds=60),
-                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
-                retry_policy=_AGAIN,
-            )
-            if following.taken or not following.steps:
-                return following.taken
-            self._batches.append(await self._made(following, until))
-            self._under_way = {}
+    @property
+    def left(self) -> tuple[Fact, ...]:
+        """Return what came of the steps that are not."""
+        return tuple(map(_fact, self._under_way, self._under_way.values()))
 
-    async def _made(self, following: Next, until: float | None) -> tuple[Fact, ...]:
+    async def make(self, following: Next, until: float | None) -> None:
+        """Make the steps that follow."""
         prepared = {one.step: one for one in following.steps}
         self._under_way = {name: Fact(name, fault=CANCELLED) for name in prepared}
         # Of an answer only its digest is known here, and that is enough to see whether voters agree.
         batch = Batch(tuple(map(Ask, prepared)), following.agree, following.share)
-        driving = Driving(lambda ask: self._step(prepared[ask.step]), workflow.time, until)
-        told = await made(batch, driving)
-        return tuple(composed.settled(_fact(one.step, self._under_way[one.step], one.fault)) for one in told)
+        told = await made(batch, Driving(lambda ask: self._step(prepared[ask.step]), self._now, until))
+        self.made.append(
+            tuple(composed.settled(_fact(one.step, self._under_way[one.step], one.fault)) for one in told)
+        )
+        self._under_way = {}
 
     async def _step(self, prepared: Prepared) -> Heard:
         """Return what came of one step, as far as the batch depends on it."""
@@ -221,8 +209,7 @@ class Planned:
         if prepared.start is None:
             self._under_way[name] = Fact(name, fault=prepared.fault)
             return Heard(name, fault=prepared.fault)
-        course = Course(prepared.start, activity=shapes.CHECKED_ATTEMPT, name=name)
-        self._under_way[name] = course
+        course = self._under_way[name] = self._course(prepared.start, name)
         try:
             done = await course.run()
         except ActivityError as error:
@@ -245,6 +232,58 @@ def _fact(name: str, known: Fact | Course, fault: Fault | None = CANCELLED) -> F
     return known
 
 
+@workflow.defn(name=composed.PLAN)
+class Planned:
+    """One call that several calls answer."""
+
+    def __init__(self) -> None:
+        self._batches = Batches(
+            lambda start, name: Course(start, activity=shapes.CHECKED_ATTEMPT, name=name), workflow.time
+        )
+
+    @workflow.run
+    async def run(self, begin: Begin) -> Done:
+        """Return what came of the call, once its answer is kept and its one record is made."""
+        cancelled = False
+        try:
+            if await self._driven(begin):
+                return Done(Traced(), taken=True)
+        except (asyncio.CancelledError, ActivityError) as error:
+            if not is_cancelled_exception(error):
+                raise
+            cancelled = True
+        left = self._batches.left if cancelled else ()
+        settling = Settling(begin.id, self._batches.facts, left, cancelled)
+        making: workflow.ActivityHandle[Done] = workflow.start_activity(
+            composed.SETTLE,
+            settling,
+            result_type=Done,
+            activity_id="settle",
+            start_to_close_timeout=timedelta(seconds=60),
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+            retry_policy=_AGAIN,
+        )
+        return await _whatever(making)
+
+    async def _driven(self, begin: Begin) -> bool:
+        """Return when the machine of the goal has come to its end; True: the call is being made directly."""
+        seconds = begin.limits.total_seconds
+        until = None if seconds is None else workflow.time() - begin.elapsed + seconds
+        while True:
+            following: Next = await workflow.execute_activity(
+                composed.STEPS,
+                Sofar(begin.id, self._batches.facts),
+                result_type=Next,
+                activity_id=f"steps-{len(self._batches.facts) + 1}",
+                start_to_close_timeout=timedelta(seconds=60),
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT),
+                retry_policy=_AGAIN,
+            )
+            if following.taken or not following.steps:
+                return following.taken
+            await self._batches.make(following, until)
+
+
 async def _recorded(closing: Closing) -> None:
     """Return when the record is made."""
     making = workflow.start_activity(
@@ -252,6 +291,7 @@ async def _recorded(closing: Closing) -> None:
         closing,
         activity_id="record",
         start_to_close_timeout=timedelta(seconds=30),
+        heartbeat_timeout=timedelta(seconds=HEARTBEAT),
         retry_policy=_AGAIN,
     )
     await _whatever(making)

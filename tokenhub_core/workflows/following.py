@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tokenhub_core.config import Settings
@@ -35,6 +35,7 @@ from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.codec import LockedError
 from tokenhub_core.workflows.composed import WHOLE
 from tokenhub_core.workflows.definitions import Chat
+from tokenhub_core.workflows.overtaking import Overtaking
 from tokenhub_core.workflows.shapes import Answer, Done, Ending, Outcome, Traced
 from tokenhub_core.workflows.stepping import Stepping
 
@@ -45,6 +46,13 @@ _UNREACHABLE: Final = Fault(
     Blame.US,
     "Temporal cannot be reached, and the call is not over",
     cause="temporal_unreachable",
+)
+_ELSEWHERE: Final = Fault(
+    Kind.TRANSIENT,
+    Blame.US,
+    "Temporal cannot be reached, and a step of the call is not known to be over; it is not made again",
+    cause="temporal_unreachable",
+    status=503,
 )
 _ENDED: Final = Fault(Kind.INTERNAL, Blame.US, "the call's workflow was ended", cause="workflow_ended")
 _LOCKED: Final = Fault(
@@ -68,6 +76,10 @@ class Waits:
     """Between two looks at what cannot be heard of otherwise."""
     dark: float = 30.0
     """For Temporal to come back, where an attempt has failed and nobody can say what is to be done next."""
+    over: float = 10.0
+    """For Temporal to come back in the middle of a call that several calls answer, before its front door goes on."""
+    elsewhere: float = 60.0
+    """For an attempt of such a call to end that another process makes."""
     leave: float = 5.0
     """For a workflow to end whose caller has left."""
     reconnect: float = 5.0
@@ -168,8 +180,14 @@ class Run:
         self._handle: WorkflowHandle[Any, Done] = client.get_workflow_handle_for(
             Chat.run, errand.prefix + self._id
         )
+        self._claimed = set[int]()
+        """The attempts that are ours to make."""
         self._dark: float | None = None
-        """Since when Temporal could not be asked."""
+        """Since when Temporal could not be asked,"""
+        self._failed = 0.0
+        """and when it was asked last."""
+        self._overtaken = False
+        """Nobody but us goes on with it, or records it."""
         seconds = errand.limits.total_seconds
         self._limit = None if seconds is None else errand.started + seconds + self._waits.grace
 
@@ -211,6 +229,10 @@ class Run:
                 self._write(ending)
             return
         following.cancel()
+        if self._overtaken:
+            await asyncio.wait({following})
+            await self.leave(following)
+            return
         await asyncio.shield(self.line.later(self._left()))
 
     async def _left(self) -> None:
@@ -291,9 +313,13 @@ class Run:
         return True
 
     async def _mine(self, n: int = 1) -> bool:
-        """Claim the call from its attempt `n` on; False where a worker has begun that."""
-        mark = await self.line.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
-        return mark is None or mark.by is By.DIRECT
+        """Claim the call from its attempt `n` on; False where somebody else has."""
+        if n not in self._claimed:
+            mark = await self.line.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
+            if mark is not None:
+                return False
+            self._claimed.add(n)
+        return True
 
     async def _gone(self) -> None:
         """End a workflow that has nothing left to do."""
@@ -316,6 +342,7 @@ class Run:
             _log.warning("the workflow of %s cannot be followed: %s", self._id, error)
             over = error.status is RPCStatusCode.NOT_FOUND
             if not over:
+                self._unanswered()
                 self.line.breaker.failed(self._clock.monotonic(), error.status.name.lower())
                 self.line.told()
         except LockedError:
@@ -323,6 +350,13 @@ class Run:
         else:
             return Ending(done.trace, done.fault, await self._answer(done.n) if done.n else None)
         return await self._found(over=over)
+
+    def _unanswered(self) -> None:
+        """Hear that Temporal could not be asked. What was long ago has nothing to do with it."""
+        now = self._clock.monotonic()
+        if self._dark is None or now - self._failed > self._waits.over + self._waits.dark:
+            self._dark = now
+        self._failed = now
 
     async def _found(self, *, over: bool) -> Ending | None:
         """Return what the store knows of the call's end, None where it may still come to one."""
@@ -338,9 +372,7 @@ class Run:
                 return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded)
         if over:
             return Ending(_latest(outcomes), _ENDED, recorded=recorded)
-        now = self._clock.monotonic()
-        self._dark = self._dark or now
-        if outcomes and now - self._dark > self._waits.dark and await self._mine(marks[-1].n + 1):
+        if outcomes and self._darkness() > self._waits.dark and await self._mine(marks[-1].n + 1):
             # Nobody goes on with it from here.
             return Ending(_latest(outcomes), outcomes[-1].told.fault, recorded=recorded)
         return None
@@ -351,8 +383,36 @@ class Run:
         recorded = await self.line.activities.recorded(self._id)
         if outcome is not None:
             return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded)
-        trace = await self.line.stepping.broken(self._id) if over else None
+        if not over:
+            return await self._goes_on() if self._darkness() > self._waits.over else None
+        trace = await self.line.stepping.broken(self._id)
         return None if trace is None else Ending(trace, _ENDED, recorded=recorded)
+
+    async def _goes_on(self) -> Ending | None:
+        """Go on with a call whose next steps nobody decides; None where it may still be decided elsewhere."""
+        line = self.line
+        patient = self._darkness() <= self._waits.elsewhere
+        if patient and await line.stepping.elsewhere(self._id):
+            return None
+        errand = self.errand
+        overtaking = Overtaking(
+            self._id, errand.limits, errand.started, activities=line.activities, stepping=line.stepping
+        )
+        self._overtaken = True
+        await overtaking.claim(line.safe)
+        if await line.stepping.elsewhere(self._id):
+            return Ending(await self._last(), _ELSEWHERE, recorded=False)
+        _log.warning("the workflow of %s cannot be reached: its steps are made here", self._id)
+        try:
+            return await overtaking.run()
+        except LockedError:
+            return Ending(Traced(), _LOCKED, recorded=False)
+        except ApplicationError:
+            return None  # a worker was about to settle it, and has: the answer is there
+
+    def _darkness(self) -> float:
+        """Return for how many seconds Temporal could not be asked."""
+        return 0.0 if self._dark is None else self._clock.monotonic() - self._dark
 
     def _outcome(self, mark: Mark) -> Outcome:
         assert mark.outcome is not None

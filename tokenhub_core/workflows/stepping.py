@@ -58,9 +58,13 @@ class Stepping:
 
     async def _next(self, sofar: Sofar) -> Next:
         now = self._means.clock.now()
-        mark = await self._safe.rows.begin(sofar.id, WHOLE, By.WORKFLOW, now=now)
+        mark = await self._safe.rows.begin(sofar.id, WHOLE, By.WORKFLOW, now=now, part_of=sofar.id)
         if mark is not None and mark.by is By.DIRECT:
             return Next(taken=True)
+        return await self.following(sofar)
+
+    async def following(self, sofar: Sofar) -> Next:
+        """Return the steps that follow, each decided and kept, whoever makes them."""
         several = await self._several(sofar.id)
         frame, spending = self._frame(several), purse(several.policy.max_budget_usd, several.goal)
         found, _ = await self._replayed(several, frame, sofar.batches)
@@ -75,6 +79,11 @@ class Stepping:
         marks = await self._safe.rows.marks(settling.id)
         if any(mark.by is By.DIRECT for mark in marks):
             return Done(Traced(), taken=True)
+        outcome = await self.ended(settling)
+        return Done(outcome.told.trace, outcome.told.fault, WHOLE if outcome.answer is not None else 0)
+
+    async def ended(self, settling: Settling) -> Outcome:
+        """Return what came of the call, once that is kept and its record made, whoever has made its steps."""
         outcome = await self._safe.found(settling.id, WHOLE)
         recorded = await self._activities.recorded(settling.id)
         if outcome is None or not recorded:
@@ -87,7 +96,7 @@ class Stepping:
         for name in await self._safe.rows.begins(composed.name_of(settling.id, "")):
             self._safe.rows.forget(name, attempts=True)
         self._safe.rows.forget(settling.id, attempts=False)
-        return Done(outcome.told.trace, outcome.told.fault, WHOLE if outcome.answer is not None else 0)
+        return outcome
 
     async def broken(self, call_id: str, *, anyway: bool = False) -> Traced | None:
         """Return what is known of a call whose workflow is gone.
@@ -109,6 +118,14 @@ class Stepping:
             facts.append(Fact(step, trace, None if answered else CANCELLED))
         outcome = await self._outcome(several, Settling(call_id, left=tuple(facts), cancelled=True))
         return outcome.told.trace
+
+    async def elsewhere(self, call_id: str) -> bool:
+        """Tell whether an attempt of a call is under way in another process, or was when that died."""
+        for name in await self._safe.rows.begins(composed.name_of(call_id, "")):
+            for mark in await self._safe.rows.marks(name):
+                if mark.outcome is None and not self._activities.making(name, mark.n):
+                    return True
+        return False
 
     # --- the machine, taken again to where it was
 

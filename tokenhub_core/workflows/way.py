@@ -11,7 +11,7 @@ from tokenhub_core.health.breaker import Breaker
 from tokenhub_core.orchestration.steps import Frame
 from tokenhub_core.orchestration.telling import Composed
 from tokenhub_core.progress import Progress
-from tokenhub_core.types import Bond, Policy, Request, Snapshot
+from tokenhub_core.types import Bond, Headers, Policy, Request, Snapshot
 
 
 class Workflow(msgspec.Struct, frozen=True):
@@ -47,6 +47,17 @@ STATUSES: Final = (
 )
 
 
+class Resumed(msgspec.Struct, frozen=True):
+    """What a durable call came to whose front door is gone."""
+
+    answer: bytes | None = None
+    """None: it has failed, or was never begun and never will be."""
+    headers: Headers = ()
+    """The provider's own."""
+    recorded: bool = True
+    """What is kept of it is not needed any more."""
+
+
 class Framing(Protocol):
     """Says what the steps of a call share, by what this process knows of the fleet."""
 
@@ -79,6 +90,14 @@ class Durability(Protocol):
 
     async def run(self, ready: Job | Composed, progress: Progress) -> Whole | Live:
         """Return the answer; raises `TokenHubError` where there is none. The trace says who makes the record."""
+        ...
+
+    async def resumed(self, request_id: str) -> Resumed | None:
+        """Return what a call came to that another front door took, once it is over; None where nobody knows."""
+        ...
+
+    def given(self, request_id: str) -> None:
+        """Hear that such a call's answer has found its caller."""
         ...
 
     async def workflows(self, *, limit: int, status: str = "") -> list[Workflow]:
