@@ -106,6 +106,7 @@ def _kinds(chance: np.random.Generator, different: int) -> list[Row]:
     ask = Features(model="*", text_bytes=8_000, turns=4, max_output_tokens=800)
     now = Circumstances(standings, lambda _: True, learner, at=float(END))
     decided = plan(view, ask, Policy(), now=now, seed="s")
+    assert isinstance(decided, Plan)
     return [rows.record_row(_record(n, chance, decided)) for n in range(different)]
 
 

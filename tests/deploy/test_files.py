@@ -210,7 +210,7 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
 def test_systemd_finds_little_left_open_in_the_unit() -> None:
     """At most 2.5 of 10, by its own count, that no service may do."""
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", UNIT]
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(UNIT)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stdout + told.stderr
 
