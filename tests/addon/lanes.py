@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from mitmproxy import ctx
+from mitmproxy.addons.proxyauth import ProxyAuth
 
 from tests.addon.clients import H1, OPENAI, Modern, Proxy, tunnel
 from tests.addon.inspection import inspecting
@@ -240,9 +241,18 @@ async def served(
         )
         stack.enter_context(mock.patch("tokenhub_core.app.running", built))
         opened = await stack.enter_async_context(serving(settings, {}))
+        if "proxyauth" in options:
+            _ask_for_credentials()
         if options:
             ctx.options.update(**options)  # type: ignore[no-untyped-call] # mitmproxy's
         yield Serve(opened, upstream, recorder)
+
+
+def _ask_for_credentials() -> None:
+    """Let mitmproxy's own addon ask callers, before ours see them; `serve` asks for keys instead."""
+    addons: Any = ctx.master.addons
+    addons.add(ProxyAuth())
+    addons.chain.insert(0, addons.chain.pop())
 
 
 def _frozen(value: Any) -> Any:
