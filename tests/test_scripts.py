@@ -110,14 +110,17 @@ def test_a_script_is_plain_sh_and_can_be_executed(name: str) -> None:
 
 
 def test_ci_runs_what_we_run() -> None:
-    """CI ends with the same scripts; before them it only installs what some tests drive."""
+    """CI runs the same scripts; before them it only installs what some tests drive, and after them tries few again."""
     path = ROOT / ".ci" / "run"
     subprocess.run(["bash", "-n", path], check=True)
     commands = [
         line for line in path.read_text().splitlines() if line and not line.startswith(("#", "set", "cd"))
     ]
 
-    assert commands[-2:] == ["scripts/check", "scripts/test unit"]
+    own = [line for line in commands if "scripts/" in line]
+    again = "scripts/test unit -n 0 --last-failed --last-failed-no-failures none"
+    assert own == ["scripts/check", "scripts/test unit && exit 0", again]
+    assert commands[-1] == again
     assert os.access(path, os.X_OK)
 
 

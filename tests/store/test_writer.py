@@ -150,7 +150,8 @@ async def test_what_a_busy_loop_hands_over_is_committed_together(database: Datab
         await asyncio.sleep(0)
     async with asyncio.timeout(PATIENCE):
         assert await asyncio.gather(*tasks) == [True] * 3
-    assert writer.counts == Counts(committed=4, batches=2)
+    # The thread may find the first of them before the others are beside it.
+    assert writer.counts in {Counts(committed=4, batches=2), Counts(committed=4, batches=3)}
     assert next(looks) in {23, 24}, "the first came at the third look, and waited for two milliseconds"
     await writer.close()
 
@@ -333,7 +334,7 @@ async def test_closing_commits_what_was_taken(database: Database) -> None:
     await writer.close()
     assert len(_keys(database)) == 1200
     assert (writer.pending, writer.counts.committed) == (0, 1200)
-    assert not any(thread.name == "tokenhub-writer" for thread in threading.enumerate())
+    assert not writer._thread.is_alive()
 
 
 async def test_closing_commits_what_a_loop_took_in_its_last_turn(database: Database) -> None:
