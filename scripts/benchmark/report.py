@@ -131,6 +131,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "memory_mb": outcome.memory,
         "started": {name: asdict(one) for name, one in outcome.started.items()},
         "streams": {name: asdict(one) for name, one in outcome.held.items()},
+        "dropped": outcome.dropped,
         "records": outcome.records,
     }
 
@@ -205,7 +206,7 @@ def _size_table(outcome: Outcome) -> Table:
             f"{size:.0f}",
             "" if peak is None else f"{peak:.0f}",
             *(
-                ()
+                ("lost",) * (name in outcome.dropped)
                 if held is None
                 else (
                     f"{held.streams:,}",

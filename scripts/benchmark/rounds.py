@@ -118,6 +118,8 @@ class Outcome:
     started: dict[str, Started] = field(default_factory=dict)
     held: dict[str, idle.Held] = field(default_factory=dict)
     """Many streams at once, by subject; empty where that was left out."""
+    dropped: dict[str, str] = field(default_factory=dict)
+    """Whose streams did not all come to their end, and why: of a peer that is a result, and no reason to stop."""
     records: dict[str, int] = field(default_factory=dict)
     """By subject: how many answers it gave, each of them on record."""
 
@@ -186,7 +188,11 @@ async def run(
             try:
                 outcome.held[subject.name] = await idle.hold(subject, length.streams, _PIECES)
             except (LoadError, OSError) as error:
-                raise SubjectError(f"{subject.name}, {length.streams} streams: {error}") from error
+                told = str(error) or type(error).__name__
+                if subject.name != subjects.LITELLM:
+                    raise SubjectError(f"{subject.name}, {length.streams} streams: {told}") from error
+                outcome.dropped[subject.name] = told
+                continue
             answered[subject.name] += length.streams
         progress(len(steps), len(steps), "stopping")
         outcome.surroundings = _surroundings(load, began, cores)
