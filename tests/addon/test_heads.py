@@ -79,10 +79,11 @@ def test_an_answer_whose_head_has_no_end_is_an_error_of_its_server() -> None:
 def test_a_head_that_comes_in_pieces_is_read_as_ever(kind: type[Any]) -> None:
     """Also where it is nearly as long as it may be."""
     end = _end(kind)
-    first, meant = b"GET http://api.example/ HTTP/1.1", RequestHeaders
+    first = b"GET http://api.example/ HTTP/1.1"
+    meant: type[RequestHeaders | ResponseHeaders] = RequestHeaders
     if kind is Http1Client:
         end.request, end.stream_id = http.Request.make("GET", "http://api.example/"), 1
-        first, meant = b"HTTP/1.1 200 OK\r\nContent-Length: 0", ResponseHeaders  # type: ignore[assignment]
+        first, meant = b"HTTP/1.1 200 OK\r\nContent-Length: 0", ResponseHeaders
     head = first + b"\r\nX-Long: " + b"x" * (MOST - 1000) + b"\r\n\r\n"
     said = [one for at in range(0, len(head), 4096) for one in _fed(end, head[at : at + 4096])]
 
