@@ -30,9 +30,9 @@ from mitmproxy import ctx, exceptions
 from mitmproxy.connection import Client
 from mitmproxy.proxy import commands, events, layer, mode_specs, tunnel
 from mitmproxy.proxy.context import Context
-from mitmproxy.proxy.layers.tls import parse_client_hello
 from mitmproxy.proxy.server import ConnectionHandler
 
+from tokenhub_addon import hellos
 from tokenhub_addon.callers import Shown, near
 from tokenhub_addon.links import Link
 from tokenhub_core.ca import CertificateAuthority
@@ -165,19 +165,15 @@ class Handoff:
         if address is None or not _could_be_hello(data) or not _is_plain(context):
             return _Undecided.LEAVE
         try:
-            hello = parse_client_hello(data)
+            hello = hellos.read(data)
         except ValueError:
-            hello = None
-            complete = True
-        else:
-            complete = hello is not None
-        if not complete:
+            hello = hellos.Hello()
+        if hello is None:
             return _Undecided.WAIT if len(data) <= _MAX_HELLO else _Undecided.REFUSE
-        if hello is not None and hello.alpn_protocols and b"http/1.1" not in hello.alpn_protocols:
+        if hello.protocols and b"http/1.1" not in hello.protocols:
             return _Undecided.LEAVE  # gRPC: HTTP/2 or nothing; the inspect lane speaks it
         target, port = normal(address[0]), address[1]
-        asked = normal(hello.sni or "") if hello is not None else ""
-        return self._match(target, asked, port, chosen_by_us=_chosen_by_us(context.client))
+        return self._match(target, normal(hello.name), port, chosen_by_us=_chosen_by_us(context.client))
 
     def _match(self, target: str, asked: str, port: int, *, chosen_by_us: bool) -> _Verdict:
         """Decide by where the connection goes (`target`) and which name it asks for (`asked`, may be empty)."""
