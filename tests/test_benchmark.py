@@ -273,7 +273,7 @@ def test_calls_can_have_a_connection_each_or_a_rate(pace: Pace, least: int, tmp_
 def test_pieces_of_many_streams_say_how_long_they_took(tmp_path: Path) -> None:
     """Each piece of each stream is there, once."""
     with subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up:
-        held = asyncio.run(idle.hold(subjects.direct(up), 20, 1))
+        held = asyncio.run(idle.hold(subjects.direct(up), 20, 1, spread=0.0))
 
     assert (held.streams, held.pieces) == (20, 20)
     assert 0 < held.middle <= held.late

@@ -81,6 +81,8 @@ class Tally:
     seconds: float = 0.0
     cpu: float = 0.0
     """Seconds by which the subject's clock went forward while the answers came."""
+    together: tuple[float, float] = (0.0, 0.0)
+    """Of streams that are held: from when the last was asked for until the first ended, by `time.perf_counter`."""
 
 
 async def measure(
@@ -121,9 +123,10 @@ async def hold(
     streams: int,
     saw: Callable[[bytes], None],
     *,
+    spread: float,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Tally:
-    """Ask once on each of so many connections, begun evenly over one gap; `saw` gets every piece as it comes."""
+    """Ask once on each of so many connections, begun evenly over `spread` seconds; `saw` gets what comes."""
     tally = Tally()
     gate = asyncio.Semaphore(_OPENING)
 
@@ -136,13 +139,21 @@ async def hold(
         client.asked, client.saw = _Asked(_request(route, traffic), traffic, alike=False), saw
     before, began = clock(), time.perf_counter()
 
+    begun: list[float] = []
+    ended: list[float] = []
+
     async def one(number: int, client: _Client) -> None:
-        await asyncio.sleep(number * traffic.gap_ms / 1000 / streams)
-        tally.answers.append(await client.ask())
+        await asyncio.sleep(number * spread / streams)
+        asked = time.perf_counter()
+        answer = await client.ask()
+        tally.answers.append(answer)
+        begun.append(asked)
+        ended.append(asked + answer.whole)
 
     try:
         await _all(one(number, client) for number, client in enumerate(clients))
         tally.seconds, tally.cpu = time.perf_counter() - began, clock() - before
+        tally.together = max(begun), min(ended)
     finally:
         await asyncio.gather(*(client.close() for client in clients))
     return tally

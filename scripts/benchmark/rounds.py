@@ -72,7 +72,7 @@ class Length:
 
 QUICK: Final = Length(3, 0.5, 0.3, 0.0, 0)
 FULL: Final = Length(7, 1.0, 0.8, 2.0, 1000)
-_PIECES: Final = 8
+_PIECES: Final = 16
 """Of each stream that is held open."""
 
 
