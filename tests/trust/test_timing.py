@@ -42,7 +42,7 @@ from tokenhub_core.vault import throttle
 LOOKS: Final = 100_000
 """Of each kind."""
 LOGINS: Final = 500
-SLOW_LOGINS: Final = 100
+SLOW_LOGINS: Final = 20
 """With passwords that are hashed at their full cost."""
 SIGMAS: Final = 4.0
 """How far from a half chance may take the statistic: beyond it once in 16,000 runs."""
@@ -234,6 +234,6 @@ async def test_a_login_that_hashes_nothing_for_nobody_is_told_apart(
         passwords, "matches", lambda stored, given: stored != passwords.NOBODY and matches(stored, given)
     )
     async with house(tmp_path) as it:
-        told = await logged_in(it, 0, SLOW_LOGINS // 10)
+        told = await logged_in(it, 0, SLOW_LOGINS // 2)
     measured(f"of a login that hashes nothing for nobody: {told}")
     assert told.chance == 1
