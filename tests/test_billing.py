@@ -1,8 +1,8 @@
 """What providers bill is what we count: thousands of calls of every kind, through the real pipeline and the simulator.
 
 The simulator keeps an account of its own: what each request used, and how far the answer had come when it told so.
-Callers speak five dialects to providers of five dialects, whole and streamed, with caches, tools and thoughts;
-providers fail, hang and stall at random, attempts are repeated and hedged, callers leave. Time is the loop's own.
+Callers speak five dialects to providers of five dialects, whole and streamed, with and without a cache; providers fail,
+hang and stall at random, attempts are repeated and hedged, callers leave. Time is the loop's own.
 """
 
 from __future__ import annotations

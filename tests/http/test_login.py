@@ -17,18 +17,17 @@ from tests.fakes.access import (
     add_user,
     cheap_passwords,
     log_in,
+    logins_of,
     opened,
     register_of,
     signed_in,
 )
 from tests.fakes.house import House, Told, house
 from tokenhub_core.access import passwords
-from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.tickets import LIFETIME
 from tokenhub_core.access.values import Kind as OwnerKind
 from tokenhub_core.access.values import Owner
 from tokenhub_core.errors import TokenHubError
-from tokenhub_core.http.access import AccessPages
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Json
 from tokenhub_core.vault import throttle
@@ -39,14 +38,6 @@ from tokenhub_core.vault.turn import QUEUE
 def cheap() -> Iterator[None]:
     with cheap_passwords():
         yield
-
-
-def logins_of(it: House) -> Logins:
-    return next(
-        owner._logins
-        for route in it.app.side.router.routes()
-        if isinstance(owner := getattr(route.handler, "__self__", None), AccessPages)
-    )
 
 
 @pytest.fixture

@@ -24,15 +24,13 @@ from typing import Final, override
 import pytest
 
 from tests.e2e.serving import measured
-from tests.fakes.access import add_user, cheap_passwords
+from tests.fakes.access import add_user, cheap_passwords, logins_of
 from tests.fakes.house import House, house
 from tokenhub_core.access import passwords
-from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.marks import Use
 from tokenhub_core.admission import apikeys
 from tokenhub_core.admission.apikeys import Book, Kept
 from tokenhub_core.errors import Kind, TokenHubError, client_fault
-from tokenhub_core.http.access import AccessPages
 from tokenhub_core.ports import Secret
 from tokenhub_core.store import access as rows
 from tokenhub_core.store.rows import micros
@@ -157,14 +155,6 @@ def test_a_book_that_hashes_only_what_it_may_know_is_told_apart() -> None:
 
 
 # --- logins
-
-
-def logins_of(it: House) -> Logins:
-    return next(
-        owner._logins
-        for route in it.app.side.router.routes()
-        if isinstance(owner := getattr(route.handler, "__self__", None), AccessPages)
-    )
 
 
 async def logged_in(it: House, failures: int, tries: int) -> Compared:
