@@ -176,13 +176,16 @@ async def test_what_is_counted_of_a_budget_that_is_gone_is_dropped(tmp_path: Pat
         assert it.stored() == {}
 
 
-async def test_a_threshold_that_could_not_be_told_is_told_later(tmp_path: Path) -> None:
+async def test_a_threshold_that_could_not_be_told_is_told_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """After a restart, once; what was told is not told again, because both are one transaction."""
     async with shop(tmp_path) as it:
         made, _ = await it.kept.put(structs.replace(WANTED, limit=2))
         await it.recorder.commit(it.record())
         await it.writer.close()
         await it.kept.tell()
+        assert [one for one in caplog.messages if one.startswith("an audit entry was lost: [{'budget_id'")]
         with it.bus.listen(after=0) as listener:
             assert [event.data["percent"] for event in listener.take()] == [50]
     for expected in ([50], []):
@@ -197,7 +200,7 @@ async def test_thresholds_are_told_while_the_service_runs(tmp_path: Path) -> Non
     """As soon as a record crosses one; nothing is told for nothing."""
     async with shop(tmp_path) as it:
         teller = asyncio.create_task(it.kept.keep())
-        await it.kept.put(structs.replace(WANTED, limit=2))
+        made, _ = await it.kept.put(structs.replace(WANTED, limit=2))
         with it.bus.listen() as listener:
             await it.recorder.commit(it.record())
             await listener.ready()
@@ -206,6 +209,8 @@ async def test_thresholds_are_told_while_the_service_runs(tmp_path: Path) -> Non
             assert listener.take() == []
         teller.cancel()
         assert (event.type, event.data["owner"], event.data["limit"]) == ("budget_threshold", "all", 2)
+        assert event.data["budget_id"] == made.budget.id
+        assert 0 < event.data["timestamp"] <= it.clock.now()
 
 
 async def test_a_zone_that_is_gone_stops_the_start(tmp_path: Path) -> None:

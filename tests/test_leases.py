@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from tests.patience import PATIENCE
 from tokenhub_core.admission import leases
@@ -22,7 +22,7 @@ from tokenhub_core.errors import Kind, TokenHubError
 from tokenhub_core.ports import Outlay, Reservation, Short
 from tokenhub_core.presence import present
 from tokenhub_core.store.database import Database, open_database
-from tokenhub_core.store.schema import SHARES
+from tokenhub_core.store.schema import BUDGETS, SHARES
 from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.recorder import StoreRecorder
@@ -298,6 +298,38 @@ async def test_one_that_leaves_leaves_its_share(tmp_path: Path) -> None:
         await second.call(1_000)
 
 
+async def test_one_leaves_though_the_database_is_gone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it had at hand comes back by its lease, and the log says why."""
+    async with two(tmp_path) as (first, _, _):
+        await first.writer.close()
+        await first.kept.close()
+    assert "could not be given back" in caplog.text
+
+
+async def test_a_zone_that_only_another_machine_knows_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its budget holds here too, counted in UTC."""
+    async with two(tmp_path) as (first, second, budget):
+        await first.kept.put(structs.replace(budget, limit=900))
+        with first.database.writing() as connection:
+            connection.execute(update(BUDGETS).values(zone="Atlantis/Centre"))
+        await second.kept.look(1)
+        assert second.kept.standing(budget.id).budget.limit == 900
+    wrong = "'Atlantis/Centre' is no time zone that this machine knows"
+    assert f"budget {budget.id}: {wrong}; it is counted in UTC" in caplog.messages
+
+
+async def test_one_that_has_waited_long_enough_does_not_ask_again(tmp_path: Path) -> None:
+    """Its caller gets the refusal."""
+    async with two(tmp_path) as (_, second, _):
+        short = _short(second)
+        assert await second.kept.more(short, second.clock.at - leases.WAIT, 0) is False
+        assert await second.kept.more(short, second.clock.at, 0)
+
+
 async def test_one_that_wakes_does_not_spend_what_others_have_now(tmp_path: Path) -> None:
     """It knows by its own clock that its lease is over, and asks first."""
     async with two(tmp_path) as (first, second, budget):
@@ -326,6 +358,7 @@ async def test_a_database_that_does_not_answer_is_waited_for_in_bounds(
         fault = refused.value.fault
         assert (fault.kind, fault.cause, fault.http_status) == (Kind.INTERNAL, "budget_unknown", 503)
         assert fault.retry_after == 1.0
+        assert fault.message == "what is left of the budgets cannot be found out now"
         await second.writer.close()
         with pytest.raises(TokenHubError) as refused:
             await second.kept.more(short, second.clock.at, 0)

@@ -9,6 +9,7 @@ from unittest import mock
 
 from tests.fakes.house import House, Told
 from tokenhub_core.access import passwords
+from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.register import Register
 from tokenhub_core.http.access import AccessPages
 from tokenhub_core.http.sessions import COOKIE, CSRF
@@ -77,6 +78,15 @@ def register_of(it: House) -> Register:
         if isinstance(owner, AccessPages):
             return owner._register
     raise AssertionError("there are no such pages")
+
+
+def logins_of(it: House) -> Logins:
+    """How people get in, taken from the handler that lets them."""
+    return next(
+        owner._logins
+        for route in it.app.side.router.routes()
+        if isinstance(owner := getattr(route.handler, "__self__", None), AccessPages)
+    )
 
 
 @contextmanager

@@ -123,6 +123,12 @@ async def test_a_budget_that_cannot_be_is_refused(it: House, changes: Json, word
     assert (await it.done("GET", "/budgets"))["total"] == 0
 
 
+async def test_a_zone_that_is_none_is_named_as_what_is_wrong(it: House) -> None:
+    """Forms show the error beside its field."""
+    refused = await it.admin("POST", "/budgets", body(zone="Mars/Olympus"))
+    assert (refused.status, refused.fault["param"]) == (400, "zone")
+
+
 async def test_every_call_counts_until_nothing_is_left(it: House, fake: FakeProvider) -> None:
     """What is shown is the sum over the log; then calls are refused in the caller's dialect; paid begins anew."""
     await it.provider(fake, "p", "a")

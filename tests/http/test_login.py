@@ -17,18 +17,17 @@ from tests.fakes.access import (
     add_user,
     cheap_passwords,
     log_in,
+    logins_of,
     opened,
     register_of,
     signed_in,
 )
 from tests.fakes.house import House, Told, house
 from tokenhub_core.access import passwords
-from tokenhub_core.access.logins import Logins
 from tokenhub_core.access.tickets import LIFETIME
 from tokenhub_core.access.values import Kind as OwnerKind
 from tokenhub_core.access.values import Owner
 from tokenhub_core.errors import TokenHubError
-from tokenhub_core.http.access import AccessPages
 from tokenhub_core.ports import Secret
 from tokenhub_core.types import Json
 from tokenhub_core.vault import throttle
@@ -39,14 +38,6 @@ from tokenhub_core.vault.turn import QUEUE
 def cheap() -> Iterator[None]:
     with cheap_passwords():
         yield
-
-
-def logins_of(it: House) -> Logins:
-    return next(
-        owner._logins
-        for route in it.app.side.router.routes()
-        if isinstance(owner := getattr(route.handler, "__self__", None), AccessPages)
-    )
 
 
 @pytest.fixture
@@ -99,7 +90,9 @@ async def test_whatever_is_wrong_the_answer_is_the_same(it: House) -> None:
     assert not wrong.header("set-cookie")
 
 
-async def test_a_user_who_does_not_exist_costs_as_much(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_user_who_does_not_exist_costs_as_much(
+    it: House, clock: Shifted, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Step by step: the same statements, and a password that is tried against a string of the same costs."""
     await add_user(it, "ada")
     await it.done("PATCH", f"/users/{(await add_user(it, 'off'))['id']}", {"enabled": False})
@@ -116,9 +109,10 @@ async def test_a_user_who_does_not_exist_costs_as_much(it: House, monkeypatch: p
             work.append(str(told[2]))
 
     async def cost(name: str, password: str, source: str) -> list[str]:
-        """Return the work of every wrong password before the lock."""
+        """Return the work of every wrong password: before the lock, the one that locks, and one after it."""
         work.clear()
-        for number in range(throttle.FREE - 1):
+        for number in range(throttle.FREE + 1):
+            clock.at += throttle.delay(number)
             assert await tried(it, name, password, f"{source}.{number}.1") == "login_failed"
         return [*work]
 
@@ -130,8 +124,9 @@ async def test_a_user_who_does_not_exist_costs_as_much(it: House, monkeypatch: p
         assert await cost("off", PASSWORD, "10.2") == wrong
     finally:
         event.remove(Engine, "before_cursor_execute", asked)
-    assert sum(one.startswith("argon2id") for one in wrong) == throttle.FREE - 1
-    assert sum("admin_users.name = " in one for one in wrong) == throttle.FREE - 1
+    assert sum(one.startswith("argon2id") for one in wrong) == throttle.FREE + 1
+    assert sum("admin_users.name = " in one for one in wrong) == throttle.FREE + 1
+    assert sum("INTO audit " in one for one in wrong) == 2
     assert any("INTO admin_attempts" in one for one in wrong)
 
 
@@ -298,6 +293,7 @@ async def test_locks_and_their_end_are_in_the_audit_log(it: House, clock: Shifte
         ("login.unlock", "system", "user:ada", "done"),
         ("login.lock", "system", "user:ada", "denied"),
         ("login.unlock", "admin-token", "user:ada", "done"),
+        ("login.lock", "system", "user:?", "denied"),
     ]
     (denied,) = (await it.done("GET", "/audit?action=access"))["entries"]
     assert (denied["source"], denied["reason"]) == ("10.3.0.1", "login_locked")

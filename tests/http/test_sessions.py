@@ -154,6 +154,16 @@ async def test_a_session_ends_by_itself(it: House, monkeypatch: pytest.MonkeyPat
     assert (await it.done("GET", "/sessions"))["total"] == 0
 
 
+async def test_a_new_session_ends_no_other(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of sessions that have ended go with the next login; one that has a second left is none of them."""
+    register, clock = register_of(it), Shifted()
+    monkeypatch.setattr(register, "_clock", clock)
+    first = await signed_in(it, it.token)
+    clock.at += IDLE - 1
+    second = await signed_in(it, it.token)
+    assert [await one.in_() for one in (first, second)] == [True, True]
+
+
 async def test_looking_whether_one_is_in_is_no_use(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the audit log and a stream ask of a session does not keep it open."""
     register, clock = register_of(it), Shifted()

@@ -5,20 +5,39 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncGenerator
-from typing import cast
+from typing import Final, cast, override
 
 import pytest
 
+from tests.e2e.serving import measured
 from tests.fakes.engine import Bench, chat
 from tests.idempotency.scenes import REPLAY, Paced, said, scene, whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
-from tokenhub_core.ports import Reply
+from tokenhub_core.ports import Reply, Timeouts, UpstreamRequest, UpstreamResponse
+from tokenhub_core.providers.simulated import SimulatedTransport
 from tokenhub_core.store.database import Database
 from tokenhub_core.types import (
     Outcome,
     Snapshot,
     header,
 )
+
+TOGETHER: Final = 100
+"""Callers with the same call at once."""
+
+
+class Heard(SimulatedTransport):
+    """The simulator, which counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__(speed=0)
+        self.requests = 0
+
+    @override
+    async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> UpstreamResponse:
+        self.requests += 1
+        return await super().send(request, timeouts)
+
 
 # --- under way ----------------------------------------------------------------------------------------------
 
@@ -351,15 +370,33 @@ async def test_at_the_end_what_is_being_made_is_cancelled(database: Database) ->
 @pytest.mark.parametrize("stream", [False, True])
 async def test_of_many_at_once_one_is_made(database: Database, stream: bool) -> None:
     """A hundred together, round after round, each with a key of its own: one call each."""
-    bench = Bench()
+    await rounds(database, 5, stream=stream)
+
+
+@pytest.mark.load
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_many_at_once_one_is_made_a_thousand_times(database: Database, stream: bool) -> None:
+    """The same over and over."""
+    await rounds(database, 1000, stream=stream)
+    measured(
+        f"1000 rounds of {TOGETHER} duplicates, {'streamed' if stream else 'whole'}: 1000 requests to providers"
+    )
+
+
+async def rounds(database: Database, number: int, *, stream: bool) -> None:
+    """Let so many of the same call in at once, so many times, and see what the provider hears."""
+    heard = Heard()
+    bench = Bench(transport=heard)
     async with scene(database, bench.engine, bench.recorder) as it:
-        for turn in range(5):
+        for turn in range(number):
             headers = (("idempotency-key", f"turn {turn}"),)
             answers = await asyncio.gather(
-                *[it.ask(chat(stream=stream), headers=headers) for _ in range(100)]
+                *[it.ask(chat(stream=stream), headers=headers) for _ in range(TOGETHER)]
             )
+            assert heard.requests == turn + 1
             assert len({body for _, body in answers}) == 1
             assert {reply.status for reply, _ in answers} == {200}
             assert sum(not header(reply.headers, REPLAY) for reply, _ in answers) == 1
-    assert sum(len(one.attempts) for one in it.recorder.records) == 5
-    assert len(it.recorder.records) == 500
+    assert sum(len(one.attempts) for one in it.recorder.records) == number
+    assert len(it.recorder.records) == number * TOGETHER

@@ -36,6 +36,8 @@ from tokenhub_core.vault.turn import Turn, slower, threaded
 
 WHAT: Final = "a password"
 LOCKED: Final = "login_locked"
+NOBODY: Final = "?"
+"""What stands for a name that nobody has, and that nobody can have."""
 _TICKET: Final = "ticket"
 
 
@@ -141,11 +143,14 @@ class Logins:
             await self._audit.note(Action.LOGIN_UNLOCK, f"user:{user.name}")
 
     async def _told(self, name: str, source: str, failed: tuple[int, int]) -> None:
-        """Write that someone has to wait now. Names that strangers make up are not written."""
+        """Write that someone has to wait now: of a name that nobody has the same, without it, so that it takes as long.
+
+        Names that strangers make up are not written.
+        """
         by_name, by_source = (throttle.delay(count) for count in failed)
-        if by_name and name:
+        if by_name:
             await self._audit.note(
-                Action.LOGIN_LOCK, f"user:{name}", after={"seconds": by_name}, outcome=Result.DENIED
+                Action.LOGIN_LOCK, f"user:{name or NOBODY}", after={"seconds": by_name}, outcome=Result.DENIED
             )
         if by_source:
             await self._audit.denied(Attempt(source, LOCKED, "POST /admin/v1/login"))

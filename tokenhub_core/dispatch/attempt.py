@@ -73,7 +73,8 @@ MAX_ERROR: Final = 64 << 10
 _MAYBE_BILLED: Final = frozenset(
     {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label, STOPPED.label}
 )
-"""Causes that leave open whether the provider has worked, and will bill, for nothing."""
+"""Causes that leave open whether the provider has worked, and will bill, for nothing. An answer that broke off does so
+too, unless it was a refusal."""
 
 
 class Attempting:
@@ -466,7 +467,7 @@ class Attempting:
             # The model has said it, and nobody has heard it.
             said = Usage(output_tokens=-(-self.gate.output_chars // estimate.BYTES_PER_TOKEN))
             told = (told or Usage(input_tokens=self._job.plan.input_tokens)).merge(said)
-        if not told and fault is not None and fault.cause in _MAYBE_BILLED:
+        if not told and fault is not None and (fault.cause in _MAYBE_BILLED or _broken_off(fault)):
             told = Usage(input_tokens=self._job.plan.input_tokens)
         self._trace.usage_estimated = self._trace.usage_estimated or bool(told)
         return told
@@ -578,6 +579,12 @@ async def _beginning(response: UpstreamResponse) -> bytes:
         if len(body) >= MAX_ERROR:
             break
     return bytes(body[:MAX_ERROR])
+
+
+def _broken_off(fault: Fault) -> bool:
+    """Tell whether an answer had begun, was no refusal, and did not come to its end."""
+    cut = fault.kind is Kind.TRUNCATED or fault.cause == "stall_timeout"
+    return cut and fault.upstream_status < 300
 
 
 def _bad_answer(message: str, cause: str = "bad_answer") -> Fault:
