@@ -305,8 +305,8 @@ class Writer:
         counts = self._counts
         counts["batches"] += bool(outcomes)
         if self._database.lost:  # who came while it was looked for is not to wait until it is back
-            error = faults.unavailable(_GONE, faults.LOST)
-            outcomes = [*outcomes, *((item, None, error) for item in self._taken_back())]
+            gone = faults.unavailable(_GONE, faults.LOST)
+            outcomes = [*outcomes, *((item, None, gone) for item in self._taken_back())]
         self._pending -= len(outcomes)
         lost: Exception | None = None
         for item, result, error in outcomes:
