@@ -27,6 +27,7 @@ from scripts.benchmark import (
     rounds,
     subjects,
     traffic,
+    workers,
 )
 from scripts.benchmark.figures import Bar, Spread
 from scripts.benchmark.load import LoadError, Pace, Route
@@ -34,6 +35,7 @@ from scripts.benchmark.processes import cpu_seconds, times
 from scripts.benchmark.rounds import Measured, Outcome
 from scripts.benchmark.subjects import Place, Subject
 from scripts.benchmark.traffic import Traffic
+from scripts.benchmark.workers import Found
 from tokenhub_core.types import Dialect
 
 ANYWHERE: frozenset[int] = frozenset()
@@ -335,3 +337,20 @@ def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path) -> N
         assert subject.data is not None
 
     assert subjects.recorded(subject.data) == answered > 8
+
+
+def test_more_workers_are_measured_beside_one(tmp_path: Path) -> None:
+    """The real thing, for a moment: every answer of both is on record, and each took CPU time of its own."""
+    found = asyncio.run(workers.run(tmp_path, rounds=1, seconds=0.2, tell=lambda *_: None))
+    assert [one.workers for one in found] == [1, 2]
+    assert all(one.answers > 0 and one.own > 0 and one.callers > 0 for one in found)
+
+    console = Console(record=True, width=130)
+    workers.show(found, console)
+    assert f"{found[1].cpu:.2f}" in console.export_text()
+
+
+def test_what_workers_would_give_alone_follows_from_the_time_of_an_answer() -> None:
+    """Two workers at 4 ms an answer fill two cores with 500 a second, whatever the callers left them."""
+    one = Found(2, answers=600, seconds=2.0, own=2.4, callers=1.0, all=3.8)
+    assert [one.rate, one.cpu, one.cores, one.others, one.alone] == pytest.approx([300, 4, 1.2, 0.2, 500])

@@ -29,6 +29,7 @@ from scripts.benchmark import (
     rows,
     several,
     subjects,
+    workers,
     writes,
 )
 from scripts.benchmark.load import LoadError
@@ -113,6 +114,12 @@ _TRAFFIC: Final = {
     help="Instead: records a second, on SQLite and on the PostgreSQL of TOKENHUB_DB_DSN; within a minute.",
 )
 @click.option(
+    "--workers",
+    "instead",
+    flag_value="workers",
+    help="Instead: answers a second and their CPU time with one worker and with two; within two minutes.",
+)
+@click.option(
     "--rows",
     "many",
     type=click.IntRange(min=1_000),
@@ -131,7 +138,7 @@ _TRAFFIC: Final = {
     default=_ROOT / "var",
     help="Where the databases are made, and removed. On a disk: a file system in memory makes commits free.",
 )
-def main(  # noqa: C901, PLR0913 - one an option
+def main(  # noqa: C901, PLR0912, PLR0913 - one an option
     quick: bool,
     written: Path | None,
     *,
@@ -175,6 +182,9 @@ def main(  # noqa: C901, PLR0913 - one an option
         case "proof":
             _proofs(quick, folder)
             return
+        case "workers":
+            _workers(quick, folder)
+            return
     if many is not None:
         _rows(many, folder)
         return
@@ -217,6 +227,19 @@ def _writes(quick: bool, folder: Path) -> None:
         dsn = os.environ.get("TOKENHUB_DB_DSN", "")
         found = writes.run(Path(place), dsn, seconds=seconds, tell=_teller(progress))
     writes.show(found, Console(width=110))
+
+
+def _workers(quick: bool, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    seconds, turns = (workers.QUICK, 1) if quick else (workers.SECONDS, workers.ROUNDS)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        try:
+            found = asyncio.run(
+                workers.run(Path(place), rounds=turns, seconds=seconds, tell=_teller(progress))
+            )
+        except (LoadError, SubjectError) as error:
+            raise click.ClickException(str(error)) from None
+    workers.show(found, Console(width=130))
 
 
 def _rows(many: int, folder: Path) -> None:

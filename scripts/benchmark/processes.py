@@ -32,6 +32,11 @@ class Machine:
     idle: int
     stolen: int
 
+    @property
+    def busy(self) -> float:
+        """Return the seconds of CPU time that all processes took together."""
+        return (self.total - self.idle - self.stolen) * _TICK
+
 
 def times(stat: str) -> Times:
     """Return the times of a line of `/proc/PID/stat`."""

@@ -73,7 +73,8 @@ def run(folder: Path, dsn: str, count: int, *, tell: Tell) -> tuple[list[Size], 
     places = {"SQLite": str(folder / "rows.sqlite"), **({"PostgreSQL": dsn} if dsn else {})}
     sizes, taken = list[Size](), list[Took]()
     for name, where in places.items():
-        database = open_database(where, synchronous="NORMAL")
+        # A piece of the filling may take as long as it likes.
+        database = open_database(where, synchronous="NORMAL", busy_ms=600_000)
         try:
             sizes.append(_filled(name, database, count, tell))
             for what, ask in questions(database, count):

@@ -58,6 +58,7 @@ class Upstream:
 
     port: int
     certificates: Certificates
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ def upstream(certificates: Certificates, cores: frozenset[int]) -> Iterator[Upst
         line = process.stdout.readline()
         if not line:
             raise SubjectError("the upstream did not start")
-        yield Upstream(int(line), certificates)
+        yield Upstream(int(line), certificates, process.pid)
         process.stdout.close()
 
 
@@ -123,15 +124,20 @@ def mitmdump(up: Upstream, place: Place, *, streaming: bool) -> Iterator[Subject
 
 @contextmanager
 def tokenhub(
-    name: str, up: Upstream, place: Place, *, program: Sequence[str | Path] = ()
+    name: str,
+    up: Upstream,
+    place: Place,
+    *,
+    program: Sequence[str | Path] = (),
+    flags: Sequence[str] = (),
 ) -> Iterator[Subject]:
     """Run `tokenhub serve` with one provider, the upstream, and one model; records go to disk before answers end.
 
-    `program` stands in for the `tokenhub` command.
+    `program` stands in for the `tokenhub` command; `flags` are further ones.
     """
     lane, data = "inspect" if name == INSPECT else "handoff", place.folder / "data"
-    flags: list[str | Path] = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
-    command = [*(program or [_BIN / "tokenhub"]), "serve", *flags, "--log-level", "warn"]
+    own: list[str | Path] = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
+    command = [*(program or [_BIN / "tokenhub"]), "serve", *own, *flags, "--log-level", "warn"]
     extra = {"TOKENHUB_CA_FILE": str(up.certificates.authority)}
     told = data / "run" / "serve.json"
     with _process(command, place, extra) as process:

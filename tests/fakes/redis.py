@@ -22,8 +22,9 @@ def missing() -> str:
 class Server:
     """One server, with its port."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, bind: str = "127.0.0.1") -> None:
         self._directory = directory
+        self._bind = bind
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
@@ -45,7 +46,9 @@ class Server:
                 "--port",
                 str(self._port),
                 "--bind",
-                "127.0.0.1",
+                self._bind,
+                "--protected-mode",
+                "no",
                 "--save",
                 "",
                 "--appendonly",

@@ -19,6 +19,7 @@ from tokenhub_core.http import blueprint
 from tokenhub_core.http.blueprint import Blueprint, State
 from tokenhub_core.http.budgets import BudgetBody
 from tokenhub_core.modes import HostMode, Match, Rule
+from tokenhub_core.ports import Secret
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.routing import fleet
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
@@ -39,8 +40,10 @@ from tokenhub_core.types import (
     Target,
     Tier,
 )
+from tokenhub_core.webhooks.values import MOST_HOOKS, Webhook, vault_name
 
 EMPTY = State(Stock((), ()), RoutingConfig(), ())
+HOOK: Json = {"id": "ops", "url": "https://ops.example/hook", "kinds": ["health_change"], "enabled": True}
 
 
 async def furnished(it: House, fake: FakeProvider) -> None:
@@ -55,6 +58,7 @@ async def furnished(it: House, fake: FakeProvider) -> None:
     await it.done(
         "POST", "/budgets", {"owner": "project:apollo", "limit": 7_000_000, "zone": "Europe/Berlin"}
     )
+    await applied(it, {"version": 1, "webhooks": [HOOK]})
 
 
 async def planned(it: House, config: Json, *, prune: bool = False) -> Json:
@@ -84,6 +88,8 @@ _owners = st.sets(
     st.tuples(st.sampled_from(["all", "key:k"]), st.sampled_from(list(Period)), st.sampled_from(list(Unit))),
     max_size=3,
 )
+_kinds = st.sampled_from([("health_change",), ("budget_threshold", "health_change")])
+_names_of_hooks = st.sets(st.sampled_from(["hook_1", "hook_2", "ops"]), max_size=2)
 
 
 @st.composite
@@ -138,11 +144,15 @@ def _states(draw: st.DrawFn) -> State:
         Budget(f"bud_{n}", owner, period, unit, draw(st.integers(0, 10**6)) * 1000, "UTC")
         for n, (owner, period, unit) in enumerate(sorted(draw(_owners)))
     )
+    hooks = tuple(
+        Webhook(name, "https://x.example", draw(_kinds), draw(st.booleans()), 1.0, 2.0)
+        for name in sorted(draw(_names_of_hooks))
+    )
     modes = tuple(Rule(Match(host), draw(_modes)) for host in sorted(draw(st.sets(_names, max_size=2))))
     routing = RoutingConfig(
         draw(st.none() | st.sampled_from(list(Mode))), draw(st.none() | st.floats(0, 100))
     )
-    return State(Stock(tuple(providers), tuple(models), aliases, modes), routing, budgets)
+    return State(Stock(tuple(providers), tuple(models), aliases, modes), routing, budgets, hooks)
 
 
 def _nothing(*_: Any) -> None:
@@ -157,6 +167,7 @@ RULES = blueprint.Rules(
     fleet=lambda stock: fleet.build(stock.providers, stock.models, version=0, aliases=stock.aliases),
     mode=lambda one: one,
     budget=lambda one, known: one,
+    webhook=lambda one: one,
     moved=_nothing,
 )
 
@@ -249,6 +260,38 @@ async def test_a_provider_that_is_pruned_takes_all_of_its_own_along(it: House, f
     assert shown["credential"] is False
 
 
+async def test_a_webhook_of_a_document_is_told_once_it_has_a_secret(tmp_path: Path) -> None:
+    """None is in the document or comes of it: what a webhook of that name had before is not this one's."""
+    name = vault_name("ops")
+    async with house(tmp_path, settings={"VAULT_PASSWORD": "correct horse battery"}) as it:
+        await it.app.vault.put(name, Secret("whsec_left"))
+        plan = await applied(it, {"version": 1, "webhooks": [HOOK]})
+        assert named(plan) == [("add", "webhooks", "ops")]
+        assert name not in it.app.vault.names()
+        assert (await it.done("POST", "/webhooks/ops/secret"))["secret"]
+        assert name in it.app.vault.names()
+        plan = await applied(it, {"version": 1, "webhooks": [HOOK | {"enabled": False}]})
+        assert [one["field"] for one in plan["changes"][0]["fields"]] == ["enabled"]
+        assert name in it.app.vault.names()
+        (shown,) = (await it.done("GET", "/webhooks"))["items"]
+        assert 0 < shown["created_at"] < shown["updated_at"]
+        assert b"whsec" not in orjson.dumps(await it.done("GET", "/config"))
+
+
+async def test_a_webhook_that_is_pruned_takes_its_secret_and_what_waits_along(tmp_path: Path) -> None:
+    """Without `prune` it stays, and where the part is left out it stays with it, too."""
+    async with house(tmp_path, settings={"VAULT_PASSWORD": "correct horse battery"}) as it:
+        made = await it.done("POST", "/webhooks", {"url": HOOK["url"], "kinds": ["config_change"]})
+        for document, prune in (({"version": 1, "webhooks": []}, False), ({"version": 1}, True)):
+            assert named(await applied(it, document, prune=prune)) == []
+        assert vault_name(made["id"]) in it.app.vault.names()
+        plan = await applied(it, {"version": 1, "webhooks": []}, prune=True)
+        assert named(plan) == [("remove", "webhooks", made["id"])]
+        assert vault_name(made["id"]) not in it.app.vault.names()
+        found = (await it.done("GET", "/audit"))["entries"]
+        assert "webhook.delete" in {one["action"] for one in found}
+
+
 async def test_what_was_looked_at_is_what_is_applied(it: House, fake: FakeProvider) -> None:
     """409 where the catalogue or the document is another one since; nothing is stored then."""
     await furnished(it, fake)
@@ -328,6 +371,11 @@ async def test_all_of_it_is_stored_or_nothing(
         ({"version": 1, "budgets": [{"owner": "x", "limit": 1}]}, "budgets: x"),
         ({"version": 1, "budgets": [{"owner": "all", "limit": 1, "zone": "Mars"}]}, "time zone"),
         ({"version": 1, "budgets": [{"owner": "all", "limit": 1}] * 2}, "twice"),
+        ({"version": 1, "webhooks": [HOOK | {"id": "a/b"}]}, "webhooks[0].id"),
+        ({"version": 1, "webhooks": [HOOK | {"url": "http://ops.example"}]}, "webhooks: ops: url"),
+        ({"version": 1, "webhooks": [HOOK | {"kinds": ["route_sucess"]}]}, "there is no kind 'route_sucess'"),
+        ({"version": 1, "webhooks": [HOOK | {"secret": "whsec_x"}]}, "secret"),
+        ({"version": 1, "webhooks": [HOOK | {"id": f"h{n}"} for n in range(MOST_HOOKS + 1)]}, "50 at most"),
         (provider("p", "https://else.example", cred_store="memory"), "bound to"),
         (provider("q", "ftp://x"), "providers: q"),
         (provider("q", cred_store="env:TOKENHUB_ADMIN_TOKEN"), "no provider's credential"),

@@ -127,6 +127,26 @@ async def test_a_server_that_stays_away_is_told_and_found_again(own: postgres.Se
         assert await writer.insert(put("a"))
 
 
+async def test_who_comes_while_a_server_is_looked_for_does_not_wait_until_it_is_back(
+    own: postgres.Server,
+) -> None:
+    """A record behind one that waits for it already: both are told when nobody waits any longer."""
+    async with opened(own) as (database, writer):
+        own.stop(signal.SIGKILL)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                first = asyncio.create_task(writer.insert(put("first")))
+                await until(lambda: writer.begun > 0)
+                late = [writer.insert(put("late")), writer.commit(partial(add, key="later"))]
+                results = await asyncio.gather(first, *late, return_exceptions=True)
+            assert causes(results) == {"store_lost"}
+            assert writer.pending == 0
+        finally:
+            own.start()
+        await until(lambda: writer.able)
+        assert keys(database) == set()
+
+
 async def test_a_stopped_server_holds_nobody(own: postgres.Server) -> None:
     """Its sockets stay open and silent: waits end on this side, however many wait, and all goes on when it does."""
     async with opened(own) as (database, writer):

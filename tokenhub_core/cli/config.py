@@ -29,7 +29,7 @@ _prune: Final = click.option("--prune", is_flag=True, help="Remove what is not i
 def config() -> None:
     """Keep what is configured in a file.
 
-    Providers, models, aliases, modes, routing and budgets; no secret. A part that a file leaves out is not touched.
+    Providers, models, aliases, modes, routing, budgets and webhooks; no secret. A part that is left out is not touched.
     """
 
 

@@ -53,6 +53,11 @@ class Admin:
         self._catalog = desk.catalog
         self._turn = asyncio.Lock()
 
+    @property
+    def desk(self) -> Desk:
+        """Return what this works on."""
+        return self._desk
+
     def routes(self) -> list[web.RouteDef]:
         """Return all routes of the admin API."""
         table = (

@@ -1,6 +1,7 @@
 """What is configured, as one document, and what a document would change.
 
-    {"version": 1, "providers": […], "models": […], "aliases": […], "modes": […], "routing": {…}, "budgets": […]}
+    {"version": 1, "providers": […], "models": […], "aliases": […], "modes": […], "routing": {…}, "budgets": […],
+     "webhooks": […]}
 
 An item is what the admin API takes to make it, whole: a field that is left out has its default. A part that is left out
 is not touched. Secrets are none of it; `cred_store` says where one is. What is not in a part is removed only where that
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import orjson
-from msgspec import Meta
+from msgspec import Meta, structs
 
 from tokenhub_core.admission.budgets import Budget
 from tokenhub_core.catalog import NANO_PER_1K, nano_per_token
@@ -31,12 +32,14 @@ from tokenhub_core.http.aliases import AliasBody, alias_json, alias_of
 from tokenhub_core.http.budgets import BudgetBody, budget_json, budget_of
 from tokenhub_core.http.shadow import ModeBody
 from tokenhub_core.http.shapes import ModelBody, RoutingBody
+from tokenhub_core.http.webhooks import LONGEST_URL
 from tokenhub_core.modes import Match, Rule
 from tokenhub_core.providers.adapters import dialect_of
 from tokenhub_core.routing import aliases
 from tokenhub_core.routing.eligibility import UNKNOWN_PRICE
 from tokenhub_core.store.catalog import RoutingConfig, Stock
 from tokenhub_core.types import Credential, Fleet, Json, Model, OnDisconnect, Prices, Provider, ProviderType
+from tokenhub_core.webhooks.values import MOST_HOOKS, Webhook
 
 VERSION: Final = 1
 
@@ -70,6 +73,15 @@ class ModelItem(ModelBody, forbid_unknown_fields=True):
     pricing_source: Annotated[str, Meta(description="Where the prices are from; empty: they are yours.")] = ""
 
 
+class WebhookItem(msgspec.Struct, forbid_unknown_fields=True):
+    """A webhook. Its secret is in the vault; one that is new has none, and its events wait until it is given one."""
+
+    id: Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{1,64}$")]
+    url: Annotated[str, Meta(max_length=LONGEST_URL)]
+    kinds: list[str]
+    enabled: bool = True
+
+
 class Blueprint(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What is to be configured. A part that is null is left as it is."""
 
@@ -80,6 +92,7 @@ class Blueprint(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     modes: list[ModeBody] | None = None
     routing: RoutingBody | None = None
     budgets: list[BudgetBody] | None = None
+    webhooks: list[WebhookItem] | None = None
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -107,6 +120,7 @@ class State:
     stock: Stock
     routing: RoutingConfig
     budgets: tuple[Budget, ...]
+    webhooks: tuple[Webhook, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +134,7 @@ class Rules:
     fleet: Callable[[Stock], Fleet]
     mode: Callable[[Rule], Rule]
     budget: Callable[[Budget, Budget | None], Budget]
+    webhook: Callable[[Webhook], Webhook]
     moved: Callable[[Provider, Provider], None]
     """Refuses a provider whose credential would go to another host."""
 
@@ -148,6 +163,7 @@ def items(state: State) -> Items:
         "modes": {_mode_name(one): _mode_item(one) for one in stock.modes},
         "routing": {"": routing_json(state.routing)},
         "budgets": {_budget_name(one): budget_json(one) for one in state.budgets},
+        "webhooks": {one.id: _webhook_item(one) for one in state.webhooks},
     }
 
 
@@ -199,6 +215,10 @@ def _mode_name(rule: Rule) -> str:
     )
 
 
+def _webhook_item(hook: Webhook) -> Json:
+    return {"id": hook.id, "url": hook.url, "kinds": list(hook.kinds), "enabled": hook.enabled}
+
+
 def _budget_name(budget: Budget) -> str:
     return f"{budget.owner} {budget.period.value} {budget.unit.value}"
 
@@ -228,6 +248,7 @@ def intended(wanted: Blueprint, state: State, rules: Rules, *, prune: bool) -> S
         Stock(tuple(providers.values()), tuple(models.values()), tuple(named.values()), modes),
         state.routing if wanted.routing is None else RoutingConfig(**shapes.given(wanted.routing)),
         _budgets(wanted.budgets, state.budgets, rules, prune=prune),
+        _webhooks(wanted.webhooks, state.webhooks, rules, prune=prune),
     )
 
 
@@ -318,6 +339,24 @@ def _budgets(
         name = _budget_name(draft)
         with _at("budgets", name):
             found[name] = rules.budget(draft, old.get(name))
+    return tuple(found.values())
+
+
+def _webhooks(
+    wanted: list[WebhookItem] | None, known: Sequence[Webhook], rules: Rules, *, prune: bool
+) -> tuple[Webhook, ...]:
+    """Return the webhooks; the moments of one that is new or changes are told when it is stored."""
+    if wanted is None:
+        return tuple(known)
+    old = {one.id: one for one in known}
+    found = {} if prune else dict(old)
+    for item in _once("webhooks", wanted, lambda one: one.id):
+        with _at("webhooks", item.id):
+            was = old.get(item.id) or Webhook(item.id, "", (), True, 0.0, 0.0)
+            values = {"url": item.url, "kinds": tuple(item.kinds), "enabled": item.enabled}
+            found[item.id] = rules.webhook(structs.replace(was, **values))
+    if len(found) > MOST_HOOKS:
+        raise client_fault(f"webhooks: there can be {MOST_HOOKS} at most", param="webhooks")
     return tuple(found.values())
 
 

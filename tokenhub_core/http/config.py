@@ -14,10 +14,12 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import msgspec
 from aiohttp import web
+from msgspec import structs
 from sqlalchemy import Connection
 
 from tokenhub_core.budgets import Budgets
@@ -27,12 +29,16 @@ from tokenhub_core.http import blueprint, shapes
 from tokenhub_core.http.admin import Admin, Placing
 from tokenhub_core.http.blueprint import Blueprint, Change, Items, State
 from tokenhub_core.http.side import answer
+from tokenhub_core.http.webhooks import checked_url
 from tokenhub_core.modes import Rule
 from tokenhub_core.ports import Clock, Secret
 from tokenhub_core.store import budgets as budget_rows
 from tokenhub_core.store import catalog as rows
+from tokenhub_core.store import webhooks as webhook_rows
 from tokenhub_core.store.database import Database
 from tokenhub_core.types import Provider
+from tokenhub_core.webhooks import values
+from tokenhub_core.webhooks.values import Webhook
 
 PATH: Final = "/admin/v1/config"
 
@@ -95,6 +101,7 @@ class ConfigPages:
             fleet=catalog.together,
             mode=mode,
             budget=budgets.drafted,
+            webhook=partial(_checked, allow_http=admin.desk.settings.allow_http),
             moved=lambda old, new: _placing(old, new).check(),
         )
 
@@ -126,7 +133,10 @@ class ConfigPages:
             for name in new.keys() - old.keys():
                 # The name may have been used before; nobody inherits a credential with it.
                 await self._admin.gone(name)
+            was, becomes = ({one.id for one in state.webhooks} for state in (planned.before, planned.after))
+            await self._unseal(becomes - was)
             await self._catalog.change(self._storing(body, planned))
+            await self._unseal(was - becomes)
             with suppress(TokenHubError):
                 # It is stored: where this fails, the next look is half a second away.
                 await self._budgets.look(0)
@@ -142,6 +152,12 @@ class ConfigPages:
             return answer(msgspec.to_builtins(planned.plan))
 
         return await self._admin.in_turn(apply)
+
+    async def _unseal(self, hooks: set[str]) -> None:
+        """Forget the secrets of webhooks that are gone, or not there yet."""
+        vault = self._admin.desk.vault
+        for name in {values.vault_name(one) for one in hooks} & {*vault.names()}:
+            await vault.delete(name)
 
     def _planned(self, body: PlanBody, state: State) -> _Planned:
         after = blueprint.intended(body.config, state, self._rules, prune=body.prune)
@@ -167,6 +183,7 @@ def _state(connection: Connection) -> State:
         rows.load(connection),
         rows.routing_config(connection),
         tuple(one for one, _ in budget_rows.load(connection)),
+        tuple(webhook_rows.load(connection)),
     )
 
 
@@ -189,6 +206,9 @@ def _store(connection: Connection, planned: _Planned, now: float) -> None:
     for budget in planned.after.budgets:
         if budget not in planned.before.budgets:
             budget_rows.save(connection, budget)
+    for hook in _differing(planned, "webhooks", planned.after.webhooks, lambda one: one.id):
+        moments = {"created_at": hook.created_at or now, "updated_at": now}
+        webhook_rows.save(connection, structs.replace(hook, **moments))
 
 
 def _remove(connection: Connection, before: State, after: State) -> None:
@@ -208,6 +228,8 @@ def _remove(connection: Connection, before: State, after: State) -> None:
     for budget in before.budgets:
         if budget.id not in kept:
             budget_rows.remove(connection, budget)
+    for name in {one.id for one in before.webhooks} - {one.id for one in after.webhooks}:
+        webhook_rows.remove(connection, name)
 
 
 def _store_provider(connection: Connection, provider: Provider, known: Provider | None, now: float) -> None:
@@ -223,6 +245,11 @@ def _store_provider(connection: Connection, provider: Provider, known: Provider 
 def _differing[T](planned: _Planned, part: str, found: tuple[T, ...], named: Callable[[T], str]) -> list[T]:
     was, becomes = planned.was[part], planned.becomes[part]
     return [one for one in found if was.get(named(one)) != becomes[named(one)]]
+
+
+def _checked(hook: Webhook, *, allow_http: bool) -> Webhook:
+    url = checked_url(hook.url, allow_http=allow_http)
+    return structs.replace(hook, url=url, kinds=values.chosen(hook.kinds))
 
 
 def _placing(old: Provider, new: Provider) -> Placing:

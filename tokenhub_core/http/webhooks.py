@@ -30,9 +30,9 @@ from tokenhub_core.webhooks.outbox import Outbox
 from tokenhub_core.webhooks.values import Delivery, Webhook
 
 PATH: Final = "/admin/v1/webhooks"
-_LONGEST: Final = 2000
+LONGEST_URL: Final = 2000
 
-type Url = Annotated[str, Meta(max_length=_LONGEST)]
+type Url = Annotated[str, Meta(max_length=LONGEST_URL)]
 
 
 class WebhookBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -109,6 +109,7 @@ class WebhookPages:
 
     async def _list(self, request: web.Request) -> web.Response:
         del request
+        await self._outbox.load()  # another process, or a file, may have changed them
         items = [webhook_json(hook) for hook in self._outbox.hooks.values()]
         return answer({"items": items, "total": len(items)})
 
@@ -151,11 +152,15 @@ class WebhookPages:
         return answer({"retried": await self._outbox.retry(request.match_info["id"])})
 
     def _checked(self, url: str) -> str:
-        """Return a URL that may be posted to; raises `TokenHubError`."""
-        try:
-            return endpoints.check_endpoint(url, allow_http=self._allow_http)
-        except ConfigError as error:
-            raise client_fault(str(error).replace("endpoint", "url", 1), param="url") from None
+        return checked_url(url, allow_http=self._allow_http)
+
+
+def checked_url(url: str, *, allow_http: bool) -> str:
+    """Return a URL that may be posted to; raises `TokenHubError`."""
+    try:
+        return endpoints.check_endpoint(url, allow_http=allow_http)
+    except ConfigError as error:
+        raise client_fault(str(error).replace("endpoint", "url", 1), param="url") from None
 
 
 def webhook_json(hook: Webhook) -> Json:

@@ -217,7 +217,7 @@ class Writer:
             if item.waiter is not None and not item.waiter.done():
                 self._counts["failed"] += 1
                 item.waiter.set_exception(error)
-        self._settle([(item, None, error) for item in self._taken_back()])
+        self._settle(())
         return True
 
     async def close(self) -> None:
@@ -303,8 +303,11 @@ class Writer:
 
     def _settle(self, outcomes: Sequence[_Outcome]) -> None:
         counts = self._counts
+        counts["batches"] += bool(outcomes)
+        if self._database.lost:  # who came while it was looked for is not to wait until it is back
+            gone = faults.unavailable(_GONE, faults.LOST)
+            outcomes = [*outcomes, *((item, None, gone) for item in self._taken_back())]
         self._pending -= len(outcomes)
-        counts["batches"] += 1
         lost: Exception | None = None
         for item, result, error in outcomes:
             waiting = item.waiter is not None and not item.waiter.done()
@@ -502,6 +505,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 -- whatever it is, it is not over
             self.breaker.failed(time.monotonic(), faults.cause(error) or self.breaker.why)
             self._disconnect(broken=True)
+            self._report(())
 
     def _down(self, batch: list[_Item], behind: int, error: Exception) -> list[_Outcome]:
         """Fail the batch; where the store was waited for in vain, also the `behind` items that waited just as long.
@@ -511,9 +515,7 @@ class Writer:
         why = error.fault.cause if isinstance(error, TokenHubError) else "store_failed"
         self.breaker.failed(time.monotonic(), why)
         self._disconnect(broken=True)
-        failed = list(batch)
-        if why in _WAITED:
-            failed += self._behind(behind)
+        failed = [*batch, *self._behind(behind if why in _WAITED else 0)]
         if why == faults.LOST and not self._closing:
             failed = [item for item in failed if not self._kept(item)]
         return [(item, None, error) for item in failed]

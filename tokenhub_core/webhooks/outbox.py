@@ -202,8 +202,10 @@ class Outbox:
 
     # --- what an operator does
 
-    def hook(self, hook_id: str) -> Webhook:
-        """Return a webhook; raises `TokenHubError` (`NOT_FOUND`)."""
+    async def hook(self, hook_id: str) -> Webhook:
+        """Return a webhook, also one that was made elsewhere a moment ago; raises `TokenHubError` (`NOT_FOUND`)."""
+        if hook_id not in self.hooks:
+            await self.load()
         found = self.hooks.get(hook_id)
         if found is None:
             raise client_fault(f"there is no webhook {hook_id!r}", kind=Kind.NOT_FOUND, param="id")
@@ -214,7 +216,7 @@ class Outbox:
         if len(self.hooks) >= values.MOST_HOOKS:
             raise client_fault(f"there are {values.MOST_HOOKS} webhooks already")
         now = self._moment()
-        hook = Webhook(f"hook_{self._entropy(6).hex()}", url, _kinds(kinds), True, now, now)
+        hook = Webhook(f"hook_{self._entropy(6).hex()}", url, values.chosen(kinds), True, now, now)
         secret = await self._secret(hook.id)
         await self._audit.commit(partial(rows.save, hook=hook))
         await self.load()
@@ -229,11 +231,11 @@ class Outbox:
         enabled: bool | None = None,
     ) -> Webhook:
         """Change what is given; what waits is not touched."""
-        known = self.hook(hook_id)
+        known = await self.hook(hook_id)
         changed = structs.replace(
             known,
             url=known.url if url is None else url,
-            kinds=known.kinds if kinds is None else _kinds(kinds),
+            kinds=known.kinds if kinds is None else values.chosen(kinds),
             enabled=known.enabled if enabled is None else enabled,
             updated_at=self._moment(),
         )
@@ -244,11 +246,11 @@ class Outbox:
 
     async def renew(self, hook_id: str) -> str:
         """Give a webhook another secret and return it: it signs everything from then on."""
-        return await self._secret(self.hook(hook_id).id)
+        return await self._secret((await self.hook(hook_id)).id)
 
     async def remove(self, hook_id: str) -> None:
         """Remove a webhook, what waits for it and its secret."""
-        name = values.vault_name(self.hook(hook_id).id)
+        name = values.vault_name((await self.hook(hook_id)).id)
         await self._audit.commit(partial(rows.remove, hook_id=hook_id))
         if name in self._vault.names():
             await self._vault.delete(name)
@@ -256,7 +258,7 @@ class Outbox:
 
     async def probe(self, hook_id: str) -> Reply:
         """Send an event of no kind now, past the queue, and return what came of it."""
-        hook = self.hook(hook_id)
+        hook = await self.hook(hook_id)
         secret = self._vault.get(values.vault_name(hook.id))
         if secret is None:
             return Reply(cause="no_secret")
@@ -267,7 +269,7 @@ class Outbox:
 
     async def deliveries(self, hook_id: str, *, dead: bool, before: int | None) -> list[Delivery]:
         """Return what waits for a webhook, or was given up; the newest first."""
-        self.hook(hook_id)
+        await self.hook(hook_id)
 
         def read() -> list[Delivery]:
             with self._audit.database.reading() as connection:
@@ -277,7 +279,7 @@ class Outbox:
 
     async def retry(self, hook_id: str) -> int:
         """Try anew what was given up; return how many events that are."""
-        self.hook(hook_id)
+        await self.hook(hook_id)
         count = await self._writer.commit(partial(rows.revive, hook_id=hook_id, now=self._clock.now()))
         self._awake.set()
         return count
@@ -299,12 +301,3 @@ class Outbox:
         with self._audit.database.reading() as connection:
             found = {one: rows.next_due(connection, [one]) for one in ids}
         return {one: at for one, at in found.items() if at is not None}
-
-
-def _kinds(kinds: Sequence[str]) -> tuple[str, ...]:
-    for kind in kinds:
-        if kind not in values.CHOICE:
-            raise client_fault(f"kinds: there is no kind {kind!r}", param="kinds")
-    if not kinds:
-        raise client_fault("kinds: give one at least", param="kinds")
-    return tuple(dict.fromkeys(kinds))

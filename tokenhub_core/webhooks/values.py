@@ -11,12 +11,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
 import orjson
 
+from tokenhub_core.errors import client_fault
 from tokenhub_core.telemetry.kinds import KINDS, UNTOLD
 
 PREFIX: Final = "whsec_"
@@ -76,6 +78,16 @@ class Reply(msgspec.Struct, frozen=True):
     def gone(self) -> bool:
         """Tell whether the receiver wants no more."""
         return self.status == 410
+
+
+def chosen(kinds: Sequence[str]) -> tuple[str, ...]:
+    """Return these kinds, each once; raises `TokenHubError` (`INVALID`) where they cannot be chosen."""
+    for kind in kinds:
+        if kind not in CHOICE:
+            raise client_fault(f"kinds: there is no kind {kind!r}", param="kinds")
+    if not kinds:
+        raise client_fault("kinds: give one at least", param="kinds")
+    return tuple(dict.fromkeys(kinds))
 
 
 def vault_name(hook_id: str) -> str:
