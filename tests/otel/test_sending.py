@@ -170,6 +170,18 @@ async def test_a_collector_is_asked_over_tls_by_the_authority_that_is_named(tmp_
         assert collector.bodies == {}
 
 
+async def test_what_was_counted_last_is_told_when_the_process_leaves(tmp_path: Path) -> None:
+    """A process that lives shorter than the time between two sets of metrics is counted, too."""
+    with collecting() as collector:
+        wished = settings(collector.url, OTEL_SIGNALS="metrics")
+        async with house(tmp_path, simulate=True, settings=wished) as it:
+            await it.chat()
+            assert collector.bodies == {}
+    (told,) = ExportMetricsServiceRequest.FromString(collector.bodies["/v1/metrics"][-1]).resource_metrics
+    (requests,) = [one for one in told.scope_metrics[0].metrics if one.name == "tokenhub_requests"]
+    assert sum(point.as_double or point.as_int for point in requests.sum.data_points) == 1
+
+
 async def test_metrics_and_the_log_are_told_where_that_is_wished(tmp_path: Path) -> None:
     """The very sums that a scrape shows, buckets apart; lines as they are logged; and no traces then."""
     with (

@@ -83,9 +83,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def working(folder: Path, temporal: Temporal, point: str) -> AsyncIterator[Worker]:
+async def working(folder: Path, temporal: Temporal, point: str, **more: str) -> AsyncIterator[Worker]:
     """Run a worker that dies at one point, and whoever takes its place."""
-    environ = bare_environment(folder / "home", **settings(temporal, worker=True))
+    environ = bare_environment(folder / "home", **settings(temporal, worker=True), **more)
     worker, log = Worker(), folder / "worker.log"
 
     async def keep() -> None:
@@ -332,3 +332,23 @@ async def test_the_server_may_die_for_good(own_temporal: Temporal, tmp_path: Pat
 
     assert (reply.status, again.status) == (200, 200)
     assert (upstream.sent, [one.outcome for one in bench.recorder.records]) == (2, [Outcome.OK] * 2)
+
+
+async def test_a_call_goes_on_without_a_server_that_died_for_good(
+    own_temporal: Temporal, tmp_path: Path
+) -> None:
+    """Its attempt fails when Temporal is gone already: the next one is made by its front door, and recorded there."""
+    upstream = Counting({"gpt-4o": Profile(faults=("500", "ok"))}, held=True)
+    bench = Bench(transport=upstream, defaults={"durable": True}, patience=Patience(whole=120))
+    async with durably(own_temporal, tmp_path, bench, waits=Waits(begin=60, look=0.1)) as house:
+        asking = asyncio.create_task(house.ask(chat()))
+        await upstream.reached.wait()
+        await asyncio.to_thread(own_temporal.kill)
+        died = time.monotonic()
+        upstream.go.set()
+        reply, _ = await asking
+        took = time.monotonic() - died
+
+    assert reply.status == 200
+    assert (upstream.sent, bench.recorder.one.outcome) == (2, Outcome.OK)
+    measured(f"Temporal died in a call for good; asked 2, answer {took * 1000:.0f} ms after its death")

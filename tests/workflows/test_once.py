@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec import structs
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import ActivityEnvironment
@@ -217,44 +214,6 @@ async def test_a_call_whose_workflow_somebody_ended_is_told_so(temporal: Tempora
     assert (record.outcome, record.fault) == (Outcome.ERROR, "workflow_ended")
     assert [one.cause for one in record.attempts] == ["client_cancelled"]
     assert (upstream.sent, upstream.cancelled) == (1, 1)
-
-
-class Dark:
-    """A client that starts workflows and hears of them no more; `meanwhile` is done before that is known."""
-
-    def __init__(self, client: Client, meanwhile: Callable[[], Awaitable[object]]) -> None:
-        self._client = client
-        self._meanwhile = meanwhile
-        self.id = ""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._client, name)
-
-    def get_workflow_handle_for(self, workflow: Any, workflow_id: str) -> Dark:
-        del workflow
-        self.id = workflow_id
-        return self
-
-    async def result(self) -> None:
-        await self._meanwhile()
-        raise RPCError("the line is dead", RPCStatusCode.UNAVAILABLE, b"")
-
-
-async def test_a_call_that_failed_in_the_dark_is_ended_and_nobody_goes_on_with_it(
-    temporal: Temporal, tmp_path: Path
-) -> None:
-    """The next attempt is claimed before the caller is told: a workflow that comes back finds that."""
-    upstream = Counting({"gpt-4o": Profile(faults=("500",))})
-    bench = durable_bench(upstream)
-    async with durably(temporal, tmp_path, bench, worker=False, waits=Waits(look=0.01, dark=0.05)) as house:
-        step = Step(f"{bench.prefix}1", 0, 1, 30.0, None, "", Traced())
-        house.durable.client = Dark(house.durable.client, partial(attempt, house, step))  # type: ignore[arg-type,assignment]
-        reply, _ = await house.ask(chat())
-        again = await attempt(house, structs.replace(step, n=2))
-
-    assert reply.status == 502
-    assert again.taken
-    assert (upstream.sent, len(bench.recorder.records)) == (1, 1)
 
 
 async def test_failures_of_providers_do_not_move_the_breaker(temporal: Temporal, tmp_path: Path) -> None:

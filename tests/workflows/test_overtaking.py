@@ -6,7 +6,8 @@ What the worker did until then is done by hand, so that no server has to be kill
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from tests.workflows.house import House, durably
 from tests.workflows.test_plans import REFINE, VOTE, differ
 from tokenhub_core.dispatch.job import Patience
 from tokenhub_core.ports import Timeouts, UpstreamRequest
-from tokenhub_core.store.durable import By
+from tokenhub_core.store.durable import By, Mark
 from tokenhub_core.types import Outcome
 from tokenhub_core.workflows.activities import Activities
 from tokenhub_core.workflows.composed import Next, Sofar
 from tokenhub_core.workflows.following import Waits
-from tokenhub_core.workflows.shapes import Step, Told, Traced
+from tokenhub_core.workflows.shapes import TAKEN, Step, Told, Traced
 
 SOON = Waits(begin=60, look=0.01, over=0, elsewhere=60)
 
@@ -54,7 +55,7 @@ class Gone:
     async def result(self) -> None:
         self.asked += 1
         if self.asked == 1:
-            await self._meanwhile(self.id.removeprefix("plan-"))
+            await self._meanwhile(self.id.partition("-")[2])
         if self.asked == 5:
             self.looked.set()
         raise RPCError("the line is dead", RPCStatusCode.UNAVAILABLE, b"")
@@ -77,9 +78,10 @@ class Held(Talking):
         return answer
 
 
-def scene(says: Callable[[Heard], str | int] = differ) -> tuple[Bench, Held]:
+def scene(says: Callable[[Heard], str | int] = differ, **more: Any) -> tuple[Bench, Held]:
     """Return an engine whose models are held, and those."""
-    bench, talk = talking(says, defaults={"durable": True}, patience=Patience(whole=120))
+    given: dict[str, Any] = {"defaults": {"durable": True}, "patience": Patience(whole=120)}
+    bench, talk = talking(says, **(given | more))
     held = Held(talk)
     bench.executor.means = replace(bench.executor.means, transport=held)
     return bench, held
@@ -100,6 +102,32 @@ async def attempt(activities: Activities, name: str, n: int = 1) -> Told:
 
 def put(house: House, gone: Gone) -> None:
     house.durable.client = gone  # type: ignore[assignment]
+
+
+def beside_the_claim(
+    house: House, talk: Held, work: Callable[[str], Coroutine[Any, Any, Told]]
+) -> list[asyncio.Task[Told]]:
+    """Let another machine begin an attempt when the call is about to be claimed; return what is made of it.
+
+    It is answered when the front door has looked three times for what is under way after its claim.
+    """
+    begin, marks, working = house.rows.begin, house.rows.marks, list[asyncio.Task[Told]]()
+    looks = itertools.count(1)
+
+    async def beside(call_id: str, n: int, by: By, **more: Any) -> Mark | None:
+        if n == TAKEN:
+            asked = len(talk.heard)
+            working.append(asyncio.create_task(work(call_id)))
+            await (talk.twice if asked else talk.reached).wait()
+        return await begin(call_id, n, by, **more)
+
+    async def looked(call_id: str) -> Sequence[Mark]:
+        if working and next(looks) == 3:
+            talk.go.set()
+        return await marks(call_id)
+
+    house.rows.begin, house.rows.marks = beside, looked  # type: ignore[method-assign]
+    return working
 
 
 @pytest.mark.parametrize(("text", "steps"), [(REFINE, 2), (VOTE, 4)])
@@ -163,7 +191,10 @@ async def test_a_step_that_another_process_makes_is_waited_for(tmp_path: Path) -
 async def test_where_a_step_may_be_under_way_elsewhere_the_call_ends_and_nothing_is_sent(
     tmp_path: Path,
 ) -> None:
-    """The error comes long before the call's time is over; a workflow that comes back finds the claim."""
+    """The error comes long before the call's time is over; a workflow that comes back finds the claim.
+
+    What may be under way counts as billed, and is in the record.
+    """
     bench, talk = scene()
     waits = Waits(begin=60, look=0.01, over=0, elsewhere=0.05)
     async with durably(None, tmp_path, bench, waits=waits) as house:
@@ -178,9 +209,30 @@ async def test_where_a_step_may_be_under_way_elsewhere_the_call_ends_and_nothing
         again = await attempt(house.durable.activities, f"{name}~answer", 2)
         late = await next_steps(house, name)
 
-    assert (reply.status, b"a step of the call" in body) == (503, True)
-    assert (bench.recorder.one.fault, talk.heard) == ("temporal_unreachable", [])
+    assert (reply.status, b"an attempt of the call" in body) == (503, True)
+    record = bench.recorder.one
+    assert (record.fault, talk.heard) == ("temporal_unreachable", [])
     assert (again.taken, late.taken) == (True, True)
+    (line,) = record.attempts
+    assert (line.step, line.cause, line.usage.input_tokens > 0) == ("answer", "worker_lost", True)
+    assert record.cost_nanousd == line.cost_nanousd > 0
+
+
+async def test_a_step_that_begins_in_the_moment_of_the_claim_is_waited_for(tmp_path: Path) -> None:
+    """It was begun before the claim, so it is the plan's: it is not made again, and its cost is in the record."""
+    bench, talk = scene()
+    async with durably(None, tmp_path, bench, waits=SOON) as house:
+        mine = house.durable.activities
+        other = Activities(bench.executor, bench.recorder, mine._requests, house.durable.safe)
+        working = beside_the_claim(house, talk, lambda name: attempt(other, f"{name}~answer"))
+        put(house, Gone(lambda name: next_steps(house, name)))
+        reply, _ = await house.ask(chat(REFINE, model="a"))
+        await asyncio.gather(*working)
+
+    record = bench.recorder.one
+    assert (reply.status, len(talk.heard)) == (200, 2)
+    assert [(one.step, one.cause) for one in record.attempts] == [("answer", ""), ("refine-1", "")]
+    assert record.cost_nanousd == talk.billed == bench.ledger.spent_nanousd
 
 
 async def test_who_leaves_a_call_that_was_taken_over_takes_it_along(tmp_path: Path) -> None:

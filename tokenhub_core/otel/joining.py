@@ -106,8 +106,12 @@ class _Handler(logging.Handler):
 
 async def _count(outbox: Outbox, metrics: Metrics, clock: Clock) -> None:
     since = clock.now()
-    while True:
-        await asyncio.sleep(EVERY)
+    try:
+        while True:
+            await asyncio.sleep(EVERY)
+            outbox.put(Counted(clock.now(), since, metrics.families()))
+    finally:
+        # What was counted since the last time would be lost with the process.
         outbox.put(Counted(clock.now(), since, metrics.families()))
 
 

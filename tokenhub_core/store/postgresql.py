@@ -29,6 +29,9 @@ from tokenhub_core.store.spelling import PURPOSE, Purpose
 
 _LOCK: Final = int.from_bytes(hashlib.sha256(b"tokenhub write lock").digest()[:8], "big", signed=True)
 """The number of the advisory lock; such locks belong to one database of a server."""
+_CHANGE: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Each statement sees what was committed before it. A server's or a database's own default may be another one; then a
+transaction would go on seeing what was there before it waited for the lock."""
 _READ: Final = 30.0
 """Seconds. What is read for a person or a report may take this long, where changes may take less."""
 _REST: Final = 600_000
@@ -181,11 +184,11 @@ def _begin(timeout: float, connection: Connection) -> None:
     match purpose:
         case Purpose.WRITE:
             raw.patience = timeout
-            begin = f"BEGIN; SELECT pg_advisory_xact_lock({_LOCK})"
+            begin = f"{_CHANGE}; SELECT pg_advisory_xact_lock({_LOCK})"
         case Purpose.UPGRADE:
             raw.patience = _UPGRADE
             begin = (
-                "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;"
+                f"{_CHANGE}; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;"
                 f" SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({_LOCK})"
             )
         case _:

@@ -39,7 +39,7 @@ from tokenhub_core.vault.sealing import Sealer
 from tokenhub_core.workflows import composed, shapes
 from tokenhub_core.workflows.codec import LockedError
 from tokenhub_core.workflows.composed import Several
-from tokenhub_core.workflows.shapes import Answer, Call, Closing, Outcome, Step, Told, Traced
+from tokenhub_core.workflows.shapes import TAKEN, Answer, Call, Closing, Outcome, Step, Told, Traced
 
 BEAT: Final = 2.0
 """Seconds between two signs of life; with each one hears whether the caller has left."""
@@ -175,6 +175,17 @@ class Activities:
         """Tell whether an attempt is under way here."""
         return (call_id, n) in self._running
 
+    async def elsewhere(self, call_id: str) -> bool:
+        """Tell whether an attempt of a call is under way in another process, or was when that died."""
+        return any(
+            mark.outcome is None and mark.n != TAKEN and not self.making(call_id, mark.n)
+            for mark in await self._safe.rows.marks(call_id)
+        )
+
+    async def marked(self, call_id: str) -> int:
+        """Return the number of the last attempt of a call that was begun, 0 where none was."""
+        return max((mark.n for mark in await self._safe.rows.marks(call_id)), default=0)
+
     @activity.defn(name=shapes.RECORD)
     async def record(self, closing: Closing) -> None:
         """Make the record of a call, once."""
@@ -222,7 +233,7 @@ class Activities:
                 raise ApplicationError(f"{step.id} is gone", non_retryable=True)
             call = shapes.here(found, self._means.clock)
             now = self._means.clock.now()
-            whole = composed.whole_of(step.id) if by is By.WORKFLOW else ""
+            whole = (composed.whole_of(step.id) or step.id) if by is By.WORKFLOW else ""
             mark = await self._safe.rows.begin(step.id, step.n, by, now=now, part_of=whole)
             if mark is not None and (running := self._running.get(place)) is None:
                 return await self._known(call, step, mark, now)

@@ -43,6 +43,7 @@ from tokenhub_core.workflows.activities import Activities, Safe
 from tokenhub_core.workflows.codec import Codec, LockedError, converter
 from tokenhub_core.workflows.definitions import Chat, Checked, Planned
 from tokenhub_core.workflows.following import Errand, Line, Run, Waits
+from tokenhub_core.workflows.overtaking import One, Several
 from tokenhub_core.workflows.resuming import Resuming
 from tokenhub_core.workflows.stepping import Stepping
 from tokenhub_core.workflows.way import STATUSES, Framing, Happening, Resumed, Workflow
@@ -176,6 +177,9 @@ class Durable(Line):
             prefix=shapes.PREFIX,
             begin=partial(shapes.start, job),
             direct=partial(self.executor.run, job, progress.trace),
+            taking=lambda: One(
+                shapes.start(job, self.clock.monotonic()), activities=self.activities, safe=self.safe
+            ),
         )
 
     def _several(self, ready: Composed, progress: Progress) -> Errand:
@@ -191,6 +195,14 @@ class Durable(Line):
             prefix=composed.PREFIX,
             begin=lambda now: composed.Begin(snapshot.id, limits, now - snapshot.started),
             direct=lambda: Composing(self.executor, ready, progress.trace).start(),
+            taking=lambda: Several(
+                snapshot.id,
+                limits,
+                snapshot.started,
+                activities=self.activities,
+                stepping=self.stepping,
+                safe=self.safe,
+            ),
             several=True,
         )
 

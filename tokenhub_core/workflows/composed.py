@@ -39,9 +39,6 @@ PREFIX: Final = "plan-"
 WHOLE: Final = 1
 """The number of the mark that stands for the call itself: made with its first steps, ended with its answer."""
 
-TAKEN: Final = 2
-"""The number of the mark by which a front door takes a call over whose workflow cannot go on."""
-
 
 class Several(msgspec.Struct, frozen=True):
     """One call that several calls answer, decided."""

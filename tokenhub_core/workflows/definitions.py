@@ -69,7 +69,7 @@ class Course:
             limits=start.limits,
             # Each attempt is taken out of the providers' real budgets where it is made.
             retries=RetryBudget(),
-            started=self.now() - start.elapsed,
+            started=self.began(start),
             max_output_tokens=start.max_output_tokens,
         )
         place = self.trace.candidate
@@ -100,6 +100,10 @@ class Course:
     def now(self) -> float:
         """Return seconds that only grow."""
         return workflow.time()
+
+    def began(self, start: Start) -> float:
+        """Return when the call began, by the same count."""
+        return self.now() - start.elapsed
 
     def dice(self) -> float:
         """Return a number from 0 to 1."""

@@ -22,7 +22,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.failover import Limits
-from tokenhub_core.dispatch.job import Live, Whole
+from tokenhub_core.dispatch.job import CANCELLED, Live, Whole
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.health.breaker import Breaker, State
 from tokenhub_core.progress import Progress
@@ -36,7 +36,7 @@ from tokenhub_core.workflows.codec import LockedError
 from tokenhub_core.workflows.composed import WHOLE
 from tokenhub_core.workflows.definitions import Chat
 from tokenhub_core.workflows.overtaking import Overtaking
-from tokenhub_core.workflows.shapes import Answer, Done, Ending, Outcome, Traced
+from tokenhub_core.workflows.shapes import TAKEN, Answer, Done, Ending, Outcome, Traced
 from tokenhub_core.workflows.stepping import Stepping
 
 _log: Final = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ _UNREACHABLE: Final = Fault(
 _ELSEWHERE: Final = Fault(
     Kind.TRANSIENT,
     Blame.US,
-    "Temporal cannot be reached, and a step of the call is not known to be over; it is not made again",
+    "Temporal cannot be reached, and an attempt of the call is not known to be over; it is not made again",
     cause="temporal_unreachable",
     status=503,
 )
@@ -74,12 +74,12 @@ class Waits:
     """For a worker to begin its first attempt."""
     look: float = 0.5
     """Between two looks at what cannot be heard of otherwise."""
-    dark: float = 30.0
-    """For Temporal to come back, where an attempt has failed and nobody can say what is to be done next."""
     over: float = 10.0
-    """For Temporal to come back in the middle of a call that several calls answer, before its front door goes on."""
+    """For Temporal to come back in the middle of a call, before its front door goes on."""
     elsewhere: float = 60.0
     """For an attempt of such a call to end that another process makes."""
+    apart: float = 40.0
+    """Between two failures to ask Temporal that have nothing to do with each other."""
     leave: float = 5.0
     """For a workflow to end whose caller has left."""
     reconnect: float = 5.0
@@ -104,6 +104,8 @@ class Errand(msgspec.Struct, frozen=True):
     """Returns what the workflow begins with at so many monotonic seconds."""
     direct: Callable[[], Awaitable[Whole | Live]]
     """Makes the call here and at once."""
+    taking: Callable[[], Overtaking]
+    """Returns what goes on with it here, once its workflow cannot."""
     several: bool = False
     """Whether several calls answer it."""
 
@@ -180,8 +182,8 @@ class Run:
         self._handle: WorkflowHandle[Any, Done] = client.get_workflow_handle_for(
             Chat.run, errand.prefix + self._id
         )
-        self._claimed = set[int]()
-        """The attempts that are ours to make."""
+        self._claimed = False
+        """It is ours to make."""
         self._dark: float | None = None
         """Since when Temporal could not be asked,"""
         self._failed = 0.0
@@ -212,7 +214,7 @@ class Run:
         self._write(ending)
         if ending.answer is None:
             raise TokenHubError(shapes.known(ending.fault) or _ENDED)
-        self.line.safe.rows.forget(self._id, attempts=ending.recorded)
+        self.line.safe.rows.forget(self._id, attempts=ending.recorded or self._overtaken)
         if self.errand.request.features.stream:
             return _Told(ending.answer, ending.fault)
         return Whole(ending.answer.body, ending.answer.headers)
@@ -273,8 +275,10 @@ class Run:
                         self.line.later(self._gone())
                         return None
                     begun = True
-                if self._limit is not None and self._clock.monotonic() > self._limit:
-                    return Ending(await self._last(), _UNREACHABLE, recorded=False)
+                if self._late():
+                    dark = self._darkness() > self._waits.over
+                    ending = await self._goes_on() if dark else None
+                    return ending or Ending(await self._last(), _UNREACHABLE, recorded=False)
         finally:
             watching.cancel()
 
@@ -312,14 +316,12 @@ class Run:
         self.line.told()
         return True
 
-    async def _mine(self, n: int = 1) -> bool:
-        """Claim the call from its attempt `n` on; False where somebody else has."""
-        if n not in self._claimed:
-            mark = await self.line.safe.rows.begin(self._id, n, By.DIRECT, now=self._clock.now())
-            if mark is not None:
-                return False
-            self._claimed.add(n)
-        return True
+    async def _mine(self) -> bool:
+        """Claim the call; False where somebody has begun it."""
+        if not self._claimed:
+            now = self._clock.now()
+            self._claimed = await self.line.safe.rows.begin(self._id, 1, By.DIRECT, now=now) is None
+        return self._claimed
 
     async def _gone(self) -> None:
         """End a workflow that has nothing left to do."""
@@ -354,7 +356,7 @@ class Run:
     def _unanswered(self) -> None:
         """Hear that Temporal could not be asked. What was long ago has nothing to do with it."""
         now = self._clock.monotonic()
-        if self._dark is None or now - self._failed > self._waits.over + self._waits.dark:
+        if self._dark is None or now - self._failed > self._waits.apart:
             self._dark = now
         self._failed = now
 
@@ -362,20 +364,22 @@ class Run:
         """Return what the store knows of the call's end, None where it may still come to one."""
         if self.errand.several:
             return await self._found_whole(over=over)
-        marks = await self.line.safe.rows.marks(self._id)
-        if any(mark.outcome is None for mark in marks):
-            return None
-        outcomes = [self._outcome(mark) for mark in marks]
+        marks = [mark for mark in await self.line.safe.rows.marks(self._id) if mark.n != TAKEN]
+        outcomes = [self._outcome(mark) for mark in marks if mark.outcome is not None]
         recorded = await self.line.activities.recorded(self._id)
         for outcome in outcomes:
             if outcome.answer is not None:
                 return Ending(outcome.told.trace, outcome.told.fault, outcome.answer, recorded)
-        if over:
+        if over and len(outcomes) == len(marks):
             return Ending(_latest(outcomes), _ENDED, recorded=recorded)
-        if outcomes and self._darkness() > self._waits.dark and await self._mine(marks[-1].n + 1):
-            # Nobody goes on with it from here.
-            return Ending(_latest(outcomes), outcomes[-1].told.fault, recorded=recorded)
-        return None
+        under_way = any(self.line.activities.making(self._id, mark.n) for mark in marks)
+        if over or not marks or under_way or self._darkness() <= self._waits.over:
+            return None
+        if recorded:
+            # It was given up, and only its end has not come through.
+            fault = outcomes[-1].told.fault if outcomes else shapes.LOST
+            return Ending(_latest(outcomes), fault, recorded=True)
+        return await self._goes_on()
 
     async def _found_whole(self, *, over: bool) -> Ending | None:
         """Return the same of a call that several calls answer: its answer is kept as a whole."""
@@ -389,26 +393,33 @@ class Run:
         return None if trace is None else Ending(trace, _ENDED, recorded=recorded)
 
     async def _goes_on(self) -> Ending | None:
-        """Go on with a call whose next steps nobody decides; None where it may still be decided elsewhere."""
-        line = self.line
-        patient = self._darkness() <= self._waits.elsewhere
-        if patient and await line.stepping.elsewhere(self._id):
+        """Go on with a call that nobody goes on with; None where an attempt may still be under way elsewhere."""
+        taking = self.errand.taking()
+        if await taking.elsewhere() and not self._impatient():
             return None
-        errand = self.errand
-        overtaking = Overtaking(
-            self._id, errand.limits, errand.started, activities=line.activities, stepping=line.stepping
-        )
         self._overtaken = True
-        await overtaking.claim(line.safe)
-        if await line.stepping.elsewhere(self._id):
-            return Ending(await self._last(), _ELSEWHERE, recorded=False)
-        _log.warning("the workflow of %s cannot be reached: its steps are made here", self._id)
+        await taking.claim()
         try:
-            return await overtaking.run()
+            # Whoever began an attempt a moment before the claim is waited for, too.
+            while await taking.elsewhere():
+                if self._impatient():
+                    fault = _UNREACHABLE if self._late() else _ELSEWHERE
+                    return Ending(await taking.given_up(), fault, recorded=False)
+                await asyncio.sleep(self._waits.look)
+            _log.warning("the workflow of %s cannot be reached: it is gone on with here", self._id)
+            return await taking.run()
+        except asyncio.CancelledError:
+            return Ending(await taking.given_up(), CANCELLED, recorded=False)
         except LockedError:
             return Ending(Traced(), _LOCKED, recorded=False)
         except ApplicationError:
-            return None  # a worker was about to settle it, and has: the answer is there
+            return None  # a worker was about to end it, and has: its end is there
+
+    def _impatient(self) -> bool:
+        return self._darkness() > self._waits.elsewhere or self._late()
+
+    def _late(self) -> bool:
+        return self._limit is not None and self._clock.monotonic() > self._limit
 
     def _darkness(self) -> float:
         """Return for how many seconds Temporal could not be asked."""

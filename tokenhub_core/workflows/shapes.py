@@ -56,6 +56,8 @@ CHECKED_ATTEMPT: Final = "tokenhub.attempt.2"
 RECORD: Final = "tokenhub.record.1"
 PREFIX: Final = "chat-"
 """What the id of a call's workflow begins with; the rest is the request's, which we made."""
+TAKEN: Final = 0
+"""The number of the mark by which a front door takes a call over whose workflow cannot go on; attempts begin at 1."""
 
 LOST: Final = Fault(
     Kind.TIMEOUT,

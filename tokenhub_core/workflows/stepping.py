@@ -29,7 +29,7 @@ from tokenhub_core.store.durable import By
 from tokenhub_core.workflows import composed, shapes
 from tokenhub_core.workflows.activities import Activities, Safe, beating
 from tokenhub_core.workflows.composed import WHOLE, Fact, Next, Prepared, Settling, Several, Sofar
-from tokenhub_core.workflows.shapes import Answer, Call, Done, Outcome, Traced
+from tokenhub_core.workflows.shapes import Answer, Call, Done, Outcome, Start, Traced
 from tokenhub_core.workflows.shapes import Told as Came
 from tokenhub_core.workflows.way import Framing
 
@@ -119,13 +119,14 @@ class Stepping:
         outcome = await self._outcome(several, Settling(call_id, left=tuple(facts), cancelled=True))
         return outcome.told.trace
 
-    async def elsewhere(self, call_id: str) -> bool:
-        """Tell whether an attempt of a call is under way in another process, or was when that died."""
-        for name in await self._safe.rows.begins(composed.name_of(call_id, "")):
-            for mark in await self._safe.rows.marks(name):
-                if mark.outcome is None and not self._activities.making(name, mark.n):
-                    return True
-        return False
+    async def start(self, name: str) -> Start | None:
+        """Return what the way of a step begins with, None where it is not kept or nobody may serve it."""
+        clock = self._means.clock
+        call = await self._safe.load(name)
+        if call is None or call.fault is not None:
+            return None
+        job = shapes.job(shapes.here(call, clock), self._means.dialects)
+        return shapes.start(job, clock.monotonic(), name=name)
 
     # --- the machine, taken again to where it was
 
