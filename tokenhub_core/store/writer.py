@@ -9,9 +9,9 @@ milliseconds later: each transaction costs two threads' switches and a wait for 
 next item soon. An item that comes after a pause, or to a loop with nothing else to do, goes at once.
 
 There are three kinds of failure. A work item that fails alone (it broke a constraint, or raised) fails alone: the
-transaction is undone and every item runs again behind a savepoint of its own. A store that fails (locked, full,
-damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for that fails is
-counted as lost and logged.
+transaction is undone and its halves run again behind savepoints, and halves of those that fail. A store that fails
+(locked, full, damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for
+that fails is counted as lost and logged.
 
 A server that is gone is looked for again for as long as a change may wait, so that one which restarts costs nobody an
 answer. Where it went while it was asked to commit, nobody knows whether it did: rows are added again, which does
@@ -115,6 +115,7 @@ class _Item(msgspec.Struct, frozen=True, eq=False):
 
 
 type _Outcome = tuple[_Item, Any, Exception | None]
+type _Run = Callable[[list[_Item], Connection], list[_Outcome]]
 
 
 class Writer:
@@ -415,7 +416,7 @@ class Writer:
                 raise
             if len(batch) == 1 and not isinstance(batch[0].work, Insert):
                 return [(batch[0], None, error)]
-        return self._apart(batch)
+        return self._committed(self._connected(), batch, self._halves)
 
     def _together(self, batch: list[_Item]) -> list[_Outcome]:
         """Run everything in one transaction; raises where any of it fails."""
@@ -424,20 +425,28 @@ class Writer:
         if len(statements) == 1 and (only := statements.pop()) is not None:
             new = self._straight(connection, only, batch)
             return [(item, new, None) for item in batch]
-        outcomes: list[_Outcome] = []
+        return self._committed(connection, batch, self._all)
+
+    def _committed(self, connection: Connection, batch: list[_Item], run: _Run) -> list[_Outcome]:
         with connection.begin():
-            for statement, group in groupby(batch, key=_statement):
-                items = list(group)
-                if statement is None:
-                    outcomes += [(item, self._perform(item, connection), None) for item in items]
-                    continue
-                rows = _rows(items)
-                told = self._database.spelling.told
-                new = _all_or_none(connection.exec_driver_sql(told(statement), rows).rowcount, len(rows))
-                for after, more in _following(items) if new else ():
-                    connection.exec_driver_sql(told(after), more)
-                outcomes += [(item, new, None) for item in items]
+            outcomes = run(batch, connection)
             self._committing()
+        return outcomes
+
+    def _all(self, batch: list[_Item], connection: Connection) -> list[_Outcome]:
+        """Run everything, neighbours with one statement in one call; raises where any of it fails."""
+        outcomes: list[_Outcome] = []
+        for statement, group in groupby(batch, key=_statement):
+            items = list(group)
+            if statement is None:
+                outcomes += [(item, cast("Work[Any]", item.work)(connection), None) for item in items]
+                continue
+            rows = _rows(items)
+            told = self._database.spelling.told
+            new = _all_or_none(connection.exec_driver_sql(told(statement), rows).rowcount, len(rows))
+            for after, more in _following(items) if new else ():
+                connection.exec_driver_sql(told(after), more)
+            outcomes += [(item, new, None) for item in items]
         return outcomes
 
     def _straight(self, connection: Connection, statement: str, batch: list[_Item]) -> bool:
@@ -461,14 +470,6 @@ class Writer:
             raise
         return new
 
-    def _apart(self, batch: list[_Item]) -> list[_Outcome]:
-        """Run each item behind its own savepoint, so that one that fails takes no other along."""
-        connection = self._connected()
-        with connection.begin():
-            outcomes = [self._guarded(item, connection) for item in batch]
-            self._committing()
-        return outcomes
-
     def _committing(self) -> None:
         """Note that the store is about to be asked to commit; raises where its waiters were told that it is not."""
         with self._lock:
@@ -476,20 +477,22 @@ class Writer:
                 raise faults.unavailable(_GONE, faults.LOST)
             self._doubtful = True
 
-    def _perform(self, item: _Item, connection: Connection) -> Any:
-        return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
+    def _halves(self, items: list[_Item], connection: Connection) -> list[_Outcome]:
+        """Run each half behind a savepoint, so that no item takes another one along."""
+        half = max(1, len(items) // 2)
+        return [*self._guarded(items[:half], connection), *self._guarded(items[half:], connection)]
 
-    def _guarded(self, item: _Item, connection: Connection) -> _Outcome:
+    def _guarded(self, items: list[_Item], connection: Connection) -> list[_Outcome]:
         savepoint = connection.begin_nested()
         try:
-            result = self._perform(item, connection)
+            outcomes = self._all(items, connection)
             savepoint.commit()
         except Exception as error:
             if faults.store_fault(error) is not None:
                 raise
             savepoint.rollback()
-            return item, None, error
-        return item, result, None
+            return [(items[0], None, error)] if len(items) == 1 else self._halves(items, connection)
+        return outcomes
 
     def _probe(self) -> None:
         """Look whether a store that failed takes changes again."""
