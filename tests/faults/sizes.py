@@ -20,9 +20,9 @@ from tokenhub_core.types import Usage
 _MB: Final = 1 << 20
 
 
-def resident() -> int:
-    """Return the bytes that this process holds."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+def resident(pid: int | str = "self") -> int:
+    """Return the bytes that a process holds, this one unless said otherwise."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
 
 
 async def _huge(lab: Lab, n: int) -> None:

@@ -277,7 +277,7 @@ async def _at_every_commit(lab: Lab, n: int) -> None:
         recorder = StoreRecorder(database, writer)
         told: list[str] = []
         try:
-            for at in range(n):
+            for at in range(n + 1):
                 record = Record(f"req_{at}", float(at), Outcome.OK, 200, Caller(), "POST", "/v1/messages")
                 try:
                     await recorder.commit(record)

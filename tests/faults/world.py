@@ -408,12 +408,12 @@ class Turn:
         options |= {"proxy": served.proxy_url}
         return f"http://{host}{path}", options
 
-    async def call(self, **more: Any) -> Got:
+    async def call(self, *, within: float = PATIENCE, **more: Any) -> Got:
         """Make a call and read what comes of it, to whatever end."""
         url, options = self.request(**more)
         began = time.monotonic()
         body, broke, pieces = bytearray(), "", 0
-        async with asyncio.timeout(PATIENCE), self.world.session.post(url, **options) as response:
+        async with asyncio.timeout(within), self.world.session.post(url, **options) as response:
             try:
                 async for piece in response.content.iter_any():
                     pieces += 1

@@ -22,7 +22,8 @@ from msgspec import structs
 from tokenhub_core.admission.ledger import Ledger
 from tokenhub_core.store import budgets
 from tokenhub_core.store.database import open_database
-from tokenhub_core.store.writer import Insert, Writer
+from tokenhub_core.store.inserts import Insert
+from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.types import Caller, Outcome, Record, Usage
 

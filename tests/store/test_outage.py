@@ -19,9 +19,10 @@ from tests.patience import PATIENCE
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.store import schema
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.log import RequestLog
 from tokenhub_core.store.silence import Silence
-from tokenhub_core.store.writer import Insert, Writer
+from tokenhub_core.store.writer import Writer
 from tokenhub_core.telemetry.recorder import StoreRecorder
 from tokenhub_core.types import Caller, Outcome, Record
 

@@ -26,8 +26,9 @@ from tokenhub_core.errors import Blame, ConfigError, TokenHubError
 from tokenhub_core.ports import Charge
 from tokenhub_core.store import budgets, catalog, schema, upgrade
 from tokenhub_core.store.database import Database, open_database
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.schema import SPENDS
-from tokenhub_core.store.writer import Insert, Writer
+from tokenhub_core.store.writer import Writer
 
 _PUT = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 

@@ -16,8 +16,9 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.health.breaker import State
 from tokenhub_core.store import schema
 from tokenhub_core.store.database import MEMORY, Database, open_database
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.silence import Silence
-from tokenhub_core.store.writer import Insert, Writer
+from tokenhub_core.store.writer import Writer
 
 _PUT = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 

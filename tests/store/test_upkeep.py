@@ -17,7 +17,8 @@ from tokenhub_core.store import checkup, schema
 from tokenhub_core.store.backup import backup, restore
 from tokenhub_core.store.database import Database, open_database
 from tokenhub_core.store.driver import choose
-from tokenhub_core.store.writer import Insert, Writer
+from tokenhub_core.store.inserts import Insert
+from tokenhub_core.store.writer import Writer
 
 _RAW: Any = choose().module
 _PUT = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"

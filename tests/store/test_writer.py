@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, event, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tests.patience import PATIENCE
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store import schema
 from tokenhub_core.store.database import Database, open_database
-from tokenhub_core.store.writer import Counts, Insert, Writer
+from tokenhub_core.store.inserts import Insert
+from tokenhub_core.store.writer import Counts, Writer
 
 _PUT = "INSERT INTO settings (key, value) VALUES (?, ?) ON CONFLICT (key) DO NOTHING"
 
@@ -273,6 +276,47 @@ async def test_a_row_that_is_already_there_is_counted_and_told(writer: Writer, d
     assert await _gathered(writer, [_put("a"), _put("b")]) == [False, False]
     assert writer.counts.duplicates == 5
     assert _keys(database) == {"old", "a", "b"}
+
+
+async def test_one_row_among_many_that_is_there_already_is_found_by_halves(
+    writer: Writer, database: Database
+) -> None:
+    """Those behind it wait for some savepoints, and not for one each: after an outage hundreds have gathered."""
+    await writer.insert(_put("0"))
+    told = list[str]()
+    event.listen(database._engine, "savepoint", lambda _, name: told.append(name))
+    results = await _gathered(writer, [_put(str(number)) for number in range(256)])
+    assert results == [False, *[True] * 255]
+    assert len(told) == 2 * 8
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.sampled_from(["put", "add", "refused"]), st.sampled_from("abcdef")), min_size=2))
+def test_whatever_fails_in_company_has_the_result_that_it_has_alone(works: list[tuple[str, str]]) -> None:
+    """Rows that are new and rows that are not, work that fails and a row that cannot be bound, in any order."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        "put": _put,
+        "add": lambda key: partial(_add, key=key),
+        "refused": lambda key: Insert(_PUT, (key, object())),
+    }
+
+    async def played(*, together: bool) -> tuple[list[Any], set[str]]:
+        database = open_database(":memory:")
+        made = Writer(database)
+        made.start()
+        try:
+            items = [kinds[kind](key) for kind, key in works]
+            results = [
+                result
+                for part in ([items] if together else [[one] for one in items])
+                for result in await _gathered(made, part)
+            ]
+            return [type(one) if isinstance(one, Exception) else one for one in results], _keys(database)
+        finally:
+            await made.close()
+            database.close()
+
+    assert asyncio.run(played(together=True)) == asyncio.run(played(together=False))
 
 
 async def test_a_waiter_that_left_leaves_its_work_to_be_done(writer: Writer, database: Database) -> None:

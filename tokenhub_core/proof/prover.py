@@ -42,7 +42,8 @@ from tokenhub_core.quirks.repairs import AnswerRepairs
 from tokenhub_core.routing.spread import LOST
 from tokenhub_core.store import proofs as rows
 from tokenhub_core.store.anchor import Anchor, beside
-from tokenhub_core.store.writer import Insert, Work, Writer, inserted
+from tokenhub_core.store.inserts import Insert, inserted
+from tokenhub_core.store.writer import Work, Writer
 from tokenhub_core.telemetry.events import Bus
 from tokenhub_core.telemetry.metrics import Metrics
 from tokenhub_core.types import Dialect, Headers, Record, Snapshot, header

@@ -20,10 +20,10 @@ from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.admission.ledger import Count, Crossing
 from tokenhub_core.ports import Charge
 from tokenhub_core.store import generations
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.rows import dumps, whole
 from tokenhub_core.store.schema import BUDGETS, SHARES, SPENDS
 from tokenhub_core.store.upsert import insert
-from tokenhub_core.store.writer import Insert
 
 _COUNTS: Final = 4
 """Of one budget, the newest ones: what is needed to go on."""

@@ -16,9 +16,9 @@ from tokenhub_core.routing.experiment import Call
 from tokenhub_core.routing.savings import Seen
 from tokenhub_core.store import budgets, rows, search
 from tokenhub_core.store.database import Database
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.schema import REQUEST_LOGS
 from tokenhub_core.store.search import EVERY, Filters, Page
-from tokenhub_core.store.writer import Insert
 from tokenhub_core.types import Json, Record, Shadow
 
 _CHUNK: Final = 500

@@ -9,9 +9,9 @@ milliseconds later: each transaction costs two threads' switches and a wait for 
 next item soon. An item that comes after a pause, or to a loop with nothing else to do, goes at once.
 
 There are three kinds of failure. A work item that fails alone (it broke a constraint, or raised) fails alone: the
-transaction is undone and every item runs again behind a savepoint of its own. A store that fails (locked, full,
-damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for that fails is
-counted as lost and logged.
+transaction is undone and its halves run again behind savepoints, and halves of those that fail. A store that fails
+(locked, full, damaged) fails the whole transaction, and every waiter is told by a typed error. An item nobody waits for
+that fails is counted as lost and logged.
 
 A server that is gone is looked for again for as long as a change may wait, so that one which restarts costs nobody an
 answer. Where it went while it was asked to commit, nobody knows whether it did: rows are added again, which does
@@ -43,8 +43,8 @@ from sqlalchemy import Connection, delete
 from tokenhub_core.errors import TokenHubError
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import Database
+from tokenhub_core.store.inserts import Insert, after
 from tokenhub_core.store.schema import SETTINGS
-from tokenhub_core.store.spelling import spelling_of
 
 _log: Final = logging.getLogger(__name__)
 
@@ -64,19 +64,6 @@ _GONE: Final = "the database cannot be reached"
 _SAME_AGAIN: Final = frozenset({faults.LOST, faults.BUSY})
 _WAITED: Final = frozenset({faults.LOCKED, faults.LOST, faults.SLOW})
 """Failures that took as long as a change may wait."""
-
-
-class Insert(msgspec.Struct, frozen=True, eq=False):
-    """One row for a statement that does nothing where the row is already there. Its result: whether it was new.
-
-    `statement` is driver SQL in words that SQLite and PostgreSQL share; it marks values by `?` and holds no other one.
-    Neighbours in a batch with the same statement go to the driver in one call.
-    """
-
-    statement: str
-    row: tuple[Any, ...]
-    then: tuple[Insert, ...] = ()
-    """What is inserted with it, in the same transaction, if it is new; whatever that has for `then` is left out."""
 
 
 type Work[T] = Callable[[Connection], T]
@@ -115,6 +102,7 @@ class _Item(msgspec.Struct, frozen=True, eq=False):
 
 
 type _Outcome = tuple[_Item, Any, Exception | None]
+type _Run = Callable[[list[_Item], Connection], list[_Outcome]]
 
 
 class Writer:
@@ -418,7 +406,7 @@ class Writer:
                 raise
             if len(batch) == 1 and not isinstance(batch[0].work, Insert):
                 return [(batch[0], None, error)]
-        return self._apart(batch)
+        return self._committed(self._connected(), batch, self._halves)
 
     def _together(self, batch: list[_Item]) -> list[_Outcome]:
         """Run everything in one transaction; raises where any of it fails."""
@@ -427,20 +415,28 @@ class Writer:
         if len(statements) == 1 and (only := statements.pop()) is not None:
             new = self._straight(connection, only, batch)
             return [(item, new, None) for item in batch]
-        outcomes: list[_Outcome] = []
+        return self._committed(connection, batch, self._all)
+
+    def _committed(self, connection: Connection, batch: list[_Item], run: _Run) -> list[_Outcome]:
         with connection.begin():
-            for statement, group in groupby(batch, key=_statement):
-                items = list(group)
-                if statement is None:
-                    outcomes += [(item, self._perform(item, connection), None) for item in items]
-                    continue
-                rows = _rows(items)
-                told = self._database.spelling.told
-                new = _all_or_none(connection.exec_driver_sql(told(statement), rows).rowcount, len(rows))
-                for after, more in _following(items) if new else ():
-                    connection.exec_driver_sql(told(after), more)
-                outcomes += [(item, new, None) for item in items]
+            outcomes = run(batch, connection)
             self._committing()
+        return outcomes
+
+    def _all(self, batch: list[_Item], connection: Connection) -> list[_Outcome]:
+        """Run everything, neighbours with one statement in one call; raises where any of it fails."""
+        outcomes: list[_Outcome] = []
+        for statement, group in groupby(batch, key=_statement):
+            items = list(group)
+            if statement is None:
+                outcomes += [(item, cast("Work[Any]", item.work)(connection), None) for item in items]
+                continue
+            rows = _rows(items)
+            told = self._database.spelling.told
+            new = _all_or_none(connection.exec_driver_sql(told(statement), rows).rowcount, len(rows))
+            for then, more in _following(items) if new else ():
+                connection.exec_driver_sql(told(then), more)
+            outcomes += [(item, new, None) for item in items]
         return outcomes
 
     def _straight(self, connection: Connection, statement: str, batch: list[_Item]) -> bool:
@@ -455,22 +451,14 @@ class Writer:
             cursor.execute(spelling.begin)
             cursor.executemany(spelling.told(statement), rows)
             new = _all_or_none(cursor.rowcount, len(rows))
-            for after, more in _following(batch, sort=spelling.shared) if new else ():
-                cursor.executemany(spelling.told(after), more)
+            for then, more in _following(batch, sort=spelling.shared) if new else ():
+                cursor.executemany(spelling.told(then), more)
             self._committing()
             cursor.execute("COMMIT")
         except Exception:
             driver.rollback()  # does nothing where a full disk has ended it already
             raise
         return new
-
-    def _apart(self, batch: list[_Item]) -> list[_Outcome]:
-        """Run each item behind its own savepoint, so that one that fails takes no other along."""
-        connection = self._connected()
-        with connection.begin():
-            outcomes = [self._guarded(item, connection) for item in batch]
-            self._committing()
-        return outcomes
 
     def _committing(self) -> None:
         """Note that the store is about to be asked to commit; raises where its waiters were told that it is not."""
@@ -479,20 +467,22 @@ class Writer:
                 raise faults.unavailable(_GONE, faults.LOST)
             self._doubtful = True
 
-    def _perform(self, item: _Item, connection: Connection) -> Any:
-        return inserted(connection, item.work) if isinstance(item.work, Insert) else item.work(connection)
+    def _halves(self, items: list[_Item], connection: Connection) -> list[_Outcome]:
+        """Run each half behind a savepoint, so that no item takes another one along."""
+        half = max(1, len(items) // 2)
+        return [*self._guarded(items[:half], connection), *self._guarded(items[half:], connection)]
 
-    def _guarded(self, item: _Item, connection: Connection) -> _Outcome:
+    def _guarded(self, items: list[_Item], connection: Connection) -> list[_Outcome]:
         savepoint = connection.begin_nested()
         try:
-            result = self._perform(item, connection)
+            outcomes = self._all(items, connection)
             savepoint.commit()
         except Exception as error:
             if faults.store_fault(error) is not None:
                 raise
             savepoint.rollback()
-            return item, None, error
-        return item, result, None
+            return [(items[0], None, error)] if len(items) == 1 else self._halves(items, connection)
+        return outcomes
 
     def _probe(self) -> None:
         """Look whether a store that failed takes changes again."""
@@ -572,28 +562,11 @@ def _following(items: Sequence[_Item], *, sort: bool = False) -> Iterable[tuple[
 
     Sorted, so that two who change the same rows at once wait for each other and not both.
     """
-    found = _after([cast("Insert", item.work) for item in items])
+    found = after([cast("Insert", item.work) for item in items])
     if not sort:
         return found.items()
     return [(statement, sorted(found[statement], key=repr)) for statement in sorted(found)]
 
 
-def _after(inserts: Sequence[Insert]) -> dict[str, list[tuple[Any, ...]]]:
-    found: dict[str, list[tuple[Any, ...]]] = {}
-    for insert in inserts:
-        for one in insert.then:
-            found.setdefault(one.statement, []).append(one.row)
-    return found
-
-
 def _statement(item: _Item) -> str | None:
     return item.work.statement if isinstance(item.work, Insert) else None
-
-
-def inserted(connection: Connection, insert: Insert) -> bool:
-    """Insert the row, with what follows it, in the caller's transaction; tell whether it was new."""
-    told = spelling_of(connection.dialect.name).told
-    new = connection.exec_driver_sql(told(insert.statement), insert.row).rowcount > 0
-    for statement, rows in _after([insert]).items() if new else ():
-        connection.exec_driver_sql(told(statement), rows)
-    return new

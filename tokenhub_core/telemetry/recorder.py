@@ -16,8 +16,9 @@ import sqlalchemy
 from tokenhub_core.ports import Books, Charge, Subscribers
 from tokenhub_core.store import faults
 from tokenhub_core.store.database import Database
+from tokenhub_core.store.inserts import Insert
 from tokenhub_core.store.log import RequestLog
-from tokenhub_core.store.writer import Insert, Work, Writer
+from tokenhub_core.store.writer import Work, Writer
 from tokenhub_core.types import Record
 
 _READY_SECONDS: Final = 0.25
