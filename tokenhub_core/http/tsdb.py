@@ -116,7 +116,8 @@ class TsdbPages:
                 told["global"].append({"window": name, "since": since, **_shown(found[""][0][1])})
                 for split, dimension in SPLITS.items():
                     told[split][name] = [{dimension: value, **_shown(one)} for value, one in found[dimension]]
-            told["other_calls"] = trends.other_calls(connection, rollups.cover(until - DAY, until))
+            day = rollups.cover(*_window(now, DAY))
+            told["other_calls"] = trends.other_calls(connection, day)
             told["complete"] = not series.behind(connection)
         return told
 
