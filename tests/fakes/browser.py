@@ -21,11 +21,16 @@ from typing import Any, Final
 
 import aiohttp
 import orjson
+import pytest
 
 from tests.patience import PROGRAM_PATIENCE
 from tokenhub_core.types import Json
 
 FOUND: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+NEEDED: Final = pytest.mark.skipif(
+    FOUND is None, reason="no browser here: the Debian package is called chromium"
+)
+"""The mark of scenes in a browser."""
 
 
 @dataclass

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest_asyncio
 
+from tests.fakes.browser import browser
 from tests.fakes.house import House, house
+from tests.fakes.person import Person
 from tests.fakes.provider import FakeProvider
 
 
@@ -30,3 +32,14 @@ async def simulated(tmp_path: Path) -> AsyncIterator[House]:
     """The application with the simulator."""
     async with house(tmp_path, simulate=True) as opened:
         yield opened
+
+
+@pytest_asyncio.fixture
+async def ada(it: House, tmp_path: Path) -> AsyncIterator[Person]:
+    """Somebody at the admin pages who may do everything; nothing they do makes the browser complain."""
+    async with browser(tmp_path) as page:
+        person = Person(page)
+        await person.arrive(it)
+        yield person
+        # What is not there yet, as the CA of a server that has no proxy, is no fault of the page.
+        assert [one for one in page.complaints if "status of 404" not in one] == []

@@ -8,12 +8,11 @@ from pathlib import Path
 import pytest
 
 from scripts.manual import DOCS, OUT, BrokenPageError, Builder, Page, Writer, contents, parse, slug
-from tests.fakes.browser import FOUND, browser
+from tests.fakes.browser import NEEDED, browser
 from tests.fakes.house import House, house
 from tests.http.test_ui_access import AXE, faults
 
 _PAGES = [page for group in contents() for page in group.pages]
-_chromium = pytest.mark.skipif(FOUND is None, reason="no browser here: the Debian package is called chromium")
 
 
 def test_the_built_manual_is_made_of_the_documents() -> None:
@@ -98,7 +97,7 @@ async def test_nothing_else_is_opened(it: House, path: str) -> None:
     assert (told.status, told.fault["type"]) == (404, "not_found")
 
 
-@_chromium
+@NEEDED
 async def test_a_reader_searches_by_keys_and_chooses_colours(tmp_path: Path) -> None:
     """A slash, a few letters, Enter: the heading; the colours that were chosen hold on the next page."""
     async with house(tmp_path) as it, browser(tmp_path) as page:
@@ -122,7 +121,7 @@ async def test_a_reader_searches_by_keys_and_chooses_colours(tmp_path: Path) -> 
         assert page.complaints == []
 
 
-@_chromium
+@NEEDED
 @pytest.mark.parametrize("colours", ["light", "dark"])
 async def test_the_manual_is_there_for_everybody(tmp_path: Path, colours: str) -> None:
     """axe finds nothing to mend, on a page with tables, one with commands, and the first one; wide and narrow."""

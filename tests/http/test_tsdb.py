@@ -11,6 +11,7 @@ import pytest
 from tests.fakes.house import House, house
 from tests.fakes.provider import FakeProvider
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.store.trends import PLACES
 from tokenhub_core.telemetry.rollups import RESOLUTIONS
 
 
@@ -126,3 +127,49 @@ async def test_a_retention_that_makes_no_sense_does_not_start(tmp_path: Path, da
     with pytest.raises(ConfigError, match="coarser"):
         async with house(tmp_path, settings=days):
             pass
+
+
+async def test_what_flows_is_every_call_once_between_any_two_columns(it: House, fake: FakeProvider) -> None:
+    """By who asked, for which host, who served, which model: calls, tokens and cost are those of the log."""
+    await it.provider(fake, "p", "gpt-4o", "gpt-4o-mini")
+    for model, program in (("gpt-4o", "a"), ("gpt-4o", "b"), ("gpt-4o-mini", "b"), ("none", "b")):
+        await it.chat(model, {"user-agent": f"{program}/1"})
+    logs = (await it.done("GET", "/logs"))["logs"]
+    told = await it.done("GET", "/tsdb/flow?window=5m")
+    assert (told["calls"], told["complete"], told["until"] - told["since"] >= 300) == (4, True, True)
+    assert told["places"] == [2, 1, 2, 3]
+    flowed = {(one["column"], one["source"], one["target"]): one["calls"] for one in told["streams"]}
+    assert flowed == {
+        (0, "a/1", ""): 1,
+        (0, "b/1", ""): 3,
+        (1, "", "p"): 3,
+        (1, "", ""): 1,
+        (2, "p", "gpt-4o"): 2,
+        (2, "p", "gpt-4o-mini"): 1,
+        (2, "", "model_not_found"): 1,
+    }
+    for column in range(3):
+        through = [one for one in told["streams"] if one["column"] == column]
+        assert sum(one["cost_nanousd"] for one in through) == sum(one["cost_nanousd"] for one in logs) > 0
+        tokens = sum(one["input_tokens"] + one["output_tokens"] for one in logs)
+        assert sum(one["tokens"] for one in through) == tokens > 0
+        assert sum(one["errors"] for one in through) == 1
+    (lost,) = [one for one in told["streams"] if one["target"] == "model_not_found"]
+    assert lost["p50_latency_ms"] is None
+    assert all(one["p50_latency_ms"] > 0 for one in told["streams"] if one["source"] == "p")
+
+
+async def test_of_many_places_those_with_the_most_calls_are_told_apart(it: House) -> None:
+    """The rest flow as one, and are counted; nothing is left out."""
+    for number in range(PLACES + 3):
+        await it.chat("none", {"user-agent": f"program-{number}/1"})
+    await it.chat("none", {"user-agent": "often/1"})
+    await it.chat("none", {"user-agent": "often/1"})
+    told = await it.done("GET", "/tsdb/flow")
+    first = [one for one in told["streams"] if one["column"] == 0]
+    assert (told["places"][0], len(first)) == (PLACES + 4, PLACES + 1)
+    counts = {one["source"]: one["calls"] for one in first}
+    assert (counts[None], counts["often/1"]) == (4, 2)
+    assert sum(one["calls"] for one in first) == told["calls"] == PLACES + 5
+    refused = await it.admin("GET", "/tsdb/flow?window=1y")
+    assert (refused.status, refused.fault["param"]) == (400, "window")

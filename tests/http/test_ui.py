@@ -9,6 +9,7 @@ import pytest
 
 from scripts.pages import WEB, stamp
 from tests.fakes.house import House
+from tokenhub_core.telemetry.kinds import KINDS, UNTOLD
 
 _BUILT = WEB / "dist"
 
@@ -93,3 +94,14 @@ async def test_the_pages_keep_to_their_own_policy(it: House) -> None:
     assert code.count("localStorage") == code.count("localStorage.setItem(NAME") + code.count(
         "localStorage.getItem(NAME"
     )
+
+
+def test_the_pages_know_every_kind_of_event() -> None:
+    """Webhooks can be told of each that the server tells them of; what is shown are kinds that there are."""
+    code = (WEB / "src/state/events.ts").read_text()
+    lists = {
+        name: re.findall(r'"(\w+)"', body)
+        for name, body in re.findall(r"(\w+) = (\[[^\]]+\]) as const", code)
+    }
+    assert set(lists["TELLING"]) == set(KINDS) - UNTOLD
+    assert set(lists["OTHERS"]) <= set(KINDS)

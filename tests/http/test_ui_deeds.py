@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
-from tests.fakes.browser import FOUND, browser
-from tests.fakes.house import House, house
+from tests.fakes.browser import NEEDED, browser
+from tests.fakes.house import House
 from tests.fakes.person import Person
 from tests.fakes.provider import FakeProvider
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="no browser here: the Debian package is called chromium"
-)
+pytestmark = NEEDED
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-async def it(tmp_path: Path) -> AsyncIterator[House]:
-    """Run the application with nothing configured."""
-    async with house(tmp_path) as it:
-        yield it
-
-
-@pytest.fixture
-async def ada(it: House, tmp_path: Path) -> AsyncIterator[Person]:
-    """Return somebody who has signed in; nothing that the browser complains of goes unseen."""
-    async with browser(tmp_path) as page:
-        person = Person(page)
-        await person.arrive(it)
-        yield person
-        # That the server refuses something is no fault of the page, and the browser notes it all the same.
-        assert [one for one in page.complaints if "status of 4" not in one] == []
 
 
 async def test_from_nothing_to_the_first_call(it: House, ada: Person) -> None:
@@ -81,6 +58,9 @@ async def test_what_the_server_refuses_is_said_at_the_field(ada: Person) -> None
     wrong = "document.querySelector('dialog[open] input[aria-invalid=true]')"
     await ada.page.until(wrong)
     assert await ada.page.value(f"{wrong}.value") == "ftp://nowhere"
+    # The browser notes what the server refuses; nothing else.
+    assert [one for one in ada.page.complaints if "status of 400" not in one] == []
+    ada.page.complaints.clear()
 
 
 async def test_a_budget_is_made_changed_and_removed(it: House, ada: Person) -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from scripts.pages import WEB
 from tests.e2e.serving import eventually
-from tests.fakes.browser import FOUND, Page, browser
+from tests.fakes.browser import NEEDED, Page, browser
 from tests.fakes.house import house
 from tests.fakes.person import Person
 from tests.fakes.traffic import records
@@ -30,7 +30,7 @@ from tokenhub_core.store.writer import Writer
 pytestmark = [
     pytest.mark.load,
     pytest.mark.timeout(400),
-    pytest.mark.skipif(FOUND is None, reason="no browser here: the Debian package is called chromium"),
+    NEEDED,
 ]
 
 ROWS: Final = 100_000

@@ -20,7 +20,7 @@ from typing import Final
 import pytest
 
 from scripts.manual import DOCS
-from tests.fakes.browser import FOUND, Page, browser
+from tests.fakes.browser import NEEDED, Page, browser
 from tests.fakes.house import House, house
 from tests.fakes.person import Person
 from tests.fakes.provider import FakeProvider
@@ -104,7 +104,7 @@ def test_the_manual_shows_what_was_taken() -> None:
     assert shown == {f"{shot.name}.png" for shot in SHOTS}
 
 
-@pytest.mark.skipif(FOUND is None, reason="no browser here: the Debian package is called chromium")
+@NEEDED
 @pytest.mark.skipif("UPDATE_PICTURES" not in os.environ, reason="takes pictures for UPDATE_PICTURES=1 only")
 async def test_pictures_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page in both colours; nothing makes the browser complain, and no page is wider than its window."""

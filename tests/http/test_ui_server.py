@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
-from tests.fakes.browser import FOUND, browser
+from tests.fakes.browser import NEEDED
 from tests.fakes.house import House, house
+from tests.fakes.markup import PAYLOADS
 from tests.fakes.person import Person
 from tests.fakes.provider import FakeProvider
 from tests.http.test_ui_access import AXE, faults
-from tests.http.test_ui_browser import EVIL
 from tests.webhooks.test_webhooks import OPEN, receiving
 from tokenhub_core import config
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="no browser here: the Debian package is called chromium"
-)
+pytestmark = NEEDED
 
 
 @pytest_asyncio.fixture
@@ -27,16 +24,6 @@ async def it(tmp_path: Path) -> AsyncIterator[House]:
     """A house whose vault is open: it keeps what signs events."""
     async with house(tmp_path, settings={**OPEN, "MAX_CALLS": "7"}) as opened:
         yield opened
-
-
-@pytest_asyncio.fixture
-async def ada(it: House, tmp_path: Path) -> AsyncIterator[Person]:
-    """Somebody at the admin pages, who may do everything; nothing they do makes a browser complain."""
-    async with browser(tmp_path) as page:
-        person = Person(page)
-        await person.arrive(it)
-        yield person
-        assert page.complaints == []
 
 
 async def test_a_webhook_is_added_tried_and_removed(it: House, ada: Person) -> None:
@@ -86,7 +73,7 @@ async def test_settings_are_found_with_what_they_are_and_where_that_is_from(ada:
 async def test_what_is_believed_is_drawn_for_each_model(it: House, ada: Person) -> None:
     """A curve for each, named as it stands; a stranger's name is text there too."""
     async with FakeProvider() as fake:
-        evil = EVIL[0]
+        evil = PAYLOADS[3]
         await it.provider(fake, "p", "gpt-4o")
         await it.done("POST", "/models", {"id": evil, "provider_id": "p"})
         for name in ("gpt-4o", evil):

@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-import pytest_asyncio
-
 from tests.e2e.serving import eventually
-from tests.fakes.browser import FOUND, browser
+from tests.fakes.browser import NEEDED, browser
 from tests.fakes.house import House, house
 from tests.fakes.person import Person
 from tests.fakes.provider import FakeProvider
 from tests.fakes.traffic import records
 from tests.http.test_ui_access import AXE, faults
+from tokenhub_core.ca import CertificateAuthority
+from tokenhub_core.recognise import HOSTS
 
-pytestmark = pytest.mark.skipif(
-    FOUND is None, reason="no browser here: the Debian package is called chromium"
-)
+pytestmark = NEEDED
 
+PASSWORD = "correct horse battery"
 ROWS = "document.querySelectorAll('tbody tr').length"
-
-
-@pytest_asyncio.fixture
-async def ada(it: House, tmp_path: Path) -> AsyncIterator[Person]:
-    """Somebody who may do everything; nothing they do makes a browser complain."""
-    async with browser(tmp_path) as page:
-        person = Person(page)
-        await person.arrive(it)
-        yield person
-        # What is not there yet, as the CA of a server that has no proxy, is no fault of the page.
-        assert [one for one in page.complaints if "status of 404" not in one] == []
 
 
 async def test_decisions_are_filtered_held_and_opened(it: House, ada: Person) -> None:
@@ -141,6 +127,45 @@ async def test_what_became_of_a_provider_is_there_after_a_restart(tmp_path: Path
             await page.value(AXE)
             assert await faults(page) == []
             assert page.complaints == []
+
+
+async def test_hosts_secrets_and_proofs_are_looked_after(it: House, ada: Person) -> None:
+    """A host is added and removed, a secret kept, read and removed, the vault locked and opened, the chain verified."""
+    CertificateAuthority.open(it.app.settings.data_dir / "ca", HOSTS, now=time.time)
+    await ada.go("Interception")
+    await ada.press("Add a host")
+    await ada.write("Host", "llm.example.com")
+    await ada.press("Add")
+    await ada.done()
+    await ada.see("llm.example.com")
+    assert (await it.done("GET", "/ca"))["added"] == ["llm.example.com=openai_chat"]
+    await ada.press("Remove")
+    await ada.page.until("!hands.sees('llm.example.com')")
+    assert (await it.done("GET", "/ca"))["added"] == []
+    await ada.go("Vault")
+    await ada.press("Give it a password")
+    await ada.write("Password", PASSWORD)
+    await ada.write("Again", PASSWORD)
+    await ada.press("Set")
+    await ada.done()
+    await ada.press("Keep a secret")
+    await ada.write("Name", "mine")
+    await ada.write("Value", "s3cret")
+    await ada.press("Keep")
+    await ada.done()
+    await ada.press("Read")
+    await ada.see("s3cret")
+    await ada.press("Remove")
+    await ada.see("None")
+    await ada.press("Lock")
+    await ada.press("Unlock")
+    await ada.write("Password", PASSWORD)
+    await ada.press("Unlock")
+    await ada.done()
+    await ada.see("unlocked")
+    await ada.go("Proofs")
+    await ada.press("Verify")
+    await ada.see("All 0 entries are as they were written")
 
 
 async def test_an_experiment_is_reported_and_another_policy_rehearsed(it: House, ada: Person) -> None:

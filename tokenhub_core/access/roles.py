@@ -68,6 +68,7 @@ _TABLE: Final[Mapping[Role, Mapping[str, str]]] = {
         "/logs/{id}": "GET",
         "/events": "GET",
         "/stats": "GET",
+        "/tsdb/flow": "GET",
         "/tsdb/metrics": "GET",
         "/tsdb/query": "GET",
         "/vault": "GET",

@@ -56,6 +56,7 @@ class TsdbPages:
         return [
             web.get(f"{BASE}/tsdb/query", self._query),
             web.get(f"{BASE}/tsdb/metrics", self._metrics),
+            web.get(f"{BASE}/tsdb/flow", self._flow),
             web.post(f"{BASE}/tsdb/prune", self._prune),
             web.get(f"{BASE}/stats", self._stats),
         ]
@@ -107,18 +108,34 @@ class TsdbPages:
 
     def _windows(self, now: float) -> Json:
         told: dict[str, Any] = {"as_of": now, "global": [], **{name: {} for name in SPLITS}}
-        until = (int(now) // TEN_SECONDS + 1) * TEN_SECONDS
         with self._roller.database.reading() as connection:
             for name, length in WINDOWS.items():
-                since = int(now - length) // TEN_SECONDS * TEN_SECONDS
+                since, until = _window(now, length)
                 spans = rollups.cover(since, until)
                 found = trends.window(connection, spans, tuple(SPLITS.values()))
                 told["global"].append({"window": name, "since": since, **_shown(found[""][0][1])})
                 for split, dimension in SPLITS.items():
                     told[split][name] = [{dimension: value, **_shown(one)} for value, one in found[dimension]]
-            told["other_calls"] = trends.other_calls(connection, rollups.cover(until - DAY, until))
+            day = rollups.cover(*_window(now, DAY))
+            told["other_calls"] = trends.other_calls(connection, day)
             told["complete"] = not series.behind(connection)
         return told
+
+    async def _flow(self, request: web.Request) -> web.Response:
+        """Say what the calls of a window went through: program, host, provider, model."""
+        window = request.query.get("window", "1h")
+        if window not in WINDOWS:
+            raise client_fault(f"window must be one of {', '.join(WINDOWS)}", param="window")
+        await self._catch_up()
+        since, until = _window(self._roller.clock.now(), WINDOWS[window])
+
+        def made() -> Json:
+            with self._roller.database.reading() as connection:
+                found: Json = msgspec.to_builtins(trends.flow(connection, rollups.cover(since, until)))
+                complete = not series.behind(connection)
+                return {"window": window, "since": since, "until": until, **found, "complete": complete}
+
+        return answer(await asyncio.to_thread(made))
 
     async def _prune(self, request: web.Request) -> web.Response:
         del request
@@ -152,6 +169,11 @@ class TsdbPages:
             )
         where = {name: text(query[name]) for name in DIMENSIONS if name in query}
         return Ask(metrics, low, high, step, resolution, where, by, limit)
+
+
+def _window(now: float, length: int) -> tuple[int, int]:
+    """Return where a window of so many seconds begins and ends: at whole ten seconds, now within it."""
+    return int(now - length) // TEN_SECONDS * TEN_SECONDS, (int(now) // TEN_SECONDS + 1) * TEN_SECONDS
 
 
 def _metrics(names: str) -> tuple[Metric, ...]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, null, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal, null, select
 
 from tokenhub_core.errors import client_fault
 from tokenhub_core.store.rows import MICROS
@@ -251,6 +252,20 @@ def window(
 
     Raises a 400 where it is too much to read.
     """
+    heaps = _heaped(connection, spans)
+    named = _named(connection, heaps)
+    told = {"": [("", _figures(list(heaps.values())))]}
+    for name in by:
+        parts: dict[str, list[_Heap]] = defaultdict(list)
+        for series, heap in heaps.items():
+            parts[getattr(named[series], name)].append(heap)
+        values = [(value, _figures(some)) for value, some in parts.items()]
+        told[name] = sorted(values, key=lambda one: (-one[1].request_count, one[0]))[:TOP]
+    return told
+
+
+def _heaped(connection: Connection, spans: Sequence[Span]) -> dict[int, _Heap]:
+    """Return what each series came to, by its id; raises a 400 where it is too much to read."""
     table = SERIES_CELLS.c
     heaps: dict[int, _Heap] = defaultdict(lambda: _Heap(Sums(), {name: [] for name in SKETCHES}))
     for span in spans:
@@ -261,15 +276,12 @@ def window(
         for series, *found in _bounded(connection, _within(packed, span)):
             for name, one in zip(SKETCHES, found, strict=True):
                 heaps[series].packed[name].append(one)
-    named = {row.id: row for row in connection.execute(select(SERIES).where(SERIES.c.id.in_(heaps)))}
-    told = {"": [("", _figures(list(heaps.values())))]}
-    for name in by:
-        parts: dict[str, list[_Heap]] = defaultdict(list)
-        for series, heap in heaps.items():
-            parts[getattr(named[series], name)].append(heap)
-        values = [(value, _figures(some)) for value, some in parts.items()]
-        told[name] = sorted(values, key=lambda one: (-one[1].request_count, one[0]))[:TOP]
-    return told
+    return heaps
+
+
+def _named(connection: Connection, heaps: Iterable[int]) -> dict[int, Row[Any]]:
+    """Return the values of series by their ids."""
+    return {row.id: row for row in connection.execute(select(SERIES).where(SERIES.c.id.in_(heaps)))}
 
 
 def _figures(heaps: Sequence[_Heap]) -> Figures:
@@ -311,3 +323,77 @@ def _told(values: list[float] | None) -> tuple[float | None, float | None, float
         return None, None, None
     p50, p95, p99 = values
     return round(p50, 3), round(p95, 3), round(p99, 3)
+
+
+# --- flow ---------------------------------------------------------------------------------------------------
+
+COLUMNS: Final = ("program", "host", "provider", "model")
+"""What calls go through, in this order. Of those that nobody served the last one is the fault's label."""
+PLACES: Final = 12
+"""Values of a column that are told apart: those with the most calls."""
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """What went from a place of one column to a place of the next; None: those that are not told apart."""
+
+    column: int
+    """The index of the column that it comes from."""
+    source: str | None
+    target: str | None
+    calls: int
+    errors: int
+    cost_nanousd: int
+    tokens: int
+    p50_latency_ms: float | None
+    """Half of the answers took no longer; None where there are none."""
+
+
+class Flow(msgspec.Struct, frozen=True):
+    """What the calls of a stretch of time went through."""
+
+    calls: int
+    places: list[int]
+    """How many places each column has."""
+    streams: list[Stream]
+
+
+def flow(connection: Connection, spans: Sequence[Span]) -> Flow:
+    """Return who asked whom for what; every call is counted once between any two columns.
+
+    Raises a 400 where it is too much to read.
+    """
+    heaps = _heaped(connection, spans)
+    named = _named(connection, heaps)
+    paths = {
+        series: (row.program, row.host, row.provider, row.model or row.cause) for series, row in named.items()
+    }
+    sizes: list[dict[str, int]] = [{} for _ in COLUMNS]
+    for series, path in paths.items():
+        for size, place in zip(sizes, path, strict=True):
+            size[place] = size.get(place, 0) + heaps[series].sums.calls
+    kept = [set(sorted(size, key=lambda one: (-size[one], one))[:PLACES]) for size in sizes]
+    parts: dict[tuple[int, str | None, str | None], list[_Heap]] = defaultdict(list)
+    for series, path in paths.items():
+        told = [place if place in some else None for place, some in zip(path, kept, strict=True)]
+        for column, (source, target) in enumerate(pairwise(told)):
+            parts[column, source, target].append(heaps[series])
+    streams = [_stream(*place, some) for place, some in parts.items()]
+    streams.sort(key=lambda one: (one.column, -one.calls, one.source or "", one.target or ""))
+    return Flow(sum(heap.sums.calls for heap in heaps.values()), [len(size) for size in sizes], streams)
+
+
+def _stream(column: int, source: str | None, target: str | None, heaps: Sequence[_Heap]) -> Stream:
+    sums = Sums()
+    for heap in heaps:
+        sums.add(heap.sums)
+    half = sketches.percentiles((one for heap in heaps for one in heap.packed["latency"]), (0.5,))
+    return Stream(
+        column,
+        source,
+        target,
+        calls=sums.calls,
+        errors=sums.errors,
+        cost_nanousd=sums.cost_nanousd,
+        tokens=sums.input_tokens + sums.output_tokens,
+        p50_latency_ms=None if half is None else round(half[0], 3),
+    )

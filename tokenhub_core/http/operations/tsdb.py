@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,7 @@ from tokenhub_core.http import shapes
 from tokenhub_core.http.openapi import Area, Operation, shown
 from tokenhub_core.http.operations.fleet import BASE
 from tokenhub_core.http.tsdb import CURVES, CURVES_MAX
-from tokenhub_core.store.trends import Figures
+from tokenhub_core.store.trends import Figures, Flow
 
 _Days = Annotated[int, Meta(description="Null for ever.")]
 
@@ -88,6 +88,15 @@ class SeriesQuery(msgspec.Struct):
     cause: Annotated[str, Meta(description="The fault's label.")] | None = None
 
 
+class FlowQuery(msgspec.Struct):
+    """Of which time."""
+
+    window: Literal["1m", "5m", "1h", "24h"] = "1h"
+
+
+FlowShown = shown("FlowShown", Flow, window=str, since=int, until=int, complete=bool)
+
+
 class Pruned(msgspec.Struct):
     """How many parts of series were deleted."""
 
@@ -138,6 +147,13 @@ AREA: Final = Area(
             path=f"{BASE}/tsdb/metrics",
             summary="Say what can be asked for, and how long it is kept",
             answers={200: MetricList},
+        ),
+        Operation(
+            method="GET",
+            path=f"{BASE}/tsdb/flow",
+            summary="Say what the calls of a window went through: program, host, provider, model",
+            query=FlowQuery,
+            answers={200: FlowShown},
         ),
         Operation(
             method="POST",

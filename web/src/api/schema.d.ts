@@ -1083,6 +1083,23 @@ export interface paths {
         patch: operations["patch_tokens_id"];
         trace?: never;
     };
+    "/admin/v1/tsdb/flow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Say what the calls of a window went through: program, host, provider, model */
+        get: operations["get_tsdb_flow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/admin/v1/tsdb/metrics": {
         parameters: {
             query?: never;
@@ -2968,6 +2985,19 @@ export interface components {
             seq: number;
             text: string;
             what: string;
+        };
+        /**
+         * FlowShown
+         * @description What the calls of a stretch of time went through.
+         */
+        FlowShown: {
+            calls: number;
+            complete: boolean;
+            places: number[];
+            since: number;
+            streams: components["schemas"]["Stream"][];
+            until: number;
+            window: string;
         };
         /**
          * Forecast
@@ -5007,6 +5037,20 @@ export interface components {
          * @enum {unknown}
          */
         Strategy: "pool" | "round_robin" | "weighted";
+        /**
+         * Stream
+         * @description What went from a place of one column to a place of the next; None: those that are not told apart.
+         */
+        Stream: {
+            calls: number;
+            column: number;
+            cost_nanousd: number;
+            errors: number;
+            p50_latency_ms: number | null;
+            source: string | null;
+            target: string | null;
+            tokens: number;
+        };
         /**
          * Support
          * @description How far a log can speak of a target policy.
@@ -9245,6 +9289,35 @@ export interface operations {
             403: components["responses"]["Error403"];
             404: components["responses"]["Error404"];
             413: components["responses"]["Error413"];
+            417: components["responses"]["Error417"];
+            429: components["responses"]["Error429"];
+            500: components["responses"]["Error500"];
+            503: components["responses"]["Error503"];
+        };
+    };
+    get_tsdb_flow: {
+        parameters: {
+            query?: {
+                window?: "1h" | "1m" | "24h" | "5m";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlowShown"];
+                };
+            };
+            400: components["responses"]["Error400"];
+            401: components["responses"]["Error401"];
+            403: components["responses"]["Error403"];
             417: components["responses"]["Error417"];
             429: components["responses"]["Error429"];
             500: components["responses"]["Error500"];

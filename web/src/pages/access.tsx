@@ -40,32 +40,34 @@ function Users() {
     <Sheet title="Users" flush more={may("admin") && <><Button small act={makeLink}>Make a login link</Button><Button small kind="main" act={() => setAdding(true)}>Add a user</Button></>}>
       <Shown of={loaded}>
         {({ items }) => items.length === 0 ? <Empty title="No user yet"><p>Until there is one, the admin token and login links let in.</p></Empty> : (
-          <table aria-label="Users">
-            <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">State</th><th scope="col">Last here</th><th scope="col" /></tr></thead>
-            <tbody>
-              {items.map((one) => (
-                <tr key={one.id}>
-                  <td><strong>{one.name}</strong></td>
-                  <td>{may("admin") ? (
-                    <select aria-label={`Role of ${one.name}`} value={one.role} onChange={(event) => void act(done(api.PATCH("/admin/v1/users/{id}", { ...path(one.id), body: { role: event.currentTarget.value as Schemas["Role"] } })))}>
-                      {ROLES.map(([role]) => <option key={role}>{role}</option>)}
-                    </select>
-                  ) : one.role}</td>
-                  <td><Badge tone={one.enabled ? "good" : ""}>{one.enabled ? "on" : "off"}</Badge></td>
-                  <td><Time at={one.last_login_at} /></td>
-                  <td>
-                    {may("admin") && (
-                      <div class="buttons">
-                        <Button small act={() => act(done(api.PATCH("/admin/v1/users/{id}", { ...path(one.id), body: { enabled: !one.enabled } })))}>{one.enabled ? "Switch off" : "Switch on"}</Button>
-                        <Button small act={() => act(done(api.POST("/admin/v1/users/{id}/unlock", path(one.id))))}>Let try again</Button>
-                        <Button small kind="danger" act={() => act(done(api.DELETE("/admin/v1/users/{id}", path(one.id))))}>Remove</Button>
-                      </div>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          <div class="table-frame" role="region" aria-label="Users, scrolled" tabIndex={0}>
+            <table aria-label="Users">
+              <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">State</th><th scope="col">Last here</th><th scope="col" /></tr></thead>
+              <tbody>
+                {items.map((one) => (
+                  <tr key={one.id}>
+                    <td><strong>{one.name}</strong></td>
+                    <td>{may("admin") ? (
+                      <select aria-label={`Role of ${one.name}`} value={one.role} onChange={(event) => void act(done(api.PATCH("/admin/v1/users/{id}", { ...path(one.id), body: { role: event.currentTarget.value as Schemas["Role"] } })))}>
+                        {ROLES.map(([role]) => <option key={role}>{role}</option>)}
+                      </select>
+                    ) : one.role}</td>
+                    <td><Badge tone={one.enabled ? "good" : ""}>{one.enabled ? "on" : "off"}</Badge></td>
+                    <td><Time at={one.last_login_at} /></td>
+                    <td>
+                      {may("admin") && (
+                        <div class="buttons">
+                          <Button small act={() => act(done(api.PATCH("/admin/v1/users/{id}", { ...path(one.id), body: { enabled: !one.enabled } })))}>{one.enabled ? "Switch off" : "Switch on"}</Button>
+                          <Button small act={() => act(done(api.POST("/admin/v1/users/{id}/unlock", path(one.id))))}>Let try again</Button>
+                          <Button small kind="danger" act={() => act(done(api.DELETE("/admin/v1/users/{id}", path(one.id))))}>Remove</Button>
+                        </div>
+                      )}
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
         )}
       </Shown>
       {adding && <AddUser close={() => setAdding(false)} then={loaded.again} />}
@@ -107,17 +109,19 @@ function Tokens() {
     <Sheet title="Tokens" flush more={may("admin") && <Button small kind="main" act={() => setAdding(true)}>Make a token</Button>}>
       <Shown of={loaded}>
         {({ items }) => items.length === 0 ? <Empty title="No token yet"><p>Programs that use the admin API get one each, with a role of its own.</p></Empty> : (
-          <table aria-label="Tokens">
-            <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Begins with</th><th scope="col">Made by</th><th scope="col">Expires</th><th scope="col" /></tr></thead>
-            <tbody>
-              {items.map((one) => (
-                <tr key={one.id}>
-                  <td><strong>{one.name}</strong></td><td>{one.role}</td><td><code>{one.prefix}…</code></td><td>{one.created_by}</td><td><Time at={one.expires_at} /></td>
-                  <td class="num">{may("admin") && <Button small kind="danger" act={() => revoke(one.id)}>Revoke</Button>}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          <div class="table-frame" role="region" aria-label="Tokens, scrolled" tabIndex={0}>
+            <table aria-label="Tokens">
+              <thead><tr><th scope="col">Name</th><th scope="col">Role</th><th scope="col">Begins with</th><th scope="col">Made by</th><th scope="col">Expires</th><th scope="col" /></tr></thead>
+              <tbody>
+                {items.map((one) => (
+                  <tr key={one.id}>
+                    <td><strong>{one.name}</strong></td><td>{one.role}</td><td><code>{one.prefix}…</code></td><td>{one.created_by}</td><td><Time at={one.expires_at} /></td>
+                    <td class="num">{may("admin") && <Button small kind="danger" act={() => revoke(one.id)}>Revoke</Button>}</td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
         )}
       </Shown>
       {adding && <AddToken close={() => setAdding(false)} then={(token) => { setMade(token); loaded.again(); }} />}
@@ -154,17 +158,19 @@ function Sessions() {
     <Sheet title="Open sessions" flush>
       <Shown of={loaded}>
         {({ items }) => (
-          <table aria-label="Sessions">
-            <thead><tr><th scope="col">Who</th><th scope="col">Role</th><th scope="col">From</th><th scope="col">With</th><th scope="col">Last used</th><th scope="col">Ends</th><th scope="col" /></tr></thead>
-            <tbody>
-              {items.map((one) => (
-                <tr key={one.id}>
-                  <td>{one.actor}</td><td>{one.role}</td><td>{one.source}</td><td>{one.program}</td><td><Time at={one.used_at} /></td><td><Time at={one.expires_at} /></td>
-                  <td class="num"><Button small kind="danger" act={() => end(one.id)}>End</Button></td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+          <div class="table-frame" role="region" aria-label="Sessions, scrolled" tabIndex={0}>
+            <table aria-label="Sessions">
+              <thead><tr><th scope="col">Who</th><th scope="col">Role</th><th scope="col">From</th><th scope="col">With</th><th scope="col">Last used</th><th scope="col">Ends</th><th scope="col" /></tr></thead>
+              <tbody>
+                {items.map((one) => (
+                  <tr key={one.id}>
+                    <td>{one.actor}</td><td>{one.role}</td><td>{one.source}</td><td>{one.program}</td><td><Time at={one.used_at} /></td><td><Time at={one.expires_at} /></td>
+                    <td class="num"><Button small kind="danger" act={() => end(one.id)}>End</Button></td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          </div>
         )}
       </Shown>
     </Sheet>

@@ -107,8 +107,8 @@ function Provider({ of, day }: { of: Schemas["HealthShown"]; day: { until: numbe
         {over && day && <Strip of={over} until={day.until} />}
         <Facts of={[
           ["Calls", count(of.calls)],
-          ["Fails", share(of.error_rate)],
-          ["Takes", millis(of.latency_ms)],
+          ["Fails", of.calls ? share(of.error_rate) : ""],
+          ["Takes", of.calls ? millis(of.latency_ms) : ""],
           ["Ejected", of.ejections ? `${of.ejections} times` : "never"],
           ["Asked again", of.cooldown_until ? <Time at={of.cooldown_until} /> : ""],
           ["Parked until", of.parked_until ? <Time at={of.parked_until} /> : ""],

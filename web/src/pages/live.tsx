@@ -1,9 +1,9 @@
 // Decisions as they are made: filter, hold, look into one.
 
-import { useMemo, useState } from "preact/hooks";
+import { useCallback, useMemo, useState } from "preact/hooks";
 import { Link } from "wouter-preact";
 import { Button, Copy, Empty, Head, Sheet } from "../parts/basics";
-import { COLUMNS } from "../parts/calls";
+import { COLUMNS, failed } from "../parts/calls";
 import { CallDrawer } from "../parts/call";
 import { Ongoing } from "../parts/ongoing";
 import { Table } from "../parts/table";
@@ -16,6 +16,7 @@ export function Live() {
   const [text, setText] = useState("");
   const [kind, setKind] = useState(ALL);
   const [open, setOpen] = useState<string>();
+  const show = useCallback((one: CallEvent) => setOpen(one.request_id), []);
   const all = held ?? calls.value;
   const shown = useMemo(() => all.filter((one) => matches(one, text.toLowerCase(), kind)), [all, text, kind]);
   const behind = held ? calls.value.length - held.length : 0;
@@ -52,7 +53,7 @@ export function Live() {
         ) : shown.length === 0 ? (
           <Empty title="No call matches"><p>{all.length} calls are left out by the filter.</p></Empty>
         ) : (
-          <Table label="Decisions" tall rows={shown} columns={COLUMNS} id={(one) => one.request_id} open={(one) => setOpen(one.request_id)} mark={(one) => (one.outcome === "error" ? "failed" : "")} />
+          <Table label="Decisions" tall rows={shown} columns={COLUMNS} id={(one) => one.request_id} open={show} mark={failed} />
         )}
       </Sheet>
       {open && <CallDrawer id={open} close={() => setOpen(undefined)} />}

@@ -129,19 +129,21 @@ interface Ranked {
 function Ranking({ title, of }: { title: string; of: readonly Ranked[] }) {
   return (
     <Sheet title={title} flush>
-      <table aria-label={title}>
-        <thead><tr><th scope="col">Name</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Cost</th></tr></thead>
-        <tbody>
-          {of.slice(0, 8).map((one) => (
-            <tr key={one.name}>
-              <td>{one.name}</td>
-              <td class="num">{count(one.request_count)}</td>
-              <td class="num">{one.error_count ? <span class="bad">{share(one.error_rate)}</span> : "–"}</td>
-              <td class="num">{money(one.total_cost_usd)}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <div class="table-frame" role="region" aria-label={`${title}, scrolled`} tabIndex={0}>
+        <table aria-label={title}>
+          <thead><tr><th scope="col">Name</th><th scope="col" class="num">Calls</th><th scope="col" class="num">Failed</th><th scope="col" class="num">Cost</th></tr></thead>
+          <tbody>
+            {of.slice(0, 8).map((one) => (
+              <tr key={one.name}>
+                <td>{one.name}</td>
+                <td class="num">{count(one.request_count)}</td>
+                <td class="num">{one.error_count ? <span class="bad">{share(one.error_rate)}</span> : "–"}</td>
+                <td class="num">{money(one.total_cost_usd)}</td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
     </Sheet>
   );
 }
@@ -151,22 +153,27 @@ function Events() {
   if (!shown.length) return null;
   return (
     <Sheet title="What else happened" flush>
-      <table aria-label="Events">
-        <tbody>
-          {shown.map((one) => (
-            <tr key={one.id}>
-              <td><Badge tone={one.type === "audit" ? "" : "warn"}>{one.type.replaceAll("_", " ")}</Badge></td>
-              <td>{told(one.data)}</td>
-              <td class="num quiet"><Time at={(one.data["timestamp"] ?? one.data["at"]) as number | undefined} /></td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <div class="table-frame" role="region" aria-label="Events, scrolled" tabIndex={0}>
+        <table aria-label="Events">
+          <tbody>
+            {shown.map((one) => (
+              <tr key={one.id}>
+                <td><Badge tone={one.type === "audit" ? "" : "warn"}>{one.type.replaceAll("_", " ")}</Badge></td>
+                <td>{told(one.type, one.data)}</td>
+                <td class="num quiet"><Time at={(one.data["timestamp"] ?? one.data["at"]) as number | undefined} /></td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      </div>
     </Sheet>
   );
 }
 
-function told(data: Record<string, unknown>): string {
-  const names = ["action", "subject", "actor", "provider_id", "credential", "owner", "state", "host", "reason", "outcome"];
+function told(type: string, data: Record<string, unknown>): string {
+  if (type === "circuit_change") return `${data["name"]}: ${data["open"] ? `has failed, ${data["reason"] || "several times"}` : "is there again"}`;
+  if (type === "limits_shared") return data["shared"] ? "Limits are counted together with other processes again." : "Limits are counted by each process for itself.";
+  if (type === "loop_blocked") return `All calls waited for ${data["seconds"]} s.`;
+  const names = ["action", "subject", "actor", "provider_id", "credential", "owner", "old_state", "new_state", "state", "host", "reason", "outcome"];
   return names.flatMap((name) => (data[name] ? [String(data[name])] : [])).join(" · ");
 }

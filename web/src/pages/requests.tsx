@@ -1,15 +1,15 @@
 // The request log: search, filter, look into one.
 
-import { useEffect, useMemo, useState } from "preact/hooks";
+import { useCallback, useEffect, useMemo, useState } from "preact/hooks";
 import { useSearch } from "wouter-preact";
-import { api, done, type Refused } from "../api/client";
+import { api, done, type Refused, type Schemas } from "../api/client";
 import { Button, Empty, Head, Problem, Sheet, Time } from "../parts/basics";
-import { Outcome, served } from "../parts/calls";
+import { failed, Outcome, served } from "../parts/calls";
 import { CallDrawer } from "../parts/call";
 import { count, millis, nano } from "../parts/format";
 import { Table, type Column } from "../parts/table";
-import type { Entry } from "../state/recent";
 
+type Entry = Schemas["LogEntry"];
 const PAGE = 200;
 /** Of those behind the first page, which is to be there soon. */
 const MORE = 500;
@@ -87,6 +87,7 @@ export function Requests() {
   const [next, setNext] = useState<number | null>();
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState<Refused>();
+  const show = useCallback((one: Entry) => setOpen(one.id), []);
   useEffect(() => setOpen(linked), [linked]);
   useEffect(() => {
     const timer = setTimeout(() => setSettled(filters), 250);
@@ -160,7 +161,7 @@ export function Requests() {
             <p>Calls are kept for as long as the retention setting says; their text only where that was asked for.</p>
           </Empty>
         ) : (
-          <Table label="Requests" tall rows={rows} columns={COLUMNS} id={(one) => one.id} open={(one) => setOpen(one.id)} more={more} mark={(one) => (one.outcome === "error" ? "failed" : "")} />
+          <Table label="Requests" tall rows={rows} columns={COLUMNS} id={(one) => one.id} open={show} more={more} mark={failed} />
         )}
       </Sheet>
       <p class="quiet" role="status">

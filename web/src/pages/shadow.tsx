@@ -32,18 +32,20 @@ export function Shadow() {
       <Sheet title="Modes" flush>
         <Shown of={modes}>
           {({ items }) => items.length === 0 ? <p class="empty">Every call is routed.</p> : (
-            <table aria-label="Modes">
-              <thead><tr><th scope="col">Host</th><th scope="col">User</th><th scope="col">Alias</th><th scope="col">What happens</th><th scope="col" /></tr></thead>
-              <tbody>
-                {items.map((one) => (
-                  <tr key={`${one.host} ${one.user} ${one.alias}`}>
-                    <td>{one.host || "all"}</td><td>{one.user || "all"}</td><td>{one.alias || "all"}</td>
-                    <td><Badge tone={one.mode === "shadow" ? "info" : ""}>{one.mode}</Badge> <span class="quiet">{WORDS[one.mode]}</span></td>
-                    <td class="num">{one.source === "stored" && may("operator") ? <Button small act={() => remove(one)}>Forget</Button> : <span class="quiet">{one.source}</span>}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
+            <div class="table-frame" role="region" aria-label="Modes, scrolled" tabIndex={0}>
+              <table aria-label="Modes">
+                <thead><tr><th scope="col">Host</th><th scope="col">User</th><th scope="col">Alias</th><th scope="col">What happens</th><th scope="col" /></tr></thead>
+                <tbody>
+                  {items.map((one) => (
+                    <tr key={`${one.host} ${one.user} ${one.alias}`}>
+                      <td>{one.host || "all"}</td><td>{one.user || "all"}</td><td>{one.alias || "all"}</td>
+                      <td><Badge tone={one.mode === "shadow" ? "info" : ""}>{one.mode}</Badge> <span class="quiet">{WORDS[one.mode]}</span></td>
+                      <td class="num">{one.source === "stored" && may("operator") ? <Button small act={() => remove(one)}>Forget</Button> : <span class="quiet">{one.source}</span>}</td>
+                    </tr>
+                  ))}
+                </tbody>
+              </table>
+            </div>
           )}
         </Shown>
       </Sheet>

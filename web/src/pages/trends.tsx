@@ -106,10 +106,10 @@ function Totals({ told: { all, before } }: { told: Told }) {
   return (
     <Figures
       of={[
-        figure("calls", (grid) => sum(grid, "calls"), count),
-        figure("cost", (grid) => sum(grid, "cost_nanousd") / NANO, money),
-        figure("tokens", (grid) => sum(grid, "tokens"), count),
-        figure("fail", (grid) => sum(grid, "errors") / (sum(grid, "calls") || 1), share),
+        figure("Calls", (grid) => sum(grid, "calls"), count),
+        figure("Cost", (grid) => sum(grid, "cost_nanousd") / NANO, money),
+        figure("Tokens", (grid) => sum(grid, "tokens"), count),
+        figure("Failed", (grid) => sum(grid, "errors") / (sum(grid, "calls") || 1), share),
       ]}
     />
   );

@@ -15,6 +15,7 @@ const TONES = { unlocked: "good", locked: "warn", uninitialised: "info" } as con
 export function VaultPage() {
   const loaded = useLoaded(() => done(api.GET("/admin/v1/vault")), [], { follow: true, every: 10_000 });
   const [deed, setDeed] = useState<Deed>();
+  const [kept, setKept] = useState(0);
   const lock = async () => {
     await done(api.POST("/admin/v1/vault/lock"));
     loaded.again();
@@ -44,11 +45,11 @@ export function VaultPage() {
                 )}
               </div>
             </Sheet>
-            {vault.state === "unlocked" && may("admin") && <Secrets add={() => setDeed("secret")} />}
+            {vault.state === "unlocked" && may("admin") && <Secrets kept={kept} add={() => setDeed("secret")} />}
           </>
         )}
       </Shown>
-      {deed && <Do deed={deed} close={() => setDeed(undefined)} then={loaded.again} />}
+      {deed && <Do deed={deed} close={() => setDeed(undefined)} then={() => { loaded.again(); setKept((was) => was + 1); }} />}
     </>
   );
 }
@@ -84,8 +85,9 @@ function Do({ deed, close, then }: { deed: Deed; close: () => void; then: () => 
   );
 }
 
-function Secrets({ add }: { add: () => void }) {
-  const loaded = useLoaded(() => done(api.GET("/admin/v1/vault/secrets")), [], { follow: true });
+function Secrets({ kept, add }: { kept: number; add: () => void }) {
+  // An event may tell of a secret a moment before the list has it: who has kept one asks once more.
+  const loaded = useLoaded(() => done(api.GET("/admin/v1/vault/secrets")), [kept], { follow: true });
   const [read, setRead] = useState<Schemas["Secret"]>();
   const show = async (name: string) => setRead(await done(api.GET("/admin/v1/vault/secrets/{name}", { params: { path: { name } } })));
   const remove = async (name: string) => {

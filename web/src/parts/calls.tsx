@@ -15,6 +15,9 @@ export function Outcome({ of }: { of: { outcome: string; status: number; error_c
 export const served = (model: string | undefined, provider: string | undefined): string =>
   model ? `${model} @ ${provider ?? ""}` : "";
 
+/** The class of a row. */
+export const failed = (one: { outcome: string }): string => (one.outcome === "error" ? "failed" : "");
+
 export const COLUMNS: readonly Column<CallEvent>[] = [
   { name: "at", title: "Time", cell: (one) => <Time at={one.timestamp} /> },
   { name: "outcome", title: "Outcome", cell: (one) => <Outcome of={one} /> },

@@ -4,6 +4,7 @@ import {
   elementScroll, observeElementOffset, observeElementRect, Virtualizer, type VirtualizerOptions,
 } from "@tanstack/virtual-core";
 import type { ComponentChildren } from "preact";
+import { memo } from "preact/compat";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 
 export interface Column<Row> {
@@ -77,7 +78,7 @@ export function Table<Row>(props: Props<Row>) {
         <tbody>
           {window.before > 0 && <tr aria-hidden="true" style={{ height: `${window.before}px` }} />}
           {sorted.slice(window.from, window.to).map((row) => (
-            <Line key={props.id(row)} row={row} {...props} />
+            <Line key={props.id(row)} row={row} columns={columns} open={props.open} mark={props.mark} />
           ))}
           {window.after > 0 && <tr aria-hidden="true" style={{ height: `${window.after}px` }} />}
         </tbody>
@@ -86,7 +87,14 @@ export function Table<Row>(props: Props<Row>) {
   );
 }
 
-function Line<Row>({ row, columns, open, mark }: Props<Row> & { row: Row }) {
+interface LineProps<Row> {
+  row: Row;
+  columns: readonly Column<Row>[];
+  open: ((row: Row) => void) | undefined;
+  mark: ((row: Row) => string) | undefined;
+}
+
+function Drawn<Row>({ row, columns, open, mark }: LineProps<Row>) {
   const keys = (event: KeyboardEvent) => {
     const at = event.currentTarget as HTMLElement;
     if (event.target !== at) return;
@@ -106,6 +114,9 @@ function Line<Row>({ row, columns, open, mark }: Props<Row> & { row: Row }) {
     </tr>
   );
 }
+
+/** A row that stays in sight while others come is not drawn again. */
+const Line = memo(Drawn) as typeof Drawn;
 
 interface Window {
   from: number;

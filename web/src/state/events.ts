@@ -40,14 +40,14 @@ export interface Happened {
 
 const KEPT = 5000;
 const OTHERS = ["audit", "credential_leak", "health_change", "budget_threshold", "credential_parked",
-  "credential_unparked", "apikey_expiring", "apikey_rotation_due", "proof_changed", "ca_expiring", "webhook_dead",
-  "webhook_lost"] as const;
+  "credential_unparked", "apikey_expiring", "apikey_rotation_due", "proof_changed", "ca_expiring", "limits_shared",
+  "circuit_change", "loop_blocked", "reloaded", "reload_refused", "webhook_dead", "webhook_lost"] as const;
 
 /** Events that are told of things, in the order of the manual. */
 export const TELLING = ["route_success", "route_error", "failover", "escalation", "health_change", "credential_parked",
   "credential_unparked", "credential_leak", "budget_threshold", "apikey_expiring", "apikey_rotation_due", "apikey_change",
   "access_change", "config_change", "vault_change", "audit", "proof_changed", "ca_expiring", "limits_shared",
-  "loop_blocked", "rows_deleted"] as const;
+  "circuit_change", "loop_blocked", "reloaded", "reload_refused", "rows_deleted"] as const;
 
 export const calls = signal<readonly CallEvent[]>([]);
 /** All but calls, newest first. */

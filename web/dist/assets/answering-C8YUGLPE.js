@@ -1,0 +1,1 @@
+import{U as e}from"./index-CTpo8b8i.js";function t({of:t}){return e(`p`,{class:`quiet`,children:[`Answered by process `,t.pid,` on `,t.host,t.workers>1&&`, one of ${t.workers} workers: another one may answer next time`,`.`]})}export{t};

@@ -1,1 +1,0 @@
-import{H as e}from"./index-Cf-ht0Lc.js";function t({of:t}){return e(`p`,{class:`quiet`,children:[`Answered by process `,t.pid,` on `,t.host,t.workers>1&&`, one of ${t.workers} workers: another one may answer next time`,`.`]})}export{t};
