@@ -169,6 +169,7 @@ SHELLS: Final = {
     "tokenhub_core.store.upsert": "speaks SQL",
     "tokenhub_core.store.vault": "speaks SQL",
     "tokenhub_core.store.webhooks": "speaks SQL",
+    "tokenhub_core.store.inserts": "adds rows",
     "tokenhub_core.store.writer": "owns the writing thread",
     "tokenhub_core.sweeper": "waits for the store",
     "tokenhub_core.telemetry.events": "wakes those who listen",

@@ -2338,6 +2338,8 @@ export interface components {
             routing?: components["schemas"]["RoutingBody"] | null;
             /** @enum {unknown} */
             version: 1;
+            /** @default null */
+            webhooks?: components["schemas"]["WebhookItem"][] | null;
         };
         /**
          * Bond
@@ -5383,6 +5385,17 @@ export interface components {
          * @description `POST /webhooks`: who is told, and of which kinds of events.
          */
         WebhookBody: {
+            kinds: string[];
+            url: string;
+        };
+        /**
+         * WebhookItem
+         * @description A webhook. Its secret is in the vault; one that is new has none, and its events wait until it is given one.
+         */
+        WebhookItem: {
+            /** @default true */
+            enabled?: boolean;
+            id: string;
             kinds: string[];
             url: string;
         };
