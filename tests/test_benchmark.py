@@ -21,6 +21,7 @@ from scripts.benchmark import (
     idle,
     kept,
     load,
+    memory,
     pairs,
     profiles,
     report,
@@ -354,3 +355,15 @@ def test_what_workers_would_give_alone_follows_from_the_time_of_an_answer() -> N
     """Two workers at 4 ms an answer fill two cores with 500 a second, whatever the callers left them."""
     one = Found(2, answers=600, seconds=2.0, own=2.4, callers=1.0, all=3.8)
     assert [one.rate, one.cpu, one.cores, one.others, one.alone] == pytest.approx([300, 4, 1.2, 0.2, 500])
+
+
+def test_memory_is_looked_at_over_mixed_calls(tmp_path: Path) -> None:
+    """The real thing, for a moment: calls of every kind, each on record, and a look before, between and after."""
+    found = asyncio.run(memory.run(tmp_path, subjects.SIDE, 100, tell=lambda *_: None, seconds=0.1))
+    assert found[0].calls == 0
+    assert found[-1].calls >= 100
+    assert all(one.memory > 50 for one in found)
+
+    console = Console(record=True, width=80)
+    memory.show(subjects.SIDE, found, console)
+    assert f"{found[-1].calls:,}" in console.export_text()

@@ -19,6 +19,7 @@ from scripts.benchmark import (
     coverage,
     imports,
     kept,
+    memory,
     pairs,
     profiles,
     proofs,
@@ -127,6 +128,19 @@ _TRAFFIC: Final = {
     " TOKENHUB_DB_DSN, and time its pages, searches and time series.",
 )
 @click.option(
+    "--memory",
+    "held",
+    type=click.IntRange(min=100),
+    help="Instead: resident memory over so many mixed calls; 100,000 take some ten minutes.",
+)
+@click.option(
+    "--by",
+    type=click.Choice([subjects.HANDOFF, subjects.INSPECT, subjects.SIDE]),
+    default=subjects.HANDOFF,
+    show_default=True,
+    help="With --memory: which way the calls go.",
+)
+@click.option(
     "--proof",
     "instead",
     flag_value="proof",
@@ -150,6 +164,8 @@ def main(  # noqa: C901, PLR0912, PLR0913 - one an option
     instead: str | None,
     seeds: int,
     many: int | None,
+    held: int | None,
+    by: str,
 ) -> None:
     """Measure what a call costs by each way through TokenHub, beside stock mitmdump in the same run."""
     match instead:
@@ -187,6 +203,9 @@ def main(  # noqa: C901, PLR0912, PLR0913 - one an option
             return
     if many is not None:
         _rows(many, folder)
+        return
+    if held is not None:
+        _memory(held, by, folder)
         return
     if sys.platform != "linux":
         raise click.ClickException("CPU time is read from /proc, which only Linux has")
@@ -240,6 +259,16 @@ def _workers(quick: bool, folder: Path) -> None:
         except (LoadError, SubjectError) as error:
             raise click.ClickException(str(error)) from None
     workers.show(found, Console(width=130))
+
+
+def _memory(calls: int, lane: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=folder) as place, _progress() as progress:
+        try:
+            found = asyncio.run(memory.run(Path(place), lane, calls, tell=_teller(progress)))
+        except (LoadError, SubjectError) as error:
+            raise click.ClickException(str(error)) from None
+    memory.show(lane, found, Console())
 
 
 def _rows(many: int, folder: Path) -> None:
