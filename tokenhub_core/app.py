@@ -216,8 +216,9 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     bus, metrics, health = (
         Bus(round(kept.clock.now() * MICROS)),
         Metrics(),
-        HealthTracker(random=random.random),
+        HealthTracker(terms.health(kept.settings), random=random.random),
     )
+    kept.renewals.add(terms.health, health.renew)
     kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)

@@ -59,6 +59,7 @@ LIVE: Final = frozenset(
         "max_calls",
         "queue_ms",
         "max_attempts",
+        "eject_rate",
         "connect_timeout_secs",
         "ttft_timeout_secs",
         "stall_timeout_secs",

@@ -13,6 +13,7 @@ from tokenhub_core.chronicle import DAYS
 from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.job import Drain, Patience
 from tokenhub_core.dispatch.job import Guard as Held
+from tokenhub_core.health.tracker import Rules as Ejecting
 from tokenhub_core.idempotency import Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
@@ -54,6 +55,11 @@ def patience(settings: Settings) -> Patience:
 def connections(settings: Settings) -> int:
     """Return how many connections to providers there may be: calls of several steps and hedges have more than one."""
     return 2 * settings.max_calls if settings.max_calls is not None else 1 << 20
+
+
+def health(settings: Settings) -> Ejecting:
+    """Return when providers are left alone."""
+    return Ejecting(eject_rate=settings.eject_rate)
 
 
 def insight(learning: Learning, catalog: Catalog) -> Insight:
