@@ -79,7 +79,9 @@ GOOD: dict[str, tuple[str, Any]] = {
     "eject_rate": ("0.3", 0.3),
     "connect_timeout_secs": ("0.05", 0.05),
     "ttft_timeout_secs": ("3600", 3600.0),
+    "ttft_floor_secs": ("off", None),
     "stall_timeout_secs": ("1e2", 100.0),
+    "model_timeouts": ("gpt-5*=ttft:300+stall:60", ("gpt-5*=ttft:300+stall:60",)),
     "provider_timeout_secs": ("1", 1.0),
     "total_timeout_secs": ("2", 2.0),
     "lossy": ("no", False),
@@ -166,6 +168,7 @@ BAD: list[tuple[str, str, str]] = [
     ("temporal_calls", "some", "one of asked, all"),
     ("connect_timeout_secs", "0", "between 0.05 and 120"),
     ("shutdown_drain_secs", "soon", "a number"),
+    ("ttft_floor_secs", "0", "between 0.05 and 3600"),
 ]
 
 

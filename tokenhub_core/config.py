@@ -334,7 +334,20 @@ class Settings:
     )
     connect_timeout_secs: float = _setting(5.0, _number(0.05, 120), "To connect to a provider")
     ttft_timeout_secs: float = _setting(120.0, _number(0.05, 3600), "To the first content of a stream")
+    ttft_floor_secs: float | None = _setting(
+        10.0,
+        _optional(_number(0.05, 3600), "off"),
+        "The least of that for a model that is known to begin sooner, while another provider is left to be asked; off"
+        " for always all of it",
+        "off",
+    )
     stall_timeout_secs: float = _setting(90.0, _number(0.05, 3600), "Between two pieces of a stream")
+    model_timeouts: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "Other limits for single models' streams, as model=ttft:SECONDS+stall:SECONDS; patterns and provider/model,"
+        " too",
+    )
     provider_timeout_secs: float = _setting(
         600.0, _number(0.05, 3600), "For a whole answer that is not streamed"
     )

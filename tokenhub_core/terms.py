@@ -25,6 +25,7 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
+from tokenhub_core.routing.deadlines import parsed as parsed_own
 from tokenhub_core.signing import Signatures
 from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.idempotency import Marks as CallMarks
@@ -39,7 +40,7 @@ def origin(settings: Settings) -> bool:
 
 
 def patience(settings: Settings) -> Patience:
-    """Return how long attempts may take."""
+    """Return how long attempts may take; raises `ConfigError` where what is said of single models makes no sense."""
     return Patience(
         connect=settings.connect_timeout_secs,
         ttft=settings.ttft_timeout_secs,
@@ -49,6 +50,8 @@ def patience(settings: Settings) -> Patience:
         tick=settings.keep_alive_secs,
         guard=Held(settings.guard_secs, settings.guard_bytes),
         drain=Drain(settings.drain_secs, settings.drain_bytes, settings.drains),
+        floor=settings.ttft_floor_secs,
+        own=parsed_own(settings.model_timeouts),
     )
 
 
