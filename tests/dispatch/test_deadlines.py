@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from tests.dispatch.test_hedge import SLOW, brief, stock, told
 from tests.fakes.engine import Bench, chat
@@ -100,19 +100,19 @@ async def test_a_long_prompt_has_the_time_that_it_takes_to_read() -> None:
 
 async def test_where_nothing_is_to_be_learned_the_setting_holds() -> None:
     """It can be switched off."""
-    async with staged(LATER, Profile(), patience=replace(KNOWN, floor=None)) as bench:
+    async with staged(LATER, Profile(), patience=structs.replace(KNOWN, floor=None)) as bench:
         reply, _ = await bench.ask(chat(model="m", stream=True))
         assert told(reply.headers)[0] == "p"
 
 
 async def test_the_operators_word_counts_more_than_what_was_learned() -> None:
     """In both directions, and for the last one too."""
-    longer = replace(KNOWN, own=parsed(["p/m=ttft:20"]))
+    longer = structs.replace(KNOWN, own=parsed(["p/m=ttft:20"]))
     async with staged(LATER, Profile(), patience=longer) as bench:
         reply, _ = await bench.ask(chat(model="m", stream=True))
         assert told(reply.headers)[0] == "p"
         assert limits(bench) == [20_000.0]
-    shorter = replace(KNOWN, floor=None, own=parsed(["m=ttft:0.05"]))
+    shorter = structs.replace(KNOWN, floor=None, own=parsed(["m=ttft:0.05"]))
     async with staged(SLOW, patience=shorter) as bench:
         reply, _ = await bench.ask(chat(model="m", stream=True))
         assert reply.status == 504
@@ -122,7 +122,7 @@ async def test_the_operators_word_counts_more_than_what_was_learned() -> None:
 async def test_a_model_has_a_stall_limit_of_its_own() -> None:
     """The others keep the setting; a silence behind the first word ends in an error event."""
     stalling = Profile(faults=("stall",))
-    async with staged(stalling, patience=replace(KNOWN, own=parsed(["m=stall:0.5"]))) as bench:
+    async with staged(stalling, patience=structs.replace(KNOWN, own=parsed(["m=stall:0.5"]))) as bench:
         reply, body = await bench.ask(chat("tell me more " * 20, model="m", stream=True))
         assert reply.status == 200
         assert b"[DONE]" not in body
@@ -138,7 +138,7 @@ async def test_the_transport_is_told_the_models_own_limit() -> None:
         models=stock("p", "q"),
         providers=[Provider(name, ProviderType.VLLM, ("https://x.example",)) for name in "pq"],
         transport=transport,
-        patience=replace(KNOWN, own=parsed(["q/*=stall:7"])),
+        patience=structs.replace(KNOWN, own=parsed(["q/*=stall:7"])),
     )
     await bench.ask(chat(model="m", stream=True))
     assert [timeouts.stall for timeouts in transport.timeouts[:2]] == [30, 7]

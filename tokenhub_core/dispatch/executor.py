@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import assert_never
+
+from msgspec import structs
 
 from tokenhub_core.dispatch.attempt import Attempting
 from tokenhub_core.dispatch.checking import checked
@@ -162,7 +163,7 @@ def _suited(
         ttft = deadlines.limit(learned(model, provider), tokens, floor=patience.floor, most=ttft)
     if (ttft, stall) == (patience.ttft, patience.stall):
         return patience
-    return replace(patience, ttft=ttft, stall=stall, suited=ttft != patience.ttft)
+    return structs.replace(patience, ttft=ttft, stall=stall, suited=ttft != patience.ttft)
 
 
 def _until_slow(hedging: Hedging, job: Job, machine: Failover, step: Try) -> float | None:

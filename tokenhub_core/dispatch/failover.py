@@ -467,7 +467,7 @@ class Failover:
         """Tell whether this call could still be sent, with what is open, to a provider that knows nothing of it."""
         if len(self._entries) == 1 or self._sent + len(self._open) >= self._limits.max_attempts:
             return False
-        asked = self._visited.union(one.entry.provider for one in self._open.values())
+        asked = {one.entry.provider for one in self._open.values()} | self._visited
         return any(entry.fate is _Fate.FRESH and entry.provider not in asked for entry in self._entries)
 
     # --- hedging (rules 11 and 12)

@@ -188,8 +188,7 @@ class Guard(msgspec.Struct, frozen=True):
     """Bytes for the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long attempts may take, in seconds."""
 
     connect: float = 5.0
@@ -207,9 +206,9 @@ class Patience:
     """What a stream's provider sends within this time of the last piece goes on together with what follows."""
     tick: float = 15.0
     """After so much silence of a committed stream's provider the caller gets a sign of life."""
-    drain: Drain = field(default_factory=Drain)
+    drain: Drain = Drain()
     """For providers that bill on."""
-    guard: Guard = field(default_factory=Guard)
+    guard: Guard = Guard()
     """For streams that are guarded."""
 
 
