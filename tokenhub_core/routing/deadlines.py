@@ -8,7 +8,7 @@ times that is waited for. A stream that has not begun by then is given up, if an
 in seconds. `input` are the call's input tokens: who reads a thousand of them a second is not late because a prompt is
 long. `missed` is the limit that the model's streams ran into since the last one that began. A time that was cut off is
 none that was seen, so the quantile alone would never hear of a model that has become slow. Therefore a limit that was
-too short is doubled until a stream begins, as a retransmission timeout is backed off (RFC 6298, section 5.5).
+too short is doubled until a stream begins, as a retransmission timeout is backed off (RFC 6298, rule 5.5).
 
 Whole answers have no such limit: how long one takes is mostly how long it is. Neither have gaps inside a stream: a
 model may think there, and nothing is learned of them.
