@@ -76,9 +76,12 @@ GOOD: dict[str, tuple[str, Any]] = {
     "queue_ms": ("20", 20.0),
     "max_body_bytes": ("1024", 1024),
     "max_attempts": ("20", 20),
+    "eject_rate": ("0.3", 0.3),
     "connect_timeout_secs": ("0.05", 0.05),
     "ttft_timeout_secs": ("3600", 3600.0),
+    "ttft_floor_secs": ("off", None),
     "stall_timeout_secs": ("1e2", 100.0),
+    "model_timeouts": ("gpt-5*=ttft:300+stall:60", ("gpt-5*=ttft:300+stall:60",)),
     "provider_timeout_secs": ("1", 1.0),
     "total_timeout_secs": ("2", 2.0),
     "lossy": ("no", False),
@@ -155,6 +158,7 @@ BAD: list[tuple[str, str, str]] = [
     ("queue_ms", "-1", "between 0 and"),
     ("max_body_bytes", "1023", "between 1024"),
     ("max_attempts", "0", "between 1 and 20"),
+    ("eject_rate", "0", "between 0.1 and 1"),
     ("key_concurrency", "0", "between 1 and"),
     ("address_tokens_per_minute", "many", "a number"),
     ("trusted_proxies", "10.0.0.0/8,proxy", "networks such as 10.0.0.0/8"),
@@ -164,6 +168,7 @@ BAD: list[tuple[str, str, str]] = [
     ("temporal_calls", "some", "one of asked, all"),
     ("connect_timeout_secs", "0", "between 0.05 and 120"),
     ("shutdown_drain_secs", "soon", "a number"),
+    ("ttft_floor_secs", "0", "between 0.05 and 3600"),
 ]
 
 

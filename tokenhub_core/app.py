@@ -216,8 +216,9 @@ async def _watch(stack: AsyncExitStack, kept: Kept) -> Watched:
     bus, metrics, health = (
         Bus(round(kept.clock.now() * MICROS)),
         Metrics(),
-        HealthTracker(random=random.random),
+        HealthTracker(terms.health(kept.settings), random=random.random),
     )
+    kept.renewals.add(terms.health, health.renew)
     kept.siblings.answering(METRICS, metrics.figures)
     salted = await asyncio.to_thread(salt, kept.settings)
     learning = Learning(kept.database, kept.writer, kept.clock, Reward(), salt=salted)
@@ -337,6 +338,7 @@ async def _engine(
         keyring=watched.keyring,
         # Of a few models at a few providers, over and over; in some dialects callers choose the model's name in it.
         places=lru_cache(maxsize=1024)(place),
+        learned=watched.learning.deadlines.learned,
         ear=watched.prover,
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
         more=watched.budgets.more,

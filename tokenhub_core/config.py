@@ -325,9 +325,29 @@ class Settings:
     )
     max_body_bytes: int = _setting(32 << 20, _whole(1024, 1 << 30), "Largest request body")
     max_attempts: int = _setting(5, _whole(1, 20), "Most attempts for one call")
+    eject_rate: float | None = _setting(
+        0.5,
+        _optional(_number(0.1, 1), "off"),
+        "Share of a provider's attempts in a minute, at least 20, whose failure ejects it like five in a row; off for"
+        " none",
+        "off",
+    )
     connect_timeout_secs: float = _setting(5.0, _number(0.05, 120), "To connect to a provider")
     ttft_timeout_secs: float = _setting(120.0, _number(0.05, 3600), "To the first content of a stream")
+    ttft_floor_secs: float | None = _setting(
+        10.0,
+        _optional(_number(0.05, 3600), "off"),
+        "The least of that for a model that is known to begin sooner, while another provider is left to be asked; off"
+        " for always all of it",
+        "off",
+    )
     stall_timeout_secs: float = _setting(90.0, _number(0.05, 3600), "Between two pieces of a stream")
+    model_timeouts: tuple[str, ...] = _setting(
+        (),
+        _words,
+        "Other limits for single models' streams, as model=ttft:SECONDS+stall:SECONDS; patterns and provider/model,"
+        " too",
+    )
     provider_timeout_secs: float = _setting(
         600.0, _number(0.05, 3600), "For a whole answer that is not streamed"
     )

@@ -20,6 +20,7 @@ from tokenhub_core.errors import TokenHubError
 from tokenhub_core.ports import Clock
 from tokenhub_core.routing.affinity import Affinity
 from tokenhub_core.routing.bandit import Arm, Bandit
+from tokenhub_core.routing.deadlines import Deadlines
 from tokenhub_core.routing.learning import Key, Learner
 from tokenhub_core.routing.reward import Reward
 from tokenhub_core.routing.spread import Seen, Spreads
@@ -57,7 +58,7 @@ class Learning:
     """What was learned: estimates, posteriors, spreads of times, marks of conversations. Implements `ports.Subscriber`.
 
     They learn in every mode, also while nobody explores: whoever switches exploring on does not begin with nothing.
-    Spreads are learned of calls that could have been hedged.
+    Spreads are learned of all streams.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Learning:
         self.learner = Learner()
         self.bandit = Bandit()
         self.spreads = Spreads()
+        self.deadlines = Deadlines(self.spreads.after)
         self.affinity = Affinity(salt)
 
     async def load(self) -> None:
@@ -95,6 +97,7 @@ class Learning:
         self.bandit = Bandit(learned.posteriors(connection))
         self.learner = Learner(learned.estimates(connection))
         self.spreads = Spreads(learned.spreads(connection))
+        self.deadlines = Deadlines(self.spreads.after)
 
     def __call__(self, record: Record) -> None:
         """Take one finished exchange, to be learned from within `LEARN_SECONDS`."""
@@ -120,6 +123,7 @@ class Learning:
         if record.shadow is not None:
             return
         self.spreads.learn(record)
+        self.deadlines.learn(record)
         context = record.plan.context if record.plan else ""
         now = self._clock.now()
         for model, provider, reward in self._reward.lessons(record):

@@ -13,6 +13,7 @@ from tokenhub_core.chronicle import DAYS
 from tokenhub_core.config import Settings
 from tokenhub_core.dispatch.job import Drain, Patience
 from tokenhub_core.dispatch.job import Guard as Held
+from tokenhub_core.health.tracker import Rules as Ejecting
 from tokenhub_core.idempotency import Keeping
 from tokenhub_core.learning import Learning
 from tokenhub_core.leave import Leave, Leaves, by_host
@@ -24,6 +25,7 @@ from tokenhub_core.recognise import Recogniser, extra_hosts
 from tokenhub_core.renewals import Fresh
 from tokenhub_core.routing.affinity import LOOSE
 from tokenhub_core.routing.bandit import STILL
+from tokenhub_core.routing.deadlines import parsed as parsed_own
 from tokenhub_core.signing import Signatures
 from tokenhub_core.store.catalog import Stock
 from tokenhub_core.store.idempotency import Marks as CallMarks
@@ -38,7 +40,7 @@ def origin(settings: Settings) -> bool:
 
 
 def patience(settings: Settings) -> Patience:
-    """Return how long attempts may take."""
+    """Return how long attempts may take; raises `ConfigError` where what is said of single models makes no sense."""
     return Patience(
         connect=settings.connect_timeout_secs,
         ttft=settings.ttft_timeout_secs,
@@ -48,12 +50,19 @@ def patience(settings: Settings) -> Patience:
         tick=settings.keep_alive_secs,
         guard=Held(settings.guard_secs, settings.guard_bytes),
         drain=Drain(settings.drain_secs, settings.drain_bytes, settings.drains),
+        floor=settings.ttft_floor_secs,
+        own=parsed_own(settings.model_timeouts),
     )
 
 
 def connections(settings: Settings) -> int:
     """Return how many connections to providers there may be: calls of several steps and hedges have more than one."""
     return 2 * settings.max_calls if settings.max_calls is not None else 1 << 20
+
+
+def health(settings: Settings) -> Ejecting:
+    """Return when providers are left alone."""
+    return Ejecting(eject_rate=settings.eject_rate)
 
 
 def insight(learning: Learning, catalog: Catalog) -> Insight:

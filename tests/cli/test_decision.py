@@ -181,6 +181,13 @@ def test_tries_stand_on_one_line_of_time() -> None:
     assert "0.000007" in told
 
 
+def test_a_try_says_how_long_it_had_to_begin() -> None:
+    """Where that was not what the setting says."""
+    late = shown(row(attempts=[attempt(1, "ttft_timeout", "late", ttft_limit_ms=10_400.0)]))
+    assert "10.4 s to" in joined(late[late.index("try ") :])
+    assert " s to" not in joined(shown(row()))
+
+
 def test_what_was_lost_and_what_was_cached_is_told() -> None:
     """Before anything was sent, and by the answer."""
     told = joined(

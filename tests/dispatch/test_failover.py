@@ -116,9 +116,27 @@ def test_the_first_candidate_is_tried_first_and_an_answer_ends_it() -> None:
     """The plan's order is the machine's order."""
     scene = Scene(plan("a", "b"), limits=Limits(total_seconds=30))
     first = scene.step()
-    assert first == Try(candidate("a"), 1, 30.0, None)
+    assert first == Try(candidate("a"), 1, 30.0, None, others=True)
     scene.machine.succeeded()
     assert isinstance(scene.step(), GiveUp)
+
+
+@pytest.mark.parametrize(
+    ("names", "attempts", "told"),
+    [
+        (("a.1",), 5, [False]),
+        (("a.1", "b.1", "a.2"), 5, [True, False, False]),
+        (("a.1", "b.1", "c.1"), 2, [True, False]),
+    ],
+    ids=["lone", "same-provider", "attempts"],
+)
+def test_a_try_says_whether_a_provider_is_left_that_was_not_asked(
+    names: tuple[str, ...], attempts: int, told: list[bool]
+) -> None:
+    """Whoever waits for the last one waits as long as is allowed; a further model of one that was asked is none."""
+    scene = Scene(plan(*names), limits=Limits(max_attempts=attempts, retries_per_candidate=0))
+    scene.meets(DOWN)
+    assert [tried.others for tried in scene.tries] == told
 
 
 @pytest.mark.parametrize("fault", [DOWN, BUSY, SLOW, LIMITED, POOR, LOCKED, FORBIDDEN, UNKNOWN])

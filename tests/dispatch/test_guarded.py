@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
 from tests.dispatch.test_hedge import stock
 from tests.fakes.engine import Bench, chat
@@ -82,7 +82,7 @@ async def test_without_a_guard_a_break_is_told_and_nobody_else_is_asked() -> Non
 
 async def test_a_break_behind_the_bound_of_bytes_is_told() -> None:
     """What the caller has read cannot be taken back."""
-    few = replace(PATIENT, guard=Guard(seconds=20, size=1))
+    few = structs.replace(PATIENT, guard=Guard(seconds=20, size=1))
     async with scene(Profile(faults=("truncate",)), Profile(), patience=few) as (bench, fakes):
         _, body = await bench.ask(call())
 
@@ -93,7 +93,7 @@ async def test_a_break_behind_the_bound_of_bytes_is_told() -> None:
 
 async def test_a_beginning_is_held_no_longer_than_the_bound_of_seconds() -> None:
     """A provider that falls silent in the middle: what it has said is passed on then, its silence is waited for."""
-    short = replace(PATIENT, guard=Guard(seconds=0.1, size=1 << 20))
+    short = structs.replace(PATIENT, guard=Guard(seconds=0.1, size=1 << 20))
     async with scene(Profile(faults=("stall",)), Profile(), patience=short) as (bench, fakes):
         reply = await bench.engine.exchange(bench.snapshot(call()))
         frames: Any = reply.frames

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
 from tests.dispatch.test_hedge import stock
 from tests.fakes.engine import Bench, chat, message
@@ -100,7 +101,7 @@ async def test_by_default_the_provider_is_let_go_of_at_once() -> None:
 )
 async def test_it_is_read_no_further_than_the_caps_say(drain: Drain) -> None:
     """Beyond them the provider is let go of, and the bill is an estimate that says so."""
-    async with scene(patience=replace(PATIENT, drain=drain)) as (bench, fake):
+    async with scene(patience=structs.replace(PATIENT, drain=drain)) as (bench, fake):
         record = await left(bench, call())
         await fake.until(closed=1)
 

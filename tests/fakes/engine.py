@@ -113,6 +113,8 @@ class Bench:
     now: Callable[[], float] | None = None
     """The monotonic clock, where a scene has its own."""
     hedging: Hedging | None = None
+    learned: Callable[[str, str], float] | None = None
+    """Within what its models' streams begin, in seconds."""
     ledger: Ledger = field(default_factory=Ledger)
     secrets: Secrets = field(default_factory=NoSecrets)
     prefix: str = "req_"
@@ -136,6 +138,7 @@ class Bench:
             random=lambda: 0.0,
             dialects=DIALECTS,
             hedging=self.hedging,
+            learned=self.learned,
         )
         self.executor = Executor(means, self.patience)
         self.engine = Pipeline(

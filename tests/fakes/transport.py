@@ -48,9 +48,10 @@ class ScriptedTransport:
     def __init__(self, *answers: Scripted | Exception) -> None:
         self.answers = list(answers)
         self.sent: list[UpstreamRequest] = []
+        self.timeouts: list[Timeouts] = []
 
     async def send(self, request: UpstreamRequest, timeouts: Timeouts) -> Scripted:
-        del timeouts
+        self.timeouts.append(timeouts)
         self.sent.append(request)
         answer = self.answers[min(len(self.sent), len(self.answers)) - 1]
         if isinstance(answer, Exception):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from unittest import mock
 
 from mitmproxy import certs
+from msgspec import structs
 
 from tests.addon.lanes import inspected
 from tests.addon.scripted import ScriptedEngine, whole
@@ -123,9 +124,9 @@ async def _billed_after(lab: Lab, n: int) -> None:
         for name in names:
             await it.admin("PATCH", f"/providers/{name}", {"on_disconnect": "drain"})
         await lab.turns(n, _read_on, stream=True)
-        short = replace(CALM, drain=Drain(seconds=0.2))
+        short = structs.replace(CALM, drain=Drain(seconds=0.2))
         await lab.turns(2, _given_up, patience=short, stream=True)
-        few = replace(CALM, drain=Drain(most=0))
+        few = structs.replace(CALM, drain=Drain(most=0))
         await lab.turns(1, _given_up, patience=few, stream=True)
     finally:
         for name in names:

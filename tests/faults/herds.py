@@ -144,7 +144,7 @@ async def _storm(lab: Lab, n: int) -> None:
     for number in range(n):
         turn = it.turn(number * len(it.slots))
         # Health must not help: the budget alone has to hold.
-        it.executor.means.health._rules = Rules(eject_after=10**9, degraded_after=10**9)
+        it.executor.means.health._rules = Rules(eject_after=10**9, eject_rate=None, degraded_after=10**9)
         try:
             turn.slot.first.script("*", ["503"])
             began = time.monotonic()

@@ -19,6 +19,7 @@ from unittest import mock
 
 import pytest
 from mitmproxy import certs
+from msgspec import structs
 
 from tests.addon import test_guard
 from tests.e2e.serving import eventually, until
@@ -192,7 +193,7 @@ async def _jumping_clock(lab: Lab, n: int) -> None:
         bench.clock.now = now  # type: ignore[method-assign] # the scene's own time
         if lab.given.get("one_clock"):
             bench.clock.monotonic = now  # type: ignore[method-assign]
-        bench.executor.patience = replace(bench.executor.patience, ttft=0.1, whole=0.1)
+        bench.executor.patience = structs.replace(bench.executor.patience, ttft=0.1, whole=0.1)
         async with asyncio.timeout(20):
             reply, _ = await bench.ask(chat(stream=number % 2 == 0))
         assert reply.status == 200

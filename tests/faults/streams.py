@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Final
+
+from msgspec import structs
 
 from tests.faults import off
 from tests.faults.case import Case, Lab
@@ -101,13 +102,13 @@ async def _in_disguise(turn: Turn) -> None:
     assert first["cause"] not in ("", "bad_json", "bad_answer"), first
 
 
-_BRISK: Final = replace(QUICK, stall=0.25, ttft=20.0)
+_BRISK: Final = structs.replace(QUICK, stall=0.25, ttft=20.0)
 
 
 @contextmanager
 def _gathering(lab: Lab) -> Iterator[None]:
     """Hold back whatever comes within a minute of the last piece."""
-    lab.given["patience"] = replace(_BRISK, gather=60.0, stall=20.0)
+    lab.given["patience"] = structs.replace(_BRISK, gather=60.0, stall=20.0)
     try:
         yield
     finally:

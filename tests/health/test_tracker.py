@@ -1,4 +1,4 @@
-"""Provider health: five faults eject, a probe brings back, and callers' mistakes change nothing."""
+"""Provider health: five faults eject, or half of many; a probe brings back, and callers' mistakes change nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenhub_core.errors import Blame, Fault, Kind
-from tokenhub_core.health.tracker import HealthTracker, State, Transition
+from tokenhub_core.health.tracker import HealthTracker, Rules, State, Transition
 from tokenhub_core.types import Standing
 
 DOWN = Fault(Kind.TRANSIENT, Blame.PROVIDER, "boom", cause="http_500")
@@ -294,6 +294,127 @@ def test_ejections_end_at_different_moments() -> None:
     tracker = HealthTracker(random=lambda: 0.5)
     fail(tracker, 5, 0.0)
     assert tracker.snapshot(0.0)["a"].cooldown_until == pytest.approx(31.5)
+
+
+# --- failing often, and never five times in a row
+
+
+def mixed(
+    tracker: HealthTracker, answers: str, now: float = 0.0, *, provider: str = "a", every: float = 0.0
+) -> float:
+    """Play calls one after another, `x` for a fault and `.` for an answer; return when the last one ended."""
+    for number, what in enumerate(answers):
+        now = now + (every if number else 0.0)
+        if what == "x":
+            tracker.failed(provider, DOWN, now)
+        else:
+            tracker.succeeded(provider, now, 5.0)
+    return now
+
+
+def beside(*, faults: int = 0, of: int = 20) -> HealthTracker:
+    """Return a tracker that knows another provider, which has failed so many of its calls."""
+    tracker = HealthTracker()
+    mixed(tracker, "x." * faults + "." * (of - 2 * faults), provider="b")
+    return tracker
+
+
+def test_a_provider_that_fails_half_of_its_calls_is_ejected() -> None:
+    """It never fails five in a row, and another one does better: the twentieth call of a minute decides."""
+    tracker = beside()
+    mixed(tracker, "..xx" * 4 + "..x")
+    assert state(tracker, 0.0) is not State.DOWN
+    fail(tracker, 1, 0.0)
+    assert state(tracker, 0.0) is State.DOWN
+    assert tracker.snapshot(0.0)["a"].cooldown_until == 30.0
+    assert tracker.transitions()[-1] == Transition("a", State.HEALTHY, State.DOWN, 0.0, "failure_rate")
+
+
+def test_scattered_faults_eject_nobody() -> None:
+    """Four of ten are not half."""
+    tracker = beside()
+    mixed(tracker, "x..x.x..x." * 50)
+    assert state(tracker, 0.0) is State.HEALTHY
+
+
+def test_few_calls_are_no_share() -> None:
+    """Nineteen calls in a minute, however many of them failed; those of the minute before are over."""
+    tracker = beside()
+    now = mixed(tracker, "xxxx." * 3 + "xxxx", every=0.1)
+    assert state(tracker, now) is State.DEGRADED
+    slowly = beside()
+    mixed(slowly, "." * 20, 300.0, provider="b")
+    now = mixed(slowly, "xx.." * 100, every=4.0)
+    assert state(slowly, now) is not State.DOWN
+
+
+@pytest.mark.parametrize(
+    ("faults", "of", "after"),
+    [
+        (0, 0, State.DEGRADED),
+        (0, 1, State.DEGRADED),
+        (6, 20, State.DEGRADED),
+        (4, 20, State.DOWN),
+    ],
+    ids=["nobody", "hardly-known", "no-better", "better"],
+)
+def test_where_nobody_does_better_nobody_is_ejected(faults: int, of: int, after: State) -> None:
+    """Where all fail alike each of them is one more chance: leaving one alone would make failures of calls."""
+    tracker = beside(faults=faults, of=of)
+    mixed(tracker, "..xx" * 5)
+    assert state(tracker, 0.0) is after
+
+
+def test_whoever_is_out_is_nobody_who_does_better() -> None:
+    """It cannot be asked, whatever it did before."""
+    tracker = beside(of=100)
+    fail(tracker, 5, 0.0, provider="b")
+    mixed(tracker, "..xx" * 5)
+    assert state(tracker, 0.0) is State.DEGRADED
+
+
+def test_what_was_before_a_return_is_not_held_against_a_provider() -> None:
+    """It is back after half a minute, when its faults are still in the window: one more does not send it away."""
+    tracker = beside()
+    mixed(tracker, "..xx" * 5)
+    mixed(tracker, "." * 20, 31.0, provider="b")
+    assert tracker.admit("a", 31.0)
+    tracker.succeeded("a", 31.0, 5.0, started=31.0)
+    fail(tracker, 2, 32.0)
+    assert tracker.standing("a", 32.0).error_rate > 0.5
+    assert state(tracker, 32.0) is State.DEGRADED
+    mixed(tracker, "..xx" * 5, 41.0)
+    assert state(tracker, 41.0) is State.DOWN
+    assert tracker.snapshot(41.0)["a"].cooldown_until == 41.0 + 60
+
+
+def test_the_share_can_be_changed_and_switched_off() -> None:
+    """Also while a server runs."""
+    tracker = beside()
+    tracker.renew(Rules(eject_rate=None))
+    mixed(tracker, "..xx" * 50)
+    assert state(tracker, 0.0) is State.DEGRADED
+    tracker.renew(Rules(eject_rate=0.3))
+    fail(tracker, 1, 0.0)
+    assert state(tracker, 0.0) is State.DOWN
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("x..."), max_size=80), st.floats(0.5, 1))
+def test_only_the_share_that_was_set_ejects(answers: list[str], share: float) -> None:
+    """However faults are strewn: without five in a row and below the share a provider stays."""
+    tracker = beside()
+    tracker.renew(Rules(eject_rate=share, eject_after=10**9))
+    faults = 0
+    for calls, what in enumerate(answers, 1):
+        faults += what == "x"
+        mixed(tracker, what)
+        if state(tracker, 0.0) is State.DOWN:
+            assert what == "x"
+            assert calls >= 20
+            assert faults >= share * calls
+            return
+        assert what != "x" or calls < 20 or faults < share * calls
 
 
 EVENTS = st.tuples(

@@ -16,10 +16,9 @@ from tokenhub_core.routing.spread import ENOUGH, KEEP, LOST, Kept, Spreads
 from tokenhub_core.types import Attempt, Caller, Outcome, Plan, Policy, Record
 
 DONE = Attempt(1, "m", "p", 100.0, 1_100.0, 300.0)
-HEDGED = Policy(hedge=0.95)
 
 
-def record(*attempts: Attempt, policy: Policy = HEDGED, **changes: object) -> Record:
+def record(*attempts: Attempt, **changes: object) -> Record:
     made = Record(
         id="r",
         at=0.0,
@@ -30,7 +29,7 @@ def record(*attempts: Attempt, policy: Policy = HEDGED, **changes: object) -> Re
         path="/",
         stream=True,
         attempts=attempts,
-        plan=Plan(policy, (), (), 0, 0, ""),
+        plan=Plan(Policy(), (), (), 0, 0, ""),
     )
     return structs.replace(made, **changes)
 
@@ -142,17 +141,16 @@ def test_the_loser_of_a_race_is_taught_beside_its_winner() -> None:
 @pytest.mark.parametrize(
     "useless",
     [
-        record(DONE, policy=Policy()),
         record(DONE, stream=False),
         record(DONE, plan=None),
         record(),
         record(structs.replace(DONE, first_byte_ms=None, cause="ttft_timeout")),
         record(structs.replace(DONE, first_byte_ms=math.nan)),
     ],
-    ids=["off", "whole", "unplanned", "untried", "failed", "no-number"],
+    ids=["whole", "unplanned", "untried", "failed", "no-number"],
 )
-def test_what_cannot_be_hedged_is_not_counted(useless: Record) -> None:
-    """Hedging costs nothing where it is off, and a failure is no time."""
+def test_what_does_not_show_when_it_began_is_not_counted(useless: Record) -> None:
+    """A failure is no time."""
     spreads = Spreads()
     spreads.learn(useless)
     assert spreads.kept() == []

@@ -134,13 +134,14 @@ def test_a_decision_of_an_older_version_is_shown_as_it_stands() -> None:
 
 def test_attempts_are_listed_in_order_with_their_own_usage() -> None:
     """Every try can be read back: when, what came, what it cost."""
-    first = Attempt(1, "gpt", "openai", 0.0, 5.0, status=500, cause="http_500", message="oops")
+    first = Attempt(1, "gpt", "openai", 0.0, 5.0, status=500, cause="http_500", ttft_limit_ms=10_400.0)
     second = Attempt(2, "claude", "anthropic", 5.0, 9.0, 7.5, 200, usage=Usage(1, 2), cost_nanousd=3)
     told = orjson.loads(rows.attempts_json((first, second)))
     assert [(a["n"], a["cause"], a["first_byte_ms"], a["output_tokens"]) for a in told] == [
         (1, "http_500", None, 0),
         (2, "", 7.5, 2),
     ]
+    assert (told[0]["ttft_limit_ms"], "ttft_limit_ms" in told[1]) == (10_400.0, False)
 
 
 @pytest.mark.parametrize(

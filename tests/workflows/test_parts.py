@@ -18,6 +18,7 @@ from temporalio.api.common.v1 import Payload
 from tests.fakes.engine import PAIR, Bench, chat, message
 from tests.workflows.house import KEY
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.dispatch.failover import Try
 from tokenhub_core.dispatch.job import CANCELLED, Job, Trace
 from tokenhub_core.health.breaker import FAILURES, REST, Breaker, State
 from tokenhub_core.preparing import Rules
@@ -92,6 +93,19 @@ def test_a_calls_start_is_the_same_moment_on_every_clock(elapsed: float) -> None
     there = shapes.here(call, bench.clock)
 
     assert 77.0 - there.snapshot.started == pytest.approx(elapsed, abs=1e-6)
+
+
+def test_an_attempt_is_the_same_on_another_machine() -> None:
+    """Whoever makes it knows all that the machine has said of it; only the time that it waited is taken off."""
+    bench = Bench()
+    job, progress = prepared(bench, bench.snapshot(chat()))
+    start = shapes.start(job, job.snapshot.started)
+    tried = Try(start.plan.candidates[1], 2, 30.0, 64, "reduced-max-tokens", others=True)
+
+    step = travelled(shapes.step(start, tried, Traced()))
+    there = shapes.attempted(shapes.call(job, progress), step, job.snapshot.started)
+
+    assert structs.replace(there, timeout=tried.timeout) == tried
 
 
 def test_a_trace_comes_back_as_it_was() -> None:

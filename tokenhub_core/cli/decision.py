@@ -162,6 +162,8 @@ def _attempts(told: Json) -> list[RenderableType]:
     for one in tries:
         came = f"{one['cause']} ({one['message']})" if one["cause"] else "answered"
         change = f", {one['change']}" if one.get("change") else ""
+        if limit := one.get("ttft_limit_ms"):
+            change += f", {limit / 1000:.1f} s to begin"
         table.add_row(
             str(one["n"]),
             plain(f"{one['model']} @ {one['provider']}"),

@@ -50,6 +50,7 @@ from tokenhub_core.ports import (
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
+from tokenhub_core.routing.deadlines import LATE
 from tokenhub_core.shaping.shape import Said, said
 from tokenhub_core.types import (
     Answer,
@@ -71,7 +72,7 @@ MAX_ERROR: Final = 64 << 10
 """Bytes of an error body that are read; error pages may be of any length."""
 
 _MAYBE_BILLED: Final = frozenset(
-    {"ttft_timeout", "total_timeout", "deadline", "client_cancelled", OUTRUN.label, STOPPED.label}
+    {LATE, "total_timeout", "deadline", "client_cancelled", OUTRUN.label, STOPPED.label}
 )
 """Causes that leave open whether the provider has worked, and will bill, for nothing. An answer that broke off does so
 too, unless it was a refusal."""
@@ -192,7 +193,7 @@ class Attempting:
 
     def _limit(self) -> tuple[float, str]:
         limits = self._patience
-        own, cause = (limits.ttft, "ttft_timeout") if self._streams else (limits.whole, "total_timeout")
+        own, cause = (limits.ttft, LATE) if self._streams else (limits.whole, "total_timeout")
         left = self._step.timeout
         return (left, "deadline") if left is not None and left < own else (own, cause)
 
@@ -489,6 +490,7 @@ class Attempting:
             change=self._step.change,
             provider_request_id=header(self.headers, "x-request-id") or header(self.headers, "request-id"),
             head_ms=None if self._head is None else self._since_start(self._head),
+            ttft_limit_ms=self._patience.ttft * 1000 if self._patience.suited else None,
         )
 
     def _since_start(self, monotonic: float) -> float:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import assert_never
+
+from msgspec import structs
 
 from tokenhub_core.dispatch.attempt import Attempting
 from tokenhub_core.dispatch.checking import checked
@@ -11,6 +14,7 @@ from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED, OUTRUN, Hedging, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.dispatch.leftovers import Leftovers
 from tokenhub_core.errors import Fault, TokenHubError
+from tokenhub_core.routing import deadlines
 
 
 class Executor:
@@ -66,7 +70,10 @@ class Executor:
     def attempt(self, job: Job, trace: Trace, step: Try) -> Attempting:
         """Return an attempt that is still to be started."""
         self._turn += 1
-        return Attempting(self.means, self.patience, job, trace, step, turn=self._turn, after=self._leftovers)
+        patience = self.patience
+        if job.request.features.stream and (patience.floor is not None or patience.own):
+            patience = _suited(patience, self.means.learned, job.plan.input_tokens, step)
+        return Attempting(self.means, patience, job, trace, step, turn=self._turn, after=self._leftovers)
 
     async def _lone(self, machine: Failover, tried: Attempting) -> Whole | Live | None:
         """Return the attempt's answer; None, and the machine told, where it has failed."""
@@ -137,6 +144,26 @@ def _hedged(job: Job) -> bool:
     bond = job.plan.bond
     free = bond is None or not bond.lock
     return job.plan.policy.hedge is not None and job.request.features.stream and free
+
+
+def _suited(
+    patience: Patience, learned: Callable[[str, str], float] | None, tokens: int, step: Try
+) -> Patience:
+    """Return the patience with a stream of this try's model: the operator's word, else what was learned.
+
+    What was learned only sends a call on to another provider; where none is left it is waited for as ever.
+    """
+    model, provider = step.candidate.model.id, step.candidate.provider.id
+    rule = deadlines.own(patience.own, model, provider)
+    stall = rule.stall if rule is not None and rule.stall is not None else patience.stall
+    ttft = patience.ttft
+    if rule is not None and rule.ttft is not None:
+        ttft = rule.ttft
+    elif patience.floor is not None and learned is not None and step.others:
+        ttft = deadlines.limit(learned(model, provider), tokens, floor=patience.floor, most=ttft)
+    if (ttft, stall) == (patience.ttft, patience.stall):
+        return patience
+    return structs.replace(patience, ttft=ttft, stall=stall, suited=ttft != patience.ttft)
 
 
 def _until_slow(hedging: Hedging, job: Job, machine: Failover, step: Try) -> float | None:

@@ -123,6 +123,8 @@ class Try(msgspec.Struct, frozen=True):
     """The cap to send instead of the caller's; None: leave that as it is."""
     change: str = ""
     """`REDUCED`, `ESCALATED`, or empty: what becomes of `Attempt.change`."""
+    others: bool = False
+    """Another provider is left that this call has not been sent to."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -459,7 +461,14 @@ class Failover:
         self._issued += 1
         self._open[self._issued] = one
         left = None if self._deadline is None else self._deadline - one.since
-        return Try(one.entry.candidate, self._issued, left, one.entry.cap, one.entry.change)
+        return Try(one.entry.candidate, self._issued, left, one.entry.cap, one.entry.change, self._others())
+
+    def _others(self) -> bool:
+        """Tell whether this call could still be sent, with what is open, to a provider that knows nothing of it."""
+        if len(self._entries) == 1 or self._sent + len(self._open) >= self._limits.max_attempts:
+            return False
+        asked = {one.entry.provider for one in self._open.values()} | self._visited
+        return any(entry.fate is _Fate.FRESH and entry.provider not in asked for entry in self._entries)
 
     # --- hedging (rules 11 and 12)
 

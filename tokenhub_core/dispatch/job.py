@@ -18,6 +18,7 @@ from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.ports import Clock, Ledger, Secrets, Short, Transport, UpstreamResponse
 from tokenhub_core.providers.adapters import Places, place
 from tokenhub_core.quirks.repairs import AnswerRepairs
+from tokenhub_core.routing.deadlines import Own
 from tokenhub_core.routing.spread import LOST
 from tokenhub_core.shaping.shape import Check, Said
 from tokenhub_core.types import (
@@ -187,8 +188,7 @@ class Guard(msgspec.Struct, frozen=True):
     """Bytes for the caller."""
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long attempts may take, in seconds."""
 
     connect: float = 5.0
@@ -196,13 +196,19 @@ class Patience:
     stall: float = 90.0
     whole: float = 600.0
     """For a whole answer; also the longest that a stream may go on without content, pings or not."""
+    floor: float | None = None
+    """The least that is learned for `ttft`; None: nothing is."""
+    own: tuple[Own, ...] = ()
+    """What the operator says of single models' `ttft` and `stall`."""
+    suited: bool = False
+    """`ttft` is that of the attempt's own model."""
     gather: float = 0.01
     """What a stream's provider sends within this time of the last piece goes on together with what follows."""
     tick: float = 15.0
     """After so much silence of a committed stream's provider the caller gets a sign of life."""
-    drain: Drain = field(default_factory=Drain)
+    drain: Drain = Drain()
     """For providers that bill on."""
-    guard: Guard = field(default_factory=Guard)
+    guard: Guard = Guard()
     """For streams that are guarded."""
 
 
@@ -235,6 +241,8 @@ class Means:
     """Where providers' operations are."""
     hedging: Hedging | None = None
     """None: no call is hedged, whatever its policy says."""
+    learned: Callable[[str, str], float] | None = None
+    """From a model and its provider to the seconds within which its streams begin unless something is wrong."""
     ear: Ear | None = None
     """None: nobody listens."""
     more: Callable[[Short, float, int], Awaitable[bool]] | None = None

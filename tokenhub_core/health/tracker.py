@@ -4,6 +4,11 @@
 of recent ejections, five minutes at most (the method of Envoy's outlier detection). Then it is half-open: one call at
 a time goes through as a probe, and only a probe's verdict ends the ejection.
 
+Who fails half of the calls may never fail five in a row, so a share of the last minute's (`Rules.eject_rate`) ejects
+too, but only where another provider that is up fails at most half as often: by (errors + 1) / (calls + 2), Laplace's
+rule of succession, which believes little of few calls. Where all are as bad as each other an attempt at any of them is
+one more chance. Calls from before a return are not held against anybody.
+
 A provider that is back gets its load back by steps: two calls at once, and whenever as many have been answered as may
 be under way, twice as many. A fault halves them. Past `Rules.ramp` the steps are over. Whoever waited for it meanwhile
 would otherwise come in one moment, and what has just recovered would break down again.
@@ -32,10 +37,9 @@ from typing import Final
 import msgspec
 
 from tokenhub_core.errors import Blame, Fault
+from tokenhub_core.health.window import Window
 from tokenhub_core.types import Standing
 
-_SLOT: Final = 10.0
-_SLOTS: Final = 6
 _KEPT: Final = 0.9
 """How much of the average latency a new sample leaves standing."""
 _NEVER: Final = -math.inf
@@ -60,6 +64,10 @@ class Rules:
     degraded_after: int = 2
     eject_after: int = 5
     """Provider faults in a row."""
+    eject_rate: float | None = 0.5
+    """Share of the last minute's calls; None: no share of them ejects."""
+    eject_calls: int = 20
+    """The least of them that a share is taken of."""
     ejection: float = 30.0
     """Times the number of recent ejections."""
     longest_ejection: float = 300.0
@@ -116,8 +124,8 @@ def _permitted(provider: str) -> bool:
 class Transition:
     """One change of state.
 
-    `reason` is the label of the fault, `cooled_down`, `probe_succeeded` or `recovered`; of what others told it is
-    `told`, a space, and theirs.
+    `reason` is the label of the fault, `failure_rate`, `cooled_down`, `probe_succeeded` or `recovered`; of what others
+    told it is `told`, a space, and theirs.
     """
 
     provider: str
@@ -153,35 +161,6 @@ class View:
     last_success_at: float | None
 
 
-class _Window:
-    """Calls and errors of the last minute, in six slots of ten seconds."""
-
-    __slots__ = ("calls", "errors", "latest")
-
-    def __init__(self, now: float) -> None:
-        self.latest = int(now // _SLOT)
-        self.calls = [0] * _SLOTS
-        self.errors = [0] * _SLOTS
-
-    def add(self, now: float, *, error: bool) -> None:
-        self.turn(now)
-        self.calls[self.latest % _SLOTS] += 1
-        self.errors[self.latest % _SLOTS] += error
-
-    def turn(self, now: float) -> None:
-        """Empty the slots that have passed."""
-        slot = int(now // _SLOT)
-        for passed in range(max(self.latest + 1, slot - _SLOTS + 1), slot + 1):
-            self.calls[passed % _SLOTS] = 0
-            self.errors[passed % _SLOTS] = 0
-        self.latest = max(self.latest, slot)
-
-    def rate(self, now: float) -> float:
-        self.turn(now)
-        calls = sum(self.calls)
-        return sum(self.errors) / calls if calls else 0.0
-
-
 class _Health:
     """Everything known of one provider."""
 
@@ -208,7 +187,7 @@ class _Health:
     def __init__(self, now: float) -> None:
         self.state = State.HEALTHY
         self.consecutive = 0
-        self.window = _Window(now)
+        self.window = Window(now)
         self.latency_ms: float | None = None
         self.ejections = 0
         self.ejected_at = _NEVER
@@ -278,6 +257,10 @@ class HealthTracker:
         self._tell: Callable[[News], None] = _untold
         self._permits: Callable[[str], bool] = _permitted
         self._episodes = 0
+
+    def renew(self, rules: Rules) -> None:
+        """Go by other rules from now on."""
+        self._rules = rules
 
     def share(self, tell: Callable[[News], None], permits: Callable[[str], bool]) -> None:
         """Let `tell` hear what this process sees itself; a half-open provider is probed where `permits` says so."""
@@ -477,11 +460,25 @@ class HealthTracker:
                 health.landed(started, answered=False, most=rules.ramp)
                 if health.consecutive >= rules.eject_after:
                     self._eject(provider, health, now, fault.label)
+                elif self._fails_often(health, now):
+                    self._eject(provider, health, now, "failure_rate")
                 elif health.consecutive >= rules.degraded_after:
                     self._move(provider, health, State.DEGRADED, now, fault.label)
             case State.HALF_OPEN if health.probed_by(started):
                 health.consecutive += 1
                 self._eject(provider, health, now, fault.label)
+
+    def _fails_often(self, health: _Health, now: float) -> bool:
+        """Tell whether too many calls have failed, and another provider does at least twice as well."""
+        rules = self._rules
+        calls, errors = health.window.held(now)
+        if rules.eject_rate is None or calls < rules.eject_calls or errors < rules.eject_rate * calls:
+            return False
+        most = errors / calls / 2
+        return any(
+            other.state in {State.HEALTHY, State.DEGRADED} and other.window.odds(now) <= most
+            for other in self._all.values()
+        )
 
     def _eject(self, provider: str, health: _Health, now: float, reason: str) -> None:
         rules = self._rules
@@ -524,6 +521,7 @@ class HealthTracker:
     def _again(self, provider: str, health: _Health, now: float, reason: str) -> None:
         health.consecutive = 0
         health.probed_at, health.hearsay = None, False
+        health.window.forgive(now)
         health.back(self._rules.ramp)
         self._move(provider, health, State.HEALTHY, now, reason)
 

@@ -1,4 +1,6 @@
-"""How long a model's streams take to begin, as quantiles and not only on average: what a hedge waits for. Pure.
+"""How long a model's streams take to begin, as quantiles and not only on average. Pure.
+
+Hedges wait for them, and so do the limits of `deadlines`.
 
 Times are counted in buckets whose edges grow by a tenth, (1.1^(i-1), 1.1^i] milliseconds, so a quantile that is read
 off at an upper edge is at most a tenth too large and never too small, whatever the shape (the logarithmic buckets of
@@ -117,8 +119,8 @@ class Spreads:
         return None if found is None else found.quantile(share)
 
     def learn(self, record: Record) -> None:
-        """Learn from one exchange, however it ended. Only streams are hedged, and only where the policy says so."""
-        if not record.stream or record.plan is None or record.plan.policy.hedge is None:
+        """Learn from one exchange, however it ended. Only streams show when an answer begins."""
+        if not record.stream or record.plan is None:
             return
         if record.composition is not None:
             return  # its steps are whole answers

@@ -238,6 +238,8 @@ def _attempt(attempt: Attempt) -> Json:
     }
     if attempt.head_ms is not None:
         told["head_ms"] = _ms(attempt.head_ms)
+    if attempt.ttft_limit_ms is not None:
+        told["ttft_limit_ms"] = _ms(attempt.ttft_limit_ms)
     return {**told, "step": attempt.step} if attempt.step else told
 
 

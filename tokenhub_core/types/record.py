@@ -36,6 +36,8 @@ class Attempt(msgspec.Struct, frozen=True):
     """Of a call that several calls answer: which of them it was made for."""
     head_ms: float | None = None
     """When the head of its answer had come."""
+    ttft_limit_ms: float | None = None
+    """How long its first content could take, where that was not what the setting says."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -138,6 +138,7 @@ class Step(msgspec.Struct, frozen=True):
     trace: Traced
     repair: int = 0
     """The attempt whose answer did not fit and is asked for once more; 0: none is."""
+    others: bool = False
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -243,7 +244,16 @@ def start(job: Job, now: float, *, name: str = "") -> Start:
 def step(start: Start, tried: Try, trace: Traced) -> Step:
     """Return a step of the failover machine as an attempt to be made."""
     place = next(n for n, one in enumerate(start.plan.candidates) if one is tried.candidate)
-    return Step(start.id, place, tried.n, tried.timeout, tried.max_output_tokens, tried.change, trace)
+    return Step(
+        start.id,
+        place,
+        tried.n,
+        tried.timeout,
+        tried.max_output_tokens,
+        tried.change,
+        trace,
+        others=tried.others,
+    )
 
 
 def repairing(step: Step, repaired: int, candidate: int) -> Step:
@@ -260,7 +270,7 @@ def attempted(call: Call, step: Step, now: float) -> Try:
     if timeout is not None and call.limits.total_seconds is not None:
         left = call.snapshot.started + call.limits.total_seconds - now
         timeout = max(0.0, min(timeout, left))
-    return Try(candidate, step.n, timeout, step.max_output_tokens, step.change)
+    return Try(candidate, step.n, timeout, step.max_output_tokens, step.change, step.others)
 
 
 def here(call: Call, clock: Clock) -> Call:

@@ -32,6 +32,7 @@ AttemptShown = shown(
     ended_ms=float | None,
     step=str | UnsetType,
     head_ms=float | None | UnsetType,
+    ttft_limit_ms=float | None | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
 CompositionShown = shown("Composition", Composition, steps=many(shown("Step", Step, without=("plan",))))
