@@ -2264,6 +2264,7 @@ export interface components {
             started_ms: number | null;
             status: number;
             step?: string;
+            ttft_limit_ms?: number | null;
         };
         /**
          * AuditEntry
