@@ -63,11 +63,14 @@ def main(
     console = Console(file=sys.stdout, width=max(140, Console().width))
     with _progress(console) as progress:
         for name, several in chosen.items():
-            task = progress.add_task(f"{name}: its tests, once", total=None)
+            progress.add_task(f"{name}: its tests, once", total=None)
             try:
-                reached[name] = found = reach(_ROOT, several, tests or AREAS[name].tests)
+                reached[name] = reach(_ROOT, several, tests or AREAS[name].tests)
             except RedError as error:
                 raise click.ClickException(f"the tests of {name} fail as it is\n{error}") from None
+        # What is loaded from here on would not be seen to run in a fork that measures.
+        for (name, several), task in zip(chosen.items(), progress.task_ids, strict=True):
+            found = reached[name]
             load(found.loaded)
             drawn = {file: sampled(mutants(sources[file]), sample, seed) for file in several}
             progress.update(task, description=name, total=sum(map(len, drawn.values())))
