@@ -4,13 +4,14 @@ mitmproxy reads CONNECT, SOCKS or the original destination, checks proxy credent
 what follows. Where that is a ClientHello for a recognised host, the client's transport, ClientHello included,
 gets a TLS protocol of ours with an aiohttp request handler on top, in the same event loop. mitmproxy's handler
 for that client then ends in its usual way, except that the writer that it closes is not connected to anything.
-So an intercepted request costs what a direct HTTPS request costs.
+So an intercepted request costs what a direct HTTPS request costs. A connection that comes out of no socket of ours
+stays with mitmproxy's handler, whose bytes are spliced to the same server (`splicing`).
 
 Four verdicts: the ClientHello is not complete yet (wait for more), the connection is ours (take it), it contradicts
 itself (refuse it), or it is somebody else's business (leave it to the next addon). An exception refuses too: from
 `next_layer` on, nothing that we fail at may reach the host.
 
-This file and `links` are the ones of this lane that lean on internals: this one of mitmproxy
+This file, `links` and `splicing` are the ones of this lane that lean on internals: this one of mitmproxy
 (`Proxyserver.connections`, `ConnectionHandler.transports`, `NextLayer._paused_event_queue`,
 `ProxyAuth.authenticated`) and of asyncio (`StreamReader._buffer`).
 """
@@ -35,6 +36,7 @@ from mitmproxy.proxy.server import ConnectionHandler
 from tokenhub_addon import hellos
 from tokenhub_addon.callers import Shown, near
 from tokenhub_addon.links import Link
+from tokenhub_addon.splicing import Splice, Spliced
 from tokenhub_core.ca import CertificateAuthority
 from tokenhub_core.certificates import normal
 from tokenhub_core.http.connection import Connection
@@ -191,15 +193,24 @@ class Handoff:
         io = handler.transports[client]
         reader, writer = io.reader, io.writer
         if not isinstance(reader, asyncio.StreamReader) or not isinstance(writer, asyncio.StreamWriter):
-            return  # no transport of asyncio's (WireGuard, local capture)
-        transport = writer.transport
+            splice = Splice(handler, client)
+            nextlayer.layer = Spliced(nextlayer.context, splice)
+            self._adopt(self._link(client, take), splice, b"", keep=())
+            return
+        transport = cast(asyncio.Transport, writer.transport)
         if transport.is_closing() or transport.get_write_buffer_size():
             return  # the client has gone, or does not read what mitmproxy still has for it
-        context = self._authority.server_context(take.host)
+        link = self._link(client, take)
+        data = _unread(nextlayer, reader)
+        io.writer = _Nowhere()  # type: ignore[assignment] # has what mitmproxy calls of a StreamWriter
+        nextlayer.layer = _Ended(nextlayer.context)
+        self._adopt(link, transport, data, keep=(reader, writer))
+
+    def _link(self, client: Client, take: _Take) -> Link:
         shown = self._shown(client)
-        link = Link(
+        return Link(
             self._server(),
-            context,
+            self._authority.server_context(take.host),
             connection=Connection(
                 peer=client.peername[0],
                 mode=client.proxy_mode.type_name,
@@ -211,12 +222,13 @@ class Handoff:
             ),
             ended=self._ended,
         )
-        data = _unread(nextlayer, reader)
-        io.writer = _Nowhere()  # type: ignore[assignment] # has what mitmproxy calls of a StreamWriter
-        nextlayer.layer = _Ended(nextlayer.context)
+
+    def _adopt(
+        self, link: Link, transport: asyncio.Transport, data: bytes, *, keep: tuple[object, ...]
+    ) -> None:
         self._links.add(link)
         try:
-            link.adopt(cast(asyncio.Transport, transport), data, keep=(reader, writer))
+            link.adopt(transport, data, keep=keep)
         except BaseException:
             self._links.discard(link)
             transport.abort()

@@ -78,12 +78,12 @@ class ProxyServer:
 
     async def start(self) -> None:
         """Listen; raises `ConfigError` with one line where a mode, an option or an address cannot be used."""
-        _check_exposure(self._settings)
+        modes = _checked(self._settings)
         quiet()
         self._check_again = unchecked()
         self._master = CachedMaster(options.Options())
         try:
-            self._configure(self._master)
+            self._configure(self._master, modes)
             await self._listen()
             await self._master.running()
         except BaseException:
@@ -129,7 +129,7 @@ class ProxyServer:
     async def __aexit__(self, *_: object) -> None:
         await self.shutdown(0)
 
-    def _configure(self, master: CachedMaster) -> None:
+    def _configure(self, master: CachedMaster, modes: Sequence[str]) -> None:
         settings = self._settings
         chain: list[Any] = [
             core.Core(),
@@ -158,7 +158,7 @@ class ProxyServer:
                     "confdir": str(settings.confdir),
                     "listen_host": settings.listen_host,
                     "listen_port": settings.listen_port,
-                    "mode": list(settings.modes),
+                    "mode": list(modes),
                     "upstream_auth": settings.upstream_auth.reveal() or None,
                 }
             )
@@ -174,9 +174,13 @@ class ProxyServer:
                 return
         for server in self._servers.servers:
             if server.last_exception is not None:
+                why = _reason(server.last_exception)
+                if not _listens(server.mode):
+                    spec = server.mode.full_spec.rpartition("@")[0]
+                    raise ConfigError(f"mode {spec} cannot be started: {why}")
                 host = server.mode.listen_host(self._settings.listen_host)
                 port = server.mode.listen_port(self._settings.listen_port)
-                raise ConfigError(f"cannot listen on {host}:{port}: {_reason(server.last_exception)}")
+                raise ConfigError(f"cannot listen on {host}:{port}: {why}")
         raise ConfigError("the proxy could not be started")
 
     async def _close_clients(self) -> None:
@@ -217,21 +221,36 @@ class _Exchanges:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-def _check_exposure(settings: ProxySettings) -> None:
-    """Refuse a proxy that anyone on the network could use."""
-    if settings.guarded:
-        return
-    for spec in settings.modes:
-        try:
-            mode = mode_specs.ProxyMode.parse(spec)
-        except ValueError as error:
-            raise ConfigError(f"{spec} is not a proxy mode: {error}") from error
+def _checked(settings: ProxySettings) -> list[str]:
+    """Return the modes as mitmproxy takes them; refuse what is none, and a proxy that the whole network could use."""
+    parsed = [(spec, _mode(spec)) for spec in settings.modes]
+    listening = [mode for _, mode in parsed if _listens(mode)]
+    if not listening:
+        raise ConfigError(f"{','.join(settings.modes)} listens nowhere: name regular beside it")
+    for mode in () if settings.guarded else listening:
         host = mode.listen_host(settings.listen_host)
-        if mode.listen_port(settings.listen_port) is not None and not loopback(host):
+        if not loopback(host):
             raise ConfigError(
                 f"{host or 'every address'} can be reached from the network: set TOKENHUB_ANONYMOUS=off, so that"
                 " callers have to show a key"
             )
+    # One that listens nowhere gets a port that nobody opens: mitmproxy takes it for a rival of the first one.
+    return [
+        spec if _listens(mode) else f"{mode.full_spec.partition('@')[0]}@{number}"
+        for number, (spec, mode) in enumerate(parsed, 1)
+    ]
+
+
+def _listens(mode: mode_specs.ProxyMode) -> bool:
+    """Tell whether there is a port at all: tun and local capture have none, whatever one may write behind them."""
+    return mode.default_port is not None
+
+
+def _mode(spec: str) -> mode_specs.ProxyMode:
+    try:
+        return mode_specs.ProxyMode.parse(spec)
+    except ValueError as error:
+        raise ConfigError(f"{spec} is not a proxy mode: {error}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -125,6 +125,8 @@ class Scene:
     authority: CertificateAuthority
     names: list[str]
     """What was looked up."""
+    spliced: bool
+    """Whether mitmproxy keeps the connections that were taken, because they come out of no socket."""
 
     @property
     def trust(self) -> ssl.SSLContext:
@@ -160,6 +162,7 @@ async def opened(
     vouched: CertificateAuthority,
     proxy_auth: str = "",
     is_llm_host: Callable[[str], bool] = HOSTS.__contains__,
+    spliced: bool = False,
 ) -> AsyncIterator[Scene]:
     """Start a proxy in these modes, with `Answers` behind the hand-off and `Rest` beside it."""
     answers, rest = Answers(), Rest()
@@ -173,7 +176,7 @@ async def opened(
     )
     asking = [ProxyAuth()] if proxy_auth else []
     async with ProxyServer(settings, handoff=handoff, addons=[*asking, rest]) as proxy:
-        yield Scene(proxy, handoff, server, answers, rest, vouched, names)
+        yield Scene(proxy, handoff, server, answers, rest, vouched, names, spliced)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -163,6 +163,8 @@ async def test_a_taken_port_is_one_line_and_nothing_is_printed(
         ({"options": {"no_such_option": 1}}, "Unknown options: no_such_option"),
         ({"options": {"body_size_limit": "plenty"}}, "Invalid body_size_limit"),
         ({"modes": ("regular@1", "socks5@1")}, "Cannot spawn multiple servers on the same address"),
+        ({"modes": ("tun:th0", "local:curl")}, "tun:th0,local:curl listens nowhere: name regular beside it"),
+        ({"modes": ("regular", f"tun:{'x' * 40}")}, f"mode tun:{'x' * 40} cannot be started: "),
     ],
 )
 async def test_settings_that_cannot_work_are_one_line(
