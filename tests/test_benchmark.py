@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from rich.console import Console
 from scripts.benchmark import (
     certificates,
     figures,
+    http2,
     idle,
     kept,
     load,
@@ -263,14 +265,42 @@ def test_the_upstream_answers_what_the_request_asks_for(chosen: Traffic, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("pace", "least"), [(Pace(2, 0.05, fresh=True), 2), (Pace(3, 0.2, rate=50), 10)], ids=["fresh", "rate"]
+    ("pace", "least"),
+    [
+        (Pace(2, 0.05, fresh=True), 2),
+        (Pace(3, 0.2, rate=50), 10),
+        (Pace(4, 0.1, multiplexed=True), 4),
+    ],
+    ids=["fresh", "rate", "multiplexed"],
 )
-def test_calls_can_have_a_connection_each_or_a_rate(pace: Pace, least: int, tmp_path: Path) -> None:
+def test_calls_can_have_a_connection_each_or_one_for_all_or_a_rate(
+    pace: Pace, least: int, tmp_path: Path
+) -> None:
     """At a rate there are as many as were due, however long each took."""
     with subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up:
         tally = asyncio.run(load.measure(subjects.direct(up).route, Traffic(), pace))
 
     assert len(tally.answers) == least if pace.rate else len(tally.answers) >= least
+
+
+def test_a_wrong_answer_by_http_2_ends_the_run(tmp_path: Path) -> None:
+    """There, too, every byte is compared."""
+    body, made = b"x" * 20_000, certificates.make(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.leaf, made.key)
+    context.set_alpn_protocols([http2.ALPN])
+
+    async def scene() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            lambda: http2.Answerer(lambda _: ([(":status", "200")], body)), "127.0.0.1", 0, ssl=context
+        )
+        async with server:
+            route = Route(server.sockets[0].getsockname()[1], trust=str(made.authority))
+            await load.measure(route, Traffic(), Pace(1, 0.05, multiplexed=True))
+
+    with pytest.raises(LoadError, match="20000 bytes of answer are not the 685"):
+        asyncio.run(scene())
 
 
 def test_pieces_of_many_streams_say_how_long_they_took(tmp_path: Path) -> None:
@@ -316,7 +346,8 @@ def test_a_wrong_answer_ends_the_run() -> None:
         asyncio.run(scene())
 
 
-def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [subjects.HANDOFF, subjects.SPLICE])
+def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path, name: str) -> None:
     """The real thing, for a moment: whole and streamed, translated and not; it costs time, and records all."""
     place = Place(tmp_path / "subject", ANYWHERE)
 
@@ -332,7 +363,7 @@ def test_a_lane_is_measured_and_leaves_one_record_an_answer(tmp_path: Path) -> N
 
     with (
         subjects.upstream(certificates.make(tmp_path), ANYWHERE) as up,
-        subjects.tokenhub(subjects.HANDOFF, up, place) as subject,
+        subjects.tokenhub(name, up, place) as subject,
     ):
         answered = asyncio.run(scene(subject))
         assert subject.data is not None

@@ -47,7 +47,7 @@ _TRAFFIC: Final = {
 
 @click.command()
 @click.option(
-    "--quick", is_flag=True, help="Three short rounds, within two minutes; otherwise seven, within fifteen."
+    "--quick", is_flag=True, help="Three short rounds, within two minutes; otherwise five, within fifteen."
 )
 @click.option(
     "--litellm",

@@ -10,8 +10,9 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
+from scripts.benchmark import http2
 from scripts.benchmark.traffic import HOST, PATH, Traffic, expected, first_content, request_body, said, text
 
 _PATIENCE: Final = 30.0
@@ -59,6 +60,8 @@ class Pace:
     """Whether each request has a connection of its own."""
     rate: float = 0.0
     """Requests a second, begun whether those before them have ended or not; 0 for one after the other."""
+    multiplexed: bool = False
+    """Whether the connections are streams of one, by HTTP/2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,12 @@ async def measure(
     tally = Tally()
     if traffic.foreign and not route.translates:
         traffic = replace(traffic, foreign=False)
+    clients: list[_Client] | list[_Stream]
     async with asyncio.timeout(_PATIENCE):
-        clients = [await _connect(route) for _ in range(pace.connections)]
+        if pace.multiplexed:
+            clients = await _streams(route, pace.connections)
+        else:
+            clients = [await _connect(route) for _ in range(pace.connections)]
     asked = _Asked(_request(route, traffic), traffic, alike=route.alike and not traffic.foreign)
     for client in clients:
         client.asked = asked
@@ -168,12 +175,12 @@ async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
         raise failed.exceptions[0] from None
 
 
-async def _times(client: _Client, number: int) -> None:
+async def _times(client: _Asking, number: int) -> None:
     for _ in range(number):
         await client.ask()
 
 
-async def _until(client: _Client, deadline: float, answers: list[Answer]) -> None:
+async def _until(client: _Asking, deadline: float, answers: list[Answer]) -> None:
     while time.perf_counter() < deadline:
         answers.append(await client.ask())
 
@@ -189,9 +196,9 @@ async def _anew(route: Route, asked: _Asked, deadline: float, answers: list[Answ
             await client.close()
 
 
-async def _at_rate(clients: Iterable[_Client], pace: Pace, answers: list[Answer]) -> None:
+async def _at_rate(clients: Iterable[_Asking], pace: Pace, answers: list[Answer]) -> None:
     """Begin each request when it is due. One that waits for a free connection is late, and its answer with it."""
-    free: asyncio.Queue[_Client] = asyncio.Queue()
+    free: asyncio.Queue[_Asking] = asyncio.Queue()
     for client in clients:
         free.put_nowait(client)
 
@@ -218,6 +225,25 @@ def _request(route: Route, traffic: Traffic) -> bytes:
 
 async def _connect(route: Route) -> _Client:
     """Open a connection through whatever stands between us and the answer."""
+    writer = await _opened(route, "http/1.1")
+    client = _Client(writer)
+    writer.transport.set_protocol(client)
+    return client
+
+
+async def _streams(route: Route, number: int) -> list[_Stream]:
+    """Open one connection by HTTP/2, on which so many calls are asked at a time."""
+    writer = await _opened(route, http2.ALPN)
+    chosen = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+    if chosen != http2.ALPN:
+        raise LoadError(f"no HTTP/2 here, but {chosen}")
+    caller = http2.Caller()
+    writer.transport.set_protocol(caller)
+    caller.begin(writer.transport)
+    return [_Stream(writer, caller) for _ in range(number)]
+
+
+async def _opened(route: Route, protocol: str) -> asyncio.StreamWriter:
     reader, writer = await asyncio.open_connection("127.0.0.1", route.port)
     if route.connect:
         writer.write(f"CONNECT {route.connect} HTTP/1.1\r\nHost: {route.connect}\r\n\r\n".encode())
@@ -226,11 +252,9 @@ async def _connect(route: Route) -> _Client:
             raise LoadError(f"CONNECT was refused: {head!r}")
     if route.trust:
         context = ssl.create_default_context(cafile=route.trust)
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([protocol])
         await writer.start_tls(context, server_hostname=HOST)
-    client = _Client(writer)
-    writer.transport.set_protocol(client)
-    return client
+    return writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +286,47 @@ class _Asked:
 
 
 _NOTHING: Final = _Asked(b"", Traffic(), alike=True)
+
+
+class _Asking(Protocol):
+    """Whoever asks one thing at a time."""
+
+    async def ask(self, due: float = 0.0) -> Answer:
+        """Send the request and return when its answer came; raises `LoadError` where it is a wrong one."""
+        ...
+
+
+class _Stream:
+    """A place for one call at a time on a connection that others share."""
+
+    def __init__(self, writer: asyncio.StreamWriter, caller: http2.Caller) -> None:
+        self._writer, self._caller = writer, caller
+        self.asked = _NOTHING
+
+    async def ask(self, due: float = 0.0) -> Answer:
+        began = due or time.perf_counter()
+        head, _, body = self.asked.request.partition(b"\r\n\r\n")
+        fields = [line.decode().split(": ", 1) for line in head.split(b"\r\n")[1:]]
+        named = {name.lower(): value for name, value in fields}
+        pseudo = {":method": "POST", ":path": PATH, ":scheme": "https", ":authority": named.pop("host")}
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                status, answer = await self._caller.ask([*pseudo.items(), *named.items()], body)
+        except ConnectionError as error:
+            raise LoadError(str(error)) from None
+        whole = time.perf_counter() - began
+        if status != "200":
+            raise LoadError(f"not a good answer: {status} {answer[:500]!r}")
+        self.asked.check(answer)
+        return Answer(whole, whole)
+
+    async def close(self) -> None:
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_GOODBYE):
+                await self._caller.gone.wait()
+        except TimeoutError:
+            self._writer.transport.abort()
 
 
 class _Client(asyncio.Protocol):

@@ -234,6 +234,7 @@ def _sorted[V](by_name: Mapping[str, V]) -> dict[str, V]:
         subjects.STREAMING,
         subjects.INSPECT,
         subjects.HANDOFF,
+        subjects.SPLICE,
         subjects.SIDE,
         subjects.LITELLM,
         subjects.DIRECT,

@@ -36,6 +36,8 @@ class Workload:
     """Whether each call has a connection of its own."""
     rate: float = 0.0
     """Calls a second, begun when they are due; 0 for one after the other on each connection."""
+    multiplexed: bool = False
+    """Whether all connections are streams of one, by HTTP/2."""
 
 
 WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING)
@@ -47,9 +49,10 @@ LONG: Final = Workload("100 KB prompt", Traffic(prompt=102_400), 8, subjects.BUF
 FOREIGN: Final = Workload("whole, translated", Traffic(foreign=True), 8, subjects.BUFFERING)
 FOREIGN_BURST: Final = Workload("at once, translated", Traffic(CHUNKS, foreign=True), 8, subjects.STREAMING)
 FRESH: Final = Workload("a connection each", Traffic(), 8, subjects.BUFFERING, fresh=True)
+MULTIPLEXED: Final = Workload("HTTP/2", Traffic(), 8, subjects.BUFFERING, multiplexed=True)
 SLOW: Final = Workload("20 a second", Traffic(), 16, subjects.BUFFERING, rate=20)
 BUSY: Final = Workload("100 a second", Traffic(), 16, subjects.BUFFERING, rate=100)
-LOADED: Final = (WHOLE, BURST, PACED, LONG, FOREIGN, FOREIGN_BURST, FRESH)
+LOADED: Final = (WHOLE, BURST, PACED, LONG, FOREIGN, FOREIGN_BURST, FRESH, MULTIPLEXED)
 """Those that CPU time is read from: the subject has always something to do."""
 SINGLE: Final = (ONE_WHOLE, ONE_PACED)
 """Those that latency is read from: nothing ever waits for anything but the subject."""
@@ -71,7 +74,7 @@ class Length:
 
 
 QUICK: Final = Length(3, 0.5, 0.3, 0.0, 0)
-FULL: Final = Length(7, 1.0, 0.8, 2.0, 1000)
+FULL: Final = Length(5, 1.0, 0.8, 2.0, 1000)
 _PIECES: Final = 16
 """Of each stream that is held open."""
 
@@ -130,6 +133,13 @@ def takes_part(subject: Subject, workload: Workload) -> bool:
         return False
     if workload in LOADED and not subject.pid:
         return False  # only its latency is of interest
+    if workload.multiplexed and subject.name not in (subjects.BUFFERING, subjects.INSPECT):
+        return False  # the others steer their callers to HTTP/1.1
+    if subject.name == subjects.SPLICE:
+        return workload in (
+            WHOLE,
+            BURST,
+        )  # it differs from the hand-off by what a connection and a piece cost
     if subject.name == subjects.STREAMING:
         return workload.traffic.chunks > 0
     # A stream that is held back until it is whole has a price, but no latency that compares.
@@ -148,7 +158,14 @@ class _Step:
         """Return how it is loaded."""
         work = self.workload
         warm = 1 if work.traffic.chunks else 4
-        return Pace(work.connections, self.seconds, warm, fresh=work.fresh, rate=work.rate)
+        return Pace(
+            work.connections,
+            self.seconds,
+            warm,
+            fresh=work.fresh,
+            rate=work.rate,
+            multiplexed=work.multiplexed,
+        )
 
 
 type Progress = Callable[[int, int, str], None]
@@ -182,8 +199,8 @@ async def run(
                 outcome.results[workload.name][subject.name].append(_measured(tally))
         outcome.memory = {one.name: resident_mb(one.pid) for one in taking_part if one.pid}
         for subject in taking_part if length.streams else ():
-            if subject.name == subjects.BUFFERING:
-                continue  # it would hold back what is to arrive
+            if subject.name in (subjects.BUFFERING, subjects.SPLICE):
+                continue  # the one would hold back what is to arrive, the other is told by single calls
             progress(len(steps), len(steps), f"{length.streams:,} streams: {subject.name}")
             try:
                 outcome.held[subject.name] = await idle.hold(subject, length.streams, _PIECES)
@@ -223,7 +240,7 @@ def _started(
 
     start(subjects.BUFFERING, functools.partial(subjects.mitmdump, up, streaming=False))
     start(subjects.STREAMING, functools.partial(subjects.mitmdump, up, streaming=True))
-    for name in (subjects.HANDOFF, subjects.INSPECT, subjects.SIDE):
+    for name in (subjects.HANDOFF, subjects.SPLICE, subjects.INSPECT, subjects.SIDE):
         start(name, functools.partial(subjects.tokenhub, name, up))
     if peer is not None:
         start(subjects.LITELLM, functools.partial(subjects.litellm, peer, up))

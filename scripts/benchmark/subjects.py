@@ -25,6 +25,8 @@ BUFFERING: Final = "mitmdump"
 STREAMING: Final = "mitmdump streaming"
 HANDOFF: Final = "hand-off"
 INSPECT: Final = "inspect"
+SPLICE: Final = "splice"
+"""The hand-off lane for connections that come out of no socket."""
 SIDE: Final = "side server"
 DIRECT: Final = "upstream alone"
 LITELLM: Final = "LiteLLM"
@@ -135,6 +137,8 @@ def tokenhub(
 
     `program` stands in for the `tokenhub` command; `flags` are further ones.
     """
+    if name == SPLICE:
+        program = [sys.executable, "-m", "scripts.benchmark.hidden"]
     lane, data = "inspect" if name == INSPECT else "handoff", place.folder / "data"
     own: list[str | Path] = ["--lane", lane, "--port", "0", "--admin-port", "0", "--data-dir", data]
     command = [*(program or [_BIN / "tokenhub"]), "serve", *own, *flags, "--log-level", "warn"]

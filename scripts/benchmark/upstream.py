@@ -11,6 +11,7 @@ import ssl
 import sys
 from typing import Final
 
+from scripts.benchmark import http2
 from scripts.benchmark.traffic import (
     FOREIGN_PATH,
     Traffic,
@@ -34,7 +35,7 @@ def main(certificate: str, key: str) -> None:
     """Serve with that certificate chain."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([http2.ALPN, "http/1.1"])  # who speaks both chooses the newer one
     asyncio.run(_serve(context))
 
 
@@ -56,6 +57,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() == http2.ALPN:
+            newer = http2.Answerer(_whole_by_http2)
+            transport.set_protocol(newer)
+            newer.begin(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._stream is not None:
@@ -110,6 +115,12 @@ def _length(head: bytes) -> int:
         if name == b"content-length":
             return int(value)
     return 0
+
+
+def _whole_by_http2(_: bytes) -> tuple[http2.Headers, bytes]:
+    body = whole_answer()
+    told = {"content-type": "application/json", "x-request-id": "req-bench", "content-length": str(len(body))}
+    return [(":status", "200"), *told.items()], body
 
 
 @functools.cache
