@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import structs
 
 from tokenhub_core import directives, encoding, native, policy
+from tokenhub_core.admission.doorkeeper import matches
 from tokenhub_core.admission.foreign import KEPT, Foreign, Use
 from tokenhub_core.admission.identity import carries_credential
 from tokenhub_core.admission.limits import Call, Room
@@ -78,6 +79,8 @@ UNRECORDABLE: Final = Fault(
 )
 _ORIGINS: Final = 256
 """Origins, paths and names that are remembered together."""
+_NAMES: Final = 8192
+"""The fleet's names for which it is remembered whether a key's patterns are for them."""
 _SCHEMAS: Final = 64
 """Schemas that are kept ready."""
 
@@ -158,6 +161,7 @@ class Preparation:
         # Programs ask for few models at few hosts, over and over.
         self._priced = partial(_priced, catalogue)
         self._origin_of = lru_cache(maxsize=_ORIGINS)(partial(_origin_option, catalogue))
+        self._matching = lru_cache(maxsize=_NAMES)(matches)
         # Programs bring few schemas, over and over.
         self._compiled = lru_cache(maxsize=_SCHEMAS)(schemas.compiled)
         self._fleet = fleet
@@ -507,6 +511,7 @@ class Preparation:
             at=self._clock.now(),
             room=None if self._keyring.quiet else self._room(now, snapshot, origin),
             bond=bond,
+            matching=self._matching,
         )
 
     def _room(

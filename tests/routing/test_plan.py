@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from tokenhub_core.admission.doorkeeper import matches
 from tokenhub_core.admission.limits import FREE, Call, Room
 from tokenhub_core.errors import Fault, Kind
 from tokenhub_core.routing.eligibility import CONTEXT_MARGIN, Circumstances
@@ -260,6 +262,18 @@ def test_a_key_bounds_models_and_providers_by_patterns() -> None:
     off = build([OPENAI], [replace(BIG, enabled=False)], version=1)
     told, _ = decide(off, ASK, Policy(allowed_models=()), now=FINE, seed="s")
     assert [s.reason for s in told.skips] == [Skipped.DISABLED]
+
+
+def test_whether_a_pattern_is_for_a_name_may_be_remembered() -> None:
+    """The fleet's names are asked about once: the plan is the same, and nothing is asked for another time."""
+    remembering = lru_cache(maxsize=64)(matches)
+    policy = Policy(allowed_models=("b?g", "smal"), allowed_providers=("open*", "local"))
+    now = structs.replace(FINE, matching=remembering)
+    first = planned(policy, now=now)
+    asked = remembering.cache_info().misses
+
+    assert first == planned(policy, now=now) == planned(policy)
+    assert remembering.cache_info().misses == asked > 0
 
 
 def test_the_origin_is_a_provider_that_a_key_is_good_for_or_not() -> None:

@@ -39,6 +39,10 @@ type Option = tuple[Model, Provider, int]
 """A model, its provider, and the estimated cost of the call there in nano-dollars."""
 
 
+type Matching = Callable[[tuple[str, ...], str], bool]
+"""Tells whether one of a key's patterns is for a name."""
+
+
 class Eligible(msgspec.Struct, frozen=True):
     """The options that are left, those that only bad health or a rate limit keeps back, and what was left out."""
 
@@ -67,6 +71,8 @@ class Circumstances(msgspec.Struct, frozen=True):
     """How soon a provider can take a call by any of its credentials; None: nothing keeps any of them back."""
     bond: Bond | None = None
     """Who served the conversation before."""
+    matching: Matching = matches
+    """Of a plan the one dear part that neither the call nor the moment changes, so that it can be remembered."""
 
 
 class Wire(msgspec.Struct, frozen=True):
@@ -162,7 +168,7 @@ def _judge(
         return Skipped.NO_ADAPTER, _NOTHING
     if not model.enabled or not provider.enabled:
         return Skipped.DISABLED, _NOTHING
-    if not allowed(model.id, provider.id, policy):
+    if not allowed(model.id, provider.id, policy, now.matching):
         return Skipped.NOT_ALLOWED, _NOTHING
     if policy.provider is not None and provider.id != policy.provider:
         return Skipped.NOT_REQUESTED, _NOTHING
@@ -182,10 +188,12 @@ def _judge(
     return None, reserved
 
 
-def allowed(model: str, provider: str, policy: Policy) -> bool:
+def allowed(model: str, provider: str, policy: Policy, matching: Matching = matches) -> bool:
     """Tell whether the caller's key may use this model at this provider."""
     models, providers = policy.allowed_models, policy.allowed_providers
-    return (models is None or matches(models, model)) and (providers is None or matches(providers, provider))
+    return (models is None or matching(models, model)) and (
+        providers is None or matching(providers, provider)
+    )
 
 
 def _unrequested(model: Model, policy: Policy, wanted: frozenset[tuple[str, str]]) -> bool:
