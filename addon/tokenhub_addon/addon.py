@@ -21,9 +21,10 @@ from mitmproxy.addonmanager import Loader
 from mitmproxy.connection import Client
 from mitmproxy.proxy import layer, mode_specs, server_hooks
 from mitmproxy.proxy.layers.modes import Socks5AuthData
-from mitmproxy.tls import ClientHelloData
+from mitmproxy.tls import ClientHelloData, TlsData
 
 from tokenhub_addon import dumps
+from tokenhub_addon.alerts import heed
 from tokenhub_addon.callers import Callers
 from tokenhub_addon.desk import Desk
 from tokenhub_addon.flows import (
@@ -289,6 +290,10 @@ class TokenHub(Guarded):
         if refused := self._rules.fence.refusal(host, data.server.peername[0], port):
             _logger.warning("TokenHub refuses: %s", refused)
             cut(data.client, data.server)
+
+    def tls_established_server(self, data: TlsData) -> None:
+        """Hear what the host says to end it."""
+        heed(data.ssl_conn)
 
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Forget the connection."""

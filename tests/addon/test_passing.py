@@ -25,7 +25,7 @@ from tests.addon.lanes import served
 from tests.addon.passed import KEYED, Host, Passing, ends, records, running_with
 from tests.addon.scripted import ScriptedEngine
 from tests.addon.upstream import Upstream
-from tests.fakes.certificates import authority, server_context
+from tests.fakes.certificates import authority, demanding, server_context
 from tests.fakes.engine import Kept
 from tests.fakes.watching import rules, watcher
 from tests.patience import PATIENCE
@@ -90,6 +90,25 @@ async def test_limits_are_learned_from_what_passes(passing: Passing) -> None:
 
     assert wait(KEY, "m") > 0
     assert (wait("sk-other", "m"), wait(KEY, "other")) == (0, 0)
+
+
+async def test_a_host_that_wants_a_certificate_of_its_client_is_told_of(
+    passing: Passing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody in between can show the client's own one, so that such a host has to be left unopened."""
+    ca = authority(tmp_path, "theirs")
+    with demanding(server_context(tmp_path, ca), ca) as port:
+        async with passing() as running, await H1.tls(running.proxy) as client:
+            monkeypatch.setattr(running.upstream, "port", lambda wanted: port)
+            await client.send("/v1/audio/odd", b"{}", headers=KEYED)
+            answer = await client.answer()
+            (record,) = await records(running)
+
+    assert (answer.status, record.outcome) == (502, Outcome.ERROR)
+    if (
+        running.lane is Lane.HANDOFF
+    ):  # in the other one mitmproxy itself asks, and answers with a page of its own
+        assert f"`tokenhub mode set {OPENAI} off`" in orjson.loads(answer.body)["error"]["message"]
 
 
 async def test_one_record_says_what_passed(passing: Passing) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import socket
 import ssl
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cryptography import x509
@@ -84,3 +87,36 @@ def server_context(
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(path)
     return context
+
+
+@contextmanager
+def demanding(
+    context: ssl.SSLContext, ca: Authority, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> Iterator[int]:
+    """Listen for clients that show a certificate of `ca`, and refuse all others as OpenSSL's servers do.
+
+    In a thread: asyncio's TLS closes the connection before its alert has left.
+    """
+    context.maximum_version, context.verify_mode = version, ssl.CERT_REQUIRED
+    context.load_verify_locations(ca[2])
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = sock.accept()
+            except OSError:
+                return
+            with context.wrap_socket(client, server_side=True, do_handshake_on_connect=False) as refused:
+                with suppress(ssl.SSLError):
+                    refused.do_handshake()
+                with suppress(
+                    OSError
+                ):  # what is closed while something waits to be read takes its alert along
+                    refused.shutdown(socket.SHUT_WR)
+                    while refused.recv(4096):
+                        pass
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        threading.Thread(target=serve, name="demanding", daemon=True).start()
+        yield int(sock.getsockname()[1])
+        sock.shutdown(socket.SHUT_RDWR)

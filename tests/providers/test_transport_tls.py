@@ -10,7 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.fakes.certificates import authority, server_context
+from tests.fakes.certificates import authority, demanding, server_context
 from tests.fakes.listener import listener
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
@@ -81,6 +81,26 @@ async def test_a_server_that_speaks_no_tls_is_a_protocol_fault() -> None:
     async with listener(plain) as port, HttpTransport() as transport:
         fault = await fault_of(transport, chat(f"https://127.0.0.1:{port}"))
     assert fault.cause == "tls_protocol"
+
+
+@pytest.mark.parametrize(
+    ("version", "cause", "words"),
+    [
+        (ssl.TLSVersion.TLSv1_3, "tls_client_certificate", "wants a certificate of its client"),
+        (ssl.TLSVersion.TLSv1_2, "tls_protocol", "the TLS connection failed: handshake failure"),
+    ],
+)
+async def test_a_server_that_wants_a_certificate_of_its_client_is_told_as_such(
+    tmp_path: Path, version: ssl.TLSVersion, cause: str, words: str
+) -> None:
+    """There is none to show, and the error says that; TLS 1.2 has no alert of its own for it (RFC 8446, 6.2)."""
+    ca = authority(tmp_path)
+    with demanding(server_context(tmp_path, ca), ca, version) as port:
+        async with HttpTransport(ca_file=ca[2]) as transport:
+            fault = await fault_of(transport, chat(f"https://127.0.0.1:{port}"))
+
+    assert fault.cause == cause
+    assert words in fault.message
 
 
 async def test_a_handshake_that_is_cut_off_is_told_as_such() -> None:

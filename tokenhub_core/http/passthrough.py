@@ -30,6 +30,7 @@ from tokenhub_core.ids import request_id
 from tokenhub_core.lending import Loan
 from tokenhub_core.modes import ROUTED, HostMode
 from tokenhub_core.ports import Recorder
+from tokenhub_core.providers.transport import wants_certificate
 from tokenhub_core.recognise import CHAT, PASSTHROUGH, Recognised, Recogniser, without_secrets
 from tokenhub_core.types import Headers, Origin, Outcome, Record, Snapshot, Timings, header
 from tokenhub_core.watching import Watch, Watcher
@@ -254,6 +255,12 @@ class Passthrough:
             )
         except (aiohttp.ClientError, TimeoutError) as error:
             message = f"{connection.host} cannot be reached: {type(error).__name__}"
+            if wants_certificate(error.__cause__):
+                # Its client has one, perhaps; but it was shown to nobody, and could not be used by us.
+                message = (
+                    f"{connection.host} wants a certificate of its client, which nobody in between can show:"
+                    f" leave it unopened with `tokenhub mode set {connection.host} off`"
+                )
             fault = Fault(Kind.TRANSIENT, Blame.PROVIDER, message, cause="origin_unreachable")
             raise TokenHubError(fault) from None
 

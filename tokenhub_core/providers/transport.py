@@ -462,7 +462,7 @@ def _unanswered(exc: Exception, host: str, timeouts: Timeouts) -> Fault:
         case CutOffError():
             cause, words = "disconnected", "the connection was closed without an answer"
         case ssl.SSLError():
-            cause, words = "tls_protocol", "the TLS connection failed"
+            cause, words = _alerted(exc)
         case OSError():
             cause, words = "reset", "the connection was reset before the answer"
         case _:
@@ -472,6 +472,19 @@ def _unanswered(exc: Exception, host: str, timeouts: Timeouts) -> Fault:
 
 def _certificate(exc: ssl.SSLCertVerificationError) -> tuple[str, str]:
     return _CERTIFICATE_CAUSES.get(exc.verify_code, ("tls_certificate", "the certificate was refused"))
+
+
+def _alerted(exc: ssl.SSLError) -> tuple[str, str]:
+    """Return the cause and what the other side has said: an alert's name is one of a fixed set (RFC 8446, 6)."""
+    alert = (exc.reason or "").partition("_ALERT_")[2].replace("_", " ").lower()
+    if wants_certificate(exc):
+        return "tls_client_certificate", "it wants a certificate of its client, and we have none to show"
+    return "tls_protocol", f"the TLS connection failed{f': {alert}' if alert else ''}"
+
+
+def wants_certificate(exc: BaseException | None) -> bool:
+    """Tell whether TLS failed because the client has shown no certificate; servers of TLS 1.2 do not say so."""
+    return isinstance(exc, ssl.SSLError) and (exc.reason or "").endswith("CERTIFICATE_REQUIRED")
 
 
 def _connecting(exc: OSError, *, tls: bool) -> tuple[Kind, str, str]:
@@ -484,7 +497,7 @@ def _connecting(exc: OSError, *, tls: bool) -> tuple[Kind, str, str]:
     ):
         return Kind.TRANSIENT, "tls_truncated", "the TLS handshake was cut off"
     if isinstance(exc, ssl.SSLError):
-        return Kind.TRANSIENT, "tls_protocol", "the TLS handshake failed"
+        return Kind.TRANSIENT, *_alerted(exc)
     known = _CONNECT_CAUSES.get(exc.errno or 0)
     return known or (Kind.TRANSIENT, "connect_failed", "the connection could not be made")
 
