@@ -156,6 +156,30 @@ async def test_a_client_that_speaks_nothing_but_http_2_is_left_to_the_other_lane
         writer.transport.abort()
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_client_comes_back_to_its_tls_session(stage: Stage, version: ssl.TLSVersion) -> None:
+    """A second connection of a client that keeps its ticket (RFC 8446, 2.2; RFC 5077) needs no certificate."""
+    async with stage() as scene:
+        trust = scene.trust
+        trust.minimum_version = trust.maximum_version = version
+        address = scene.proxy.listen_addrs()[0]
+
+        def call(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
+            with socket.create_connection(address, PATIENCE) as raw:
+                raw.sendall(CONNECT)
+                assert raw.recv(4096).startswith(b"HTTP/1.1 200")
+                with trust.wrap_socket(raw, server_hostname=HOST, session=session) as secure:
+                    secure.sendall(f"GET /v1/models HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+                    assert secure.recv(4096).startswith(b"HTTP/1.1 200")
+                    return secure.session, secure.session_reused
+
+        session, first = await asyncio.to_thread(call, None)
+        _, second = await asyncio.to_thread(call, session)
+
+        assert (first, second) == (False, True)
+        assert scene.handoff.handed_off == 2
+
+
 @pytest.mark.parametrize("cuts", [(1,), (2,), (3,), (200,), (1, 2, 3, 4)])
 async def test_a_client_hello_may_come_in_pieces(stage: Stage, cuts: tuple[int, ...]) -> None:
     """However the ClientHello is cut into segments, the connection is taken once it is whole."""
