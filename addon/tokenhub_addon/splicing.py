@@ -21,6 +21,8 @@ from mitmproxy.proxy.server import ConnectionHandler
 _HIGH: Final = 64 * 1024
 """Bytes that are written before the next ones wait for the stream."""
 _PIECE: Final = 32 * 1024
+_FOR_EVER: Final = 365 * 86_400
+"""Seconds."""
 
 
 class _Stream(Protocol):
@@ -40,11 +42,12 @@ class Splice(asyncio.Transport):
     def __init__(self, handler: ConnectionHandler, client: Client) -> None:
         super().__init__({"peername": client.peername, "sockname": client.sockname})
         io = handler.transports[client]
-        self._handler = handler
         self._io = io
         self._stream: _Stream = io.writer  # type: ignore[assignment] # typed by mitmproxy as one of two classes
         self._valve = _Valve(self._stream)
         io.writer = self._valve  # type: ignore[assignment] # has what mitmproxy calls of a writer
+        # Our server knows when a connection is idle: an answer may take longer than mitmproxy lets one be silent.
+        handler.timeout_watchdog.timeout = _FOR_EVER
         self._protocol: Any = None
         self._unsent = 0
         self._flushing: asyncio.Task[None] | None = None
@@ -101,8 +104,6 @@ class Splice(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or self._lost:
             return
-        # What is only written to is in use, too.
-        self._handler.timeout_watchdog.register_activity()  # type: ignore[no-untyped-call] # mitmproxy's
         self._stream.write(bytes(data))
         self._unsent += len(data)
         if self._unsent >= _HIGH and self._flushing is None:

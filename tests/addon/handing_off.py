@@ -163,6 +163,7 @@ async def opened(
     proxy_auth: str = "",
     is_llm_host: Callable[[str], bool] = HOSTS.__contains__,
     spliced: bool = False,
+    **options: object,
 ) -> AsyncIterator[Scene]:
     """Start a proxy in these modes, with `Answers` behind the hand-off and `Rest` beside it."""
     answers, rest = Answers(), Rest()
@@ -172,7 +173,7 @@ async def opened(
         confdir=vouched.mitmproxy_dir,
         listen_port=0,
         modes=modes or ("regular",),
-        options={"proxyauth": proxy_auth} if proxy_auth else {},
+        options={**options, **({"proxyauth": proxy_auth} if proxy_auth else {})},
     )
     asking = [ProxyAuth()] if proxy_auth else []
     async with ProxyServer(settings, handoff=handoff, addons=[*asking, rest]) as proxy:

@@ -467,6 +467,17 @@ async def test_a_client_that_leaves_cancels_its_handler(stage: Stage) -> None:
             await scene.answers.cancelled.wait()
 
 
+async def test_a_connection_is_idle_when_our_server_says_so(stage: Stage) -> None:
+    """mitmproxy would end it after a while without a byte, however long an answer takes."""
+    async with stage(tcp_timeout=1) as scene:
+        streams = await scene.secure()
+        assert await post(streams)
+        await asyncio.sleep(2.5)
+
+        assert await post(streams)
+        leave(streams)
+
+
 async def test_a_slow_reader_slows_the_writer_down(stage: Stage) -> None:
     """What a client does not read is not piled up: the handler waits, and goes on when it reads."""
     async with stage() as scene:
