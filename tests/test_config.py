@@ -81,6 +81,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "ttft_timeout_secs": ("3600", 3600.0),
     "ttft_floor_secs": ("off", None),
     "stall_timeout_secs": ("1e2", 100.0),
+    "stall_floor_secs": ("off", None),
     "model_timeouts": ("gpt-5*=ttft:300+stall:60", ("gpt-5*=ttft:300+stall:60",)),
     "provider_timeout_secs": ("1", 1.0),
     "total_timeout_secs": ("2", 2.0),
@@ -169,6 +170,7 @@ BAD: list[tuple[str, str, str]] = [
     ("connect_timeout_secs", "0", "between 0.05 and 120"),
     ("shutdown_drain_secs", "soon", "a number"),
     ("ttft_floor_secs", "0", "between 0.05 and 3600"),
+    ("stall_floor_secs", "soon", "a number"),
 ]
 
 

@@ -339,6 +339,7 @@ async def _engine(
         # Of a few models at a few providers, over and over; in some dialects callers choose the model's name in it.
         places=lru_cache(maxsize=1024)(place),
         learned=watched.learning.deadlines.learned,
+        silences=watched.learning.deadlines.silence,
         ear=watched.prover,
         hedging=Hedging(watched.learning.spreads.after, RetryBudget(ratio=0.1, per_second=0.1)),
         more=watched.budgets.more,

@@ -342,6 +342,13 @@ class Settings:
         "off",
     )
     stall_timeout_secs: float = _setting(90.0, _number(0.05, 3600), "Between two pieces of a stream")
+    stall_floor_secs: float | None = _setting(
+        30.0,
+        _optional(_number(0.05, 3600), "off"),
+        "The least of that for a model whose streams are known to go on sooner, once one has begun; off for always all"
+        " of it",
+        "off",
+    )
     model_timeouts: tuple[str, ...] = _setting(
         (),
         _words,

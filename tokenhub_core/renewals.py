@@ -64,6 +64,7 @@ LIVE: Final = frozenset(
         "ttft_timeout_secs",
         "ttft_floor_secs",
         "stall_timeout_secs",
+        "stall_floor_secs",
         "model_timeouts",
         "provider_timeout_secs",
         "total_timeout_secs",

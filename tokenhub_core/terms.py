@@ -51,6 +51,7 @@ def patience(settings: Settings) -> Patience:
         guard=Held(settings.guard_secs, settings.guard_bytes),
         drain=Drain(settings.drain_secs, settings.drain_bytes, settings.drains),
         floor=settings.ttft_floor_secs,
+        stall_floor=settings.stall_floor_secs,
         own=parsed_own(settings.model_timeouts),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +30,9 @@ KNOWN = Patience(ttft=30, stall=30, whole=30, floor=0.05)
 
 
 @asynccontextmanager
-async def staged(*profiles: Profile, patience: Patience = KNOWN) -> AsyncIterator[Bench]:
+async def staged(
+    *profiles: Profile, patience: Patience = KNOWN, silence: float = math.inf
+) -> AsyncIterator[Bench]:
     """Yield an engine whose model `m` stands at a provider for each profile, in this order."""
     names = "pqr"[: len(profiles)]
     fakes = [FakeProvider(profile=profile) for profile in profiles]
@@ -46,6 +50,7 @@ async def staged(*profiles: Profile, patience: Patience = KNOWN) -> AsyncIterato
                 transport=transport,
                 patience=patience,
                 learned=lambda *_: 0.0,
+                silences=lambda *_: silence,
             )
             yield bench
             await bench.executor.close()
@@ -131,6 +136,48 @@ async def test_a_model_has_a_stall_limit_of_its_own() -> None:
         assert limits(bench) == [None]
 
 
+ATTENTIVE = structs.replace(KNOWN, stall_floor=0.3, tick=0.1)
+STALLING = Profile(faults=("stall",))
+LONG = chat("tell me more " * 20, model="m", stream=True)
+
+
+async def test_a_stream_that_falls_silent_as_its_model_never_does_is_given_up() -> None:
+    """After the floor, long before the setting; the attempt says what it had."""
+    async with staged(STALLING, patience=ATTENTIVE, silence=0.1) as bench:
+        began = time.monotonic()
+        reply, body = await bench.ask(LONG)
+        assert 0.3 <= time.monotonic() - began < 20
+        assert reply.status == 200
+        assert b"[DONE]" not in body
+        record = bench.recorder.one
+        assert (record.outcome, record.fault) == (Outcome.ERROR, "stall_timeout")
+        assert record.attempts[-1].stall_limit_ms == 300.0
+        assert bench.ledger.reserved_nanousd == 0
+
+
+@pytest.mark.parametrize(
+    ("patience", "silence"),
+    [
+        (ATTENTIVE, math.inf),
+        (ATTENTIVE, 40.0),
+        (structs.replace(ATTENTIVE, stall_floor=None), 0.1),
+        (structs.replace(ATTENTIVE, own=parsed(["m=stall:25"])), 0.1),
+    ],
+    ids=["unknown", "above the setting", "off", "by hand"],
+)
+async def test_a_silence_is_waited_for_where_nothing_else_is_known(
+    patience: Patience, silence: float
+) -> None:
+    """The stream pauses for longer than the floor, and comes to its end; how long it was silent is told."""
+    async with staged(Profile(tokens_per_second=0.8), patience=patience, silence=silence) as bench:
+        _, body = await bench.ask(chat(model="m", stream=True, max_tokens=3))
+        assert body.endswith(b"data: [DONE]\n\n")
+        (attempt,) = bench.recorder.one.attempts
+        assert attempt.stall_limit_ms is None
+        assert attempt.silence_ms is not None
+        assert attempt.silence_ms >= 350
+
+
 async def test_the_transport_is_told_the_models_own_limit() -> None:
     """It is the one that watches the silence between two reads."""
     transport = ScriptedTransport(json({"error": {"message": "no"}}, 500), stream())
@@ -167,3 +214,20 @@ async def test_an_application_learns_how_long_its_models_may_take(tmp_path: Path
         assert (late["provider"], late["cause"], won["provider"]) == ("p", "ttft_timeout", "q")
         assert 500 <= late["ttft_limit_ms"] < 120_000
         assert "ttft_limit_ms" not in won
+
+
+async def test_an_application_learns_how_long_its_models_are_silent(tmp_path: Path) -> None:
+    """Some streams that go on, then one that does not: it is given up early, and its record says after how long."""
+    quickly = {"STALL_FLOOR_SECS": "0.5", "KEEP_ALIVE_SECS": "0.1"}
+    async with FakeProvider() as fake, house(tmp_path, settings=quickly) as it:
+        body = {"id": "p", "base_url": fake.url, "cred_store": "memory", "api_key": "sk-p"}
+        await it.done("POST", "/providers", body)
+        await it.done("POST", "/models", {"id": "m", "provider_id": "p"})
+        for _ in range(4 * ENOUGH):
+            assert (await it.chat("m", stream=True)).status == 200
+        fake.script("*", ["stall"])
+        answer = await it.chat("m", stream=True)
+        shown = await it.done("GET", f"/decisions/{answer.header('x-tokenhub-decision')}")
+        (given_up,) = shown["attempts"]
+        assert given_up["cause"] == "stall_timeout"
+        assert 500 <= given_up["stall_limit_ms"] < 90_000

@@ -114,6 +114,7 @@ class Bench:
     """The monotonic clock, where a scene has its own."""
     hedging: Hedging | None = None
     learned: Callable[[str, str], float] | None = None
+    silences: Callable[[str, str], float] | None = None
     """Within what its models' streams begin, in seconds."""
     ledger: Ledger = field(default_factory=Ledger)
     secrets: Secrets = field(default_factory=NoSecrets)
@@ -139,6 +140,7 @@ class Bench:
             dialects=DIALECTS,
             hedging=self.hedging,
             learned=self.learned,
+            silences=self.silences,
         )
         self.executor = Executor(means, self.patience)
         self.engine = Pipeline(

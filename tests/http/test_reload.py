@@ -401,6 +401,7 @@ OTHER: dict[str, str] = {
     "ttft_timeout_secs": "25",
     "ttft_floor_secs": "25.5",
     "stall_timeout_secs": "26",
+    "stall_floor_secs": "25.8",
     "model_timeouts": "gpt-5*=stall:26.5",
     "provider_timeout_secs": "27",
     "total_timeout_secs": "28",

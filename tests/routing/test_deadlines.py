@@ -11,7 +11,7 @@ from msgspec import structs
 
 from tests.routing.test_spread import DONE, begun, record
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.routing.deadlines import LATE, Deadlines, Own, limit, own, parsed
+from tokenhub_core.routing.deadlines import LATE, STALLED, Deadlines, Own, limit, own, parsed
 from tokenhub_core.routing.spread import ENOUGH, KEEP, Spreads
 from tokenhub_core.types import Attempt
 
@@ -157,8 +157,64 @@ def test_strangers_cannot_fill_the_table() -> None:
         deadlines.learned(f"m{number}", "p")
         deadlines.learn(record(structs.replace(late(1_000.0), model=f"m{number}")))
         deadlines.learned(f"m{number}", "p")
-    assert len(deadlines._known) <= KEEP
-    assert len(deadlines._missed) == KEEP
+    assert len(deadlines._beginnings._known) <= KEEP
+    assert len(deadlines._beginnings._missed) == KEEP
+
+
+# --- silences
+
+
+def silent(milliseconds: float) -> Attempt:
+    return structs.replace(begun(300.0), silence_ms=milliseconds)
+
+
+def given_up(limit_ms: float | None) -> Attempt:
+    return structs.replace(silent(5.0), cause=STALLED, stall_limit_ms=limit_ms)
+
+
+def test_four_times_the_longest_silence_of_the_last_three_hundred_is_waited_for() -> None:
+    """At most a tenth more, as the buckets are; one that is longer ago is forgotten."""
+    longest = silent(5_000.0)
+    deadlines = taught(*[silent(100.0)] * 800, longest, *[silent(100.0)] * 300)
+    assert 20.0 <= deadlines.silence("m", "p") <= 22.0
+    deadlines = taught(*[silent(100.0)] * 800, longest, *[silent(100.0)] * 352)
+    assert deadlines.silence("m", "p") < 0.5
+
+
+def test_of_a_model_with_few_streams_no_silence_is_known() -> None:
+    """And what is known of a provider says nothing of another one."""
+    assert taught(*[silent(100.0)] * (ENOUGH - 1)).silence("m", "p") == math.inf
+    deadlines = taught(*[silent(100.0)] * 4 * ENOUGH)
+    assert deadlines.silence("m", "p") < 0.5
+    assert deadlines.silence("m", "q") == math.inf
+
+
+def test_whoever_was_cut_off_may_only_have_been_thinking() -> None:
+    """It counts as a silence that was longer than its limit, so that the next ones are waited for at once."""
+    deadlines = taught(*[silent(100.0)] * 400)
+    assert deadlines.silence("m", "p") < 0.5
+    deadlines.learn(record(given_up(30_000.0)))
+    assert deadlines.silence("m", "p") >= 120.0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        given_up(None),
+        structs.replace(silent(60_000.0), cause="reset"),
+        structs.replace(silent(60_000.0), provider="q"),
+        structs.replace(silent(60_000.0), silence_ms=None),
+    ],
+    ids=["setting", "broken", "elsewhere", "held"],
+)
+def test_only_streams_that_went_well_say_how_silent_they_are(other: Attempt) -> None:
+    """Who ran into the setting, broke off, or was read elsewhere says nothing of the silences here."""
+    deadlines = taught(*[silent(100.0)] * 4 * ENOUGH)
+    usual = deadlines.silence("m", "p")
+    for _ in range(ENOUGH):
+        deadlines.learn(record(other))
+    deadlines.learn(record(silent(60_000.0), stream=False))
+    assert deadlines.silence("m", "p") == usual
 
 
 # --- what the operator says

@@ -164,6 +164,10 @@ def _attempts(told: Json) -> list[RenderableType]:
         change = f", {one['change']}" if one.get("change") else ""
         if limit := one.get("ttft_limit_ms"):
             change += f", {limit / 1000:.1f} s to begin"
+        if silence := one.get("silence_ms"):
+            change += f", silent for {silence / 1000:.1f} s"
+        if limit := one.get("stall_limit_ms"):
+            change += f" of {limit / 1000:.0f}" if silence else f", {limit / 1000:.0f} s of silence"
         table.add_row(
             str(one["n"]),
             plain(f"{one['model']} @ {one['provider']}"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -36,10 +37,10 @@ from tokenhub_core.dispatch.job import (
     Whole,
 )
 from tokenhub_core.dispatch.leftovers import Leftovers, rest
+from tokenhub_core.dispatch.quiet import Quiet
 from tokenhub_core.dispatch.whole import left, length
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import (
-    Clock,
     Outlay,
     Reservation,
     Short,
@@ -50,7 +51,7 @@ from tokenhub_core.ports import (
 from tokenhub_core.providers import adapters
 from tokenhub_core.quirks.repairs import UNTOUCHED
 from tokenhub_core.routing import estimate
-from tokenhub_core.routing.deadlines import LATE
+from tokenhub_core.routing.deadlines import LATE, STALLED
 from tokenhub_core.shaping.shape import Said, said
 from tokenhub_core.types import (
     Answer,
@@ -117,6 +118,7 @@ class Attempting:
         """The attempt was not sent: no money, no credential, or somebody else's probe is under way."""
         self.spare = False
         """It failed by its credential, and its provider has another one that can take the call."""
+        self._quiet: Quiet | None = None
         self._abandoned = False
         self._scope: asyncio.Timeout | None = None
         self._held = False
@@ -352,9 +354,8 @@ class Attempting:
                 self._means.health.began(self._candidate.provider.id, self._first_byte, started=self._started)
                 self._holding.began()
                 alive = self._target.keep_alive(self._job.request)
-                return _Stream(
-                    self, gate, ready, chunks, _Quiet(self._means.clock, self._patience.whole, alive)
-                )
+                self._quiet = Quiet(self._means.clock, self._patience, alive)
+                return _Stream(self, gate, ready, chunks, self._quiet)
         raise TokenHubError(gate.cut() or _bad_answer("the provider's stream is empty", "empty_answer"))
 
     async def _guarded(
@@ -491,6 +492,8 @@ class Attempting:
             provider_request_id=header(self.headers, "x-request-id") or header(self.headers, "request-id"),
             head_ms=None if self._head is None else self._since_start(self._head),
             ttft_limit_ms=self._patience.ttft * 1000 if self._patience.suited else None,
+            silence_ms=None if self._quiet is None else round(self._quiet.longest * 1000, 3),
+            stall_limit_ms=self._patience.silence * 1000 if self._patience.silence < math.inf else None,
         )
 
     def _since_start(self, monotonic: float) -> float:
@@ -503,32 +506,11 @@ class Attempting:
         return self._holding.unquoted(classify.classify_failed(self._source.name, gate.failed))
 
 
-class _Quiet:
-    """Watches a committed stream's silences: the caller is told that we live, but not for ever."""
-
-    def __init__(self, clock: Clock, limit: float, sign: bytes) -> None:
-        self._clock = clock
-        self._limit = limit
-        self.sign = sign
-        """What the caller gets after a silence."""
-        self._chars = -1
-        self._since = 0.0
-
-    def heard(self, gate: Gate) -> None:
-        """Take note of a piece; raises `TokenHubError` where no content has come for too long, pings or not."""
-        if gate.output_chars != self._chars or gate.ended():
-            self._chars = gate.output_chars
-            self._since = self._clock.monotonic()
-        elif self._clock.monotonic() - self._since > self._limit:
-            message = f"the provider sent no more content for {self._limit:g} s"
-            raise TokenHubError(Fault(Kind.TIMEOUT, Blame.PROVIDER, message, cause="stall_timeout"))
-
-
 class _Stream:
     """The committed rest of an attempt."""
 
     def __init__(
-        self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes], quiet: _Quiet
+        self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes], quiet: Quiet
     ) -> None:
         self._quiet = quiet
         self._tried = tried
@@ -550,7 +532,7 @@ class _Stream:
                     gate.flush()
                     break
                 ready = gate.feed(chunk) if chunk else gate.insert(self._quiet.sign)
-                self._quiet.heard(gate)
+                self._quiet.heard(gate, chunk)
                 if ready:
                     yield ready
             if fault := self._tried.broken(gate) or gate.cut():
@@ -585,7 +567,7 @@ async def _beginning(response: UpstreamResponse) -> bytes:
 
 def _broken_off(fault: Fault) -> bool:
     """Tell whether an answer had begun, was no refusal, and did not come to its end."""
-    cut = fault.kind is Kind.TRUNCATED or fault.cause == "stall_timeout"
+    cut = fault.kind is Kind.TRUNCATED or fault.cause == STALLED
     return cut and fault.upstream_status < 300
 
 

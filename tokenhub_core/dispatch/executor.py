@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import math
 from typing import assert_never
 
 from msgspec import structs
@@ -71,8 +71,8 @@ class Executor:
         """Return an attempt that is still to be started."""
         self._turn += 1
         patience = self.patience
-        if job.request.features.stream and (patience.floor is not None or patience.own):
-            patience = _suited(patience, self.means.learned, job.plan.input_tokens, step)
+        if job.request.features.stream and (patience.learns or patience.own):
+            patience = _suited(patience, self.means, job.plan.input_tokens, step)
         return Attempting(self.means, patience, job, trace, step, turn=self._turn, after=self._leftovers)
 
     async def _lone(self, machine: Failover, tried: Attempting) -> Whole | Live | None:
@@ -146,24 +146,28 @@ def _hedged(job: Job) -> bool:
     return job.plan.policy.hedge is not None and job.request.features.stream and free
 
 
-def _suited(
-    patience: Patience, learned: Callable[[str, str], float] | None, tokens: int, step: Try
-) -> Patience:
+def _suited(patience: Patience, means: Means, tokens: int, step: Try) -> Patience:
     """Return the patience with a stream of this try's model: the operator's word, else what was learned.
 
-    What was learned only sends a call on to another provider; where none is left it is waited for as ever.
+    What was learned of beginnings only sends a call on to another provider; where none is left it is waited for as
+    ever. A silence behind the first content ends the stream wherever it is.
     """
     model, provider = step.candidate.model.id, step.candidate.provider.id
     rule = deadlines.own(patience.own, model, provider)
-    stall = rule.stall if rule is not None and rule.stall is not None else patience.stall
-    ttft = patience.ttft
+    ttft, stall, silence = patience.ttft, patience.stall, math.inf
+    if rule is not None and rule.stall is not None:
+        stall = rule.stall
+    elif patience.stall_floor is not None and means.silences is not None:
+        known = max(patience.stall_floor, means.silences(model, provider))
+        silence = known if known < stall else math.inf
     if rule is not None and rule.ttft is not None:
         ttft = rule.ttft
-    elif patience.floor is not None and learned is not None and step.others:
-        ttft = deadlines.limit(learned(model, provider), tokens, floor=patience.floor, most=ttft)
-    if (ttft, stall) == (patience.ttft, patience.stall):
+    elif patience.floor is not None and means.learned is not None and step.others:
+        ttft = deadlines.limit(means.learned(model, provider), tokens, floor=patience.floor, most=ttft)
+    if (ttft, stall, silence) == (patience.ttft, patience.stall, patience.silence):
         return patience
-    return structs.replace(patience, ttft=ttft, stall=stall, suited=ttft != patience.ttft)
+    suited = ttft != patience.ttft
+    return structs.replace(patience, ttft=ttft, stall=stall, silence=silence, suited=suited)
 
 
 def _until_slow(hedging: Hedging, job: Job, machine: Failover, step: Try) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -202,6 +203,10 @@ class Patience(msgspec.Struct, frozen=True):
     """What the operator says of single models' `ttft` and `stall`."""
     suited: bool = False
     """`ttft` is that of the attempt's own model."""
+    stall_floor: float | None = None
+    """The least that is learned for `silence`; None: nothing is."""
+    silence: float = math.inf
+    """The longest that a stream of the attempt's own model may be silent once it has begun, where that is known."""
     gather: float = 0.01
     """What a stream's provider sends within this time of the last piece goes on together with what follows."""
     tick: float = 15.0
@@ -210,6 +215,11 @@ class Patience(msgspec.Struct, frozen=True):
     """For providers that bill on."""
     guard: Guard = Guard()
     """For streams that are guarded."""
+
+    @property
+    def learns(self) -> bool:
+        """Tell whether a stream's model makes a difference."""
+        return self.floor is not None or self.stall_floor is not None
 
 
 class Hedging(msgspec.Struct, frozen=True):
@@ -243,6 +253,8 @@ class Means:
     """None: no call is hedged, whatever its policy says."""
     learned: Callable[[str, str], float] | None = None
     """From a model and its provider to the seconds within which its streams begin unless something is wrong."""
+    silences: Callable[[str, str], float] | None = None
+    """The same for the longest that one is silent once it has begun."""
     ear: Ear | None = None
     """None: nobody listens."""
     more: Callable[[Short, float, int], Awaitable[bool]] | None = None

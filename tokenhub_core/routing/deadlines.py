@@ -10,8 +10,16 @@ long. `missed` is the limit that the model's streams ran into since the last one
 none that was seen, so the quantile alone would never hear of a model that has become slow. Therefore a limit that was
 too short is doubled until a stream begins, as a retransmission timeout is backed off (RFC 6298, rule 5.5).
 
-Whole answers have no such limit: how long one takes is mostly how long it is. Neither have gaps inside a stream: a
-model may think there, and nothing is learned of them.
+Whole answers have no such limit: how long one takes is mostly how long it is.
+
+A stream that has begun may be silent for
+
+    min(setting, max(floor, 4·longest))
+
+where `longest` is the silence that only one in a thousand of the model's latest streams exceeds, which is the longest
+of the last three hundred: a model may think there, and whoever is cut off then has lost an answer. A stream that was
+given up counts as one that was silent for longer than that (it is censored, see `spread`), so that the next ones have
+all of the setting. Silences are learned by each process anew.
 """
 
 from __future__ import annotations
@@ -24,12 +32,15 @@ from typing import Final
 import msgspec
 
 from tokenhub_core.errors import ConfigError
-from tokenhub_core.routing.spread import KEEP
+from tokenhub_core.routing.spread import KEEP, Spreads
 from tokenhub_core.types import Record
 
 LATE: Final = "ttft_timeout"
 """The cause of an attempt whose stream had not begun in time."""
+STALLED: Final = "stall_timeout"
+"""The cause of an attempt whose stream fell silent."""
 _SHARE: Final = 0.99
+_LONGEST: Final = 0.999
 _TIMES: Final = 4.0
 _TOKENS: Final = 1000.0
 """Input tokens that a second is allowed for."""
@@ -43,25 +54,21 @@ def limit(learned: float, tokens: int, *, floor: float, most: float) -> float:
 
 
 class Deadlines:
-    """The learned part of the limit, by model and provider. `after` reads off what was learned, see `Spreads.after`."""
+    """The learned part of the limits, by model and provider. `after` reads off beginnings, see `Spreads.after`."""
 
     def __init__(self, after: Callable[[str, str, float], float | None]) -> None:
-        self._after = after
-        self._known: dict[tuple[str, str], float] = {}
-        self._missed: dict[tuple[str, str], float] = {}
-        """Twice the last limit that was too short, in seconds."""
+        self._silent = Spreads()
+        self._beginnings = _Limits(after, _SHARE)
+        self._silences = _Limits(self._silent.after, _LONGEST)
         self._records = 0
 
     def learned(self, model: str, provider: str) -> float:
         """Return the seconds within which a stream begins unless something is wrong; infinite where nobody knows."""
-        key = (model, provider)
-        found = self._known.get(key)
-        if found is None:
-            after = self._after(model, provider, _SHARE)
-            usual = math.inf if after is None else _TIMES * after / 1000
-            found = max(usual, self._missed.get(key, 0.0))
-            _put(self._known, key, found)
-        return found
+        return self._beginnings.seconds((model, provider))
+
+    def silence(self, model: str, provider: str) -> float:
+        """Return the same for the longest silence of a stream that has begun."""
+        return self._silences.seconds((model, provider))
 
     def learn(self, record: Record) -> None:
         """Learn from one finished exchange, after the spreads have."""
@@ -69,17 +76,57 @@ class Deadlines:
             return
         self._records += 1
         if self._records % _AFRESH == 0:
-            self._known.clear()
+            self._beginnings.read_anew()
+            self._silences.read_anew()
         for attempt in record.attempts:
             key = (attempt.model, attempt.provider)
             if attempt.first_byte_ms is not None:
-                if self._missed.pop(key, None) is not None:
-                    self._known.pop(key, None)
-            elif attempt.cause == LATE and attempt.ttft_limit_ms is not None:
-                missed = 2 * attempt.ttft_limit_ms / 1000
-                # Calls that were late together had one limit, and it is doubled once.
-                _put(self._missed, key, max(missed, self._missed.get(key, 0.0)))
-                self._known.pop(key, None)
+                self._beginnings.kept(key)
+            elif attempt.cause == LATE:
+                self._beginnings.missed(key, attempt.ttft_limit_ms)
+            if attempt.cause == STALLED and attempt.stall_limit_ms is not None:
+                self._silent.count([(*key, attempt.stall_limit_ms, True)])
+                self._silences.read_anew()
+            elif attempt.silence_ms is not None and not attempt.cause:
+                self._silent.count([(*key, attempt.silence_ms, False)])
+        self._silent.seen()  # nobody else counts them
+
+
+class _Limits:
+    """Four times what a share of streams keeps to, or twice the last limit that was too short."""
+
+    def __init__(self, after: Callable[[str, str, float], float | None], share: float) -> None:
+        self._after = after
+        self._share = share
+        self._known: dict[tuple[str, str], float] = {}
+        self._missed: dict[tuple[str, str], float] = {}
+        """Twice the last limit that was too short, in seconds."""
+
+    def seconds(self, key: tuple[str, str]) -> float:
+        found = self._known.get(key)
+        if found is None:
+            after = self._after(*key, self._share)
+            usual = math.inf if after is None else _TIMES * after / 1000
+            found = max(usual, self._missed.get(key, 0.0))
+            _put(self._known, key, found)
+        return found
+
+    def read_anew(self) -> None:
+        """Read quantiles off again when they are asked for."""
+        self._known.clear()
+
+    def kept(self, key: tuple[str, str]) -> None:
+        """Hear of a stream that kept to its limit."""
+        if self._missed.pop(key, None) is not None:
+            self._known.pop(key, None)
+
+    def missed(self, key: tuple[str, str], limit_ms: float | None) -> None:
+        """Hear of one that did not; None: the limit was the setting, and says nothing."""
+        if limit_ms is None:
+            return
+        # Calls that were late together had one limit, and it is doubled once.
+        _put(self._missed, key, max(2 * limit_ms / 1000, self._missed.get(key, 0.0)))
+        self._known.pop(key, None)
 
 
 def _put(kept: dict[tuple[str, str], float], key: tuple[str, str], value: float) -> None:

@@ -74,6 +74,8 @@ MICROS: Final = 1_000_000
 
 _NAME: Final = 256
 _MESSAGE: Final = 2000
+_SILENCE: Final = 1000.0
+"""Milliseconds of silence in a stream that are worth a word."""
 _INT_MAX: Final = 2**63 - 1
 _HARMLESS: Final = frozenset({"alt", "api-version", "beta"})
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._-]{1,40}\Z")
@@ -240,6 +242,10 @@ def _attempt(attempt: Attempt) -> Json:
         told["head_ms"] = _ms(attempt.head_ms)
     if attempt.ttft_limit_ms is not None:
         told["ttft_limit_ms"] = _ms(attempt.ttft_limit_ms)
+    if attempt.silence_ms is not None and attempt.silence_ms >= _SILENCE:
+        told["silence_ms"] = _ms(attempt.silence_ms)
+    if attempt.stall_limit_ms is not None:
+        told["stall_limit_ms"] = _ms(attempt.stall_limit_ms)
     return {**told, "step": attempt.step} if attempt.step else told
 
 

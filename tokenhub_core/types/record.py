@@ -38,6 +38,10 @@ class Attempt(msgspec.Struct, frozen=True):
     """When the head of its answer had come."""
     ttft_limit_ms: float | None = None
     """How long its first content could take, where that was not what the setting says."""
+    silence_ms: float | None = None
+    """The longest between two pieces of a stream, from its first content on."""
+    stall_limit_ms: float | None = None
+    """How long that could be, where it was known of the model."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -33,6 +33,8 @@ AttemptShown = shown(
     step=str | UnsetType,
     head_ms=float | None | UnsetType,
     ttft_limit_ms=float | None | UnsetType,
+    silence_ms=float | None | UnsetType,
+    stall_limit_ms=float | None | UnsetType,
     **dict.fromkeys(Usage.__struct_fields__, int),
 )
 CompositionShown = shown("Composition", Composition, steps=many(shown("Step", Step, without=("plan",))))
