@@ -213,8 +213,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes chronicle dispatch.attempt dispatch.checking dispatch.executor
-    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending interception leading learning marking parkings
-    pooling presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
+    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending dispatch.quiet interception leading learning
+    marking parkings pooling presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
     pipeline preparing
     workflows""",

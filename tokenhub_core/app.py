@@ -84,7 +84,7 @@ from tokenhub_core.presence import present
 from tokenhub_core.proof.prover import Prover, proving
 from tokenhub_core.providers.adapters import place
 from tokenhub_core.providers.simulated import RoutingTransport, SimulatedTransport
-from tokenhub_core.providers.transport import Authorities, HttpTransport, tls_context
+from tokenhub_core.providers.transport import Authorities, HttpTransport
 from tokenhub_core.recognise import Current, Recogniser, extra_hosts
 from tokenhub_core.reloading import Reloader, unheard
 from tokenhub_core.routing.reward import Reward
@@ -315,6 +315,7 @@ async def _engine(
     network = await stack.enter_async_context(
         HttpTransport(
             ca_file=terms.path(settings.ca_file),
+            context=kept.tls,
             guard=terms.guard(settings),
             max_connections=terms.connections(settings),
         )
@@ -406,7 +407,7 @@ async def _doors(
     if catalog.modes.rules and not terms.origin(settings):
         warnings += ("hosts have modes and may not be reached: calls that are left alone are refused",)
     watcher = passing.watcher(kept, watched, catalog, pipeline, recogniser)
-    tls = tls_context(terms.path(settings.ca_file))
+    tls = kept.tls
     authorities = Authorities(tls, terms.path(settings.ca_file))
     kept.renewals.add(lambda new: authorities.made(terms.path(new.ca_file)), authorities.put)
     session = await stack.enter_async_context(passing.session(settings, tls))

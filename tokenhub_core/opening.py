@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.changes import Changes
@@ -20,6 +22,7 @@ from tokenhub_core.leading import Lead, leading
 from tokenhub_core.ports import Clock
 from tokenhub_core.providers import catalogue
 from tokenhub_core.providers.catalogue import Catalogue
+from tokenhub_core.providers.transport import tls_context
 from tokenhub_core.renewals import Renewals
 from tokenhub_core.rolling import Roller, rolling
 from tokenhub_core.sharing import Sharing
@@ -52,6 +55,8 @@ class Kept:
     roller: Roller
     lead: Lead
     environ: Mapping[str, str]
+    tls: ssl.SSLContext
+    """Whom everybody trusts that connects to somebody."""
     renewals: Renewals = field(default_factory=Renewals)
     """How the parts follow other settings."""
 
@@ -109,8 +114,10 @@ async def opened(
 ) -> Kept:
     """Open everything; `stack` closes it. Raises `ConfigError` where it cannot be opened."""
     clock = SystemClock()
-    prices, found = await asyncio.gather(
-        asyncio.to_thread(catalogue.load), asyncio.to_thread(database, settings)
+    prices, found, tls = await asyncio.gather(
+        asyncio.to_thread(catalogue.load),
+        asyncio.to_thread(database, settings),
+        asyncio.to_thread(_trust, settings.ca_file),
     )
     stack.callback(found.close)
     writer = Writer(found)
@@ -158,7 +165,12 @@ async def opened(
         roller,
         lead,
         environ,
+        tls,
     )
+
+
+def _trust(ca_file: str) -> ssl.SSLContext:
+    return tls_context(Path(ca_file).expanduser() if ca_file else None)
 
 
 async def cancelled(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mitmproxy import ctx, exceptions, http
 from mitmproxy import flow as base
@@ -26,7 +26,6 @@ from mitmproxy.tls import ClientHelloData, TlsData
 from tokenhub_addon import dumps
 from tokenhub_addon.alerts import heed
 from tokenhub_addon.callers import Callers
-from tokenhub_addon.desk import Desk
 from tokenhub_addon.flows import (
     NOBODY,
     Errors,
@@ -49,11 +48,17 @@ from tokenhub_core.admission.headers import mentioned
 from tokenhub_core.errors import Blame, ConfigError, Fault, Kind, TokenHubError
 from tokenhub_core.hops import readable
 from tokenhub_core.http.passthrough import WANTED, is_handshake
+from tokenhub_core.later import Later
 from tokenhub_core.modes import HostMode
 from tokenhub_core.ports import Clock
 from tokenhub_core.recognise import CHAT, Recognised, Recogniser, bare_host, extra_hosts
 from tokenhub_core.types import Dialect, Origin, Scope
 from tokenhub_core.watching import Watcher
+
+if TYPE_CHECKING:
+    from tokenhub_addon import desk
+else:
+    desk = Later("tokenhub_addon.desk")
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -119,7 +124,7 @@ class TokenHub(Guarded):
             would_route=self._asks_chat,
         )
         self._replays = Replays(self._host, self._lane, new_id, secret=secrets.token_bytes(32))
-        self._desk: Desk | None = None
+        self._desk: desk.Desk | None = None
         """What a user interface asks for; None where there is none."""
         self.callers = Callers(self._host, clock, anonymous=lambda: self._rules.options.anonymous)
         """Who opens connections; the hand-off lane asks it, too."""
@@ -194,7 +199,7 @@ class TokenHub(Guarded):
             view.sig_view_update.connect(self._viewed)
             view.sig_view_remove.connect(self._viewed)
             if self._desk is None:
-                self._desk = Desk(self._host, self._replays.notes, self._target, self._lane.clock)
+                self._desk = desk.Desk(self._host, self._replays.notes, self._target, self._lane.clock)
                 ctx.master.addons.add(self._desk)  # type: ignore[no-untyped-call] # mitmproxy's
         dumps.keep_private()
         self._quiet()

@@ -42,6 +42,7 @@ _ROUTED: Final = {
 _METRICS: Final = "/metrics"
 """Open to whom the operator says."""
 
+DESCRIPTION: Final = "/openapi.json"
 OPEN: Final = frozenset(
     {
         "/",
@@ -53,7 +54,7 @@ OPEN: Final = frozenset(
         "/healthz",
         "/readyz",
         _METRICS,
-        "/openapi.json",
+        DESCRIPTION,
         *_ROUTED,
         PLAN,
         "/v1/models",

@@ -25,7 +25,9 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Connection, Engine, QueuePool, event
 
 from tokenhub_core.errors import ConfigError
+from tokenhub_core.store.schema import METADATA
 from tokenhub_core.store.spelling import PURPOSE, Purpose
+from tokenhub_core.store.tables import WHERE
 
 _LOCK: Final = int.from_bytes(hashlib.sha256(b"tokenhub write lock").digest()[:8], "big", signed=True)
 """The number of the advisory lock; such locks belong to one database of a server."""
@@ -97,6 +99,9 @@ def engine(parameters: Mapping[str, str], *, timeout: float, durable: bool, pass
 
     The password file is read for each new connection, so that a changed password needs no restart.
     """
+    for index in (index for table in METADATA.tables.values() for index in table.indexes):
+        if where := index.info.get(WHERE):
+            index.dialect_options["postgresql"]["where"] = sqlalchemy.text(where)
     made = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         creator=partial(_connected, dict(parameters), timeout, durable, password_file),

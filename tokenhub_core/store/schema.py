@@ -26,7 +26,6 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -66,16 +65,12 @@ HEAD: Final = REVISIONS[-1]
 
 METADATA: Final = tables.METADATA
 _SEQ: Final = tables.SEQ
+_some: Final = tables.some
 
 
 def _needed(kind: type[TypeEngine[Any]], names: str) -> list[Column[Any]]:
     """Return columns of one type that are never NULL."""
     return [Column(name, kind, nullable=False) for name in names.split()]
-
-
-def _some(name: str, *columns: str, where: str) -> Index:
-    """Return an index of those rows alone: the others cost nothing."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
 PROVIDERS: Final = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -18,6 +18,17 @@ METADATA: Final = MetaData(
 
 # SQLite numbers rows by itself only where the key's type is spelt INTEGER; PostgreSQL's INTEGER ends at 2^31.
 SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+WHERE: Final = "where"
+"""Under which an index has its condition for other databases than SQLite: to say it to theirs loads their dialect."""
+
+
+def some(name: str, *columns: str, where: str) -> Index:
+    """Return an index of those rows alone: the others cost nothing."""
+    index = Index(name, *columns, sqlite_where=text(where))
+    index.info[WHERE] = where
+    return index
+
 
 # What a series is of: `telemetry.series.Key`.
 SERIES: Final = Table(

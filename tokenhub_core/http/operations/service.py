@@ -8,10 +8,10 @@ import msgspec
 
 from tokenhub_core.http.openapi import Area, Operation
 from tokenhub_core.http.operations.fleet import BASE
+from tokenhub_core.http.side import DESCRIPTION
 from tokenhub_core.vault.vault import State
 
 _TEXT: Final = {"type": "string"}
-PATH: Final = "/openapi.json"
 
 
 class Alive(msgspec.Struct):
@@ -108,7 +108,7 @@ AREA: Final = Area(
         ),
         Operation(
             method="GET",
-            path=PATH,
+            path=DESCRIPTION,
             summary="Show this document",
             answers={200: {"type": "object", "required": ["openapi", "info", "paths"]}},
         ),
