@@ -26,6 +26,8 @@ UNIT: Final = 25_000
 
 _HUNG: Final = 1.0
 """Seconds of CPU time that one input may take; at most twice that pass before it is stopped."""
+_LARGE: Final = 1 << 19
+"""Bytes for each of which there is a second more: what is linear may take its time."""
 _MEMORY: Final = 4 << 30
 _KINDS: Final = 5
 """How many different findings of one unit are kept; a parser that fails at all fails often."""
@@ -107,7 +109,8 @@ def worked(unit: Unit) -> Outcome:
     with watched() as watch:
         while done < unit.runs and time.time() < unit.until:
             data = mutator.next()
-            watch.turns = done = done + 1
+            done += 1
+            watch.turn(len(data))
             before = time.process_time()
             try:
                 target.run(data)
@@ -150,19 +153,23 @@ class _Watch:
     """Counts inputs, and raises in one that goes on from one tick of the CPU clock to the one after the next."""
 
     def __init__(self) -> None:
-        self.turns = 0
-        self._seen = -1
+        self._ticks = 0
+        self._most = 1
+
+    def turn(self, size: int) -> None:
+        """Hear of the next input."""
+        self._ticks, self._most = 0, 1 + size // _LARGE
 
     def tick(self, _signal: int, _frame: FrameType | None) -> None:
         """Hear the clock."""
-        hung, self._seen = self._seen == self.turns, self.turns
-        if hung:
-            raise HungError(f"one input took more than {_HUNG:g} s of CPU time")
+        self._ticks += 1
+        if self._ticks > self._most:
+            raise HungError(f"one input took more than {self._most * _HUNG:g} s of CPU time")
 
 
 @contextmanager
 def watched() -> Iterator[_Watch]:
-    """Raise `HungError` where an input takes too long: whoever gives them counts them in `turns`."""
+    """Raise `HungError` where an input takes too long: whoever gives them tells of each."""
     watch = _Watch()
     before = signal.signal(signal.SIGVTALRM, watch.tick)
     signal.setitimer(signal.ITIMER_VIRTUAL, _HUNG, _HUNG)

@@ -7,6 +7,7 @@ import pytest
 
 from tokenhub_core.dialects.gemini import GEMINI
 from tokenhub_core.errors import Blame, Kind, TokenHubError
+from tokenhub_core.routing.affinity import Thread
 from tokenhub_core.types import Json, Need, Request, TextSlot
 
 HELLO: Json = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
@@ -177,6 +178,14 @@ def test_a_malformed_body_is_refused_with_its_place(body: Json, param: str) -> N
 # --- texts -------------------------------------------------------------------------------------------------
 
 
+def test_a_signature_that_is_no_text_marks_no_conversation() -> None:
+    """Whoever sends one gets the provider's word on it, and no error of ours."""
+    part = {"text": "Hello", "thoughtSignature": {"a": 1}}
+    odd, plain = ({"contents": [{"role": "user", "parts": [one]}]} for one in (part, {"text": "Hello"}))
+    threads = [Thread(GEMINI.traces(opened(body).data), b"salt") for body in (odd, plain)]
+    assert threads[0].whole() == threads[1].whole()
+
+
 def test_only_peoples_own_words_are_slots() -> None:
     """Not thoughts, not what functions returned; a lone object has no number in its path."""
     body: Json = {
@@ -194,6 +203,9 @@ def test_only_peoples_own_words_are_slots() -> None:
         TextSlot("assistant", ("contents", 1, "parts", 1, "text"), "b"),
         TextSlot("user", ("contents", 2, "parts", "text"), "c"),
     ]
+    # Nobody is called that, so it is nobody that may direct.
+    odd = {"contents": [{"role": {"type": None}, "parts": [{"text": "x"}]}]}
+    assert [slot.role for slot in GEMINI.text_slots(odd)] == ["tool"]
     lone = {"contents": {"parts": [{"text": "x"}]}}
     assert [slot.path for slot in GEMINI.text_slots(lone)] == [("contents", "parts", 0, "text")]
 

@@ -157,7 +157,9 @@ def text_slots(data: Json) -> Iterator[TextSlot]:
         if isinstance(data.get(name), dict):
             yield from _slots("system", (name,), data[name])
     for path, content in _members(data, "contents", ()):
-        yield from _slots(_SPEAKERS.get(content.get("role") or "user", "tool"), path, content)
+        role = content.get("role") or "user"
+        speaker = _SPEAKERS.get(role, "tool") if isinstance(role, str) else "tool"
+        yield from _slots(speaker, path, content)
 
 
 def _slots(role: str, path: _Path, content: Json) -> Iterator[TextSlot]:

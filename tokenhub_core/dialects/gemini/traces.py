@@ -25,8 +25,9 @@ def _said(given: Any) -> Said:
     calls: list[str] = []
     seals: list[str] = []
     for part in many(content.get("parts")):
-        if part.get("thoughtSignature") not in _NOBODYS:
-            seals += ids(_words.sealed(part.get("thoughtSignature"))[0])
+        signature = part.get("thoughtSignature")
+        if isinstance(signature, str) and signature not in _NOBODYS:
+            seals += ids(_words.sealed(signature)[0])
         if isinstance(call := part.get("functionCall"), dict):
             spoken.append(call["name"])
             calls += ids(call.get("id"))
