@@ -2261,6 +2261,8 @@ export interface components {
             provider: string;
             provider_request_id: string;
             reasoning_tokens: number;
+            silence_ms?: number | null;
+            stall_limit_ms?: number | null;
             started_ms: number | null;
             status: number;
             step?: string;
