@@ -296,10 +296,6 @@ class TokenHub(Guarded):
             _logger.warning("TokenHub refuses: %s", refused)
             cut(data.client, data.server)
 
-    def tls_established_server(self, data: TlsData) -> None:
-        """Hear what the host says to end it."""
-        heed(data.ssl_conn)
-
     def server_connect_error(self, data: server_hooks.ServerConnectionHookData) -> None:
         """Forget the connection."""
         self._pins.unpin(data.server)
@@ -576,6 +572,10 @@ class _Tail(Guarded):
         address = data.context.server.address or ("", 0)
         if any(map(self._opens, (address[0], data.client_hello.sni or ""))):
             data.establish_server_tls_first = False
+
+    def tls_established_server(self, data: TlsData) -> None:
+        """Hear what a host says to end its connection."""
+        heed(data.ssl_conn)
 
     def websocket_message(self, flow: http.HTTPFlow) -> None:
         """Count a message."""

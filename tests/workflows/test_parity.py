@@ -114,7 +114,12 @@ def comparable(record: Record) -> Record:
     """Return the record without what is another one in every run: moments, and how long things took."""
     attempts = tuple(
         structs.replace(
-            one, started_ms=0.0, ended_ms=0.0, first_byte_ms=one.first_byte_ms and 0.0, head_ms=None
+            one,
+            started_ms=0.0,
+            ended_ms=0.0,
+            first_byte_ms=one.first_byte_ms and 0.0,
+            head_ms=None,
+            silence_ms=None,
         )
         for one in record.attempts
     )
