@@ -38,9 +38,11 @@ class Workload:
     """Calls a second, begun when they are due; 0 for one after the other on each connection."""
     multiplexed: bool = False
     """Whether all connections are streams of one, by HTTP/2."""
+    longer: float = 1.0
+    """So many times as long as others: three bars hang on it, and in a second a machine's speed decides."""
 
 
-WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING)
+WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING, longer=3.0)
 BURST: Final = Workload("streamed at once", Traffic(CHUNKS), 8, subjects.STREAMING)
 PACED: Final = Workload("streamed 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
 ONE_WHOLE: Final = Workload("whole, alone", Traffic(), 1, subjects.BUFFERING)
@@ -268,7 +270,7 @@ def _steps(taking_part: Sequence[Subject], length: Length) -> list[_Step]:
 def _seconds(workload: Workload, length: Length) -> float:
     if workload.rate:
         return length.rated
-    return length.loaded if workload in LOADED else length.single
+    return workload.longer * (length.loaded if workload in LOADED else length.single)
 
 
 def _measured(tally: Tally) -> Measured:
