@@ -38,11 +38,9 @@ class Workload:
     """Calls a second, begun when they are due; 0 for one after the other on each connection."""
     multiplexed: bool = False
     """Whether all connections are streams of one, by HTTP/2."""
-    longer: float = 1.0
-    """So many times as long as others: three bars hang on it, and in a second a machine's speed decides."""
 
 
-WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING, longer=3.0)
+WHOLE: Final = Workload("whole", Traffic(), 8, subjects.BUFFERING)
 BURST: Final = Workload("streamed at once", Traffic(CHUNKS), 8, subjects.STREAMING)
 PACED: Final = Workload("streamed 3 ms apart", Traffic(CHUNKS, 3), 8, subjects.STREAMING)
 ONE_WHOLE: Final = Workload("whole, alone", Traffic(), 1, subjects.BUFFERING)
@@ -64,9 +62,11 @@ RATED: Final = (SLOW, BUSY)
 
 @dataclass(frozen=True, slots=True)
 class Length:
-    """How long a run takes: rounds, and the seconds of the two kinds of measurement."""
+    """How long a run takes: rounds, and the seconds of the kinds of measurement."""
 
     rounds: int
+    whole: float
+    """For whole answers: three bars hang on them, and in a second the machine's speed of the moment decides."""
     loaded: float
     single: float
     rated: float
@@ -75,8 +75,8 @@ class Length:
     """How many are held open at once, at the end; 0 leaves it out."""
 
 
-QUICK: Final = Length(3, 0.5, 0.3, 0.0, 0)
-FULL: Final = Length(5, 1.0, 0.8, 2.0, 1000)
+QUICK: Final = Length(3, 0.4, 0.4, 0.3, 0.0, 0)
+FULL: Final = Length(5, 3.0, 1.0, 0.8, 2.0, 1000)
 _PIECES: Final = 16
 """Of each stream that is held open."""
 
@@ -270,7 +270,9 @@ def _steps(taking_part: Sequence[Subject], length: Length) -> list[_Step]:
 def _seconds(workload: Workload, length: Length) -> float:
     if workload.rate:
         return length.rated
-    return workload.longer * (length.loaded if workload in LOADED else length.single)
+    if workload is WHOLE:
+        return length.whole
+    return length.loaded if workload in LOADED else length.single
 
 
 def _measured(tally: Tally) -> Measured:
