@@ -6,6 +6,7 @@ One connection carries all calls of a measurement, several at a time, as clients
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, override
@@ -21,7 +22,7 @@ _WINDOW: Final = 1 << 24
 type Headers = Sequence[tuple[str, str]]
 
 
-class _Talk(asyncio.Protocol):
+class _Talk(asyncio.Protocol, ABC):
     """One end of a connection."""
 
     def __init__(self, *, client: bool) -> None:
@@ -48,8 +49,9 @@ class _Talk(asyncio.Protocol):
             self._heard(event)
         self._flush()
 
+    @abstractmethod
     def _heard(self, event: events.Event) -> None:
-        raise NotImplementedError
+        """Take what the other side has said."""
 
     def _send(self, stream: int, headers: Headers, body: bytes) -> None:
         """Send a whole message; it has to fit into the other side's window."""
