@@ -41,11 +41,11 @@ def when_used() -> None:
     if _LIBRARY in sys.modules:
         return
     reading = ssl.SSLContext.set_default_verify_paths
-    ssl.SSLContext.set_default_verify_paths = _leave  # type: ignore[method-assign, assignment]
+    ssl.SSLContext.set_default_verify_paths = _leave  # type: ignore[method-assign, assignment] # until it is imported
     try:
         context = getattr(Later(_LIBRARY), _CONTEXT, None)
     finally:
-        ssl.SSLContext.set_default_verify_paths = reading  # type: ignore[method-assign]
+        ssl.SSLContext.set_default_verify_paths = reading  # type: ignore[method-assign] # as it was
     if type(context) is ssl.SSLContext:
         context.__class__ = _Late
 

@@ -82,7 +82,7 @@ class Splice(asyncio.Transport):
 
     @override
     def get_protocol(self) -> asyncio.BaseProtocol:
-        return self._protocol  # type: ignore[no-any-return]
+        return self._protocol  # type: ignore[no-any-return] # asyncio's and uvloop's have no common type
 
     @override
     def is_reading(self) -> bool:

@@ -51,6 +51,20 @@ async def test_an_authority_of_ones_own_is_trusted_by_file(tmp_path: Path) -> No
         assert len(provider.connections) == 1
 
 
+async def test_a_transport_that_starts_again_reads_its_file_again(tmp_path: Path) -> None:
+    """What it was given at first was made of what stood there then."""
+    first, second = authority(tmp_path, "one"), authority(tmp_path, "two")
+    trusted = tmp_path / "trusted.pem"
+    trusted.write_bytes(first[2].read_bytes())
+    transport = HttpTransport(ca_file=trusted, context=tls_context(trusted))
+    async with FakeProvider(tls=server_context(tmp_path, second)) as provider:
+        async with transport:
+            assert (await fault_of(transport, chat(provider.url))).cause == "tls_untrusted"
+        trusted.write_bytes(second[2].read_bytes())
+        async with transport:
+            assert await whole(transport, chat(provider.url))
+
+
 @pytest.mark.parametrize(
     ("case", "cause"),
     [("expired", "tls_expired"), ("name", "tls_wrong_name"), ("authority", "tls_untrusted")],

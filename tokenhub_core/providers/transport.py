@@ -125,7 +125,8 @@ class HttpTransport:
     async def start(self) -> None:
         """Make the pool; raises `ConfigError` where the CA file cannot be used."""
         self._trusted = _content(self._ca_file)
-        context = self._context or tls_context(self._ca_file)
+        # Whoever starts again may find another file.
+        context, self._context = self._context or tls_context(self._ca_file), None
         self._pool = Pool(context, idle=self._max, keepalive=self._keepalive, guard=self._guard)
 
     def trusting(self, ca_file: Path | None) -> tuple[ssl.SSLContext, bytes] | None:
