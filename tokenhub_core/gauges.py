@@ -23,7 +23,8 @@ _MICROS: Final = 1_000_000
 def readings(
     writer: Writer, network: HttpTransport, ledger: Ledger, bus: Bus, *, vault: Vault, clock: Clock
 ) -> Callable[[], Readings]:
-    """Return what reads all of them at the moment when it is called."""
+    """Return what reads all of them, and counts the tasks of this loop, at the moment when it is called."""
+    loop = asyncio.get_running_loop()
 
     def read() -> Readings:
         counts, traffic = writer.counts, network.traffic
@@ -49,6 +50,7 @@ def readings(
                 for name, one in standings.items()
             },
             listeners=bus.listeners,
+            tasks=len(asyncio.all_tasks(loop)),
             vault_open=vault.open,
         )
 

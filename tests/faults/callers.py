@@ -193,7 +193,7 @@ async def _slow_readers(lab: Lab, n: int) -> None:
 
 async def _deafly(stack: AsyncExitStack, it: World, turn: Turn) -> None:
     """Send a call over a socket with a small window, and do not read."""
-    host, _, port = it.served.side_url.rpartition("/")[2].rpartition(":")
+    host, _, port = it.doors.side_url.rpartition("/")[2].rpartition(":")
     sock = socket.socket()
     stack.callback(sock.close)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -212,7 +212,7 @@ async def _idle(lab: Lab, n: int) -> None:
     it = await lab.world()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = resident()
-    host, _, port = it.served.proxy_url.rpartition("/")[2].rpartition(":")
+    host, _, port = it.doors.proxy_url.rpartition("/")[2].rpartition(":")
     many = 1500
     if lab.given.get("files"):
         resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
@@ -311,7 +311,7 @@ def _five_at_once(lab: Lab) -> Iterator[None]:
 
 async def _slowly_asked(it: World, n: int) -> None:
     """Heads and bodies that never come to their end hold a connection, and nobody else."""
-    host, _, port = it.served.side_url.rpartition("/")[2].rpartition(":")
+    host, _, port = it.doors.side_url.rpartition("/")[2].rpartition(":")
     beginnings = (
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: ",
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 5000\r\n\r\n{",

@@ -22,7 +22,7 @@ def say(path: Path, **variables: object) -> None:
 
 async def reload(it: World) -> tuple[int, Json]:
     """Ask for a reload; return the status, and what was told."""
-    url = f"{it.served.side_url}/admin/v1/reload"
+    url = f"{it.doors.side_url}/admin/v1/reload"
     async with it.session.post(url, headers=it.bearer) as response:
         data: Json = await response.json()
         return response.status, data

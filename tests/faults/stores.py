@@ -388,7 +388,7 @@ def _never_again(lab: Lab) -> Any:
 async def _stalled_readers(lab: Lab, n: int) -> None:
     """Somebody follows events and reads none: what waits for it is bounded, and nobody else notices."""
     it = await lab.world()
-    url = f"{it.served.side_url}/admin/v1/events"
+    url = f"{it.doors.side_url}/admin/v1/events"
     for number in range(n):
         async with it.session.get(url, headers=it.bearer) as response:
             assert response.status == 200

@@ -72,7 +72,7 @@ class _Most:
 @pytest.mark.parametrize("door", ["proxy", "side"])
 async def test_a_head_of_fifty_megabytes_is_cut_at_its_bound(it: World, door: str) -> None:
     """The door closes long before its end, and holds little of it."""
-    url = it.served.proxy_url if door == "proxy" else it.served.side_url
+    url = it.doors.proxy_url if door == "proxy" else it.doors.side_url
     host, _, port = url.rpartition("/")[2].rpartition(":")
     piece, sent = b"x" * (1 << 16), 0
     async with _Most() as most:

@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import aiohttp
 import orjson
@@ -262,21 +262,54 @@ class Slot:
         return [f"{what}{self.number}-{speaks}" for what in ("first", "spare") for speaks in SPEAKS]
 
 
+@dataclass(frozen=True)
+class Doors:
+    """Where a TokenHub is found, and what opens its admin API."""
+
+    proxy_url: str
+    side_url: str
+    ca_file: str
+    token: str
+
+    def trust(self) -> ssl.SSLContext:
+        """Return the trust of a client that knows its authority."""
+        return ssl.create_default_context(cafile=self.ca_file)
+
+
 @dataclass
-class World:
+class Outside:
+    """Callers and providers of a TokenHub that may be another process."""
+
+    doors: Doors
+    session: aiohttp.ClientSession
+    trust: ssl.SSLContext
+    slots: list[Slot]
+
+    @property
+    def bearer(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.doors.token}"}
+
+    async def admin(self, method: str, path: str, body: Json | None = None) -> Json:
+        """Ask the admin API for something that must succeed."""
+        url = f"{self.doors.side_url}/admin/v1{path}"
+        async with self.session.request(method, url, json=body, headers=self.bearer) as response:
+            data: Json = await response.json()
+            assert response.status < 300, (method, path, response.status, data)
+            return data
+
+    async def metrics(self) -> str:
+        async with self.session.get(f"{self.doors.side_url}/metrics", headers=self.bearer) as response:
+            return await response.text()
+
+
+@dataclass
+class World(Outside):
     """See the module."""
 
     served: Served
     folder: Path
-    session: aiohttp.ClientSession
-    trust: ssl.SSLContext
-    slots: list[Slot]
     stop: Callable[[], Awaitable[None]]
     """Lets it leave, as a signal does."""
-
-    @property
-    def bearer(self) -> dict[str, str]:
-        return {"authorization": f"Bearer {self.served.app.admin_token.reveal()}"}
 
     @property
     def pipeline(self) -> Pipeline:
@@ -290,14 +323,6 @@ class World:
     def executor(self) -> Executor:
         return self.pipeline._executor
 
-    async def admin(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Ask the admin API for something that must succeed."""
-        url = f"{self.served.side_url}/admin/v1{path}"
-        async with self.session.request(method, url, json=body, headers=self.bearer) as response:
-            data: Json = await response.json()
-            assert response.status < 300, (method, path, response.status, data)
-            return data
-
     async def record(self, name: str) -> Json:
         """Return the record of a call, once it is there."""
         async with asyncio.timeout(PATIENCE):
@@ -306,10 +331,6 @@ class World:
                 if row is not None:
                     return row
                 await asyncio.sleep(0.01)
-
-    async def metrics(self) -> str:
-        async with self.session.get(f"{self.served.side_url}/metrics", headers=self.bearer) as response:
-            return await response.text()
 
     def turn(self, number: int, *, apart: bool = False, **given: Any) -> Turn:
         """Return repetition `number`, fresh; `given` fixes what would follow from it."""
@@ -330,10 +351,10 @@ class World:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One repetition."""
+class Call:
+    """A call of one caller, at a slot of two providers."""
 
-    world: World
+    world: Outside
     number: int
     slot: Slot
     lane: Lane
@@ -343,8 +364,8 @@ class Turn:
     stream: bool
 
     @classmethod
-    def of(cls, it: World, number: int) -> Turn:
-        """Return repetition `number` at a slot as it is."""
+    def of(cls, it: Outside, number: int) -> Self:
+        """Return call `number`, at a slot as it is."""
         return cls(
             it,
             number,
@@ -398,14 +419,14 @@ class Turn:
         body = asked(self.caller, model, stream=stream, text=more.pop("text", "Tell me")) | more
         options: dict[str, Any] = {"data": orjson.dumps(body)}
         options["headers"] = {"content-type": "application/json", **headers}
-        served = self.world.served
+        doors = self.world.doors
         match self.lane:
             case Lane.DIRECT:
-                return served.side_url + path, options
+                return doors.side_url + path, options
             case Lane.HANDOFF:
-                options |= {"proxy": served.proxy_url, "ssl": self.world.trust}
+                options |= {"proxy": doors.proxy_url, "ssl": self.world.trust}
                 return f"https://{host}{path}", options
-        options |= {"proxy": served.proxy_url}
+        options |= {"proxy": doors.proxy_url}
         return f"http://{host}{path}", options
 
     async def call(self, *, within: float = PATIENCE, **more: Any) -> Got:
@@ -443,16 +464,20 @@ class Turn:
         got.broken(words(self.first))
         assert self.spare.requests == []
 
+
+@dataclass(frozen=True)
+class Turn(Call):
+    """One repetition."""
+
+    world: World
+
     async def record(self, got: Got) -> Json:
         return await self.world.record(got.id)
 
 
-@asynccontextmanager
-async def world(folder: Path, *, slots: int = SLOTS, seed: int = 0, **settings: Any) -> AsyncIterator[World]:
-    """Run one; `settings` by their names, in place of those that scenes need."""
+def settings_for(folder: Path, **settings: Any) -> dict[str, str]:
+    """Return what such a TokenHub is set to, as variables; `settings` by their names, in place of others."""
     given = {
-        "port": "0",
-        "admin_port": "0",
         "origin": "false",
         "affinity": "off",
         "fallback": "false",
@@ -462,32 +487,46 @@ async def world(folder: Path, *, slots: int = SLOTS, seed: int = 0, **settings: 
         "credentials_file": str(folder / "credentials"),
         **{name: str(value) for name, value in settings.items()},
     }
-    parsed = config.parse(
-        {f"TOKENHUB_{name.upper()}": value for name, value in given.items()}, data_dir=folder / "data"
-    )
+    return {f"TOKENHUB_{name.upper()}": value for name, value in given.items()}
+
+
+@asynccontextmanager
+async def slots_of(count: int, seed: int = 0) -> AsyncIterator[list[Slot]]:
+    """Run so many pairs of providers."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(trust_is_read_once())
-        connector = aiohttp.TCPConnector(limit=0)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        made = [
+        yield [
             Slot(
                 number,
                 await stack.enter_async_context(Chaos(seed=seed * 100 + 2 * number)),
                 await stack.enter_async_context(Chaos(seed=seed * 100 + 2 * number + 1)),
             )
-            for number in range(slots)
+            for number in range(count)
         ]
+
+
+@asynccontextmanager
+async def world(folder: Path, *, slots: int = SLOTS, seed: int = 0, **settings: Any) -> AsyncIterator[World]:
+    """Run one; `settings` by their names, in place of those that scenes need."""
+    given = settings_for(folder, **{"port": 0, "admin_port": 0, **settings})
+    parsed = config.parse(given, data_dir=folder / "data")
+    async with AsyncExitStack() as stack:
+        stack.enter_context(trust_is_read_once())
+        connector = aiohttp.TCPConnector(limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        made = await stack.enter_async_context(slots_of(slots, seed))
         # Last, so that it leaves first: callers and providers are there to see how it does.
         ours = await stack.enter_async_context(AsyncExitStack())
         served = await ours.enter_async_context(serving(parsed, {}))
-        trust = ssl.create_default_context(cafile=str(served.ca_file))
-        it = World(served, folder, session, trust, made, ours.aclose)
+        token = served.app.admin_token.reveal()
+        doors = Doors(served.proxy_url, served.side_url, str(served.ca_file), token)
+        it = World(doors, session, doors.trust(), made, served, folder, ours.aclose)
         it.executor.patience = CALM
-        await asyncio.gather(*(_register(it, slot) for slot in made))
+        await asyncio.gather(*(register(it, slot) for slot in made))
         yield it
 
 
-async def _register(it: World, slot: Slot) -> None:
+async def register(it: Outside, slot: Slot) -> None:
+    """Register both providers of a slot, in each of the dialects, and models for every two of them."""
     for what, fake in (("first", slot.first), ("spare", slot.spare)):
         for speaks in SPEAKS:
             provider = {"id": f"{what}{slot.number}-{speaks}", "type": speaks, "base_url": fake.url}

@@ -79,6 +79,8 @@ class Readings(msgspec.Struct, frozen=True):
     """Used share of each budget, by id."""
     listeners: int = 0
     """Who reads the event stream."""
+    tasks: int = 0
+    """Those of the event loop that have not ended."""
     vault_open: bool = False
 
 
@@ -368,6 +370,7 @@ class Metrics:
             ("signal", "result"),
         )
         self._listeners = Gauge("tokenhub_event_listeners", "Readers of the event stream")
+        self._tasks = Gauge("tokenhub_loop_tasks", "Tasks of the event loop that have not ended")
         self._vault = Gauge("tokenhub_vault_open", "1 while the vault is unlocked", across=Across.MIN)
 
     # --- what is counted
@@ -563,6 +566,7 @@ class Metrics:
         self._reused.cell().sum = now.reused
         self._reserved.put(now.reserved_usd)
         self._listeners.put(now.listeners)
+        self._tasks.put(now.tasks)
         self._vault.put(now.vault_open)
         self._exhausted.put(sum(used >= 1 for used in now.budgets.values()))
         self._budgets.clear()
