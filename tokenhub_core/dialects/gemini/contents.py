@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tokenhub_core.dialects.gemini import words
-from tokenhub_core.dialects.gemini.names import aside, put_back
+from tokenhub_core.dialects.gemini.names import Kept, aside, put_back
 from tokenhub_core.dialects.gemini.writing import PartWriter
 from tokenhub_core.types import Json, Role, ToolUse, Turn
 
@@ -30,7 +30,9 @@ def restored(turns: tuple[Turn, ...], writer: PartWriter) -> tuple[Json | None, 
     system: Json | None = None
     contents: list[Json] = []
     for turn in turns:
-        content: Json = {"role": said} if (said := aside(turn.rest, "role")) else {}
+        # A turn that was added since then has no word of its caller's for its role.
+        said = aside(turn.rest, "role") if isinstance(turn.rest, Kept) else _role(turn)
+        content: Json = {"role": said} if said else {}
         content["parts"] = writer.parts(turn.parts)
         put_back(content, turn.rest)
         if turn.role is Role.SYSTEM:
@@ -53,7 +55,7 @@ def fitted(turns: tuple[Turn, ...], writer: PartWriter, losses: list[str]) -> tu
         if turn.role is Role.SYSTEM:
             system += parts
             continue
-        role = "model" if turn.role is Role.ASSISTANT else "user"
+        role = _role(turn)
         if parts and merged and merged[-1]["role"] == role:
             merged[-1]["parts"] += parts
         elif parts:
@@ -61,6 +63,10 @@ def fitted(turns: tuple[Turn, ...], writer: PartWriter, losses: list[str]) -> tu
     if not merged or merged[0]["role"] != "user":
         merged.insert(0, {"role": "user", "parts": [{"text": _OPENING}]})
     return {"parts": system} if system else None, _answered(merged)
+
+
+def _role(turn: Turn) -> str:
+    return "model" if turn.role is Role.ASSISTANT else "user"
 
 
 def _answered(merged: list[Json]) -> list[Json]:
