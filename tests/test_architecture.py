@@ -50,6 +50,8 @@ SHELLS: Final = {
     "tokenhub_core.dispatch.executor": "waits for attempts",
     "tokenhub_core.dispatch.guarding": "waits for providers",
     "tokenhub_core.dispatch.leftovers": "waits for what is left of attempts",
+    "tokenhub_core.dispatch.resuming": "waits for attempts",
+    "tokenhub_core.dispatch.streaming": "waits for providers",
     "tokenhub_core.http.access": "serves HTTP",
     "tokenhub_core.http.admin": "serves HTTP",
     "tokenhub_core.http.aliases": "serves HTTP",
@@ -213,7 +215,8 @@ _RANKS: Final = (
     """access audit ca clock credentials datadir envfile following hostlist launch proof providers.simulated
     providers.transport siblings store telemetry vault""",
     """apikeys budgets capture catalog changes chronicle dispatch.attempt dispatch.checking dispatch.executor
-    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending dispatch.quiet interception leading learning
+    dispatch.guarding dispatch.job dispatch.leftovers dispatch.mending dispatch.quiet dispatch.resuming
+    dispatch.streaming interception leading learning
     marking parkings pooling presence progress redispool relay rolling sharing sources sweeper tidings webhooks""",
     """composing gauges hearsay idempotency lookout orchestration.runner orchestration.steps orchestration.telling otel
     pipeline preparing

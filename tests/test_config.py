@@ -35,6 +35,7 @@ GOOD: dict[str, tuple[str, Any]] = {
     "db_synchronous": ("NORMAL", "NORMAL"),
     "log_level": ("debug", "debug"),
     "guarded": ("on", True),
+    "resume": ("1", True),
     "guard_secs": ("1", 1.0),
     "guard_bytes": ("256", 256),
     "drain_secs": ("12", 12.0),

@@ -456,6 +456,7 @@ def _defaults(settings: Settings, routing: RoutingConfig) -> Layer:
         "validate": settings.validate_output,
         "buffered": settings.buffer_checked,
         "guarded": settings.guarded,
+        "resume": settings.resume,
     }
     values |= {name: value for name, value in output.items() if value}
     set_later = {

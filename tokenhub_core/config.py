@@ -241,6 +241,9 @@ class Settings:
     )
     guard_secs: float = _setting(5.0, _number(0.05, 120), "Longest that it is held")
     guard_bytes: int = _setting(32 << 10, _whole(256, 16 << 20), "Most of it that is held")
+    resume: bool = _setting(
+        False, _flag, "Go on with streams that break at models with the quirk prefill, from what was said"
+    )
     directives: str = _setting(
         "reject",
         _one_of("reject", "ignore", "off"),

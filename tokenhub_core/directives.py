@@ -427,6 +427,7 @@ _BY_FIELD: Final[dict[str, Callable[[Any], Any]]] = {
     "validate": _flag,
     "buffered": _flag,
     "guarded": _flag,
+    "resume": _flag,
     "voters": _count(2, MAX_VOTERS),
     "iterations": _count(1, MAX_ITERATIONS),
 }

@@ -41,6 +41,7 @@ NAMES: Final[Mapping[str, str]] = MappingProxyType(
         "validate": "validate",
         "buffered": "buffered",
         "guarded": "guarded",
+        "resume": "resume",
     }
 )
 """What a directive calls the fields of a policy."""
@@ -159,7 +160,7 @@ def _allowed(field: str, value: Any, leave: Leave, limits: Mapping[str, Any]) ->
             return bool(value >= limits.get(field, 0))
         case "model":
             return value is None or value in ANY_MODEL or _listed(value, leave.models)
-        case "validate" | "strip_think" | "buffered" | "guarded":
+        case "validate" | "strip_think" | "buffered" | "guarded" | "resume":
             return bool(value) or not limits.get(field)
         case "provider":
             return _listed(value, leave.providers)

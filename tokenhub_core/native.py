@@ -55,6 +55,8 @@ class PolicyAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Hold a stream that is checked until it has passed."""
     guarded: bool | UnsetType = UNSET
     """Hold the beginning of a stream, so that a break in it is made good unseen."""
+    resume: bool | UnsetType = UNSET
+    """Go on with a stream that breaks at a model that goes on from what was said."""
 
 
 class OutputAsked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

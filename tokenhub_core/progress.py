@@ -198,7 +198,7 @@ def record(progress: Progress, fault: Fault | None, now: float) -> Record:
         provider=candidate.provider.id if candidate else "",
         reason=_reason(progress),
         directive=progress.directive,
-        usage=trace.usage,
+        usage=trace.usage.plus(trace.resumed) if trace.resumed else trace.usage,
         usage_estimated=trace.usage_estimated,
         cost_nanousd=trace.cost_nanousd,
         timings=Timings(

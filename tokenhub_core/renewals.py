@@ -42,6 +42,7 @@ LIVE: Final = frozenset(
         "guarded",
         "guard_secs",
         "guard_bytes",
+        "resume",
         "directives",
         "directive_roles",
         "directive_hosts",

@@ -81,3 +81,37 @@ def test_a_schema_from_a_directive_goes_upstream_in_the_providers_form() -> None
     assert openai["response_format"]["json_schema"]["schema"] == schema
     anthropic = bodies(message(), Dialect.ANTHROPIC_MESSAGES, output_schema=schema).render(TO_ANTHROPIC, None)
     assert orjson.loads(anthropic.data)["output_config"]["format"]["schema"] == schema
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "path"),
+    [
+        (Dialect.OPENAI_CHAT, chat(), ""),
+        (Dialect.ANTHROPIC_MESSAGES, message(), ""),
+        (Dialect.GEMINI, {"contents": [{"parts": [{"text": "Hello"}]}]}, "/v1beta/models/m:generateContent"),
+        (Dialect.OLLAMA_CHAT, {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}, ""),
+    ],
+)
+def test_what_is_added_to_a_conversation_says_who_said_it(dialect: Dialect, body: Json, path: str) -> None:
+    """In the caller's own dialect too, where most words for roles are the caller's: the answer is not the user's."""
+    opened = Bodies(DIALECTS[dialect].open(orjson.dumps(body), path), DIALECTS)
+    again = opened.again("An answer", "It does not fit")
+    resumed = opened.resumed("An answer", 3)
+    assert again is not None
+    assert resumed is not None
+    provider = replace(OPENAI, dialect=dialect)
+    candidate = Candidate(PAIR[0], provider, 0.0, Terms(), 0, dialect=dialect)
+    for made, roles in ((again, ["assistant", "user"]), (resumed, ["assistant"])):
+        data = orjson.loads(made.render(candidate, None).data)
+        turns = data["contents"] if dialect is Dialect.GEMINI else data["messages"]
+        told = [turn["role"].replace("model", "assistant") for turn in turns[1:]]
+        assert told == roles
+
+
+def test_who_has_said_all_that_the_cap_allows_is_not_gone_on_with() -> None:
+    """Neither the caller's cap nor the operator's leaves a token."""
+    assert bodies(chat(max_tokens=5)).resumed("x" * 20, 5) is None
+    assert bodies(chat(), cap=5).resumed("x" * 20, 5) is None
+    left = bodies(chat(), cap=9).resumed("x" * 20, 5)
+    assert left is not None
+    assert orjson.loads(left.render(TO_ANTHROPIC, None).data)["max_tokens"] == 4

@@ -173,7 +173,7 @@ def _named(it: Running) -> Mapping[str, str]:
 
 
 def _registered(it: Running) -> Mapping[str, str]:
-    it.do(it.it.provider(it.fake, "p", "gpt-4o"))
+    it.do(it.it.provider(it.fake, "p", "gpt-4o", "claude-sonnet-4-5"))
     return {" ID ": " p "}
 
 

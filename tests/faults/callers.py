@@ -25,7 +25,7 @@ from tests.faults.refusals import untouched
 from tests.faults.sizes import resident
 from tests.faults.world import CALM, LANES, Turn, World
 from tests.patience import PATIENCE
-from tokenhub_core.dispatch import attempt
+from tokenhub_core.dispatch import attempt, streaming
 from tokenhub_core.dispatch.gate import _Verbatim
 from tokenhub_core.dispatch.job import Drain
 from tokenhub_core.pipeline import Pipeline
@@ -109,7 +109,7 @@ def _deaf(lab: Lab) -> Iterator[None]:
 
     with (
         mock.patch.object(Pipeline, "exchange", _shielded(Pipeline.exchange)),
-        mock.patch.object(attempt._Stream, "close", stays),
+        mock.patch.object(streaming.Stream, "close", stays),
     ):
         yield
     for one in kept:

@@ -8,7 +8,7 @@ from typing import Any
 from unittest import mock
 
 from tests.faults.case import ENDLESS, Lab, Off
-from tokenhub_core.dispatch import attempt
+from tokenhub_core.dispatch import attempt, streaming
 from tokenhub_core.dispatch.failover import Failover
 from tokenhub_core.dispatch.gate import Gate
 from tokenhub_core.errors import Fault, TokenHubError
@@ -76,7 +76,7 @@ def _never_cut(self: Gate) -> None:
 trusting_gate = patched(Gate, "cut", _never_cut)
 """Any end of the body is taken for the end of the answer."""
 
-_frames = attempt._Stream.frames
+_frames = streaming.Stream.frames
 
 
 async def _swallowing(self: Any) -> AsyncIterator[bytes]:
@@ -84,10 +84,10 @@ async def _swallowing(self: Any) -> AsyncIterator[bytes]:
         async for frame in _frames(self):
             yield frame
     except TokenHubError:
-        self._gate.finished = True
+        self.gate.finished = True
 
 
-silent_breaks = patched(attempt._Stream, "frames", _swallowing)
+silent_breaks = patched(streaming.Stream, "frames", _swallowing)
 """A stream that breaks ends without a word, as a bare proxy's does."""
 
 

@@ -18,7 +18,7 @@ import itertools
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -505,8 +505,10 @@ async def slots_of(count: int, seed: int = 0) -> AsyncIterator[list[Slot]]:
 
 
 @asynccontextmanager
-async def world(folder: Path, *, slots: int = SLOTS, seed: int = 0, **settings: Any) -> AsyncIterator[World]:
-    """Run one; `settings` by their names, in place of those that scenes need."""
+async def world(
+    folder: Path, *, slots: int = SLOTS, seed: int = 0, quirks: Mapping[str, str] = {}, **settings: Any
+) -> AsyncIterator[World]:
+    """Run one; `settings` by their names, in place of those that scenes need; a quirk for models of a dialect."""
     given = settings_for(folder, **{"port": 0, "admin_port": 0, **settings})
     parsed = config.parse(given, data_dir=folder / "data")
     async with AsyncExitStack() as stack:
@@ -521,11 +523,11 @@ async def world(folder: Path, *, slots: int = SLOTS, seed: int = 0, **settings: 
         doors = Doors(served.proxy_url, served.side_url, str(served.ca_file), token)
         it = World(doors, session, doors.trust(), made, served, folder, ours.aclose)
         it.executor.patience = CALM
-        await asyncio.gather(*(register(it, slot) for slot in made))
+        await asyncio.gather(*(register(it, slot, quirks) for slot in made))
         yield it
 
 
-async def register(it: Outside, slot: Slot) -> None:
+async def register(it: Outside, slot: Slot, quirks: Mapping[str, str] = {}) -> None:
     """Register both providers of a slot, in each of the dialects, and models for every two of them."""
     for what, fake in (("first", slot.first), ("spare", slot.spare)):
         for speaks in SPEAKS:
@@ -537,4 +539,5 @@ async def register(it: Outside, slot: Slot) -> None:
         for what, own, price in (("first", speaks, 1.0), ("spare", spare, 4.0)):
             prices = {"input_per_1k": _INPUT * price, "output_per_1k": _OUTPUT * price}
             name = {"id": slot.model(speaks, spare), "provider_id": f"{what}{slot.number}-{own}"}
-            await it.admin("POST", "/models", {**name, **prices})
+            habits = {"quirks": [quirks[own]]} if own in quirks else {}
+            await it.admin("POST", "/models", {**name, **prices, **habits})

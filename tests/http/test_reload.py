@@ -379,6 +379,7 @@ OTHER: dict[str, str] = {
     "guarded": "true",
     "guard_secs": "0.5",
     "guard_bytes": "1024",
+    "resume": "true",
     "directives": "ignore",
     "directive_roles": "system",
     "directive_hosts": "*=off",

@@ -158,6 +158,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         validate=draw(st.booleans()),
         buffered=draw(st.booleans()),
         guarded=draw(st.booleans()),
+        resume=draw(st.booleans()),
         models=draw(st.sampled_from([None, None, frozenset({"a", "b"})])),
         allowed_models=draw(st.sampled_from([None, None, None, ("a*", "vendor/*"), ()])),
         allowed_providers=draw(st.sampled_from([None, None, None, ("p0", "origin:*")])),

@@ -38,6 +38,8 @@ from tokenhub_core.dispatch.job import (
 )
 from tokenhub_core.dispatch.leftovers import Leftovers, rest
 from tokenhub_core.dispatch.quiet import Quiet
+from tokenhub_core.dispatch.seams import Seam
+from tokenhub_core.dispatch.streaming import Stream
 from tokenhub_core.dispatch.whole import left, length
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import (
@@ -212,7 +214,7 @@ class Attempting:
     @property
     def _verbatim(self) -> bool:
         """Tell whether the answer passes as the provider sent it."""
-        return self._source is self._target and self._repairs.idle
+        return self._source is self._target and self._repairs.idle and not self._job.resumable
 
     async def _answer(self) -> Whole | Live:
         body = self._job.bodies.render(self._candidate, self._step.max_output_tokens)
@@ -336,6 +338,9 @@ class Attempting:
             fallback_id=self._job.snapshot.id.removeprefix("req_"),
             repairs=self._repairs,
         )
+        if self._job.resumable:
+            before = self._job.begun
+            gate.join(Seam(before), before.held if before is not None else b"")
         gate.said = None if self._job.check is None else Said()
         self.gate = self._trace.gate = gate
         chunks = self.chunks = response.chunks()
@@ -355,7 +360,7 @@ class Attempting:
                 self._holding.began()
                 alive = self._target.keep_alive(self._job.request)
                 self._quiet = Quiet(self._means.clock, self._patience, alive)
-                return _Stream(self, gate, ready, chunks, self._quiet)
+                return Stream(self, gate, ready, chunks, self._quiet)
         raise TokenHubError(gate.cut() or _bad_answer("the provider's stream is empty", "empty_answer"))
 
     async def _guarded(
@@ -382,9 +387,11 @@ class Attempting:
         A stream may open with a count (Anthropic's does: one output token). Where it breaks off, that one stands
         for next to nothing of what was produced.
         """
-        trace = self._trace
+        trace, begun = self._trace, self._job.begun
         output = Usage(output_tokens=-(-output_chars // estimate.BYTES_PER_TOKEN))
-        trace.usage_estimated = not (usage and final)
+        # What broke off before was an estimate, too.
+        trace.usage_estimated = not (usage and final) or begun is not None
+        trace.resumed = begun.usage if begun is not None else Usage()
         if not usage:
             trace.usage = structs.replace(output, input_tokens=self._job.plan.input_tokens)
         else:
@@ -457,8 +464,9 @@ class Attempting:
         self.spare = self._holding.ended(fault)
         if answered:
             trace.candidate = candidate
-            trace.losses = tuple(dict.fromkeys(self._losses))
-            if self._first_byte is not None:
+            before = trace.losses if self._job.begun is not None else ()
+            trace.losses = tuple(dict.fromkeys((*before, *self._losses)))
+            if self._first_byte is not None and self._job.begun is None:
                 trace.ttft_ms = self._since_start(self._first_byte)
         trace.attempts.append(self._line(fault, usage, cost, now))
 
@@ -504,55 +512,6 @@ class Attempting:
         if gate.failed is None:
             return None
         return self._holding.unquoted(classify.classify_failed(self._source.name, gate.failed))
-
-
-class _Stream:
-    """The committed rest of an attempt."""
-
-    def __init__(
-        self, tried: Attempting, gate: Gate, first: bytes, chunks: AsyncIterator[bytes], quiet: Quiet
-    ) -> None:
-        self._quiet = quiet
-        self._tried = tried
-        self._gate = gate
-        self._first = first
-        self._chunks = chunks
-        self.headers = tried.headers
-        self.said = gate.said
-
-    async def frames(self) -> AsyncIterator[bytes]:
-        """Yield bytes up to, not including, the terminal event."""
-        gate = self._gate
-        try:
-            if self._first:
-                yield self._first
-            while not gate.ended():
-                chunk = await anext(self._chunks, None)
-                if chunk is None:
-                    gate.flush()
-                    break
-                ready = gate.feed(chunk) if chunk else gate.insert(self._quiet.sign)
-                self._quiet.heard(gate, chunk)
-                if ready:
-                    yield ready
-            if fault := self._tried.broken(gate) or gate.cut():
-                raise TokenHubError(fault)
-        except TokenHubError as error:
-            await self._tried.finish(error.fault)
-            raise
-        except Exception:
-            await self._tried.finish(INTERNAL)
-            raise
-        await self._tried.finish(None)
-
-    def tail(self) -> bytes:
-        """Return the terminal event."""
-        return self._gate.tail()
-
-    async def close(self) -> None:
-        """End the attempt as cancelled unless it has ended already, or its provider is to be read on."""
-        if not self._tried.drain(self._gate):
-            await self._tried.finish(CANCELLED)
 
 
 async def _beginning(response: UpstreamResponse) -> bytes:

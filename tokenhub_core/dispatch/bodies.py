@@ -11,9 +11,10 @@ import msgspec
 
 from tokenhub_core.dialects import seals, unsent, wire
 from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.quirks import prefill
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
 from tokenhub_core.shaping.shape import Shape
-from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request, Role, Text, Turn
+from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request, Role, Text, Thinking, Turn
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -50,6 +51,8 @@ class Bodies:
         # Thoughts that another dialect sealed would be refused as forgeries.
         self._passes = self._output is None and not seals.foreign(request.body)
         self._leans = not self._passes and self._output is None and _leans(request)
+        self._goes_on = False
+        """The last message is the assistant's, to be gone on from."""
         self._call: Call | None = None
         self._losses: dict[Dialect, tuple[str, ...]] = {}
 
@@ -60,8 +63,9 @@ class Bodies:
             cap = min(self.cap, candidate.model.max_output_tokens or self.cap)
         target = self._dialects[candidate.dialect]
         repairs = None
-        if candidate.model.quirks and self._request.dialect.translates:
-            repairs = repaired(self._canonical(), candidate.model.quirks)
+        quirks = candidate.model.quirks
+        if quirks and not prefill.alone(quirks) and self._request.dialect.translates:
+            repairs = repaired(self._canonical(), quirks)
         answers = self._with_shape(repairs.answers if repairs else UNTOUCHED)
         sound = repairs is None or repairs.call is self._call
         if sound and self._passes and target.name is self._request.dialect:
@@ -79,7 +83,10 @@ class Bodies:
             cap = candidate.model.max_output_tokens or None
         rendered = target.render(call, model=candidate.model.name, max_output_tokens=cap)
         lost = (*repairs.losses, *rendered.losses) if repairs else rendered.losses
-        return Body(wire.encode(rendered.data), unsent.told(lost), answers=answers)
+        data = rendered.data
+        if self._goes_on and target.name is Dialect.OPENAI_CHAT:
+            data = prefill.marked(data, quirks)
+        return Body(wire.encode(data), unsent.told(lost), answers=answers)
 
     def losses(self, dialect: Dialect) -> tuple[str, ...]:
         """Return what another dialect cannot carry of the call, as far as that changes its answer or price.
@@ -110,6 +117,42 @@ class Bodies:
             turns.insert(0, Turn(Role.ASSISTANT, (Text(said),)))
         again._call = replace(call, turns=(*call.turns, *turns))
         again._passes = again._leans = False
+        again._losses = {}
+        return again
+
+    def resumable(self) -> bool:
+        """Tell whether an answer that broke off could be gone on with: one text in its own form, that nothing measures.
+
+        Raises `TokenHubError` where the call cannot be read into the canonical form.
+        """
+        if self.shaped or not self._request.dialect.translates or _leans(self._request):
+            return False
+        call = self._canonical()
+        return call.output is None and call.logprobs is None and (call.n or 1) == 1
+
+    def resumed(self, said: str, tokens: int) -> Bodies | None:
+        """Return the bodies of the call gone on with what was said of its answer; None where the cap leaves no more.
+
+        Nothing is thought again: what was thought has been said in other words already.
+        """
+        again, call = copy.copy(self), self._canonical()
+        cap = call.max_output_tokens
+        if cap is not None and (cap := cap - tokens) < 1:
+            return None
+        if self.cap is not None:
+            again.cap = self.cap - tokens
+            if again.cap < 1:
+                return None
+        *before, last = call.turns
+        # Some refuse blanks at the end, and to the others they are half a token.
+        words = Text(said.rstrip())
+        if last.role is Role.ASSISTANT:
+            turns = (*before, replace(last, parts=(*last.parts, words)))
+        else:
+            turns = (*before, last, Turn(Role.ASSISTANT, (words,)))
+        again._call = replace(call, turns=turns, max_output_tokens=cap, thinking=Thinking())
+        again._passes = again._leans = False
+        again._goes_on = True
         again._losses = {}
         return again
 

@@ -13,6 +13,9 @@ from tokenhub_core.dispatch.checking import checked
 from tokenhub_core.dispatch.failover import Failover, GiveUp, Try, Wait
 from tokenhub_core.dispatch.job import CANCELLED, OUTRUN, Hedging, Job, Live, Means, Patience, Trace, Whole
 from tokenhub_core.dispatch.leftovers import Leftovers
+from tokenhub_core.dispatch.resuming import Resuming, resumable
+from tokenhub_core.dispatch.seams import RESUMED
+from tokenhub_core.dispatch.streaming import Stream
 from tokenhub_core.errors import Fault, TokenHubError
 from tokenhub_core.routing import deadlines
 
@@ -40,6 +43,16 @@ class Executor:
         return await checked(self._run, job, job.check, trace)
 
     async def _run(self, job: Job, trace: Trace) -> Whole | Live:
+        if not resumable(job):
+            return await self._failover(job, trace)
+        job = structs.replace(job, resumable=True)
+        result = await self._failover(job, trace)
+        if not isinstance(result, Stream):
+            return result
+        sign = self.means.dialects[job.request.dialect].keep_alive(job.request)
+        return Resuming(self._failover, job, trace, result, sign=sign, tick=self.patience.tick)
+
+    async def _failover(self, job: Job, trace: Trace) -> Whole | Live:
         hedging = self.means.hedging if _hedged(job) else None
         machine = Failover(
             job.plan,
@@ -48,6 +61,7 @@ class Executor:
             started=job.snapshot.started,
             max_output_tokens=job.request.features.max_output_tokens,
             hedges=hedging.share if hedging is not None else None,
+            issued=0 if job.begun is None else max(one.n for one in trace.attempts),
         )
         while True:
             step = machine.next(self.means.clock.monotonic(), self.means.random())
@@ -70,6 +84,8 @@ class Executor:
     def attempt(self, job: Job, trace: Trace, step: Try) -> Attempting:
         """Return an attempt that is still to be started."""
         self._turn += 1
+        if job.begun is not None:
+            step = structs.replace(step, change=RESUMED)
         patience = self.patience
         if job.request.features.stream and (patience.learns or patience.own):
             patience = _suited(patience, self.means, job.plan.input_tokens, step)
@@ -139,11 +155,12 @@ def _hedged(job: Job) -> bool:
 
     Only streams are: they show when an answer begins. How long a whole answer takes is mostly how long it is, so one
     that is late would be as late again from somebody else, and both would be paid in full. What a conversation is
-    locked to stays where it is: slow is no failure.
+    locked to stays where it is: slow is no failure. The rest of an answer that broke off is written to one place.
     """
     bond = job.plan.bond
     free = bond is None or not bond.lock
-    return job.plan.policy.hedge is not None and job.request.features.stream and free
+    begins = job.request.features.stream and job.begun is None
+    return job.plan.policy.hedge is not None and begins and free
 
 
 def _suited(patience: Patience, means: Means, tokens: int, step: Try) -> Patience:

@@ -13,7 +13,7 @@ try in each report by its number, and asks for the next step when neither is ope
 
 The rules, in the order in which they win:
 
-1.  Nothing is tried after the commit. The caller has seen a beginning that no other model would continue.
+1.  Nothing is tried after the commit. The caller has seen a beginning; to go on with it is another way: `resuming`.
 2.  What the caller got wrong stays with the caller. An invalid, oversized, filtered or cancelled call is not
     shown to another model: it would fail there too, or, worse, be shopped around until somebody obeys. Nor is
     a name that only its origin could have known, and does not.
@@ -191,7 +191,8 @@ class Failover:
     """One call's way through its plan. See the module for the rules.
 
     `max_output_tokens` is the caller's own cap, None where it set none; `started` is on the same monotonic
-    clock as every `now`. `retries` is shared by all calls, and so is `hedges`; None: this call is not hedged.
+    clock as every `now`. `retries` is shared by all calls, and so is `hedges`; None: this call is not hedged. `issued`
+    is the number of the last try of a call that is gone on with, 0 for one that begins.
     """
 
     def __init__(
@@ -203,6 +204,7 @@ class Failover:
         started: float,
         max_output_tokens: int | None,
         hedges: RetryBudget | None = None,
+        issued: int = 0,
     ) -> None:
         self._limits = limits
         self._retries = retries
@@ -220,7 +222,7 @@ class Failover:
         self._until = started
         self._paid = False
         """`_again` has been taken out of the retry budget already."""
-        self._issued = 0
+        self._issued = issued
         self._sent = 0
         self._visited: set[str] = set()
         """Providers that this call has been sent to."""

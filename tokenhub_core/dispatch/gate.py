@@ -10,15 +10,18 @@ One gate serves one attempt. Bytes go in as they arrive, bytes for the caller co
 * A stream that ends without its terminal event was cut short, however clean the connection's end looked.
 
 Same dialect on both sides and nothing to repair: every event passes with the very bytes it came in. Otherwise
-events are read into deltas and written anew.
+events are read into deltas and written anew. So are those of a stream that somebody else may have to go on with: the
+next attempt's gate writes on where the last one's stopped (`Begun`).
 """
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
 from tokenhub_core.dialects.sse import Event
+from tokenhub_core.dispatch.seams import Begun, Output, Seam, innermost
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, RepairedReader
 from tokenhub_core.shaping.shape import Said
@@ -47,14 +50,6 @@ MAX_HELD: Final = 1 << 20
 
 _END: Final = Event(b"", "", b"")
 """The end of a body, where that is what ends a dialect's stream."""
-
-
-class _Output(Protocol):
-    """Turns one event and its deltas into the caller's bytes."""
-
-    def write(self, event: Event, deltas: tuple[Delta, ...]) -> bytes: ...
-
-    def losses(self) -> tuple[str, ...]: ...
 
 
 class _Verbatim:
@@ -118,11 +113,9 @@ class Gate:
         """What the caller was told; set by who wants to know."""
         self._same = source.name is target.name and repairs.idle
         self._hid = False
-        self._output: _Output = (
-            _Verbatim(target, request)
-            if self._same
-            else _Translated(target.writer(request=request, created=created, fallback_id=fallback_id))
-        )
+        self._writer = partial(target.writer, request=request, created=created, fallback_id=fallback_id)
+        self._output: Output = _Verbatim(target, request) if self._same else _Translated(self._writer())
+        self._seam: Seam | None = None
         self._held = bytearray()
         self._received = 0
         self._over = False
@@ -212,6 +205,24 @@ class Gate:
                 _hear(self.said, last)
             self._held += self._output.write(_END, last)
 
+    def join(self, seam: Seam, held: bytes = b"") -> None:
+        """Write so that somebody else can go on, and on from where another attempt broke off; before anything is fed.
+
+        `held` is what was written of that one and has not left yet.
+        """
+        if self._same:
+            self._same, self._output = False, _Translated(self._writer())
+        self._seam, self._output = seam, seam.output() or self._output
+        self._held += held
+
+    def begun(self, usage: Usage) -> Begun | None:
+        """Return what of a stream that broke off somebody can go on with, None where that is nothing or not text alone.
+
+        `usage` is what it has used, with all that went before it.
+        """
+        text = self._seam.text() if self._seam is not None and self.committed else ""
+        return Begun(text, innermost(self._output), bytes(self._held), usage) if text else None
+
     def ended(self) -> bool:
         """Tell whether nothing more of the provider's bytes will be read: its last event came, or an error."""
         return self.finished or self.failed is not None
@@ -238,7 +249,7 @@ class Gate:
         )
 
     def _take(self, event: Event) -> None:
-        deltas = tuple(self._reader.read(event.name, event.data)) if event.data else ()
+        deltas = self._read(event)
         for delta in deltas:
             match delta:
                 case TextDelta(text) | RefusalDelta(text) | ToolArguments(fragment=text):
@@ -273,17 +284,23 @@ class Gate:
                 case Unread(beside=beside):
                     # Bytes that pass as they came need not be understood to be content.
                     self.committed = self.committed or (self._same and not beside)
-        if self._shaped or self.said is not None:
+        if self._shaped or self.said is not None or self._seam is not None:
             self._notice(deltas)
         out = self._output.write(event, deltas)
         if not out and event.raw:
             self._hid = True
         self._held += out
 
+    def _read(self, event: Event) -> tuple[Delta, ...]:
+        deltas = tuple(self._reader.read(event.name, event.data)) if event.data else ()
+        return deltas if self._seam is None else self._seam.fit(deltas)
+
     def _notice(self, deltas: tuple[Delta, ...]) -> None:
         """Take note of what the caller is told, and of what was left out of it."""
         if self.said is not None:
             _hear(self.said, deltas)
+        if self._seam is not None:
+            self._seam.follow(deltas)
         if self._shaped and isinstance(self._reader, RepairedReader) and self._reader.words:
             # What was left out was said nonetheless: it is paid, and a long thought is no silence.
             self.committed = True

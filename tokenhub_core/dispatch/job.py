@@ -14,6 +14,7 @@ from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dispatch.backoff import RetryBudget
 from tokenhub_core.dispatch.bodies import Bodies
 from tokenhub_core.dispatch.failover import Limits
+from tokenhub_core.dispatch.seams import Begun
 from tokenhub_core.errors import Blame, Fault, Kind
 from tokenhub_core.health.tracker import HealthTracker
 from tokenhub_core.ports import Clock, Ledger, Secrets, Short, Transport, UpstreamResponse
@@ -60,6 +61,10 @@ class Job(msgspec.Struct, frozen=True):
     limits: Limits
     check: Check | None = None
     """What the answer has to be."""
+    resumable: bool = False
+    """A stream of it is written so that somebody else can go on with it."""
+    begun: Begun | None = None
+    """What its caller has read of an answer that broke off, and that is gone on with."""
 
 
 class Draining(Protocol):
@@ -91,6 +96,8 @@ class Trace:
     """How many were sent; a stream's reply begins before its attempt has ended."""
     change: str = ""
     """The last `Attempt.change` among them."""
+    resumed: Usage = Usage()
+    """What the parts of the answer have used that broke off and were gone on with."""
     hedged: bool = False
     """The answer is a hedge's that came before the attempt that it was sent beside."""
     ttft_ms: float | None = None

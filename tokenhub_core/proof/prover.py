@@ -29,6 +29,7 @@ from tokenhub_core.clock import SystemClock
 from tokenhub_core.config import Settings
 from tokenhub_core.dialects.base import DialectModule
 from tokenhub_core.dialects.registry import DIALECTS
+from tokenhub_core.dispatch.seams import RESUMED
 from tokenhub_core.errors import ConfigError, TokenHubError
 from tokenhub_core.ports import Clock, UpstreamResponse
 from tokenhub_core.proof import entries
@@ -36,7 +37,7 @@ from tokenhub_core.proof.alarms import Alarms
 from tokenhub_core.proof.canon import Hashing, hashing
 from tokenhub_core.proof.checking import compared
 from tokenhub_core.proof.entries import Draft, Received
-from tokenhub_core.proof.reading import Reading, Side, Sides, parser_of
+from tokenhub_core.proof.reading import Reading, Side, Sides, parser_of, resumed
 from tokenhub_core.proof.verdicts import Verdict
 from tokenhub_core.quirks.repairs import AnswerRepairs
 from tokenhub_core.routing.spread import LOST
@@ -261,7 +262,11 @@ class Prover:
         heard = None if attempt is None else opened.heard.get(attempt)
         if heard is None:
             return
-        sides = opened.sides = heard.reading.end()
+        sides = heard.reading.end()
+        parts = [opened.heard[n].reading.end() for n in _parts(record) if n in opened.heard]
+        if len(parts) > 1:
+            sides = resumed(self._manner.hashing.of(record.id), parts)
+        opened.sides = sides
         repaired = sides.mended is not sides.sent
         opened.received = Received(
             provider=record.provider,
@@ -463,6 +468,12 @@ def answering(record: Record) -> int | None:
         one.n for one in reversed(record.attempts) if one.first_byte_ms is not None and one.cause != LOST
     )
     return next(begun, None)
+
+
+def _parts(record: Record) -> list[int]:
+    """Return the numbers of the attempts that an answer is of, if it was gone on with; in the order of its parts."""
+    begun = [one for one in record.attempts if one.first_byte_ms is not None and one.cause != LOST]
+    return [one.n for one in begun] if begun and begun[-1].change == RESUMED else []
 
 
 def anchored(anchor: Anchor | None) -> Head | None:

@@ -7,13 +7,14 @@ not read, and has the calls that came before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from tokenhub_core.dialects import wire
 from tokenhub_core.dialects.base import DialectModule, EventParser
+from tokenhub_core.dispatch.seams import joined
 from tokenhub_core.proof import canon
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs
 from tokenhub_core.types import (
@@ -74,6 +75,23 @@ class Sides(Struct, frozen=True):
 
     sent: Side
     mended: Side
+
+
+def resumed(key: bytes, parts: Sequence[Sides]) -> Sides:
+    """Return the last part of an answer that was gone on with, its words behind those of the parts before it.
+
+    What goes on is text alone: calls are the last part's, and so are the bytes.
+    """
+    sent = _behind(key, [part.sent for part in parts])
+    repaired = any(part.mended is not part.sent for part in parts)
+    return Sides(sent, _behind(key, [part.mended for part in parts]) if repaired else sent)
+
+
+def _behind(key: bytes, parts: Sequence[Side]) -> Side:
+    *_, last = parts
+    words = joined(part.text for part in parts)
+    said = canon.text_hash(key, words) if last.said else b""
+    return structs.replace(last, text=words, said=said, read=all(part.read for part in parts))
 
 
 class Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from tokenhub_core.quirks import inline, results, roles, thinking, words
+from tokenhub_core.quirks import inline, prefill, results, roles, thinking, words
 from tokenhub_core.quirks.base import Quirk
 
 QUIRKS: Final[Mapping[str, Quirk]] = {
@@ -55,6 +55,19 @@ QUIRKS: Final[Mapping[str, Quirk]] = {
         "As `thinking_tags`, where the model's template has written the opening tag already, so that every "
         "answer begins with reasoning and only the closing tag is seen (DeepSeek R1, QwQ).",
         thinking.thinking_opened,
+    ),
+    prefill.PREFILL: Quirk(
+        "The model goes on from a last message of the assistant: a stream that broke off elsewhere can be "
+        "[resumed](resilience.md#resumed-streams) here (Claude up to 4.5, Gemini, Ollama).",
+        prefill.untouched,
+    ),
+    prefill.MARKED: Quirk(
+        'As `prefill`, where that message has to say `"prefix": true` (Mistral, DeepSeek).',
+        prefill.untouched,
+    ),
+    prefill.FLAGGED: Quirk(
+        "As `prefill`, where the call has to say `continue_final_message` (vLLM, SGLang).",
+        prefill.untouched,
     ),
 }
 """In the order in which they repair a call; the answer meets them the other way round."""

@@ -31,6 +31,16 @@ class Usage(msgspec.Struct, frozen=True):
             max(self.reasoning_tokens, other.reasoning_tokens),
         )
 
+    def plus(self, other: Usage) -> Usage:
+        """Return the sum of two counts of different work."""
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cache_read_tokens + other.cache_read_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+        )
+
     def __bool__(self) -> bool:
         return bool(self.input_tokens or self.output_tokens)
 

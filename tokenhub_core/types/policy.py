@@ -74,4 +74,6 @@ class Policy(msgspec.Struct, frozen=True):
     """Whether a stream that is checked is held until it has passed."""
     guarded: bool = False
     """Whether the beginning of a stream is held, so that another provider can make a break in it good."""
+    resume: bool = False
+    """Whether a stream that breaks is gone on with by a model that goes on from what was said."""
     why: Mapping[str, str] = msgspec.field(default_factory=dict)

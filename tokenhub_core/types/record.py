@@ -28,7 +28,8 @@ class Attempt(msgspec.Struct, frozen=True):
     usage: Usage = Usage()
     cost_nanousd: int = 0
     change: str = ""
-    """`reduced-max-tokens` or `escalated-context-overflow` where the machine changed the call."""
+    """`reduced-max-tokens` or `escalated-context-overflow` where the machine changed the call, `resumed` where it
+    goes on with an answer that broke off."""
     provider_request_id: str = ""
     blame: str = ""
     """Whose fault it was, by `errors.Blame`; empty on success."""

@@ -108,6 +108,7 @@ def _read(data: Json, dialect: Dialect, limit: int | None) -> Ask:
         text=text,
         media=media,
         results=results,
+        begun=texts(messages[-1]["content"]) if messages[-1]["role"] == "assistant" else "",
         tools=tools,
         choice=_CHOICES[kind],
         chosen=named,

@@ -85,6 +85,8 @@ class Ask:
     """What the user attached to it."""
     results: tuple[Result, ...] = ()
     """Tool results since then."""
+    begun: str = ""
+    """What the assistant has said of the answer already: it goes on from there."""
     tools: tuple[Offered, ...] = ()
     choice: Choice = Choice.AUTO
     chosen: str = ""

@@ -141,6 +141,7 @@ def _read(given: Mapping[str, Any], model: str, *, streams: bool = False, query:
         text=_texts(turns[last]) if last >= 0 else "",
         media=_media(_parts(turns[last])) if last >= 0 else (),
         results=tuple(_results(turns[last + 1 :])),
+        begun=_texts(turns[-1]) if turns[-1].get("role") == "model" else "",
         tools=tuple(tool for tool in tools if not allowed or tool.name in allowed),
         choice=_CHOICES[mode],
         structured=config.get("responseMimeType") == "application/json",

@@ -74,6 +74,7 @@ def read_chat(data: Json, _: str) -> Ask:
             )
             for at, turn in enumerate(results)
         ),
+        begun=str(turns[-1].get("content") or "") if turns and turns[-1].get("role") == "assistant" else "",
         tools=tools,
         input_tokens=weigh(turns, data.get("tools")),
         blocks=(data.get("tools"), *turns),

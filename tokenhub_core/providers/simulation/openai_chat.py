@@ -90,6 +90,7 @@ def read(data: Json, _: str) -> Ask:
             for item in messages[last + 1 :]
             if item["role"] == "tool"
         ),
+        begun=texts(messages[-1].get("content")) if messages[-1].get("prefix") is True else "",
         tools=tools,
         choice=choice,
         chosen=chosen,

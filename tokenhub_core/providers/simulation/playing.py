@@ -9,6 +9,8 @@ shape a real model sends. A few words in the last question ask for more:
     please filter       the vendor's content filter stops the answer
     please redact       thoughts come encrypted, where a dialect has that
 
+Where the last message is the assistant's, and its dialect goes on from there, the answer is the rest of it.
+
 A tool is called if it was forced, or if the last question names it (or says "use the tool") and no results
 have come since. Several that are named are called in parallel unless the caller forbids it.
 """
@@ -165,9 +167,10 @@ def _words(ask: Ask, seed: int, choice: int) -> str:
         if ask.schema is None:
             return orjson.dumps({"answer": _prose(ask, seed, choice)}).decode()
         return orjson.dumps(instance(ask.schema, hint=_hint(ask.text))).decode()
-    if echo := _ECHO.fullmatch(ask.text):
-        return echo[1]
-    return _prose(ask, seed, choice)
+    echo = _ECHO.fullmatch(ask.text)
+    text = echo[1] if echo else _prose(ask, seed, choice)
+    # What somebody else has begun differs in the name at most: it is gone on with from where it ends.
+    return text[len(ask.begun) :]
 
 
 def _counted(ask: Ask, said: Said) -> Said:
