@@ -99,8 +99,7 @@ def test_what_is_added_to_a_conversation_says_who_said_it(dialect: Dialect, body
     resumed = opened.resumed("An answer", 3)
     assert again is not None
     assert resumed is not None
-    provider = replace(OPENAI, dialect=dialect)
-    candidate = Candidate(PAIR[0], provider, 0.0, Terms(), 0, dialect=dialect)
+    candidate = Candidate(PAIR[0], OPENAI, 0.0, Terms(), 0, dialect=dialect)
     for made, roles in ((again, ["assistant", "user"]), (resumed, ["assistant"])):
         data = orjson.loads(made.render(candidate, None).data)
         turns = data["contents"] if dialect is Dialect.GEMINI else data["messages"]
