@@ -33,6 +33,7 @@ CALLERS: Sequence[tuple[int, str, bool]] = [
 ]
 """Which door, which dialect, streamed or not: all at the same time."""
 
+KILLS = int(os.environ.get("KILLS", "100"))
 UNITS = ("usd", "tokens", "requests")
 MODELS = {"openai": "m-openai", "anthropic": "m-anthropic"}
 
@@ -62,11 +63,11 @@ async def test_after_kill_9_every_reply_that_was_read_is_on_record(tmp_path: Pat
 
 
 @pytest.mark.load
-async def test_crash_fifty_times_and_every_reply_that_was_read_is_on_record(tmp_path: Path) -> None:
-    """The same fifty times, and everybody has read something."""
+async def test_crash_a_hundred_times_and_every_reply_that_was_read_is_on_record(tmp_path: Path) -> None:
+    """The same a hundred times, and everybody has read something."""
     async with prepared(tmp_path) as data, forking(data) as start:
-        read = await killing(data, start, rounds=50)
-    check(data, read, rounds=50)
+        read = await killing(data, start, rounds=KILLS)
+    check(data, read, rounds=KILLS)
     assert set(read.by) == set(CALLERS)
 
 

@@ -15,8 +15,8 @@ import random
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import linear_regression
@@ -24,7 +24,8 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.serving import Serve, eventually, measured, serving
+from tests.e2e.serving import eventually, measured
+from tests.faults.apart import apart
 from tests.faults.sizes import resident
 from tests.faults.test_load import AFTER, BEFORE
 from tests.faults.world import (
@@ -33,11 +34,7 @@ from tests.faults.world import (
     SLOTS,
     SPEAKS,
     Call,
-    Doors,
     Outside,
-    register,
-    settings_for,
-    slots_of,
 )
 from tokenhub_core.providers.simulator import Profile
 
@@ -67,27 +64,11 @@ class Look:
     tasks: int
 
 
-@asynccontextmanager
-async def _apart(folder: Path) -> AsyncIterator[tuple[Serve, Outside]]:
-    """Run a TokenHub, and pairs of providers that it knows. At its end it must have told of no bug."""
-    settings = settings_for(folder)
-    # Of a tree that is installed nowhere.
-    settings |= {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    async with AsyncExitStack() as stack:
-        slots = await stack.enter_async_context(slots_of(SLOTS))
-        serve = await stack.enter_async_context(serving(folder, settings=settings))
-        info = serve.info
-        doors = Doors(info.proxy_url, info.side_url, info.ca_file, serve.admin_token)
-        it = Outside(doors, serve.session, doors.trust(), slots)
-        await asyncio.gather(*(register(it, slot) for slot in slots))
-        yield serve, it
-
-
 async def test_soak_what_is_held_at_rest_does_not_grow(tmp_path: Path) -> None:
     """One attempt in ten fails, one caller in ten leaves: files and tasks stay as many, and memory levels off."""
     chance, ends, looks = random.Random(7), Counter[str](), list[Look]()
     began = time.monotonic()
-    async with _apart(tmp_path) as (serve, it):
+    async with apart(tmp_path) as (serve, it):
         for number in range(_ROUNDS):
             over = began + (number + 1) * MINUTES * 60 / _ROUNDS
             await asyncio.gather(*(_caller(it, slot, over, chance, ends) for slot in range(SLOTS)))
