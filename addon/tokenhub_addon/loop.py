@@ -6,7 +6,9 @@ import asyncio
 import ctypes
 import gc
 import importlib.util
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -16,6 +18,10 @@ _THRESHOLDS: Final = (10_000, 5, 2)
 Python's own 2,000 are those of two calls at a time. A connection that is closed is some 150 objects in a ring, most of
 them mitmproxy's, with up to 100 KB of OpenSSL's and of buffers: of those that nobody uses a few hundred may lie about.
 """
+
+_NEVER: Final = 1_000_000_000
+_SHARE: Final = 200
+"""One second in so many is the collector's at most, for looking at all objects: everything waits for that."""
 
 _M_ARENA_MAX: Final = -8
 """glibc's `mallopt`, see mallopt(3)."""
@@ -38,6 +44,33 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_THRESHOLDS)
+    gc.callbacks.append(Pace(gc.set_threshold, time.monotonic))
+
+
+class Pace:
+    """Keeps the collector from looking at all objects again soon where that takes long; one of `gc.callbacks`.
+
+    With ten thousand connections it takes a quarter of a second, in which nobody is answered.
+    """
+
+    def __init__(self, set_threshold: Callable[[int, int, int], None], clock: Callable[[], float]) -> None:
+        self._set_threshold = set_threshold
+        self._clock = clock
+        self._began = 0.0
+        self._until = -math.inf
+
+    def __call__(self, phase: str, info: Mapping[str, int]) -> None:
+        """Hear that the collector begins (`start`) or has ended (`stop`), and which generation it is about."""
+        now = self._clock()
+        if phase == "start":
+            self._began = now
+        elif info["generation"] == 2:
+            young, middle, _ = _THRESHOLDS
+            self._until = now + (now - self._began) * _SHARE
+            self._set_threshold(young, middle, _NEVER)
+        elif now >= self._until:
+            self._until = math.inf
+            self._set_threshold(*_THRESHOLDS)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
