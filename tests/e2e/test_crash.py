@@ -6,14 +6,18 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import sys
+import tempfile
+import time
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 import aiohttp
 import orjson
@@ -23,6 +27,10 @@ from tests.e2e.calling import LAST_WORDS, Door, doors
 from tests.e2e.serving import TOKENHUB, announced, bare_environment, measured, serving, stored
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
+from tokenhub_core.audit.entries import Action
+from tokenhub_core.launch.serveinfo import ServeInfo
+from tokenhub_core.store.audit import AuditLog
+from tokenhub_core.store.database import open_database
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -44,6 +52,10 @@ class Read:
 
     rounds: list[list[str]] = field(default_factory=list)
     by: dict[tuple[int, str, bool], int] = field(default_factory=dict)
+    changes: int = 0
+    """Changes of settings that were acknowledged."""
+    ready: list[float] = field(default_factory=list)
+    """Seconds from each start until the ports were open."""
 
     @property
     def ids(self) -> list[str]:
@@ -127,8 +139,13 @@ def check(data: Path, read: Read, *, rounds: int) -> None:
     assert spent == said
     assert min(spent) > 0
     missing = set(read.ids) - set(stored(data))
-    measured(f"{rounds} kills, {len(read.ids)} replies read to their end, {len(missing)} without a record")
+    measured(
+        f"{rounds} kills, {len(read.ids)} replies read to their end, {len(missing)} without a record;"
+        f" {read.changes} changes acknowledged, and all in an audit log that was whole after each;"
+        f" ready within {median(read.ready):.1f} s, the slowest {max(read.ready):.1f}"
+    )
     assert missing == set()
+    assert read.changes > rounds * 0.3
     assert len(set(read.ids)) == len(read.ids)
     assert sum(bool(names) for names in read.rounds) >= rounds * 0.7, "only a start may be silent"
 
@@ -182,10 +199,12 @@ async def killing(data: Path, start: Start, *, rounds: int) -> Read:
     """Start, load and kill so many times."""
     chance, read = random.Random(7), Read()
     for number in range(rounds):
+        began = time.monotonic()
         pid, killed = await start()
         async with asyncio.timeout(PATIENCE):
             info = await announced(data, pid)
         assert info is not None
+        read.ready.append(time.monotonic() - began)
         names: list[str] = []
         first = asyncio.Event()
         async with aiohttp.ClientSession() as session:
@@ -194,6 +213,7 @@ async def killing(data: Path, start: Start, *, rounds: int) -> Read:
                 asyncio.create_task(calling(session, ways[who[0]], who, (names, first, read)))
                 for who in CALLERS
             ]
+            callers.append(asyncio.create_task(changing(session, info, data, read)))
             # Every fifth is killed before it is known to have answered anything.
             if number % 5:
                 async with asyncio.timeout(PATIENCE):
@@ -202,8 +222,44 @@ async def killing(data: Path, start: Start, *, rounds: int) -> Read:
             os.kill(pid, signal.SIGKILL)
             await killed()
             await asyncio.gather(*callers)
+        await asyncio.to_thread(audited, data, read)
         read.rounds.append(names)
     return read
+
+
+async def changing(session: aiohttp.ClientSession, info: ServeInfo, data: Path, read: Read) -> None:
+    """Change a model again and again until nobody answers; count what was acknowledged."""
+    url = f"{info.side_url}/admin/v1/models/{MODELS['openai']}"
+    headers = {"authorization": f"Bearer {(data / 'admin-token').read_text().strip()}"}
+    with suppress(aiohttp.ClientError, ConnectionError):
+        while True:
+            body = {"weight": read.changes % 10}
+            async with session.patch(url, json=body, headers=headers) as response:
+                assert response.status == 200, await response.text()
+                await response.read()
+                read.changes += 1
+            await asyncio.sleep(0.05)
+
+
+def audited(data: Path, read: Read) -> None:
+    """Hold the audit log, as the kill has left it, to be whole and to have each change that was acknowledged.
+
+    It is read in a copy: what a kill has left is for the next start to find.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for path in data.glob("tokenhub.sqlite*"):
+            shutil.copy(path, folder)
+        database = open_database(str(Path(folder) / "tokenhub.sqlite"))
+        try:
+            log = AuditLog(database)
+            report = log.verify({})
+            count = sum(entry.action == Action.MODEL_CHANGE for entry in log.entries())
+        finally:
+            database.close()
+    assert report.ok, report.findings
+    assert count >= read.changes, (
+        f"{read.changes} changes were acknowledged, and {count} are in the audit log"
+    )
 
 
 async def calling(
