@@ -44,7 +44,8 @@ from tokenhub_core.types import Dialect, Json, header
 FIN: Final = "fin"
 RESET: Final = "reset"
 STALL: Final = "stall"
-_WORDS: Final = (b"content", b"text", b"parts")
+_WORDS: Final = (b"content", b"text", b"parts", b"delta")
+"""The members that what is said stands in, whatever the dialect."""
 
 type Step = bytes | float | str
 """Bytes to send, seconds to wait, or how to end: FIN, RESET, STALL; without an end the connection stays."""

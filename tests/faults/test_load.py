@@ -11,7 +11,9 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import product
 from statistics import quantiles
 from typing import Any
 
@@ -19,7 +21,8 @@ import pytest
 import pytest_asyncio
 
 from tests.e2e.serving import measured, until
-from tests.faults.world import LANES, Turn, World, world
+from tests.faults.chaos import Chaos
+from tests.faults.world import LANES, SPEAKS, Turn, World, world
 from tokenhub_core.providers.simulator import Profile
 from tokenhub_core.types import Lane
 from tokenhub_core.underway import Underway
@@ -92,6 +95,39 @@ async def test_g1_every_call_is_answered_while_one_provider_is_well(it: World) -
     ends = await _many(CALLS, lambda number: _end(it, number))
     measured(f"G1: {ends['answered']} of {CALLS} answered in {time.monotonic() - began:.0f} s")
     assert ends["answered"] == CALLS, ends
+
+
+@asynccontextmanager
+async def _third(it: World) -> AsyncIterator[Chaos]:
+    """Run one more provider, dearer than both of each pair, that serves every model and is always well."""
+    async with Chaos() as well:
+        body = {
+            "id": "well",
+            "type": "openai",
+            "base_url": well.url,
+            "cred_store": "memory",
+            "api_key": "sk-canary-lab",
+        }
+        await it.admin("POST", "/providers", body)
+        dear = {"provider_id": "well", "input_per_1k": 0.1, "output_per_1k": 0.4}
+        for slot in it.slots:
+            for first, spare in product(SPEAKS, SPEAKS):
+                await it.admin("POST", "/models", {"id": slot.model(first, spare), **dear})
+        try:
+            yield well
+        finally:
+            await it.admin("DELETE", "/providers/well")
+
+
+async def test_g2_every_call_is_answered_while_one_of_three_providers_is_well(it: World) -> None:
+    """A third of the attempts at either of two providers fail, before the first word; the third one is asked last."""
+    async with _third(it) as well:
+        _shaky(it, 4, BEFORE, 0.3, apart=False)
+        ends = await _many(CALLS, lambda number: _end(it, number))
+        asked = len(well.requests)
+    measured(f"G2: {ends['answered']} of {CALLS} answered while two of three fail, {asked} by the third")
+    assert ends["answered"] == CALLS, ends
+    assert 0 < asked < CALLS / 2
 
 
 async def test_g2_all_three_attempts_are_used_before_anybody_hears_of_a_failure(it: World) -> None:
