@@ -159,6 +159,7 @@ def test_a_nonce_that_was_met_elsewhere_is_remembered_for_as_long_as_one_of_ours
     """What somebody claims to have met for longer, or until now, is not kept: it would be for ever, or for nothing."""
     known = signatures()
     known.learn("k1", NONCE, b"another text's digest", expires, at)
+    assert known.knows("k1", NONCE) is bool(why)
     assert known.refusal(signature(tag(), TEXT), KEY, "", NOW) == why
     assert known.knows("k1", NONCE)
 
