@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +15,10 @@ import pytest
 from tests.e2e.serving import eventually
 from tests.fakes import redis as fake
 from tests.fakes.house import House, house
+from tests.fakes.leaping import LeapingLoop
 from tests.fakes.provider import FakeProvider
 from tests.patience import PATIENCE
-from tokenhub_core.admission import drawing, pool
+from tokenhub_core.admission import drawing
 from tokenhub_core.admission.drawing import Drawing
 from tokenhub_core.admission.pool import Claim, Grant, Reservoir
 from tokenhub_core.admission.quotas import nanoseconds
@@ -92,15 +94,33 @@ async def test_all_processes_together_let_in_what_the_limit_says() -> None:
 
 async def test_tokens_that_a_call_did_not_use_are_there_for_another_process() -> None:
     """They go back to the pool when it ends, whichever process made it."""
-    one, two = processes(KeyLimits(tokens_per_minute=4000))
+    limits = KeyLimits(requests_per_minute=LIMIT, tokens_per_minute=4000)
+    one, two = processes(limits)
     stay = await one.enter(1000)
     assert stay is not None
     assert await two.enter(3500) is None
 
     stay.leave(100, one.instant)
     await one.drawing.close()
+    assert one.drawing._posts == set()
 
+    looks = Claim("address:192.0.2.1", requests=LIMIT, tokens=4000)
+    assert one.pool.reservoir.draw("x", looks, int(one.pool.now * 1000)).left_requests == LIMIT - 2
     assert await two.enter(3500) is not None
+
+
+async def test_tokens_that_were_drawn_and_not_used_go_back() -> None:
+    """With the next draw, as far as they cannot have drained meanwhile: 200 of 6,000 a minute, in two seconds."""
+    (one,) = processes(KeyLimits(tokens_per_minute=6000), 1)
+    who = one.throttle.subject(CALLER, ())
+    assert who is not None
+    await one.drawing.arrive(*who, 9000)
+    assert one.drawing.stocks.of(who[0]).left[1] == 6000 - 1024 - 3000
+
+    one.pool.now += 2
+    await one.drawing.arrive(*who, 0)
+
+    assert one.drawing.stocks.of(who[0]).left[1] == 6000 - 1024
 
 
 async def test_a_long_call_is_settled_when_it_ends() -> None:
@@ -133,6 +153,38 @@ async def test_without_the_pool_each_lets_in_its_part_and_begins_with_nothing() 
         one.pool.now += 60
 
     assert await count(both, 40) == LIMIT
+
+
+async def test_a_process_that_has_never_met_the_pool_takes_itself_for_one_of_two(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It lets in half of the limit, and the log says so, and when that is over."""
+    (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+    one.pool.there = False
+    assert await count([one], 1) == 0
+    one.pool.now += 60
+    assert await count([one], 20) == LIMIT // 2
+    one.pool.there = True
+    await one.drawing.renew()
+    assert caplog.messages == [
+        "limits on callers are not shared: each of 2 processes lets in its part",
+        "limits on callers are shared again",
+    ]
+
+
+def test_a_call_waits_for_the_pool_for_a_twentieth_of_a_second() -> None:
+    """One that hangs counts as gone then."""
+
+    async def met() -> float:
+        (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
+        one.pool.hangs = True
+        begun = asyncio.get_running_loop().time()
+        await one.enter()
+        assert one.told == [False]
+        return asyncio.get_running_loop().time() - begun
+
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner:
+        assert runner.run(met()) == pytest.approx(0.05)
 
 
 async def test_nobody_waits_for_a_pool_that_does_not_answer() -> None:
@@ -251,26 +303,25 @@ async def test_a_caller_is_told_what_is_left_to_all_processes(dialect: Dialect, 
     assert unlimited.headers(dialect, now=free.instant, at=0) == ()
 
 
-async def test_a_process_says_again_and_again_that_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For as long as it serves, whether the pool answers or not."""
-    monkeypatch.setattr(pool, "RENEW", 0.0)
+def test_a_process_says_again_and_again_that_it_is_there() -> None:
+    """For as long as it serves: every two and a half seconds, and twice as often while the pool is gone."""
     (one,) = processes(KeyLimits(requests_per_minute=LIMIT), 1)
-    asked, enough = list[Claim](), asyncio.Event()
+    asked, moments = list[Claim](), list[float]()
 
     async def heard(claim: Claim) -> Grant | None:
+        await asyncio.sleep(0)
         asked.append(claim)
+        moments.append(asyncio.get_running_loop().time())
         if len(asked) == 4:
-            enough.set()
+            raise asyncio.CancelledError
         return None if len(asked) == 2 else Grant()
 
     one.pool.draw = heard  # type: ignore[method-assign] # it is gone once
-    keeping = asyncio.create_task(one.drawing.keep())
-    async with asyncio.timeout(PATIENCE):
-        await enough.wait()
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
-    assert asked[:4] == [Claim("")] * 4
+    with asyncio.Runner(loop_factory=LeapingLoop) as runner, pytest.raises(asyncio.CancelledError):
+        runner.run(one.drawing.keep())
+    assert asked == [Claim("")] * 4
     assert one.told == [False, True]
+    assert [later - earlier for earlier, later in pairwise(moments)] == [2.5, 1.25, 2.5]
 
 
 # --- with Redis --------------------------------------------------------------------------------------------

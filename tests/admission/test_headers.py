@@ -80,12 +80,12 @@ GOLDEN: list[tuple[str, list[tuple[str, str]], list[Seen]]] = [
         "mistral",
         [
             *each("x-ratelimit-{}-tokens-minute", "500000", "499000"),
-            *each("x-ratelimit-{}-tokens-month", "1000000000", "999999000"),
+            *each("x-ratelimit-{}-tokens-month", "1000000000", "999999000", "1728000"),
             *each("ratelimitbysize-{}", "500000", "498000", "41"),
         ],
         [
             Seen(T, "minute", 500_000, 499_000, 41, by_model=True),
-            Seen(T, "month", 1e9, 999_999_000, None, by_model=True),
+            Seen(T, "month", 1e9, 999_999_000, 1_728_000, by_model=True),
         ],
     ),
     (
@@ -177,10 +177,36 @@ def test_every_vendors_fields_are_read_by_its_own_table(
 
 
 def test_a_moment_counts_from_the_answers_own_clock() -> None:
-    """A provider whose clock is an hour off still means ten seconds."""
+    """A provider whose clock is an hour off still means ten seconds, whatever else it tells beside the moment."""
+    date = ("date", "Mon, 21 Sep 2026 15:13:20 GMT")
     fields = each("anthropic-ratelimit-requests-{}", "50", "0", "2026-09-21T15:13:30Z")
-    [seen] = told("anthropic", ("date", "Mon, 21 Sep 2026 15:13:20 GMT"), *fields, dialect=MESSAGES)
-    assert seen.resets == 10
+    for some in (fields, fields[2:]):
+        [seen] = told("anthropic", date, *some, dialect=MESSAGES)
+        assert seen.resets == 10
+
+
+@pytest.mark.parametrize(
+    ("vendor", "name"),
+    [
+        ("mistral", "x-ratelimit-reset-req-minute"),
+        ("mistral", "x-ratelimit-reset-tokens-minute"),
+        ("mistral", "x-ratelimit-reset-tokens-month"),
+        ("mistral", "ratelimitbysize-reset"),
+        ("mistral", "x-ratelimitbysize-reset-minute"),
+        ("mistral", "x-ratelimitbysize-reset-month"),
+        ("cerebras", "x-ratelimit-reset-requests-hour"),
+        ("cerebras", "x-ratelimit-reset-tokens-day"),
+        ("together", "x-ratelimit-reset"),
+        ("together", "x-tokenlimit-reset"),
+        ("", "x-ratelimit-reset"),
+        ("", "ratelimit-reset"),
+    ],
+)
+@pytest.mark.parametrize("value", ["30", str(int(AT) + 30), str((int(AT) + 30) * 1000)])
+def test_a_reset_may_be_told_in_seconds_or_as_a_moment(vendor: str, name: str, value: str) -> None:
+    """Seconds from now, seconds since the epoch or milliseconds since it: the three cannot be taken for each other."""
+    [seen] = told(vendor, (name, value))
+    assert seen.resets == 30
 
 
 def test_an_unknown_host_is_read_by_its_dialect() -> None:

@@ -60,7 +60,7 @@ def test_two_keys_are_refused() -> None:
     """Nobody could say which one counts."""
     with pytest.raises(TokenHubError) as raised:
         marked(headers=((HEADER, "a"), (HEADER, "a")))
-    assert raised.value.fault.http_status == 400
+    assert (raised.value.fault.http_status, raised.value.fault.cause) == (400, "idempotency_key")
 
 
 # --- the owner ----------------------------------------------------------------------------------------------
@@ -80,6 +80,8 @@ def test_two_keys_are_refused() -> None:
             {"headers": ((HEADER, "k"), ("authorization", "Bearer sk-2"))},
         ),
         ({}, {"headers": ((HEADER, "k"), ("x-api-key", "sk-1"))}),
+        ({}, {"headers": ((HEADER, "k"), ("api-key", "sk-1"))}),
+        ({}, {"headers": ((HEADER, "k"), ("x-goog-api-key", "sk-1"))}),
     ],
 )
 def test_two_owners_never_meet(one: dict[str, Any], other: dict[str, Any]) -> None:

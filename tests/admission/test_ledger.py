@@ -409,6 +409,10 @@ def test_a_caller_is_told_of_the_budget_that_ends_first() -> None:
     # Of nothing nothing is left; more is not told of the other, which has been overdrawn by less.
     assert 'id="all"' in it.told(KEYED, NOW / 1e6)
     assert Ledger().told(KEYED, 0) == ""
+    daily = ledger(structs.replace(ALL, period=Period.DAY))
+    daily.book(record(cost=60, at=86_400.0))
+    assert 'id="all"' in daily.told(KEYED, 86_400.0)
+    assert daily.told(KEYED, 86_399.0) == ""
 
 
 def test_nothing_is_asked_where_no_budget_applies() -> None:

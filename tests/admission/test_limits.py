@@ -119,6 +119,12 @@ def test_what_is_told_of_a_model_holds_for_that_model() -> None:
     assert [one.model for one in limits.shown(0.0)] == ["m", ""]
 
 
+def test_where_a_key_and_a_model_wait_equally_long_it_is_the_keys_limit_that_is_told() -> None:
+    """It holds for every other model too."""
+    limits = known(requests(0), Seen(Metric.TOKENS, "", 1000, 0, 60, by_model=True))
+    assert (limits.room(CALL, 0.0).wait, limits.room(CALL, 0.0).why) == (60.0, "requests")
+
+
 def test_each_metric_counts_what_it_is_made_of() -> None:
     """Input, output, both together, and a share that no call's size says anything of."""
     for metric, most in ((Metric.INPUT_TOKENS, 100), (Metric.OUTPUT_TOKENS, 50), (Metric.TOKENS, 150)):
@@ -129,7 +135,7 @@ def test_each_metric_counts_what_it_is_made_of() -> None:
     share = known(Seen(Metric.SHARE, "5h", 1.0, 0.001, 60))
     share.take(CALL, 0.0)
     assert share.room(CALL, 0.0).wait == 0
-    assert known(Seen(Metric.SHARE, "5h", 1.0, 0.0, 60)).room(CALL, 0.0).wait == 60
+    assert known(Seen(Metric.SHARE, "5h", 1.0, 0.0, 60)).room(CALL, 0.0) == Room(60.0, "share", share=0.0)
 
 
 def test_less_than_is_needed_is_told_from_nothing() -> None:
@@ -139,11 +145,12 @@ def test_less_than_is_needed_is_told_from_nothing() -> None:
 
 
 def test_a_call_larger_than_the_whole_limit_fits_where_the_window_is_full() -> None:
-    """It would wait for ever otherwise; the provider decides."""
-    limits = known(Seen(Metric.TOKENS, "", 100, 100, 60))
-    assert limits.room(CALL, 0.0).wait == 0
-    limits.take(CALL, 0.0)
-    assert limits.room(CALL, 0.0).wait > 0
+    """It would wait for ever otherwise; the provider decides. The next one waits until it is full again."""
+    for refills in (False, True):
+        limits = known(Seen(Metric.TOKENS, "", 100, 100, 60, refills=refills))
+        assert limits.room(CALL, 0.0).wait == 0
+        limits.take(CALL, 0.0)
+        assert limits.room(CALL, 10.0).wait == 50.0
 
 
 def test_an_answer_without_a_figure_changes_nothing() -> None:
@@ -162,7 +169,7 @@ def test_models_are_told_apart_up_to_a_bound() -> None:
 
 def test_a_call_that_nobody_hears_of_again_is_not_awaited_for_ever() -> None:
     """After a quarter of an hour it counts as arrived: what a stranger's answer says has it in its figure."""
-    for later, left in ((899.0, 8), (901.0, 9)):
+    for later, left in ((900.0, 8), (901.0, 9)):
         limits = known(requests(10, resets=10_000))
         limits.take(CALL, 0.0)
         limits.take(CALL, later)
@@ -190,9 +197,14 @@ def test_the_fault_tells_when_the_first_can_serve() -> None:
     """429 for what passes, 503 where only our own keys are at fault, and never more than an hour."""
     fault = limited([("a", Room(30.2, "requests")), ("b", Room(7.5, "cooling")), ("b", Room(9, "tokens"))])
     assert (fault.kind, fault.http_status, fault.retry_after) == (Kind.RATE_LIMITED, 429, 7.5)
-    assert "b or 1 more" in fault.message
+    assert fault.message == (
+        "no credential of b or 1 more can take this call for another 8 s (cooling, requests, tokens)"
+    )
     money = limited([("a", Room(90_000.0, "exhausted")), ("b", Room(95_000.0, "refused"))])
     assert (money.kind, money.http_status, money.retry_after) == (Kind.QUOTA, 429, 3600.0)
+    assert (money.cause, money.code) == ("credentials_parked", "insufficient_quota")
+    every = [("a", Room(5.0, why)) for why in ("exhausted", "refused", "denied")]
+    assert limited(every).kind is Kind.QUOTA
     assert (
         limited([("a", Room(5.0, "refused"))]).http_status,
         limited([("a", Room(5.0, "denied"))]).kind,

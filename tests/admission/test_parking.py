@@ -105,3 +105,10 @@ def test_no_parking_is_without_end_or_over_at_once(until: float, reason: Reason)
     """Whatever an answer asks for: at least a second, at most two months."""
     one = parked(None, HERE, Sentence(reason, until, by_model=False), "x", at=AT)
     assert 1 <= one.until - AT <= 62 * DAY
+
+
+@pytest.mark.parametrize(("asked", "rests"), [(-5.0, 1.0), (0.5, 1.0), (1.5, 1.5), (100 * DAY, 62 * DAY)])
+def test_a_parking_ends_when_it_was_asked_for_within_its_bounds(asked: float, rests: float) -> None:
+    """What is over already ends in a second, and what is too far away in two months."""
+    given_ = Sentence(Reason.EXHAUSTED, AT + asked, by_model=False)
+    assert parked(None, HERE, given_, "x", at=AT).until == AT + rests

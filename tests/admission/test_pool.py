@@ -15,7 +15,17 @@ from msgspec import structs
 from tests.fakes import redis as fake
 from tests.patience import PATIENCE
 from tokenhub_core import redispool
-from tokenhub_core.admission.pool import MINUTE, PRESENT, Claim, Grant, Nonces, Reservoir, Stock, part
+from tokenhub_core.admission.pool import (
+    MINUTE,
+    PRESENT,
+    Claim,
+    Grant,
+    Nonces,
+    Reservoir,
+    Stock,
+    expected,
+    part,
+)
 from tokenhub_core.redispool import RedisPool
 from tokenhub_core.types import KeyLimits
 
@@ -109,7 +119,7 @@ async def test_subjects_do_not_meet_and_a_word_without_one_only_tells_of_a_proce
     assert (await draw("one", claim)).requests == 1
     assert (await draw("one", Claim("key:b", requests=1, want_requests=1))).requests == 1
 
-    assert await draw("two", Claim("")) == Grant(processes=2)
+    assert await draw("two", Claim("")) == Grant(0, 0, 0, 0, 0, 0, 2)
 
 
 @given(
@@ -136,6 +146,12 @@ def test_no_more_is_given_in_any_time_than_the_limit_allows(rate: int, asked: li
             assert total * MINUTE <= rate * MINUTE + rate * (at - given_at[start][0])
 
 
+def test_a_pool_begins_full() -> None:
+    """Whatever its clock says: also one that has just begun to count."""
+    claim = Claim("s", requests=2, tokens=30, want_requests=2, want_tokens=30)
+    assert Reservoir().draw("one", claim, 0) == Grant(2, 30, 0, 0, 0, 0, 1)
+
+
 def test_a_process_that_is_silent_is_not_counted_any_more() -> None:
     """Those that are left have larger parts, should the pool be gone."""
     pool = Reservoir()
@@ -152,6 +168,7 @@ def test_who_was_not_heard_of_for_two_minutes_is_forgotten_and_has_everything() 
     for subject in ("old", "young"):
         pool.draw("one", structs.replace(claim, subject=subject), 0)
     pool.draw("one", structs.replace(claim, subject="young"), 2 * MINUTE)
+    assert pool._kept.keys() == {"old", "young"}
 
     pool.draw("one", structs.replace(claim, subject="new"), 2 * MINUTE + 1)
 
@@ -163,7 +180,8 @@ def test_who_was_not_heard_of_for_two_minutes_is_forgotten_and_has_everything() 
 def test_what_is_not_used_in_time_is_lost_and_tokens_go_back_as_far_as_they_cannot_have_drained() -> None:
     """Whoever keeps what it drew would use it beside what has drained meanwhile."""
     stock = Stock()
-    stock.put(Grant(requests=1, tokens=1000), 10.0)
+    stock.put(Grant(1, 1000, 500, 1500, left_requests=3, left_tokens=4), 10.0)
+    assert (stock.waits, stock.left) == ((0.5, 1.5), (3, 4))
     stock.expire(11.9, 6000)
     assert (stock.requests, stock.tokens, stock.more) == (1, 1000, 0)
 
@@ -176,8 +194,17 @@ def test_what_is_not_used_in_time_is_lost_and_tokens_go_back_as_far_as_they_cann
     ("limit", "of", "mine"), [(10, 2, 5), (10, 3, 3), (1, 4, 1), (0, 2, 0), (None, 2, None)]
 )
 def test_a_part_is_even_and_at_least_one(limit: int | None, of: int, mine: int | None) -> None:
-    """A limit of nothing stays one."""
+    """A limit of nothing stays one; how long an answer may be is not divided."""
     assert part(KeyLimits(limit, limit, limit, 7), of) == KeyLimits(mine, mine, mine, 7)
+    assert part(KeyLimits(limit, 60 * of, 70 * of, 7), of) == KeyLimits(mine, 60, 70, 7)
+
+
+@pytest.mark.parametrize(
+    ("hint", "reserved", "drawn"), [(0, 1000, 1250), (1250, 1100, 1375), (1250, 100, 1094), (1, 0, 1)]
+)
+def test_what_is_drawn_follows_what_calls_set_aside(hint: int, reserved: int, drawn: int) -> None:
+    """A quarter more at once, and less by an eighth at a time."""
+    assert expected(hint, reserved) == drawn
 
 
 def test_a_nonce_stands_until_its_end_or_is_replaced() -> None:

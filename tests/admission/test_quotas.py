@@ -218,10 +218,22 @@ def test_a_busy_account_does_not_stand_in_the_way_of_idle_ones() -> None:
     accounts = Accounts(most=5)
     for number in range(4):
         busy(accounts.of(f"busy {number}", LIMITS, 0), "calls")
-    accounts.of("idle", LIMITS, 0)
+    idle = accounts.of("idle", LIMITS, 0)
     shared = accounts.of("new", LIMITS, 0)  # has looked at the four busy ones only
+    assert accounts.of("idle", LIMITS, 0) is idle
     assert accounts.of("newer", LIMITS, 0) is not shared  # has met the idle one
     assert len(accounts) == 5
+
+
+def test_an_account_can_begin_with_nothing_at_hand() -> None:
+    """Of what is limited everything counts as used, and drains from then on; nothing is counted of the rest."""
+    account = Account()
+    account.limits = KeyLimits(requests_per_minute=60)
+    account.requests.take(10, 60, 0)
+    account.fill(SECOND)
+    assert account.requests.level(60, SECOND) == 60 * MINUTE
+    assert account.requests.wait(1, 60, SECOND) == SECOND
+    assert account.tokens.level(600, SECOND) == 0
 
 
 def test_what_is_not_limited_any_more_keeps_no_account() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any, Final
 
 import msgspec
@@ -70,8 +71,9 @@ def test_anything_else_is_refused_with_a_reason(
 
 
 def test_each_key_has_a_secret_of_its_own() -> None:
-    """What one key signed is no other's."""
+    """What one key signed is no other's; clients keep theirs, so that it is made in one way for ever."""
     assert secret_of(b"r" * 32, "k1") != secret_of(b"r" * 32, "k2") != secret_of(b"s" * 32, "k2")
+    assert secret_of(b"r" * 32, "k1") == hmac.new(b"r" * 32, b"k1", "sha256").digest()
 
 
 def test_a_locked_vault_honours_nothing_signed() -> None:
@@ -159,6 +161,7 @@ def test_a_nonce_that_was_met_elsewhere_is_remembered_for_as_long_as_one_of_ours
     """What somebody claims to have met for longer, or until now, is not kept: it would be for ever, or for nothing."""
     known = signatures()
     known.learn("k1", NONCE, b"another text's digest", expires, at)
+    assert known.knows("k1", NONCE) is bool(why)
     assert known.refusal(signature(tag(), TEXT), KEY, "", NOW) == why
     assert known.knows("k1", NONCE)
 
