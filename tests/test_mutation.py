@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from scripts.mutation import report
+from scripts.mutation import report, trial
 from scripts.mutation.areas import AREAS
 from scripts.mutation.covering import Reach
 from scripts.mutation.mutants import Mutant, functions, mutants, sampled
@@ -139,6 +140,27 @@ def test_the_tests_of_a_line_come_with_the_quickest_first() -> None:
     assert known.covering("f", (2, 3)) == ["b", "a"]
     assert known.covering("f", (9, 3)) == ["c"]
     assert known.covering("f", (1,)) == ["c", "b", "a"]
+
+
+def test_what_only_loading_runs_is_not_run_by_a_test() -> None:
+    """A fault there takes effect where the module is loaded anew, and nowhere else."""
+    known = Reach({"a": 2.0}, {"f": {1: [], 2: ["a"]}}, {}, [])
+    assert known.runs("f", (1, 2))
+    assert not known.runs("f", (1,))
+    assert not known.runs("g", (2,))
+
+
+def test_a_module_is_forgotten_though_its_package_is_gone_already(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that is called as something of the interpreter's own is; the other way round it is gone from there."""
+    around, inside = ModuleType("tokenhub_around"), ModuleType("tokenhub_around.audit")
+    vars(around)["audit"] = inside
+    monkeypatch.setitem(sys.modules, "tokenhub_around", around)
+    monkeypatch.setitem(sys.modules, "tokenhub_around.audit", inside)
+    trial._forget(["tokenhub_around.audit"])
+    assert not hasattr(around, "audit")
+    sys.modules["tokenhub_around.audit"] = inside
+    trial._forget(["tokenhub_around", "tokenhub_around.audit"])
+    assert "tokenhub_around.audit" not in sys.modules
 
 
 def test_a_score_counts_what_was_noticed() -> None:

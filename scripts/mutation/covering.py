@@ -40,6 +40,11 @@ class Reach(msgspec.Struct, frozen=True):
     loaded: list[str]
     """The modules that the tests load, those left out that pytest loads itself."""
 
+    def runs(self, file: str, lines: Sequence[int]) -> bool:
+        """Tell whether a test runs one of these lines; what runs only while its module is loaded none does."""
+        known = self.lines.get(file, {})
+        return any(known.get(line) for line in lines)
+
     def covering(self, file: str, lines: Sequence[int]) -> list[str]:
         """Return the tests of the first line that has any, the quickest first; where none has, all of them."""
         known = self.lines.get(file, {})

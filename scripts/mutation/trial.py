@@ -111,7 +111,11 @@ def tried(
         for mutant in mutants
     }
     wanted = sorted({test for several in tests.values() for test in several})
-    quick = {mutant: code for mutant in mutants if (code := _code(subject, mutant)) is not None}
+    quick = {
+        mutant: code
+        for mutant in mutants
+        if reach.runs(subject.file, mutant.lines) and (code := _code(subject, mutant)) is not None
+    }
     bench = _Bench(subject, quick, tests, reach, tell)
     if quick:
         _session(wanted, bench)
@@ -246,8 +250,8 @@ def _forget(names: Iterable[str]) -> None:
     for name in names:
         sys.modules.pop(name, None)
         package, _, last = name.rpartition(".")
-        if last in vars(sys.modules.get(package, sys)):
-            delattr(sys.modules[package], last)
+        if (around := sys.modules.get(package)) is not None and last in vars(around):
+            delattr(around, last)
 
 
 class _Only(Profile):
