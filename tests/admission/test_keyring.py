@@ -362,6 +362,18 @@ def test_a_cool_off_is_told_to_other_processes_where_it_is_news() -> None:
     assert told == [Rest("p", "default", seconds) for seconds in (7.0, 8.5, 0.0)]
 
 
+def test_a_cool_off_that_grows_by_little_steps_is_told_once_they_come_to_something() -> None:
+    """Each of them is no news; all together are half a minute that others would go on calling in."""
+    ring, told = Ring(), list[Rest]()
+    ring.keyring.share(told.append)
+    for step in range(5):
+        ring.ended(ring.chosen(LONE, anyway=True), replace(SLOW, retry_after=7.0 + step * 0.125))
+    assert [one.seconds for one in told] == [7.0, 7.375]
+    ring.keyring.unpark("p", "default", at=1.0)
+    ring.ended(ring.chosen(LONE), replace(SLOW, retry_after=7.0))
+    assert [one.seconds for one in told[2:]] == [0.0, 7.0]
+
+
 def test_a_cool_off_that_another_process_met_holds_here() -> None:
     """Of two the later end counts, none is longer than an hour, and what was ended there is over here."""
     ring = Ring()

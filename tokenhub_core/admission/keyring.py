@@ -102,6 +102,8 @@ class Keyring:
         """How many of `_known` are at a host."""
         self._subjects: dict[_Name, _Subject] = {}
         self._cooling: dict[tuple[str, str, str], float] = {}
+        self._shared: dict[tuple[str, str, str], float] = {}
+        """What other processes know of them."""
         self._parked: dict[Place, Parked] = {}
         self._probes: dict[Place, float] = {}
 
@@ -129,9 +131,10 @@ class Keyring:
         key = (told.provider, told.credential, "")
         if told.seconds > 0:
             until = now + min(told.seconds, LONGEST)
-            self._cooling[key] = max(self._cooling.get(key, until), until)
+            self._cooling[key] = self._shared[key] = max(self._cooling.get(key, until), until)
         else:
             self._cooling.pop(key, None)
+            self._shared.pop(key, None)
 
     # --- before a call
 
@@ -320,12 +323,17 @@ class Keyring:
             return
         # A caller's own limits may be those of one model; what we know of his key must not stand in his way.
         key = (provider.id, name, chosen.model if provider.type is ProviderType.ORIGIN else "")
-        until, known = now + min(seconds, LONGEST), self._cooling.get(key, now)
-        self._cooling[key] = max(known, until)
-        if until - known > _LONGER and provider.type is not ProviderType.ORIGIN:
+        until = now + min(seconds, LONGEST)
+        self._cooling[key] = max(self._cooling.get(key, now), until)
+        if (
+            until - max(self._shared.get(key, now), now) > _LONGER
+            and provider.type is not ProviderType.ORIGIN
+        ):
+            self._shared[key] = until
             self._rested(Rest(provider.id, name, until - now))
         if len(self._cooling) > _STRANGERS:
             self._cooling = {one: end for one, end in self._cooling.items() if end > now}
+            self._shared = {one: end for one, end in self._shared.items() if one in self._cooling}
 
     def _park(self, chosen: Chosen, given: parking.Sentence, cause: str, at: float) -> None:
         place = Place(chosen.provider.id, chosen.credential.name, chosen.model if given.by_model else "")
@@ -344,6 +352,7 @@ class Keyring:
     ) -> int:
         """End all parkings and the cool-off of a credential; return how many parkings that were."""
         if self._cooling.pop((provider_id, credential, ""), None) is not None:
+            self._shared.pop((provider_id, credential, ""), None)
             self._rested(Rest(provider_id, credential, 0.0))
         places = [
             place for place in self._parked if (place.provider, place.credential) == (provider_id, credential)

@@ -315,7 +315,9 @@ class Vault:
     async def keep(self) -> None:
         """Lock the vault whenever it was idle for long enough, for as long as the service runs."""
         while self._idle:
-            await asyncio.sleep(max(0.05, min(self._idle / 4, self._left())))
+            left, often = self._left(), self._idle / 4
+            # Locked, or waited for others: there is nothing to be in time for.
+            await asyncio.sleep(max(0.05, min(often, left if left > 0 else often)))
             await self.lock_if_idle()
 
     async def lock_if_idle(self) -> bool:
