@@ -149,6 +149,7 @@ async def test_signing_out_ends_the_session_at_the_server(it: House) -> None:
 
 async def test_a_session_ends_by_itself(it: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """An hour after it was used last, and twelve hours after it was opened however much it is used."""
+    assert (IDLE, LIFETIME) == (3600, 12 * 3600)
     register, clock = register_of(it), Shifted()
     monkeypatch.setattr(register, "_clock", clock)
     idle = await signed_in(it, it.token)
