@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import pytest
@@ -170,18 +170,38 @@ def test_of_several_providers_there_the_first_that_the_key_is_good_for_lends() -
     assert it.lend(entry(key=mine), HERE, Dialect.OPENAI_CHAT).provider == "second"
 
 
+LOCKED = Fault(Kind.OVERLOADED, Blame.US, "locked", cause="vault_locked")
+
+
 @pytest.mark.parametrize(
-    ("locker", "status", "cause"),
+    ("locker", "cause", "words"),
     [
-        (Locker(fault=Fault(Kind.OVERLOADED, Blame.US, "locked", cause="vault_locked")), 503, "vault_locked"),
-        (Locker(secret=""), 503, "no_credential"),
-        (Locker(secret="two\r\nlines: x"), 503, "bad_credential"),
+        (Locker(fault=LOCKED), "vault_locked", "locked"),
+        (Locker(secret=""), "no_credential", "the credential of openai is gone"),
+        (
+            Locker(secret="two\r\nlines: x"),
+            "bad_credential",
+            "the credential of provider openai has characters that no header can carry",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_the_operators_affair(locker: Locker, status: int, cause: str) -> None:
+def test_what_cannot_be_read_is_the_operators_affair(locker: Locker, cause: str, words: str) -> None:
     """A client that got a 401 would doubt its own key."""
     fault = refused(lender(locker=locker), entry())
-    assert (fault.http_status, fault.label) == (status, cause)
+    assert (fault.http_status, fault.label) == (503, cause)
+    assert (fault.blame, fault.message) == (Blame.US, words)
+
+
+def test_a_provider_that_needs_no_credential_lends_none() -> None:
+    """Its answer passes as it is: there is nothing in it that could be quoted."""
+    locker = Locker()
+    open_ = replace(OPENAI, cred_store="none")
+    loan = lender(open_, locker=locker).lend(entry(), HERE, Dialect.OPENAI_CHAT)
+    accepted, theirs = ("accept", "*/*"), ("cookie", "theirs")
+    assert loan.on((accepted, theirs)) == (accepted, ("accept-encoding", "identity"))
+    assert loan.veiled((accepted,)) == (accepted,)
+    assert [loan.veil(piece) for piece in (b"sk-", b"*", b"")] == [b"sk-", b"*", b""]
+    assert locker.asked == []
 
 
 _NEAR = st.text("sk-x*")
@@ -221,9 +241,10 @@ class Account:
         self.time = 0.0
         self.changes: list[Change] = []
         self.keyring = Keyring(b"salt", tell=self.changes.append)
+        self.locker = Locker()
         base = provider.endpoints[0].partition("://")[2].partition("/")[0]
         self.origin = Origin("https", base, 443)
-        self.lender = lender(provider, keyring=self.keyring, clock=self)
+        self.lender = lender(provider, locker=self.locker, keyring=self.keyring, clock=self)
 
     def now(self) -> float:
         return 1_790_000_000.0 + self.time
@@ -328,6 +349,19 @@ def test_what_was_lent_is_a_probe_when_its_parking_is_over() -> None:
     assert account.parked == []
     loan.ended()
     assert [one.parked for one in account.changes] == [True, True, False]
+
+
+def test_what_could_not_be_read_was_no_probe() -> None:
+    """Nothing was asked of the host, so whoever comes next, when the vault is open again, may ask it."""
+    account = Account()
+    account.answered(401, WRONG)
+    account.time = 60.0
+    account.locker.fault = LOCKED
+    with pytest.raises(TokenHubError, match=r"^locked$"):
+        account.lend()
+    account.locker.fault = None
+    account.answered(200)
+    assert [one.parked for one in account.changes] == [True, False]
 
 
 def test_a_refusal_of_any_length_is_read_up_to_a_limit() -> None:

@@ -86,6 +86,7 @@ AREAS: Final = {
             "tests/http/test_sessions.py",
             "tests/http/test_users.py",
             "tests/store/test_access_rows.py",
+            "tests/test_changes.py",
             "tests/test_docs.py",
         ),
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -65,8 +66,13 @@ def refusal(**fields: Any) -> tuple[str, str]:
 
 def cause(book: Book, secret: str, now: float = NOW / SECOND) -> str:
     """Return why a secret is refused."""
+    return why(book.look_up, secret, now)
+
+
+def why(look: Callable[[str, float], ApiKey], what: str, now: float = NOW / SECOND) -> str:
+    """Return why nobody is found, by a secret or by an id."""
     with pytest.raises(TokenHubError) as refused:
-        book.look_up(secret, now)
+        look(what, now)
     fault = refused.value.fault
     words = {"unknown": "is not known", "disabled": "is disabled", "expired": "has expired"}
     assert (fault.kind, fault.http_status) == (Kind.AUTH, 401)
@@ -224,6 +230,26 @@ def test_the_earlier_end_counts() -> None:
     long = rotated(kept(expires_in="200s"), known(TWO, PEPPER, now=NOW), now=NOW, overlap=100)
     assert cause(holding(long), ONE, NOW / SECOND + 100) == "key_expired"
     assert holding(long).look_up(TWO, NOW / SECOND + 150).id == "key_1"
+
+
+def test_a_key_is_found_by_its_id_as_it_is_now() -> None:
+    """For whoever has shown it before: its rotation does not end that; its own end, and its removal, do."""
+    book = holding(
+        kept(ONE, "key_1", expires_in="60s"), kept(TWO, "key_2"), kept(THREE, "key_3", enabled=False)
+    )
+    assert (book.named("key_1", NOW / SECOND + 59.999), book.named("key_2", 1e12)) == (
+        book.look_up(ONE, 0.0),
+        book.look_up(TWO, 0.0),
+    )
+    assert why(book.named, "key_1", NOW / SECOND + 60) == "key_expired"
+    assert why(book.named, "key_3") == "key_disabled"
+    for nobody in ("", "key_4", ONE, "key_", "nightly"):
+        assert why(book.named, nobody) == "key_unknown"
+    turned = rotated(book.kept["key_2"], known(NEVER, PEPPER, now=NOW), now=NOW, overlap=0)
+    book.put(turned)
+    assert book.named("key_2", NOW / SECOND + 1e9) == turned.key
+    book.drop("key_2")
+    assert why(book.named, "key_2") == "key_unknown"
 
 
 def test_the_book_follows_what_is_put_and_dropped() -> None:

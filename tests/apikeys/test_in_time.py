@@ -14,6 +14,7 @@ from tests.patience import PATIENCE
 from tokenhub_core import apikeys, following
 from tokenhub_core.admission.apikeys import DAY
 from tokenhub_core.errors import TokenHubError
+from tokenhub_core.ports import KeyBook
 from tokenhub_core.store import apikeys as rows
 
 
@@ -38,10 +39,22 @@ async def test_when_a_key_was_used_is_gathered_and_then_stored(one: Process, two
     assert (await two.keys.one(key)).last_used_at == used
 
 
+async def test_a_key_that_is_known_by_its_id_is_used_too(one: Process) -> None:
+    """Its secret and its id lead to one key, and either is a use of it."""
+    book: KeyBook = one.keys
+    key, secret = await one.made()
+    shown = book.look_up(secret, one.clock.now())
+    one.clock.at = 7.0
+    assert book.named(key, one.clock.now()) == shown
+    assert (await one.keys.one(key)).last_used_at == round(one.clock.now() * 1e6)
+
+
 async def test_a_refused_secret_counts_as_no_use(one: Process) -> None:
-    """Whoever holds a dead key does not make it look alive."""
+    """Whoever holds a dead key does not make it look alive, and no more does its id."""
     key, secret = await one.made(enabled=False)
     assert one.cause(secret) == "key_disabled"
+    with pytest.raises(TokenHubError, match=r"^this API key is disabled$"):
+        one.keys.named(key, one.clock.now())
     await one.keys.save()
     assert (await one.keys.one(key)).last_used_at == 0
 

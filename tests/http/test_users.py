@@ -30,6 +30,7 @@ async def test_a_user_is_made_and_comes_in(it: House) -> None:
         True,
         None,
     )
+    assert len(bytes.fromhex(made["id"])) == 8
     browser = opened(it, await log_in(it, "ada"))
     told = (await browser.admin("GET", "/session")).json
     assert (told["actor"], told["role"], told["id"], told["csrf"]) == (
@@ -133,7 +134,12 @@ async def test_what_changes_a_user_ends_their_sessions(it: House, change: Json |
         await it.done("PATCH", path, {"enabled": True})
         assert [await one.in_() for one in mine] == [False, False]  # what has ended does not begin again
     if change is None:
-        assert (await it.admin("GET", path)).status == 404
+        gone = await it.admin("GET", path)
+        assert (gone.status, gone.fault["message"], gone.fault["param"]) == (
+            404,
+            "there is no such user",
+            "id",
+        )
         assert (await it.admin("DELETE", path)).status == 404
         assert (await it.admin("PATCH", path, {"role": "admin"})).status == 404
         assert (await it.admin("POST", f"{path}/password", {"new_password": "x" * 12})).status == 404
@@ -199,7 +205,7 @@ async def test_tokens_are_shown_once_and_named_in_the_audit_log(it: House) -> No
     made = await add_token(it, "ci", "operator", expires_in_secs=3600)
     assert (made["role"], made["created_by"]) == ("operator", "admin-token")
     assert made["token"].startswith(made["prefix"])
-    assert (len(made["token"]), len(made["prefix"])) == (72, 16)
+    assert (len(made["token"]), len(made["prefix"]), len(bytes.fromhex(made["id"]))) == (72, 16, 8)
     assert made["expires_at"] == pytest.approx(made["created_at"] + 3600, abs=1)
     mine = {"authorization": f"Bearer {made['token']}"}
     await it.ask("PUT", "/admin/v1/routing-config", {"fallback": True}, mine)
