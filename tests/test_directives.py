@@ -59,6 +59,7 @@ def test_a_schema_on_one_line_may_hold_spaces() -> None:
         ("strip_think=on", "strip_think", True),
         ("validate=off", "validate", False),
         ("buffered=on", "buffered", True),
+        ("resume=on", "resume", True),
         ("output_max_tokens=1", "output_max_tokens", 1),
         ("output_max_tokens=1000000", "output_max_tokens", 1_000_000),
     ],

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -161,6 +162,30 @@ def test_a_module_is_forgotten_though_its_package_is_gone_already(monkeypatch: p
     sys.modules["tokenhub_around.audit"] = inside
     trial._forget(["tokenhub_around", "tokenhub_around.audit"])
     assert "tokenhub_around.audit" not in sys.modules
+
+
+def test_what_survives_in_place_is_tried_once_more_with_its_module_loaded_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A function that another one made while the module was loaded has still the code of then."""
+    subject = trial.Subject.of(ROOT, "tokenhub_core/signing.py")
+    inside = [one for one in mutants(subject.source) if subject.around(one) is not None]
+    one, other = inside[:2]
+    lines = {line: ["a"] for mutant in (one, other) for line in mutant.lines}
+    known = Reach({"a": 1.0}, {subject.file: lines}, {}, [])
+
+    def session(tests: Sequence[str], bench: Any) -> None:
+        assert list(tests) == ["a"]
+        for mutant, outcome in ((one, SURVIVED), (other, KILLED)):
+            bench._tell(Verdict(subject.file, mutant, outcome, 1))
+
+    monkeypatch.setattr(trial, "_session", session)
+    monkeypatch.setattr(
+        trial, "_loaded_anew", lambda subject, mutant, *_: Verdict(subject.file, mutant, "timeout", 1)
+    )
+    told = list[tuple[Mutant, str]]()
+    trial.tried(subject, [one, other], known, seconds=1, tell=lambda v: told.append((v.mutant, v.outcome)))
+    assert told == [(other, KILLED), (one, "timeout")]
 
 
 def test_a_score_counts_what_was_noticed() -> None:

@@ -116,11 +116,18 @@ def tried(
         for mutant in mutants
         if reach.runs(subject.file, mutant.lines) and (code := _code(subject, mutant)) is not None
     }
-    bench = _Bench(subject, quick, tests, reach, tell)
+    noticed: set[Mutant] = set()
+
+    def first(one: Verdict) -> None:
+        # What was made of a function while its module was loaded has the code of then: that is tried once more.
+        if one.outcome != SURVIVED:
+            noticed.add(one.mutant)
+            tell(one)
+
     if quick:
-        _session(wanted, bench)
+        _session(wanted, _Bench(subject, quick, tests, reach, first))
     for mutant in mutants:
-        if mutant not in bench.done:
+        if mutant not in noticed:
             tell(_loaded_anew(subject, mutant, tests[mutant], reach))
 
 
@@ -180,7 +187,6 @@ class _Bench(Profile):
         tell: Callable[[Verdict], None],
     ) -> None:
         self._subject, self._codes, self._tests, self._reach, self._tell = subject, codes, tests, reach, tell
-        self.done: set[Mutant] = set()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Take the place of the run."""
@@ -195,7 +201,6 @@ class _Bench(Profile):
                 mine = [one for one in functions if _same(one.__code__, code)]
                 if not mine or any(one.__code__.co_freevars != code.co_freevars for one in mine):
                     continue
-                self.done.add(mutant)
                 chosen = [items[test] for test in self._tests[mutant] if test in items]
                 left = forked(
                     partial(_exchanged, mine, code, chosen),

@@ -114,6 +114,32 @@ def test_a_key_says_by_how_it_begins_whose_it_is(secret: str, host: str, kind: s
     assert leaking(Entry((), f"/v1?key={secret}"), host) == kind
 
 
+@pytest.mark.parametrize(
+    ("kind", "hosts"),
+    [
+        ("sk-ant-", ["api.anthropic.com", "claude.ai"]),
+        ("sk-or-", ["openrouter.ai", "eu.openrouter.ai"]),
+        ("sk-proj-", ["api.openai.com"]),
+        ("sk-svcacct-", ["api.openai.com"]),
+        ("sk-admin-", ["eu.api.openai.com"]),
+        ("AIza", ["generativelanguage.googleapis.com"]),
+        ("gsk_", ["api.groq.com"]),
+        ("xai-", ["api.x.ai"]),
+        ("pplx-", ["api.perplexity.ai"]),
+        ("nvapi-", ["integrate.api.nvidia.com"]),
+        ("hf_", ["router.huggingface.co", "huggingface.co"]),
+        ("csk-", ["api.cerebras.ai"]),
+        ("fw_", ["api.fireworks.ai"]),
+        ("tgp_v1_", ["api.together.xyz", "api.together.ai"]),
+    ],
+)
+def test_every_vendors_key_may_leave_for_its_own_hosts_and_no_other(kind: str, hosts: list[str]) -> None:
+    """A key is told by how it begins; whatever else it is."""
+    secret = kind + "x" * 40
+    assert [leaking(bringing(secret), host) for host in hosts] == [""] * len(hosts)
+    assert leaking(bringing(secret), "llm.example") == kind
+
+
 def test_a_key_that_would_leave_for_another_host_is_refused_and_told() -> None:
     """By default; for a host whose own rule is `use` it goes, and is told all the same; nobody is told the key."""
     told: list[Leak] = []

@@ -58,6 +58,8 @@ async def asked(text: str, *, key: ApiKey | None = None, **how: Any) -> tuple[st
         ("strip_think=off", {"strip_think": True}, "denied; strip_think", ("strip_think", True)),
         ("strip_think=off", {}, "honoured", ("strip_think", False)),
         ("buffered=off", {"buffered": True}, "denied; buffered", ("buffered", True)),
+        ("resume=off", {"resume": True}, "denied; resume", ("resume", True)),
+        ("resume=on", {}, "honoured", ("resume", True)),
     ],
 )
 async def test_text_never_widens_what_the_operator_set(
