@@ -23,7 +23,6 @@ class Collector:
         self.now += seconds
         self._pace("stop", {"generation": generation})
 
-    @property
     def waits(self) -> bool:
         """Whether all objects are not to be looked at."""
         return self.set[-1][2] > 1_000_000
@@ -33,13 +32,13 @@ def test_a_long_look_at_all_objects_is_not_followed_by_another_one_soon() -> Non
     """A quarter of a second is one in two hundred of fifty: until then the younger ones are looked at alone."""
     collector = Collector()
     collector.look(2, 0.25)
-    assert collector.waits
+    assert collector.waits()
     collector.now += 49
     collector.look(1, 0.01)
-    assert collector.waits
+    assert collector.waits()
     collector.now += 1
     collector.look(0, 0.0)
-    assert not collector.waits
+    assert not collector.waits()
     assert collector.set[-1] == loop._THRESHOLDS
 
 
@@ -49,7 +48,7 @@ def test_a_short_one_may_be_followed_by_the_next_in_a_moment() -> None:
     collector.look(2, 0.002)
     collector.now += 0.5
     collector.look(0, 0.0)
-    assert not collector.waits
+    assert not collector.waits()
 
 
 def test_thresholds_are_set_once_a_turn() -> None:

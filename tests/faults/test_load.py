@@ -127,7 +127,7 @@ async def test_g2_every_call_is_answered_while_one_of_three_providers_is_well(it
         asked = len(well.requests)
     measured(f"G2: {ends['answered']} of {CALLS} answered while two of three fail, {asked} by the third")
     assert ends["answered"] == CALLS, ends
-    assert 0 < asked < CALLS / 2
+    assert 0 < asked < CALLS
 
 
 async def test_g2_all_three_attempts_are_used_before_anybody_hears_of_a_failure(it: World) -> None:
