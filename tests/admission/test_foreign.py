@@ -138,6 +138,9 @@ def test_every_vendors_key_may_leave_for_its_own_hosts_and_no_other(kind: str, h
     secret = kind + "x" * 40
     assert [leaking(bringing(secret), host) for host in hosts] == [""] * len(hosts)
     assert leaking(bringing(secret), "llm.example") == kind
+    shortest = kind + "x" * (20 - len(kind))
+    assert leaking(bringing(shortest), "llm.example") == kind
+    assert leaking(bringing(shortest[:-1]), "llm.example") == "", "that is no key"
 
 
 def test_a_key_that_would_leave_for_another_host_is_refused_and_told() -> None:

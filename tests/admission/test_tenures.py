@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.keys import ANN, EXPIRED, OTHER, SECRET, Book
-from tokenhub_core.admission.tenures import Tenures
-from tokenhub_core.errors import Kind, client_fault
+from tokenhub_core.admission.tenures import KEY_ENDED, Tenures
+from tokenhub_core.errors import Blame, Kind, client_fault
 from tokenhub_core.ports import Secret
 
 
@@ -85,3 +85,9 @@ def test_one_that_cannot_be_ended_keeps_no_other_one_open() -> None:
     book.keys.clear()
     it.look(1)
     assert ended == [1]
+
+
+def test_the_record_says_that_the_key_has_ended() -> None:
+    """It is the caller's affair, and no failure of a provider."""
+    assert (KEY_ENDED.kind, KEY_ENDED.blame, KEY_ENDED.cause) == (Kind.AUTH, Blame.CLIENT, "key_ended")
+    assert KEY_ENDED.message == "the API key that it was opened with is good no more"
