@@ -75,6 +75,13 @@ def test_a_wrong_key_never_makes_its_caller_anonymous(wrong: str, near: bool) ->
     assert fault_of(KEYLESS.enter, SECRET, near=near, now=1).label == "key_unknown"
 
 
+def test_where_there_are_no_keys_this_machine_comes_in_without_one() -> None:
+    """And nobody else does."""
+    assert KEYLESS.admit(NOBODY, near=True, now=1) == Entry((), "/v1")
+    assert not KEYLESS.asks(near=True)
+    assert fault_of(KEYLESS.admit, NOBODY, near=False, now=1).label == "key_required"
+
+
 @pytest.mark.parametrize(
     "breaks",
     [
