@@ -231,11 +231,19 @@ async def test_a_model_that_does_not_go_on_is_not_asked_to() -> None:
     assert bench.recorder.one.outcome is Outcome.ERROR
 
 
-async def test_where_nobody_can_go_on_the_stream_passes_as_it_came() -> None:
-    """It is written anew only for the sake of somebody who could: else each byte is the provider's own."""
-    async with scene("ok", quirks=()) as (bench, _):
-        await bench.ask(call(stream_options={"include_usage": True}))
-    assert bench.recorder.one.identical
+@pytest.mark.parametrize("kind", SPEAKERS)
+async def test_a_stream_that_could_be_gone_on_with_passes_as_it_came(kind: ProviderType) -> None:
+    """Whoever would go on only listens: each byte is the provider's own, with leave and without."""
+    body: Json = {**message(ASKED, model=M), "stream": True}
+    asks = Dialect.ANTHROPIC_MESSAGES
+    if kind is not ProviderType.ANTHROPIC:
+        body, asks = call(stream_options={"include_usage": True}), Dialect.OPENAI_CHAT
+    read = []
+    for how in ({}, ON):
+        async with scene("ok", types=(kind,), defaults=how) as (bench, _):
+            read.append((await bench.ask(body, asks))[1])
+        assert bench.recorder.one.identical is (_SPOKEN[kind] is asks)
+    assert read[0] == read[1] or _SPOKEN[kind] is not asks
 
 
 async def test_the_one_that_broke_goes_on_itself_where_there_is_nobody_else() -> None:

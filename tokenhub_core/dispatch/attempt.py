@@ -38,7 +38,7 @@ from tokenhub_core.dispatch.job import (
 )
 from tokenhub_core.dispatch.leftovers import Leftovers, rest
 from tokenhub_core.dispatch.quiet import Quiet
-from tokenhub_core.dispatch.seams import Seam
+from tokenhub_core.dispatch.seams import Seam, listens
 from tokenhub_core.dispatch.streaming import Stream
 from tokenhub_core.dispatch.whole import left, length
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
@@ -214,7 +214,8 @@ class Attempting:
     @property
     def _verbatim(self) -> bool:
         """Tell whether the answer passes as the provider sent it."""
-        return self._source is self._target and self._repairs.idle and not self._job.resumable
+        passes = not self._job.resumable or listens(self._target.name)
+        return self._source is self._target and self._repairs.idle and passes
 
     async def _answer(self) -> Whole | Live:
         body = self._job.bodies.render(self._candidate, self._step.max_output_tokens)

@@ -11,10 +11,22 @@ import msgspec
 
 from tokenhub_core.dialects import seals, unsent, wire
 from tokenhub_core.dialects.base import DialectModule
+from tokenhub_core.dispatch.seams import listens
 from tokenhub_core.quirks import prefill
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, repaired
 from tokenhub_core.shaping.shape import Shape
-from tokenhub_core.types import Call, Candidate, Dialect, OutputFormat, Request, Role, Text, Thinking, Turn
+from tokenhub_core.types import (
+    Call,
+    Candidate,
+    Dialect,
+    OutputFormat,
+    Request,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    Turn,
+)
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -128,6 +140,8 @@ class Bodies:
         if self.shaped or not self._request.dialect.translates or _leans(self._request):
             return False
         call = self._canonical()
+        if not listens(call.dialect) and not all(isinstance(one, Tool) for one in call.tools):
+            return False  # what such tools say could not be written anew
         return call.output is None and call.logprobs is None and (call.n or 1) == 1
 
     def resumed(self, said: str, tokens: int) -> Bodies | None:

@@ -10,8 +10,8 @@ One gate serves one attempt. Bytes go in as they arrive, bytes for the caller co
 * A stream that ends without its terminal event was cut short, however clean the connection's end looked.
 
 Same dialect on both sides and nothing to repair: every event passes with the very bytes it came in. Otherwise
-events are read into deltas and written anew. So are those of a stream that somebody else may have to go on with: the
-next attempt's gate writes on where the last one's stopped (`Begun`).
+events are read into deltas and written anew. Where somebody else may have to go on with a stream, what writes that rest
+hears all of it, and the next attempt's gate writes on where the last one's stopped (`seams`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Final
 
 from tokenhub_core.dialects.base import DialectModule, EventParser, StreamWriter
 from tokenhub_core.dialects.sse import Event
-from tokenhub_core.dispatch.seams import Begun, Output, Seam, innermost
+from tokenhub_core.dispatch.seams import Begun, Beside, Output, Seam, innermost, listens
 from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.quirks.repairs import UNTOUCHED, AnswerRepairs, RepairedReader
 from tokenhub_core.shaping.shape import Said
@@ -113,6 +113,7 @@ class Gate:
         """What the caller was told; set by who wants to know."""
         self._same = source.name is target.name and repairs.idle
         self._hid = False
+        self._target = target.name
         self._writer = partial(target.writer, request=request, created=created, fallback_id=fallback_id)
         self._output: Output = _Verbatim(target, request) if self._same else _Translated(self._writer())
         self._seam: Seam | None = None
@@ -210,10 +211,14 @@ class Gate:
 
         `held` is what was written of that one and has not left yet.
         """
-        if self._same:
-            self._same, self._output = False, _Translated(self._writer())
-        self._seam, self._output = seam, seam.output() or self._output
+        self._seam = seam
         self._held += held
+        if (rest := seam.output()) is not None:
+            self._same, self._output = False, rest
+        elif self._same and listens(self._target):
+            self._output = Beside(self._output, _Translated(self._writer()))
+        elif self._same:
+            self._same, self._output = False, _Translated(self._writer())
 
     def begun(self, usage: Usage) -> Begun | None:
         """Return what of a stream that broke off somebody can go on with, None where that is nothing or not text alone.

@@ -9,7 +9,17 @@ import msgspec
 from msgspec import structs
 
 from tokenhub_core.dialects.sse import Event
-from tokenhub_core.types import Delta, Finished, Started, Stopped, TextDelta, Unread, Usage, UsageSeen
+from tokenhub_core.types import (
+    Delta,
+    Dialect,
+    Finished,
+    Started,
+    Stopped,
+    TextDelta,
+    Unread,
+    Usage,
+    UsageSeen,
+)
 
 RESUMED: Final = "resumed"
 """`Attempt.change` of what goes on with an answer."""
@@ -89,6 +99,23 @@ class Seam:
         return None if self._begun is None else _Rest(self._begun.output, self._begun.usage)
 
 
+class Beside:
+    """What passes as it came, beside a writer that only listens, so that it can go on from there."""
+
+    def __init__(self, passed: Output, inner: Output) -> None:
+        self._passed = passed
+        self.inner = inner
+
+    def write(self, event: Event, deltas: tuple[Delta, ...]) -> bytes:
+        """Return what passes."""
+        self.inner.write(event, deltas)
+        return self._passed.write(event, deltas)
+
+    def losses(self) -> tuple[str, ...]:
+        """Return what could not be carried of what passes."""
+        return self._passed.losses()
+
+
 class _Rest:
     """The rest of an answer: it has no beginning of its own, and its usage comes on top."""
 
@@ -138,4 +165,12 @@ def _shared(text: str, blanks: str) -> int:
 
 def innermost(output: Output) -> Output:
     """Return what writes, whatever rest it is written as."""
-    return output.inner if isinstance(output, _Rest) else output
+    return output.inner if isinstance(output, _Rest | Beside) else output
+
+
+def listens(dialect: Dialect) -> bool:
+    """Tell whether a writer that only listened can go on with a stream of this dialect.
+
+    In Responses every event has its number, and names the item that it is of: those of another writer are others.
+    """
+    return dialect is not Dialect.OPENAI_RESPONSES
