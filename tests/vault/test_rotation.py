@@ -360,6 +360,26 @@ async def test_somebody_looks_after_it(database: Database, writer: Writer, clock
     assert not vault.open
 
 
+async def test_a_vault_that_is_locked_is_not_looked_at_all_the_time(
+    database: Database, writer: Writer, clock: Hands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to be in time for: a look in a quarter of the time that it may be idle is enough."""
+    vault, slept = await idle(database, writer, clock, 60), list[float]()
+    await vault.init(OLD)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        clock.at += seconds
+        if len(slept) == 8:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await vault.keep()
+    assert not vault.open
+    assert slept == [15.0] * 8
+
+
 # --- crashes -----------------------------------------------------------------------------------------------
 
 

@@ -315,9 +315,8 @@ class Vault:
     async def keep(self) -> None:
         """Lock the vault whenever it was idle for long enough, for as long as the service runs."""
         while self._idle:
-            left, often = self._left(), self._idle / 4
-            # Locked, or waited for others: there is nothing to be in time for.
-            await asyncio.sleep(max(0.05, min(often, left if left > 0 else often)))
+            # Where nothing is left it is locked, or others are waited for: there is nothing to be in time for.
+            await asyncio.sleep(max(0.05, min(self._idle / 4, self._left() or self._idle)))
             await self.lock_if_idle()
 
     async def lock_if_idle(self) -> bool:
@@ -386,7 +385,7 @@ class Vault:
         return found.bad
 
     def _left(self) -> float:
-        return self._used + self._idle - self._clock.monotonic()
+        return max(0.0, self._used + self._idle - self._clock.monotonic())
 
     # --- inside
 
