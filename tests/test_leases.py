@@ -18,7 +18,7 @@ from tokenhub_core.admission import leases
 from tokenhub_core.admission.budgets import Budget, Period, Unit
 from tokenhub_core.audit.journal import Audit
 from tokenhub_core.budgets import Budgets
-from tokenhub_core.errors import Kind, TokenHubError
+from tokenhub_core.errors import Blame, Fault, Kind, TokenHubError
 from tokenhub_core.ports import Outlay, Reservation, Short
 from tokenhub_core.presence import present
 from tokenhub_core.store.database import Database, open_database
@@ -395,3 +395,29 @@ async def test_who_leaves_while_it_waits_leaves_nothing_behind(tmp_path: Path) -
         await both_look(second, first, second)
         assert [share.wanted for share in _shares(first)] == [0, 0]
         assert second.kept.standing(budget.id).held == 0
+
+
+async def test_what_waits_for_a_budget_that_has_gone_waits_for_nothing(tmp_path: Path) -> None:
+    """It was removed while the call asked for more of it: nothing is noted, and no share is asked for."""
+    async with two(tmp_path) as (first, second, budget):
+        await both_look(first, second)
+        with pytest.raises(Short) as short:
+            second.reserve(900)
+        second.kept.ledger.remove(budget)
+        second.kept.ledger.want(short.value, 1)
+        assert second.kept.ledger.waiting() == {}
+
+
+async def test_a_budget_is_made_though_no_share_of_it_can_be_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is stored; whoever needs a share of it asks then."""
+    async with process(tmp_path, "a", Time()) as it:
+
+        async def fails(**_: bool) -> None:
+            raise TokenHubError(Fault(Kind.OVERLOADED, Blame.US, "the store does not answer"))
+
+        monkeypatch.setattr(it.kept, "_draw", fails)
+        made, _ = await it.kept.put(WANTED)
+        assert it.kept.standing(made.budget.id).budget == made.budget
+        assert "shares of budgets could not be drawn: the store does not answer" in caplog.messages
