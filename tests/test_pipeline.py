@@ -327,7 +327,7 @@ async def test_a_bug_in_the_middle_of_a_stream_is_an_error_event(monkeypatch: py
     _, body = await bench.ask(chat(stream=True))
     assert b"[DONE]" not in body
     assert b'"code":"internal"' in body
-    monkeypatch.setattr("tokenhub_core.dispatch.attempt._Stream.frames", bug)
+    monkeypatch.setattr("tokenhub_core.dispatch.streaming.Stream.frames", bug)
     await bench.ask(chat(stream=True))
     assert (bench.recorder.records[-1].outcome, bench.recorder.records[-1].fault) == (
         Outcome.ERROR,

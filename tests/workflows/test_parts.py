@@ -123,11 +123,11 @@ def test_a_trace_comes_back_as_it_was() -> None:
 def test_nothing_of_a_trace_is_forgotten() -> None:
     """What is added to a trace travels, or is named here with what makes it needless.
 
-    That is hedges, who records, a stream that is read on without its caller, and what is shown while an attempt is
-    under way. A candidate travels by its place in the plan, or as itself.
+    That is hedges, who records, a stream that is read on without its caller or gone on with, and what is shown while an
+    attempt is under way. A candidate travels by its place in the plan, or as itself.
     """
     kept = {field.name for field in fields(Trace)} - {
-        *("hedged", "recorded", "gone", "draining"),
+        *("hedged", "recorded", "gone", "draining", "resumed"),
         *("asked", "gate"),
     }
 

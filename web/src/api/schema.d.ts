@@ -4076,6 +4076,7 @@ export interface components {
             min_weight?: number;
             mode?: components["schemas"]["Mode"];
             provider?: string;
+            resume?: boolean;
             validate?: boolean;
         };
         /**
@@ -4117,6 +4118,7 @@ export interface components {
             output_max_tokens: number | null;
             output_schema: boolean;
             provider: string | null;
+            resume: boolean;
             strip_think: boolean;
             tags: string[];
             validate: boolean;
