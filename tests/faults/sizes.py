@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
@@ -23,6 +24,17 @@ _MB: Final = 1 << 20
 def resident(pid: int | str = "self") -> int:
     """Return the bytes that a process holds, this one unless said otherwise."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+
+@contextmanager
+def many_files() -> Iterator[None]:
+    """Let this process, which is all callers, open what it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def _huge(lab: Lab, n: int) -> None:

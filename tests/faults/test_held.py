@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-import resource
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +26,7 @@ import orjson
 import pytest
 
 from tests.e2e.serving import CANARY, ROOT, measured, serving
-from tests.faults.sizes import resident
+from tests.faults.sizes import many_files, resident
 
 pytestmark = [pytest.mark.load, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 
@@ -40,15 +39,6 @@ _OPENING: Final = 50
 _MB: Final = 1 << 20
 _MOST: Final = 400 * _MB
 """What TokenHub may hold with a thousand streams."""
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Let this process, which is all callers, open what it may."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @dataclass
@@ -100,9 +90,7 @@ class Heard:
         return sum(later < sooner for sooner, later in pairwise(self.numbers))
 
 
-async def test_l1_a_thousand_streams_through_the_proxy_lose_no_event(
-    tmp_path: Path, many_files: None
-) -> None:
+async def test_l1_a_thousand_streams_through_the_proxy_lose_no_event(tmp_path: Path) -> None:
     """Every event that the provider wrote is read once, in its place, by the caller whose stream it is of."""
     settings = {
         "TOKENHUB_MAX_CALLS": str(2 * STREAMS),
@@ -117,11 +105,12 @@ async def test_l1_a_thousand_streams_through_the_proxy_lose_no_event(
     heard = [Heard(number) for number in range(STREAMS)]
     opening, open_, most = asyncio.Semaphore(_OPENING), 0, 0
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=120)
-    async with (
-        _beats() as port,
-        serving(tmp_path, settings=settings) as serve,
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=timeout) as session,
-    ):
+    async with AsyncExitStack() as stack:
+        stack.enter_context(many_files())
+        port = await stack.enter_async_context(_beats())
+        serve = await stack.enter_async_context(serving(tmp_path, settings=settings))
+        connector = aiohttp.TCPConnector(limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, timeout=timeout))
         provider = {"id": "beats", "type": "openai", "base_url": f"http://127.0.0.1:{port}"}
         await serve.admin(
             "POST", "/providers", {**provider, "cred_store": "memory", "api_key": f"{CANARY}-beats"}

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import quantiles
@@ -23,7 +20,7 @@ import pytest
 
 from tests.e2e.serving import measured, until
 from tests.faults.apart import apart
-from tests.faults.sizes import resident
+from tests.faults.sizes import many_files, resident
 from tests.faults.world import SLOTS, Call, Outside
 from tokenhub_core.types import Lane
 
@@ -46,7 +43,7 @@ async def test_l3_ten_thousand_connections_that_say_nothing_are_in_nobodys_way(t
         for number in range(60):
             await _took(it, number)
         before, alone = resident(pid), await _steady(it, min(SECONDS, 10))
-        with _many_files():
+        with many_files():
             idle = [
                 *await _opened(it.doors.proxy_url, IDLE // 2),
                 *await _opened(it.doors.side_url, IDLE - IDLE // 2),
@@ -126,11 +123,3 @@ def _sockets(pid: int) -> int:
 def _cut(took: list[float], percent: int) -> float:
     """Return the milliseconds within which so many of a hundred were answered."""
     return quantiles(took, n=100)[percent - 1] * 1000
-
-
-@contextmanager
-def _many_files() -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
